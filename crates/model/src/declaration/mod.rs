@@ -1,0 +1,195 @@
+//! Declarations: what users write on pods, read into the model.
+//!
+//! One file a form; all end in [`Declaration`]. To add a form, add a file with a function that
+//! returns [`DeclaredLink`]s and call it in [`declare`].
+
+mod annotation;
+mod labels;
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    link::{DeclaredEnd, DeclaredLink},
+    names::PodKey,
+};
+
+pub use annotation::{LAB_RUN, LINKS};
+
+/// Labels or annotations.
+pub type Texts = BTreeMap<String, String>;
+
+/// What one pod declares.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Declaration {
+    /// The pod, under the name that links know it by: `ratchet.pod_name` where it is given.
+    pub pod: PodKey,
+    /// Its links, perhaps none: then it only is the other end of links that others declare.
+    pub links: Vec<DeclaredLink>,
+}
+
+/// Something is wrong with a declaration. The text names the label or annotation, what was expected and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("pod {pod}: {place}: {problem}")]
+pub struct DeclarationError {
+    /// The pod.
+    pub pod: String,
+    /// The label, or the place in the annotation.
+    pub place: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// Where a declaration is being read, to say so in errors.
+#[derive(Clone, Copy)]
+struct Reader<'a> {
+    pod: &'a PodKey,
+}
+
+impl Reader<'_> {
+    fn error(&self, place: impl Into<String>, problem: impl ToString) -> DeclarationError {
+        DeclarationError { pod: self.pod.to_string(), place: place.into(), problem: problem.to_string() }
+    }
+}
+
+/// Whether these labels and annotations make the pod Ratchet's: `ratchet: "true"` on either, or the
+/// annotation `ratchet.dev/links`, were it empty.
+pub fn is_eligible(labels: &Texts, annotations: &Texts) -> bool {
+    annotations.contains_key(LINKS)
+        || [labels, annotations].iter().any(|texts| texts.get(labels::ELIGIBLE).is_some_and(|value| value == "true"))
+}
+
+/// Reads what a pod declares; `None` when it is not Ratchet's.
+///
+/// # Errors
+/// The first thing that is wrong. A pod with an error in its declaration is not wired at all: half of what the user wrote
+/// would be a surprise.
+pub fn declare(pod: &PodKey, labels: &Texts, annotations: &Texts) -> Result<Option<Declaration>, DeclarationError> {
+    if !is_eligible(labels, annotations) {
+        return Ok(None);
+    }
+    let reader = Reader { pod };
+    let keys = labels::gather(reader, labels, annotations)?;
+    let pod = labels::pod_name(reader, &keys)?;
+    let reader = Reader { pod: &pod };
+
+    let mut links = Vec::new();
+    links.extend(labels::link(reader, &keys)?);
+    links.extend(annotation::links(reader, annotations)?);
+    one_link_an_interface(reader, &links)?;
+    Ok(Some(Declaration { pod, links }))
+}
+
+/// An interface can be the end of one link only.
+fn one_link_an_interface(reader: Reader<'_>, links: &[DeclaredLink]) -> Result<(), DeclarationError> {
+    let mut claimed: BTreeMap<(&PodKey, &str), &DeclaredLink> = BTreeMap::new();
+    for link in links {
+        for (end, far) in [(&link.local, &link.remote), (&link.remote, &link.local)] {
+            if let Some(first) = claimed.insert((&end.pod, end.interface.as_str()), link) {
+                return Err(reader.error(
+                    format!("interface {} of pod {}", end.interface, end.pod),
+                    format!(
+                        "is claimed by two links, the one between {} and {} and the one to {}: give each link an interface of its own",
+                        end_text(&first.local),
+                        end_text(&first.remote),
+                        end_text(far),
+                    ),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn end_text(end: &DeclaredEnd) -> String {
+    format!("{}/{}", end.pod, end.interface)
+}
+
+/// An address as users write it. Without a prefix length, `default_prefix` decides.
+fn address(text: &str, default_prefix: bool) -> Result<IpNet, String> {
+    let expected = if default_prefix {
+        "expected an IPv4 or IPv6 address, with or without a prefix length, such as 192.168.2.100 or 192.168.2.100/24"
+    } else {
+        "expected an IPv4 or IPv6 address with its prefix length, such as 10.0.0.1/30 or fd00::1/64"
+    };
+    let refuse = || format!("{text:?} is not an address: {expected}");
+    let net = match text.parse::<IpNet>() {
+        Ok(net) => net,
+        Err(_) if default_prefix => {
+            let address: std::net::IpAddr = text.parse().map_err(|_| refuse())?;
+            // /24 as in 2017; /64 is what an IPv6 subnet has (RFC 4291, section 2.5.4).
+            let prefix = if address.is_ipv4() { 24 } else { 64 };
+            IpNet::new(address, prefix).map_err(|_| refuse())?
+        }
+        Err(_) => return Err(refuse()),
+    };
+    let ip = net.addr();
+    if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() {
+        return Err(format!("{text:?} cannot be an interface's address: it is unspecified, multicast or loopback"));
+    }
+    Ok(net)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn texts(pairs: &[(&str, &str)]) -> Texts {
+        pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect()
+    }
+
+    #[test]
+    fn only_true_makes_a_pod_ours() {
+        for (labels, annotations, ours) in [
+            (texts(&[]), texts(&[]), false),
+            (texts(&[("ratchet", "true")]), texts(&[]), true),
+            (texts(&[("ratchet", "True")]), texts(&[]), false),
+            (texts(&[("ratchet", "yes"), ("ratchet.local_ip", "bad")]), texts(&[]), false),
+            (texts(&[]), texts(&[("ratchet", "true")]), true),
+            (texts(&[]), texts(&[(LINKS, "[]")]), true),
+        ] {
+            assert_eq!(is_eligible(&labels, &annotations), ours, "{labels:?} {annotations:?}");
+            let pod = PodKey::new("default", "p").unwrap();
+            assert_eq!(declare(&pod, &labels, &annotations).unwrap().is_some(), ours);
+        }
+    }
+
+    #[test]
+    fn two_forms_may_not_claim_one_interface() {
+        let pod = PodKey::new("default", "p").unwrap();
+        let labels = texts(&[
+            ("ratchet", "true"),
+            ("ratchet.primary", "true"),
+            ("ratchet.local_ifname", "in1"),
+            ("ratchet.pair_name", "q"),
+            ("ratchet.pair_ifname", "in2"),
+        ]);
+        let annotations = texts(&[(LINKS, "[{interface: in1, peer: r/in9}]")]);
+        let error = declare(&pod, &labels, &annotations).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "pod default/p: interface in1 of pod default/p: is claimed by two links, the one between default/p/in1 \
+             and default/q/in2 and the one to default/r/in9: give each link an interface of its own"
+        );
+    }
+
+    #[test]
+    fn addresses_have_a_prefix_or_get_that_of_2017() {
+        assert_eq!(address("192.168.2.100", true).unwrap().to_string(), "192.168.2.100/24");
+        assert_eq!(address("fd00::1", true).unwrap().to_string(), "fd00::1/64");
+        assert_eq!(address("10.0.0.1/30", true).unwrap().to_string(), "10.0.0.1/30");
+        for (bad, default_prefix) in [
+            ("10.0.0.1", false),
+            ("10.0.0.256/24", true),
+            ("10.0.0.1/33", true),
+            ("", true),
+            ("224.0.0.1/4", true),
+            ("::/0", true),
+            ("127.0.0.1/8", true),
+        ] {
+            assert!(address(bad, default_prefix).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The model: pods, links and their ends, how users declare them, and the planner that turns
+//! what is wanted and what is there into operations on the kernel.
+//!
+//! Everything here is pure: no I/O, no clock, no randomness, no async. Two agents that read the
+//! same facts come to the same result, which is what lets each make its own half of a link
+//! without a word to the other.
+
+pub mod declaration;
+pub mod device;
+pub mod link;
+pub mod names;
+pub mod planner;
+pub mod record;
+pub mod resolve;
+pub mod wiring;
+
+mod nearest;
+
+pub use link::{DeclaredEnd, DeclaredLink, End, Endpoint, Mac, Mtu, Route, Vni};
+pub use names::{InterfaceName, LinkId, NameError, NodeName, PodKey, SandboxId};
+pub use nearest::nearest;
+pub use record::{Location, PodRecord};

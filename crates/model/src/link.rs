@@ -1,0 +1,332 @@
+//! Links, their endpoints, and what a user may say of them.
+
+use std::{fmt, net::IpAddr, str::FromStr};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::names::{InterfaceName, LinkId, PodKey};
+
+/// One of a link's two ends. `A` is the endpoint that sorts first, whoever declared it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum End {
+    /// The endpoint that sorts first by pod, then interface.
+    A,
+    /// The other one.
+    Z,
+}
+
+impl End {
+    /// Both ends.
+    pub const BOTH: [End; 2] = [End::A, End::Z];
+
+    /// The opposite end.
+    pub fn other(self) -> Self {
+        match self {
+            End::A => End::Z,
+            End::Z => End::A,
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            End::A => "a",
+            End::Z => "z",
+        })
+    }
+}
+
+/// A value outside its range. The text says which and what was expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct RangeError(String);
+
+/// An Ethernet address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Mac([u8; 6]);
+
+impl Mac {
+    /// From its six bytes, unchecked: for what the kernel reports.
+    pub fn from_bytes(bytes: [u8; 6]) -> Self {
+        Self(bytes)
+    }
+
+    /// The six bytes.
+    pub fn bytes(self) -> [u8; 6] {
+        self.0
+    }
+
+    /// The address of an end of a link for which the user set none: locally administered, unicast
+    /// (IEEE 802, the two low bits of the first byte), the rest from SHA-256 of the link's id and the end.
+    pub fn derive(link: LinkId, end: End) -> Self {
+        let digest = Sha256::digest(format!("{link} {end}"));
+        Self([0x02, digest[0], digest[1], digest[2], digest[3], digest[4]])
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl FromStr for Mac {
+    type Err = RangeError;
+    fn from_str(text: &str) -> Result<Self, RangeError> {
+        let refuse = |why| RangeError(format!("MAC address {text:?}: {why}"));
+        let form = || refuse("expected six bytes such as 02:00:00:00:00:01");
+        let mut bytes = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut bytes {
+            let part = parts.next().ok_or_else(form)?;
+            if part.len() != 2 || !part.bytes().all(|b| b.is_ascii_hexdigit()) {
+                return Err(form());
+            }
+            *byte = u8::from_str_radix(part, 16).map_err(|_| form())?;
+        }
+        if parts.next().is_some() {
+            return Err(form());
+        }
+        if bytes[0] & 1 == 1 {
+            return Err(refuse("this is a multicast address; the first byte must be even"));
+        }
+        if bytes == [0; 6] {
+            return Err(refuse("an interface cannot have the all-zero address"));
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl TryFrom<String> for Mac {
+    type Error = RangeError;
+    fn try_from(text: String) -> Result<Self, RangeError> {
+        text.parse()
+    }
+}
+
+impl From<Mac> for String {
+    fn from(mac: Mac) -> String {
+        mac.to_string()
+    }
+}
+
+/// A maximum transmission unit, in bytes of layer-3 payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct Mtu(u32);
+
+impl Mtu {
+    /// The least an Ethernet device takes: ETH_MIN_MTU, include/uapi/linux/if_ether.h.
+    pub const MIN: u32 = 68;
+    /// The most: ETH_MAX_MTU, include/uapi/linux/if_ether.h.
+    pub const MAX: u32 = 65_535;
+
+    /// The MTU in bytes.
+    pub fn bytes(self) -> u32 {
+        self.0
+    }
+
+    /// What is left of an underlay's MTU for a link: less the outer IP header (20 or 40), UDP (8), VXLAN
+    /// (8) and the inner Ethernet header (14), RFC 7348 section 5: 50, or 70 over IPv6.
+    pub fn within_underlay(parent: u32, vtep: IpAddr) -> Self {
+        let overhead = if vtep.is_ipv4() { 50 } else { 70 };
+        Self(parent.saturating_sub(overhead).clamp(Self::MIN, Self::MAX))
+    }
+}
+
+impl TryFrom<u32> for Mtu {
+    type Error = RangeError;
+    fn try_from(bytes: u32) -> Result<Self, RangeError> {
+        if (Self::MIN..=Self::MAX).contains(&bytes) {
+            Ok(Self(bytes))
+        } else {
+            Err(RangeError(format!("MTU {bytes}: expected {} to {}", Self::MIN, Self::MAX)))
+        }
+    }
+}
+
+impl From<Mtu> for u32 {
+    fn from(mtu: Mtu) -> u32 {
+        mtu.0
+    }
+}
+
+impl fmt::Display for Mtu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A VXLAN network identifier: 24 bits (RFC 7348 section 5), zero not used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct Vni(u32);
+
+impl Vni {
+    /// The first that is allocated, as in 2017.
+    pub const FIRST: u32 = 11;
+    /// The greatest: 24 bits.
+    pub const MAX: u32 = (1 << 24) - 1;
+
+    /// The identifier as a number.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The lowest identifier from [`Vni::FIRST`] up that is not among `taken`, which must be sorted
+    /// upwards; `None` when all are taken.
+    pub fn lowest_free(taken: impl IntoIterator<Item = Vni>) -> Option<Vni> {
+        let mut free = Self::FIRST;
+        for vni in taken {
+            match vni.0.cmp(&free) {
+                std::cmp::Ordering::Less => {}
+                std::cmp::Ordering::Equal => free += 1,
+                std::cmp::Ordering::Greater => break,
+            }
+        }
+        Self::try_from(free).ok()
+    }
+}
+
+impl TryFrom<u32> for Vni {
+    type Error = RangeError;
+    fn try_from(number: u32) -> Result<Self, RangeError> {
+        if (1..=Self::MAX).contains(&number) {
+            Ok(Self(number))
+        } else {
+            Err(RangeError(format!("VNI {number}: expected 1 to {}", Self::MAX)))
+        }
+    }
+}
+
+impl From<Vni> for u32 {
+    fn from(vni: Vni) -> u32 {
+        vni.0
+    }
+}
+
+impl fmt::Display for Vni {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A route that goes out of a link's interface.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Destination.
+    pub dst: IpNet,
+    /// Next hop; none: the destination is on the link itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<IpAddr>,
+    /// Metric (the kernel's RTA_PRIORITY); none: the kernel's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<u32>,
+}
+
+/// What a declaration says of one end. What is `None` is left to the other pod's declaration, if it
+/// makes one, else to the default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeclaredEnd {
+    /// The pod.
+    pub pod: PodKey,
+    /// The interface's name in the pod.
+    pub interface: InterfaceName,
+    /// Addresses with their prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<Vec<IpNet>>,
+    /// Ethernet address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
+    /// Routes out of this interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routes: Option<Vec<Route>>,
+}
+
+impl DeclaredEnd {
+    /// An end of which only pod and interface are known.
+    pub fn bare(pod: PodKey, interface: InterfaceName) -> Self {
+        Self { pod, interface, addresses: None, mac: None, routes: None }
+    }
+}
+
+/// A link as one pod declares it, whatever form the declaration had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeclaredLink {
+    /// The declaring pod's own end.
+    pub local: DeclaredEnd,
+    /// The other end.
+    pub remote: DeclaredEnd,
+    /// MTU for both ends; none: the underlay's less the tunnel's overhead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<Mtu>,
+    /// A VNI the user insists on; none: the lowest free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vni: Option<Vni>,
+}
+
+impl DeclaredLink {
+    /// The link's id.
+    pub fn id(&self) -> LinkId {
+        LinkId::derive((&self.local.pod, &self.local.interface), (&self.remote.pod, &self.remote.interface))
+    }
+}
+
+/// One end of a link, settled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The pod.
+    pub pod: PodKey,
+    /// The interface's name in the pod.
+    pub interface: InterfaceName,
+    /// Addresses with their prefix; may be empty.
+    pub addresses: Vec<IpNet>,
+    /// Ethernet address, as set or derived.
+    pub mac: Mac,
+    /// Routes out of this interface.
+    pub routes: Vec<Route>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn macs_are_checked() {
+        assert_eq!("02:0a:00:00:00:01".parse::<Mac>().unwrap().to_string(), "02:0a:00:00:00:01");
+        for bad in [
+            "",
+            "02:00:00:00:00",
+            "02:00:00:00:00:01:02",
+            "01:00:00:00:00:01",
+            "00:00:00:00:00:00",
+            "02:0:0:0:0:1",
+            "+2:00:00:00:00:01",
+        ] {
+            assert!(bad.parse::<Mac>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_lowest_free_vni_fills_holes_from_11() {
+        let vnis = |numbers: &[u32]| Vni::lowest_free(numbers.iter().map(|n| Vni(*n))).map(Vni::number);
+        assert_eq!(vnis(&[]), Some(11));
+        assert_eq!(vnis(&[5, 11, 12, 14]), Some(13));
+        assert_eq!(vnis(&[12]), Some(11));
+        assert_eq!(Vni::lowest_free((11..=Vni::MAX).map(Vni)), None);
+    }
+
+    #[test]
+    fn mtu_leaves_room_for_the_tunnel() {
+        assert_eq!(Mtu::within_underlay(1500, "10.0.0.1".parse().unwrap()).bytes(), 1450);
+        assert_eq!(Mtu::within_underlay(1500, "fd00::1".parse().unwrap()).bytes(), 1430);
+        assert_eq!(Mtu::within_underlay(65_536, "10.0.0.1".parse().unwrap()).bytes(), 65_486);
+    }
+}

@@ -1,0 +1,411 @@
+//! The planner: from what is wanted and what was observed to the steps that lead from one to the other.
+//!
+//! A pure function, and ignorant of wirings: it compares devices. What it relies on:
+//! * A device's alias is written last. A device whose alias equals the wanted one needs nothing more, and what its pod
+//!   did to it since (addresses, MTU, down) is the pod's own affair.
+//! * A device of ours without alias, or with another one, is unfinished and is finished.
+//! * A device that is not ours is never touched, even when it stands where one of ours is wanted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    device::{Alias, At, Birth, GROUP_OURS, Kind, Netns, Observed, Operation, Step, Tunnel, Wanted, WantedEnd},
+    link::End,
+    names::LinkId,
+};
+
+/// More moves than this of one sandbox's devices are not done: a move costs an RCU grace period (about 16 ms), so
+/// that beyond it the devices are sooner made anew than moved.
+pub const MOVE_LIMIT: usize = 64;
+
+/// Which links a plan is about. What it finds of other links it leaves alone.
+#[derive(Debug, Clone, Copy)]
+pub enum Scope<'a> {
+    /// All: whatever is ours and not wanted is removed.
+    All,
+    /// These.
+    Links(&'a BTreeSet<LinkId>),
+}
+
+impl Scope<'_> {
+    fn covers(self, device: &Observed) -> bool {
+        match (self, &device.alias) {
+            (Scope::All, _) => true,
+            (Scope::Links(links), Some(alias)) => links.contains(&alias.link),
+            (Scope::Links(_), None) => false,
+        }
+    }
+}
+
+/// Something that is not ours is in the way of a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// The link.
+    pub link: LinkId,
+    /// The device in the way.
+    pub at: At,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The steps, in phases: deletions, moves, births, configuration, commits.
+    pub steps: Vec<Step>,
+    /// Links that cannot be wired because a device that is not ours is in their way.
+    pub conflicts: Vec<Conflict>,
+    /// Whether a device is replaced by one of another kind. Its addresses and routes that users added are carried over, so they
+    /// must have been observed, whatever the alias said.
+    pub replaces: bool,
+}
+
+/// Plans the way from `observed` to `wanted`.
+///
+/// `observed` must hold every device that bears the alias of a link in `scope`, and whatever stands at the places where
+/// ends are wanted. At most one [`Wanted`] a link.
+pub fn plan(wanted: &[Wanted], observed: &[Observed], scope: Scope<'_>) -> Plan {
+    let mut planner = Planner::new(observed);
+    let too_many_moves = planner.sandboxes_with_too_many_moves(wanted);
+    for object in wanted {
+        planner.object(object, &too_many_moves);
+    }
+    for (index, device) in observed.iter().enumerate() {
+        if device.is_ours() && !planner.claimed.contains(&index) && scope.covers(device) {
+            planner.delete(index);
+        }
+    }
+    planner.finish()
+}
+
+/// A device to be configured: the one that is there (perhaps after a move), or a newborn.
+enum Body<'a> {
+    Settled(&'a Observed),
+    Moved(&'a Observed),
+    Newborn,
+}
+
+struct Planner<'a> {
+    observed: &'a [Observed],
+    by_end: BTreeMap<(LinkId, End), Vec<usize>>,
+    by_place: BTreeMap<(&'a Netns, &'a str), usize>,
+    /// Devices that stay, by index into `observed`.
+    claimed: BTreeSet<usize>,
+    deletions: Vec<Step>,
+    moves: Vec<Step>,
+    births: Vec<Step>,
+    configuration: Vec<Step>,
+    commits: Vec<Step>,
+    conflicts: Vec<Conflict>,
+    replaces: bool,
+}
+
+impl<'a> Planner<'a> {
+    fn new(observed: &'a [Observed]) -> Self {
+        let mut by_end: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+        for (index, device) in observed.iter().enumerate() {
+            if let Some(alias) = &device.alias {
+                by_end.entry((alias.link, alias.end)).or_default().push(index);
+            }
+        }
+        let by_place = observed.iter().enumerate().map(|(i, d)| ((&d.netns, d.name.as_str()), i)).collect();
+        Self {
+            observed,
+            by_end,
+            by_place,
+            claimed: BTreeSet::new(),
+            deletions: Vec::new(),
+            moves: Vec::new(),
+            births: Vec::new(),
+            configuration: Vec::new(),
+            commits: Vec::new(),
+            conflicts: Vec::new(),
+            replaces: false,
+        }
+    }
+
+    fn finish(self) -> Plan {
+        let phases = [self.deletions, self.moves, self.births, self.configuration, self.commits];
+        Plan { steps: phases.into_iter().flatten().collect(), conflicts: self.conflicts, replaces: self.replaces }
+    }
+
+    fn object(&mut self, wanted: &Wanted, too_many_moves: &BTreeSet<&Netns>) {
+        match wanted {
+            Wanted::Veth { a, z } => self.veth(a, z, too_many_moves),
+            Wanted::Vxlan { end, tunnel } => self.vxlan(end, tunnel),
+            Wanted::Hold { survivor, parked } => self.hold(survivor, parked, too_many_moves),
+            Wanted::Frozen(link) => {
+                for end in End::BOTH {
+                    self.claimed.extend(self.by_end.get(&(*link, end)).into_iter().flatten());
+                }
+            }
+        }
+    }
+
+    fn veth(&mut self, a: &WantedEnd, z: &WantedEnd, too_many_moves: &BTreeSet<&Netns>) {
+        let conflicts = [a, z].map(|end| self.foreign_at(end));
+        if conflicts.iter().any(Option::is_some) {
+            self.conflict(a.alias.link, conflicts);
+            return;
+        }
+        let pair = self.pair(a, z).filter(|pair| {
+            [(pair[0], a), (pair[1], z)]
+                .into_iter()
+                .all(|(index, end)| !self.moves_to(index, end) || !self.exceeds(index, end, too_many_moves))
+        });
+        if let Some(pair) = pair {
+            for (index, end) in pair.into_iter().zip([a, z]) {
+                self.claimed.insert(index);
+                let device = &self.observed[index];
+                let body = if self.moves_to(index, end) {
+                    self.relocate(index, end);
+                    Body::Moved(device)
+                } else {
+                    Body::Settled(device)
+                };
+                self.configure(end, body);
+            }
+            return;
+        }
+        self.replace(a);
+        self.replace(z);
+        let [birth_a, birth_z] = [a, z].map(birth);
+        push(&mut self.births, a, Operation::CreateVeth { a: birth_a, z: birth_z });
+        for end in [a, z] {
+            self.configure(end, Body::Newborn);
+            self.carry_over(end);
+        }
+    }
+
+    fn vxlan(&mut self, end: &WantedEnd, tunnel: &Tunnel) {
+        if let Some(foreign) = self.foreign_at(end) {
+            self.conflict(end.alias.link, [Some(foreign), None]);
+            return;
+        }
+        let fits = |index: &usize| {
+            let device = &self.observed[*index];
+            let Kind::Vxlan { vni, parent, port, local, .. } = &device.kind else { return false };
+            // A family cannot be changed in place.
+            let same_family = local.is_none_or(|local| local.is_ipv4() == tunnel.local.is_ipv4());
+            same_family
+                && (*vni, *parent, *port) == (tunnel.vni.number(), tunnel.parent, tunnel.port)
+                && device.netns == end.netns
+                && device.name == end.name
+        };
+        if let Some(index) = self.candidates(end).into_iter().find(fits) {
+            self.claimed.insert(index);
+            let device = &self.observed[index];
+            let Kind::Vxlan { remote, local, .. } = &device.kind else { return };
+            if (*remote, *local) != (Some(tunnel.remote), Some(tunnel.local)) {
+                let operation = Operation::Retarget { at: device.at(), tunnel: tunnel.clone() };
+                push(&mut self.births, end, operation);
+            }
+            self.configure(end, Body::Settled(device));
+            return;
+        }
+        self.replace(end);
+        push(&mut self.births, end, Operation::CreateVxlan { birth: birth(end), tunnel: tunnel.clone() });
+        self.configure(end, Body::Newborn);
+        self.carry_over(end);
+    }
+
+    fn hold(&mut self, survivor: &WantedEnd, parked: &WantedEnd, too_many_moves: &BTreeSet<&Netns>) {
+        let at_its_place = |index: &usize| {
+            let device = &self.observed[*index];
+            device.alias.is_some() && device.netns == survivor.netns && device.name == survivor.name
+        };
+        let Some(index) = self.candidates(survivor).into_iter().find(at_its_place) else { return };
+        let Kind::Veth { peer } = self.observed[index].kind else {
+            self.claimed.insert(index);
+            return;
+        };
+        let own_index = self.observed[index].index;
+        let is_its_peer = |index: &usize| {
+            let device = &self.observed[*index];
+            device.index == peer && device.kind == Kind::Veth { peer: own_index }
+        };
+        let other = self.candidates(parked).into_iter().find(is_its_peer);
+        let Some(other) = other else {
+            // Its far end was not observed: it is somewhere of no concern to this plan.
+            self.claimed.insert(index);
+            return;
+        };
+        if self.moves_to(other, parked) {
+            let taken = self.by_place.contains_key(&(&parked.netns, parked.name.as_str()));
+            if taken || self.exceeds(other, parked, too_many_moves) {
+                // Both ends go; the survivor's is made anew when its peer is back.
+                return;
+            }
+            self.relocate(other, parked);
+        } else if self.observed[other].alias.as_ref() != Some(&parked.alias) {
+            push(&mut self.commits, parked, Operation::Commit(place(parked), parked.alias.clone()));
+        }
+        self.claimed.extend([index, other]);
+    }
+
+    /// The devices that may be this end: by alias, and what is unfinished at its place.
+    fn candidates(&self, end: &WantedEnd) -> Vec<usize> {
+        let mut found = self.by_end.get(&(end.alias.link, end.alias.end)).cloned().unwrap_or_default();
+        if let Some(&index) = self.by_place.get(&(&end.netns, end.name.as_str())) {
+            let device = &self.observed[index];
+            if device.alias.is_none() && device.group == GROUP_OURS {
+                found.push(index);
+            }
+        }
+        found
+    }
+
+    /// An existing veth pair for the two ends.
+    fn pair(&self, a: &WantedEnd, z: &WantedEnd) -> Option<[usize; 2]> {
+        let z_candidates = self.candidates(z);
+        self.candidates(a).into_iter().find_map(|index_a| {
+            let device_a = &self.observed[index_a];
+            let Kind::Veth { peer: peer_of_a } = device_a.kind else { return None };
+            z_candidates.iter().copied().find_map(|index_z| {
+                let device_z = &self.observed[index_z];
+                let mutual = device_z.index == peer_of_a && device_z.kind == Kind::Veth { peer: device_a.index };
+                (mutual && index_a != index_z).then_some([index_a, index_z])
+            })
+        })
+    }
+
+    fn moves_to(&self, index: usize, end: &WantedEnd) -> bool {
+        let device = &self.observed[index];
+        device.netns != end.netns || device.name != end.name
+    }
+
+    fn exceeds(&self, index: usize, end: &WantedEnd, too_many_moves: &BTreeSet<&Netns>) -> bool {
+        too_many_moves.contains(busy_side(&self.observed[index].netns, &end.netns))
+    }
+
+    /// Sandboxes of which more devices would have to be moved than is worth while.
+    fn sandboxes_with_too_many_moves<'w>(&self, wanted: &'w [Wanted]) -> BTreeSet<&'w Netns>
+    where
+        'a: 'w,
+    {
+        let mut moves: BTreeMap<&Netns, usize> = BTreeMap::new();
+        for object in wanted {
+            let ends = match object {
+                Wanted::Veth { a, z } => vec![a, z],
+                Wanted::Hold { parked, .. } => vec![parked],
+                Wanted::Vxlan { .. } | Wanted::Frozen(_) => continue,
+            };
+            for end in ends {
+                if let Some(index) = self.candidates(end).into_iter().find(|index| self.moves_to(*index, end)) {
+                    *moves.entry(busy_side(&self.observed[index].netns, &end.netns)).or_default() += 1;
+                }
+            }
+        }
+        moves.into_iter().filter(|(_, count)| *count > MOVE_LIMIT).map(|(netns, _)| netns).collect()
+    }
+
+    fn foreign_at(&self, end: &WantedEnd) -> Option<At> {
+        let index = *self.by_place.get(&(&end.netns, end.name.as_str()))?;
+        let device = &self.observed[index];
+        (!device.is_ours()).then(|| device.at())
+    }
+
+    /// Leaves the link as it is: what it has stays, nothing is made.
+    fn conflict(&mut self, link: LinkId, places: [Option<At>; 2]) {
+        self.conflicts.extend(places.into_iter().flatten().map(|at| Conflict { link, at }));
+        self.object(&Wanted::Frozen(link), &BTreeSet::new());
+    }
+
+    /// What is there of an end and does not fit makes room.
+    fn replace(&mut self, end: &WantedEnd) {
+        for index in self.candidates(end) {
+            let device = &self.observed[index];
+            self.replaces |= device.alias.is_some() && device.netns == end.netns;
+            self.delete(index);
+        }
+    }
+
+    fn delete(&mut self, index: usize) {
+        if self.claimed.insert(index) {
+            let device = &self.observed[index];
+            let link = device.alias.as_ref().map_or(LinkId::UNKNOWN, |alias| alias.link);
+            self.deletions.push(Step { link, operation: Operation::Delete(device.at()) });
+        }
+    }
+
+    fn relocate(&mut self, index: usize, end: &WantedEnd) {
+        let alias = Alias { sandbox: None, config: 0, ..end.alias.clone() };
+        let operation = Operation::Move { from: self.observed[index].at(), to: place(end), alias };
+        push(&mut self.moves, end, operation);
+    }
+
+    fn configure(&mut self, end: &WantedEnd, body: Body<'_>) {
+        let at = place(end);
+        let (device, keeps_addresses, fresh) = match body {
+            Body::Settled(device) if device.alias.as_ref() == Some(&end.alias) => return,
+            Body::Settled(device) => {
+                let same_sandbox = device.alias.as_ref().is_some_and(|alias| alias.sandbox == end.alias.sandbox);
+                (Some(device), true, !same_sandbox)
+            }
+            Body::Moved(device) => (Some(device), false, true),
+            Body::Newborn => (None, false, true),
+        };
+        let steps = &mut self.configuration;
+        if let Some(device) = device {
+            if device.mac != Some(end.mac) {
+                push(steps, end, Operation::SetMac(at.clone(), end.mac));
+            }
+            if device.mtu != end.mtu.bytes() {
+                push(steps, end, Operation::SetMtu(at.clone(), end.mtu));
+            }
+        }
+        let (addresses, routes) = match device {
+            Some(device) if keeps_addresses => (device.addresses.as_slice(), device.routes.as_slice()),
+            _ => (&[][..], &[][..]),
+        };
+        for stale in routes.iter().filter(|o| o.ours && !end.routes.contains(&o.route)) {
+            push(steps, end, Operation::RemoveRoute(at.clone(), stale.route.clone()));
+        }
+        for stale in addresses.iter().filter(|o| o.ours && !end.addresses.contains(&o.address)) {
+            push(steps, end, Operation::RemoveAddress(at.clone(), stale.address));
+        }
+        for address in end.addresses.iter().filter(|wanted| !addresses.iter().any(|o| o.address == **wanted)) {
+            push(steps, end, Operation::AddAddress(at.clone(), *address));
+        }
+        // Whoever has set a live interface down wants it down; only one that is new to its sandbox is set up.
+        if fresh {
+            push(steps, end, Operation::SetUp(at.clone(), end.up));
+        }
+        for route in end.routes.iter().filter(|wanted| !routes.iter().any(|o| o.route == **wanted)) {
+            push(steps, end, Operation::AddRoute(at.clone(), route.clone()));
+        }
+        push(&mut self.commits, end, Operation::Commit(at, end.alias.clone()));
+    }
+
+    /// A device of another kind takes over what users added to the one it replaces.
+    fn carry_over(&mut self, end: &WantedEnd) {
+        let at = place(end);
+        for index in self.candidates(end) {
+            let old = &self.observed[index];
+            if old.netns != end.netns || old.name != end.name {
+                continue;
+            }
+            for observed in old.addresses.iter().filter(|o| !o.ours && !end.addresses.contains(&o.address)) {
+                push(&mut self.configuration, end, Operation::AddAddress(at.clone(), observed.address));
+            }
+            for observed in old.routes.iter().filter(|o| !o.ours && !end.routes.contains(&o.route)) {
+                push(&mut self.configuration, end, Operation::AddRoute(at.clone(), observed.route.clone()));
+            }
+        }
+    }
+}
+
+/// Of a move's two namespaces the one whose moves are counted: the pod's that comes or goes.
+fn busy_side<'n>(from: &'n Netns, to: &'n Netns) -> &'n Netns {
+    if *from == Netns::Node { to } else { from }
+}
+
+fn push(steps: &mut Vec<Step>, end: &WantedEnd, operation: Operation) {
+    steps.push(Step { link: end.alias.link, operation });
+}
+
+fn place(end: &WantedEnd) -> At {
+    At { netns: end.netns.clone(), name: end.name.clone() }
+}
+
+fn birth(end: &WantedEnd) -> Birth {
+    Birth { at: place(end), mac: end.mac, mtu: end.mtu }
+}

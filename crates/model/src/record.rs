@@ -1,0 +1,202 @@
+//! What nodes share: for every pod of Ratchet's one record, written by the agent of its node.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    link::{DeclaredLink, Mtu, Vni},
+    names::{LinkId, NodeName, PodKey, SandboxId},
+};
+
+/// Where a pod's sandbox is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Location {
+    /// The node.
+    pub node: NodeName,
+    /// The node's parent address: where its tunnels end.
+    pub vtep: IpAddr,
+    /// The sandbox.
+    pub sandbox: SandboxId,
+    /// The greatest link MTU that fits into a tunnel on the node's underlay: both ends of a link get the
+    /// lesser of the two nodes'.
+    pub mtu: Mtu,
+}
+
+/// One pod's facts: what it declares and where it is.
+///
+/// A record without location is that of a pod that has gone. It is kept for as long as a pod that it declares a
+/// link with is alive, since the survivor's interface must stay what it is when the pod comes back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodRecord {
+    /// The pod.
+    pub pod: PodKey,
+    /// Where it is; none: gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location: Option<Location>,
+    /// Orders the sandboxes of one pod: nanoseconds since 1970, moved up where needed so that a new sandbox
+    /// always is later than the one before it, whatever the nodes' clocks say.
+    pub created: u64,
+    /// The links this pod declares.
+    #[serde(default)]
+    pub links: Vec<DeclaredLink>,
+}
+
+impl PodRecord {
+    /// The pods at the other ends of the links it declares, without itself.
+    pub fn peers(&self) -> BTreeSet<&PodKey> {
+        self.links.iter().map(|link| &link.remote.pod).filter(|pod| **pod != self.pod).collect()
+    }
+
+    /// The sandbox, if the pod is there.
+    pub fn sandbox(&self) -> Option<&SandboxId> {
+        self.location.as_ref().map(|location| &location.sandbox)
+    }
+
+    fn lives(&self) -> bool {
+        self.location.is_some()
+    }
+}
+
+/// The facts that concern a set of pods: their records, those of the pods that declare a link
+/// with one of them, those of the pods that they declare a link with, and the VNIs of the links between them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Records by pod.
+    pub records: BTreeMap<PodKey, PodRecord>,
+    /// VNIs by link.
+    pub vnis: BTreeMap<LinkId, Vni>,
+}
+
+/// What a change of one pod's record does to the rest of the store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Consequence {
+    /// The record to write in place of the pod's; none: its record is deleted.
+    pub record: Option<PodRecord>,
+    /// Records of other pods, gone, that nobody needs any more.
+    pub forget: BTreeSet<PodKey>,
+    /// Links that have ended: their VNIs are free again.
+    pub release: BTreeSet<LinkId>,
+}
+
+/// What follows when `pod`'s record becomes `next` (`None`: its sandbox is gone).
+///
+/// `around` are the records that concern the pod ([`Facts::records`] for it), its own present one among them.
+/// Stores call this within one transaction.
+pub fn consequence(pod: &PodKey, next: Option<PodRecord>, around: &BTreeMap<PodKey, PodRecord>) -> Consequence {
+    let previous = around.get(pod);
+    let next = next.or_else(|| previous.map(|record| PodRecord { location: None, ..record.clone() }));
+    let Some(next) = next else { return Consequence::default() };
+
+    let lives = |other: &PodKey| {
+        if other == pod { next.lives() } else { around.get(other).is_some_and(PodRecord::lives) }
+    };
+    let needed = |record: &PodRecord| record.lives() || record.peers().into_iter().any(lives);
+
+    let forget: BTreeSet<PodKey> = around
+        .values()
+        .filter(|record| record.pod != *pod && record.peers().contains(pod))
+        .filter(|record| !needed(record))
+        .map(|record| record.pod.clone())
+        .collect();
+    let record = needed(&next).then_some(next);
+
+    let remaining: BTreeSet<LinkId> = around
+        .values()
+        .filter(|other| other.pod != *pod && !forget.contains(&other.pod))
+        .chain(&record)
+        .flat_map(|record| record.links.iter().map(DeclaredLink::id))
+        .collect();
+    let release = forget
+        .iter()
+        .filter_map(|forgotten| around.get(forgotten))
+        .chain(previous)
+        .flat_map(|record| record.links.iter().map(DeclaredLink::id))
+        .filter(|link| !remaining.contains(link))
+        .collect();
+    Consequence { record, forget, release }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::DeclaredEnd;
+
+    fn key(name: &str) -> PodKey {
+        PodKey::new("default", name).unwrap()
+    }
+
+    fn record(name: &str, alive: bool, peers: &[&str]) -> PodRecord {
+        let links = peers.iter().map(|peer| DeclaredLink {
+            local: DeclaredEnd::bare(key(name), format!("to-{peer}").parse().unwrap()),
+            remote: DeclaredEnd::bare(key(peer), format!("to-{name}").parse().unwrap()),
+            mtu: None,
+            vni: None,
+        });
+        PodRecord {
+            pod: key(name),
+            location: alive.then(|| Location {
+                node: "n1".parse().unwrap(),
+                vtep: "10.0.0.1".parse().unwrap(),
+                sandbox: name.parse().unwrap(),
+                mtu: Mtu::try_from(1450).unwrap(),
+            }),
+            created: 1,
+            links: links.collect(),
+        }
+    }
+
+    fn around(records: &[PodRecord]) -> BTreeMap<PodKey, PodRecord> {
+        records.iter().map(|r| (r.pod.clone(), r.clone())).collect()
+    }
+
+    #[test]
+    fn a_declarer_that_goes_is_remembered_while_its_peer_lives() {
+        let declarer = record("a", true, &["b"]);
+        let gone = consequence(&key("a"), None, &around(&[declarer.clone(), record("b", true, &[])]));
+        assert_eq!(gone.record, Some(PodRecord { location: None, ..declarer.clone() }));
+        assert!(gone.forget.is_empty() && gone.release.is_empty());
+
+        let gone = consequence(&key("a"), None, &around(std::slice::from_ref(&declarer)));
+        assert_eq!(gone, Consequence { release: [declarer.links[0].id()].into(), ..Consequence::default() });
+    }
+
+    #[test]
+    fn the_last_one_out_clears_up_after_the_declarer() {
+        let declarer = PodRecord { location: None, ..record("a", true, &["b"]) };
+        let gone = consequence(&key("b"), None, &around(&[declarer.clone(), record("b", true, &[])]));
+        assert_eq!(gone.record, None);
+        assert_eq!(gone.forget, [key("a")].into());
+        assert_eq!(gone.release, [declarer.links[0].id()].into());
+    }
+
+    #[test]
+    fn a_declarer_with_another_living_peer_is_not_forgotten() {
+        let declarer = PodRecord { location: None, ..record("a", true, &["b", "c"]) };
+        let gone = consequence(&key("b"), None, &around(&[declarer, record("b", true, &[]), record("c", true, &[])]));
+        assert!(gone.forget.is_empty() && gone.release.is_empty());
+    }
+
+    #[test]
+    fn a_new_declaration_releases_the_links_it_no_longer_has() {
+        let before = record("a", true, &["b", "c"]);
+        let after = record("a", true, &["c"]);
+        let change = consequence(&key("a"), Some(after.clone()), &around(&[before.clone(), record("b", true, &["a"])]));
+        assert_eq!(change.record, Some(after.clone()));
+        // The link with b is declared on b as well and lives on.
+        assert!(change.release.is_empty());
+        let change = consequence(&key("a"), Some(after), &around(&[before.clone(), record("b", true, &[])]));
+        assert_eq!(change.release, [before.links[0].id()].into());
+    }
+
+    #[test]
+    fn a_self_link_ends_with_its_pod() {
+        let own = record("a", true, &["a"]);
+        let gone = consequence(&key("a"), None, &around(std::slice::from_ref(&own)));
+        assert_eq!(gone.record, None);
+        assert_eq!(gone.release, [own.links[0].id()].into());
+    }
+}
