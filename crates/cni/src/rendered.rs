@@ -1,0 +1,58 @@
+//! What embedded plugins were given on stdin at ADD, kept so that DEL can give them the very same.
+//!
+//! DEL with the config of the day is how leases leak: the config may have been edited, or be gone.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::result::CniResult;
+use crate::version::Version;
+
+/// All embedded plugins of one attachment, in the order of their ADD. The caller keeps it, in any serde format.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rendered {
+    /// The plugins that ADD was, or is about to be, called on.
+    pub plugins: Vec<RenderedPlugin>,
+    /// The list says that CHECK is not to be called.
+    #[serde(default)]
+    pub disable_check: bool,
+}
+
+/// One embedded plugin's call, complete but for the environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenderedPlugin {
+    /// The name of its program; looked up in CNI_PATH at each call.
+    pub kind: String,
+    /// The version of its config.
+    pub version: Version,
+    /// CNI_IFNAME as it was given to the plugin.
+    pub ifname: String,
+    /// The exact text of its stdin.
+    pub stdin: String,
+}
+
+impl RenderedPlugin {
+    /// The same stdin with this `prevResult`; for CHECK.
+    pub(crate) fn stdin_with(&self, prev: &CniResult) -> Result<String, Error> {
+        crate::embedded::with_prev_result(&self.stdin, prev, self.version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_kept_byte_for_byte() {
+        let stdin = "{ \"a\":1.50, \"b\":\"\\u00e9é\\n\" , \"a\":123456789012345678901234567890 }";
+        let plugin = RenderedPlugin {
+            kind: "bridge".into(),
+            version: Version::V1_0_0,
+            ifname: "eth0".into(),
+            stdin: stdin.into(),
+        };
+        let rendered = Rendered { plugins: vec![plugin], disable_check: true };
+        let json = serde_json::to_string(&rendered).unwrap();
+        assert_eq!(serde_json::from_str::<Rendered>(&json).unwrap(), rendered);
+    }
+}

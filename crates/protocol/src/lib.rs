@@ -1,0 +1,36 @@
+//! The protocol on the agent's unix socket: what plugin and command line ask, what the agent answers.
+//!
+//! One JSON document a line; one request, then one answer a connection (`links` with `watch`: an answer a change). Documented for
+//! other clients in docs/protocol.md. This crate holds the messages and a blocking client; it has no async runtime and does
+//! nothing by itself.
+//!
+//! # Versions
+//! Every message carries `protocol`, a number. Both sides ignore fields they do not know, so a field can be added without
+//! a new number; the number goes up when an old peer would misunderstand. An agent answers requests of its own number and
+//! the one before in that number; for others it says which it knows, and the client asks again with the greatest both know.
+
+mod client;
+mod message;
+mod report;
+mod settings;
+
+pub use client::{Client, ClientError, MAX_MESSAGE, parse_reply, parse_request};
+pub use message::{
+    Attach, Attached, Attachment, Check, Collect, Detach, Failure, FailureKind, Hello, Pod, Prepare, Prepared, Reply,
+    Request, SUPPORTED,
+};
+pub use report::{EndReport, LinkReport, LinkState, Links};
+pub use settings::Settings;
+
+/// The newest protocol number, and what is spoken first.
+pub const PROTOCOL: u32 = 1;
+
+/// Where the agent listens unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/ratchet/agent.sock";
+
+/// Where agent and plugin keep their state unless told otherwise. Not the runtime's cache (/var/lib/cni), which the
+/// runtime cleans as it likes.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/ratchet";
+
+/// The store unless told otherwise.
+pub const DEFAULT_STORE: &str = "sqlite:/var/lib/ratchet/ratchet.db";

@@ -1,0 +1,91 @@
+//! What `ratchet links` shows.
+
+use ipnet::IpNet;
+use ratchet_model::{InterfaceName, LinkId, Mac, NodeName, PodKey};
+use serde::{Deserialize, Serialize};
+
+/// The links of a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Links {
+    /// The node.
+    pub node: Option<NodeName>,
+    /// Every link that one of the node's pods has an end of, sorted by endpoints.
+    pub links: Vec<LinkReport>,
+    /// What concerns them all: the store cannot be reached, say.
+    #[serde(default)]
+    pub notices: Vec<String>,
+}
+
+/// One link, as one of its nodes sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkReport {
+    /// Its id.
+    pub id: LinkId,
+    /// One end.
+    pub a: EndReport,
+    /// The other.
+    pub z: EndReport,
+    /// `veth` or `vxlan`, once it is known which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Its VNI, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vni: Option<u32>,
+    /// Its MTU in bytes, once it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// Its state.
+    pub state: LinkState,
+    /// Why it is not up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What may not be as the user hopes.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// The pods that declare it.
+    #[serde(default)]
+    pub declared_by: Vec<PodKey>,
+}
+
+/// One end of a link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndReport {
+    /// The pod.
+    pub pod: PodKey,
+    /// The interface in the pod.
+    pub interface: InterfaceName,
+    /// Its addresses.
+    #[serde(default)]
+    pub addresses: Vec<IpNet>,
+    /// Its Ethernet address.
+    pub mac: Mac,
+    /// The node the pod is on, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
+}
+
+/// The state of a link on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkState {
+    /// This node's half is made.
+    Up,
+    /// It waits for something that will come by itself.
+    Pending,
+    /// Somebody has to mend something.
+    Error,
+    /// A state that a later version has.
+    #[serde(other)]
+    Unknown,
+}
+
+impl std::fmt::Display for LinkState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            LinkState::Up => "up",
+            LinkState::Pending => "pending",
+            LinkState::Error => "error",
+            LinkState::Unknown => "unknown",
+        })
+    }
+}
