@@ -1,0 +1,42 @@
+//! Ctrl-C and SIGTERM during `up`: noticed between steps, so that everything can be undone in order.
+
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use anyhow::{Context, Result};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
+/// The last signal that asked to stop; 0 when none did.
+static CAUGHT: AtomicI32 = AtomicI32::new(0);
+
+/// The user, or the system, wants `up` to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("interrupted by {}", .0.as_str())]
+pub(crate) struct Interrupted(pub Signal);
+
+extern "C" fn remember(signal: i32) {
+    CAUGHT.store(signal, Ordering::Relaxed);
+}
+
+/// From here on the signals that would end this process are only remembered.
+pub(crate) fn catch() -> Result<()> {
+    // No SA_RESTART: a wait that is under way returns, and its loop asks `check`.
+    let action = SigAction::new(SigHandler::Handler(remember), SaFlags::empty(), SigSet::empty());
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        // SAFETY: the handler only stores to an atomic, which is allowed in a signal handler.
+        let before = unsafe { sigaction(signal, &action) }.with_context(|| format!("cannot catch {signal}"))?;
+        if signal == Signal::SIGHUP && matches!(before.handler(), SigHandler::SigIgn) {
+            // Started by nohup: a terminal that closes is not to stop it.
+            // SAFETY: this puts back what was there, and no handler is installed.
+            unsafe { sigaction(signal, &before) }.with_context(|| format!("cannot ignore {signal}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// An error once such a signal has come.
+pub(crate) fn check() -> Result<(), Interrupted> {
+    match Signal::try_from(CAUGHT.load(Ordering::Relaxed)) {
+        Ok(signal) => Err(Interrupted(signal)),
+        Err(_) => Ok(()),
+    }
+}

@@ -1,0 +1,58 @@
+//! iproute2, for the one-shot set-up of the lab's own namespaces and underlay.
+
+use std::io::{ErrorKind, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::MARK;
+
+/// Checks that iproute2 is there, before anything is made.
+pub(crate) fn check() -> Result<()> {
+    match Command::new("ip").arg("-Version").stdin(Stdio::null()).output() {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            bail!("a lab needs the program `ip`, and there is none on this machine's PATH: install iproute2")
+        }
+        Err(error) => Err(error).context("cannot run the program `ip` of iproute2"),
+    }
+}
+
+/// Runs `ip ARGS`.
+pub(crate) fn run(args: &[&str], lab_id: &str) -> Result<()> {
+    execute(args, "", lab_id)
+}
+
+/// Runs several commands inside a namespace, one a line.
+pub(crate) fn batch(netns: &str, commands: &str, lab_id: &str) -> Result<()> {
+    execute(&["-n", netns, "-batch", "-"], commands, lab_id)
+}
+
+fn execute(args: &[&str], input: &str, lab_id: &str) -> Result<()> {
+    let what = || format!("ip {}", args.join(" "));
+    let output = spawn(args, input, lab_id).with_context(|| format!("cannot run `{}`", what()))?;
+    if !output.status.success() {
+        let message = String::from_utf8_lossy(&output.stderr);
+        let input = if input.is_empty() { String::new() } else { format!(" with\n{input}") };
+        bail!("`{}`{input} failed: {}", what(), message.trim());
+    }
+    Ok(())
+}
+
+fn spawn(args: &[&str], input: &str, lab_id: &str) -> std::io::Result<Output> {
+    let mut child = Command::new("ip")
+        .args(args)
+        .env(MARK, lab_id)
+        // Out of the terminal's foreground group: Ctrl-C is ours to handle, a step under way is finished.
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // An `ip` that has given up reads no more; its message says why.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    child.wait_with_output()
+}

@@ -1,0 +1,151 @@
+//! Network namespaces by name, as iproute2 keeps them, and work inside of them.
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
+use nix::sched::{CloneFlags, setns};
+use serde::{Deserialize, Serialize};
+
+use crate::ip;
+use crate::state::LabDir;
+
+/// A namespace's identity while it lives: device and inode on nsfs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct NsId {
+    dev: u64,
+    ino: u64,
+}
+
+impl NsId {
+    /// The identity of what is at this path now.
+    pub fn of(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().map(|meta| Self { dev: meta.dev(), ino: meta.ino() })
+    }
+
+    /// The namespace this thread is in.
+    pub fn current() -> Option<Self> {
+        Self::of(Path::new("/proc/thread-self/ns/net"))
+    }
+}
+
+/// A namespace of a lab, as far as it has been made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Netns {
+    pub name: String,
+    /// Set before it is made: from then on something of that name may be ours.
+    begun: bool,
+    /// Set after it was made: from then on only this very namespace is ours.
+    id: Option<NsId>,
+}
+
+impl Netns {
+    pub fn planned(name: String) -> Self {
+        Self { name, begun: false, id: None }
+    }
+
+    /// Where iproute2 has it.
+    pub fn path(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.name)
+    }
+
+    /// Whether the name is taken, by anybody.
+    pub fn is_taken(&self) -> bool {
+        self.path().symlink_metadata().is_ok()
+    }
+
+    /// The namespace's identity, if it is ours and is there.
+    pub fn live(&self) -> Option<NsId> {
+        let found = NsId::of(&self.path())?;
+        let ours = self.begun && self.id.is_none_or(|id| id == found);
+        // Whatever went wrong before: the namespace of the host is never a lab's.
+        let of_host = NsId::current() == Some(found) || NsId::of(Path::new("/proc/1/ns/net")) == Some(found);
+        (ours && !of_host).then_some(found)
+    }
+
+    /// Marks it as about to be made; to be saved before [`Netns::make`].
+    pub fn begin(&mut self) -> Result<()> {
+        if self.is_taken() {
+            bail!(
+                "the network namespace {0} exists already and is not this lab's: choose another --name, or remove it \
+                 with `ip netns del {0}`",
+                self.name
+            );
+        }
+        self.begun = true;
+        Ok(())
+    }
+
+    /// Makes it, with its loopback up.
+    pub fn make(&mut self, lab_id: &str) -> Result<()> {
+        if let Err(error) = ip::run(&["netns", "add", &self.name], lab_id) {
+            // Somebody was quicker since `begin`: then it is not ours to remove.
+            self.begun = !format!("{error:#}").contains("File exists");
+            return Err(error);
+        }
+        self.id = NsId::of(&self.path());
+        ip::batch(&self.name, "link set lo up\n", lab_id)
+    }
+
+    /// Removes it with everything inside; one that is not there, or not ours, is left as it is.
+    pub fn remove(&self) -> Result<()> {
+        let path = self.path();
+        if !self.begun || (self.is_taken() && self.live().is_none()) {
+            return Ok(());
+        }
+        // As iproute2 does it; EINVAL is a file on which nothing was mounted, because its maker was killed.
+        match umount2(&path, MntFlags::MNT_DETACH) {
+            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot unmount {}", path.display())),
+        }
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Moves the calling thread there, for good: so only ever call it in a thread of its own.
+    pub fn enter(&self) -> Result<()> {
+        let path = self.path();
+        let file =
+            File::open(&path).with_context(|| format!("cannot open the network namespace {}", path.display()))?;
+        setns(file, CloneFlags::CLONE_NEWNET).with_context(|| format!("cannot enter {}", path.display()))
+    }
+
+    /// Runs `work` in a thread that is inside.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        in_thread(|| {
+            self.enter()?;
+            work()
+        })
+    }
+}
+
+/// Runs `work` in a thread of its own, whose namespaces it may change: they end with it.
+pub(crate) fn in_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().spawn_scoped(scope, work).context("cannot start a thread")?;
+        thread.join().unwrap_or_else(|_| Err(anyhow!("the thread that worked in a namespace panicked")))
+    })
+}
+
+/// Refuses to work on a lab from inside of it: ending its processes would end whoever asked.
+pub(crate) fn refuse_inside(dir: &LabDir, spaces: &[&Netns]) -> Result<()> {
+    let here = NsId::current();
+    if let Some(inside) = spaces.iter().find(|netns| netns.live_from_inside() == here && here.is_some()) {
+        bail!("this shell is inside of lab '{}', in {}: run the command from outside", dir.name(), inside.name);
+    }
+    Ok(())
+}
+
+impl Netns {
+    fn live_from_inside(&self) -> Option<NsId> {
+        self.id.filter(|&id| NsId::of(&self.path()) == Some(id))
+    }
+}
