@@ -1,0 +1,175 @@
+//! Configures devices that exist: MAC address and MTU, addresses, up, routes, and the alias at last.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use ipnet::IpNet;
+use nix::errno::Errno;
+use ratchet_model::device::{At, Netns, Operation};
+
+use super::{Jobs, Phase, Run, devices, words};
+use crate::{
+    error::KernelError,
+    request,
+    socket::{Failure, Request},
+    sysctl,
+};
+
+/// Indexes of the devices that exist, or why they cannot be looked up.
+type Indexes<'a> = HashMap<&'a At, Result<Option<u32>, KernelError>>;
+
+impl<'a> Run<'a> {
+    pub(super) fn configure(&mut self) {
+        let device = self.take(Phase::Device);
+        self.set(device);
+        let address = self.take(Phase::Address);
+        // Looked up once, for the routes' sake as well.
+        let route = self.positions(Phase::Route);
+        let indexes = self.indexes(address.iter().chain(&route).copied());
+        self.change_addresses(address, &indexes);
+        let up = self.take(Phase::Up);
+        self.set(up);
+        for (position, failure) in self.by_index(Phase::Route, None, &indexes) {
+            self.refuse(position, failure);
+        }
+        let commit = self.take(Phase::Commit);
+        self.set(commit);
+    }
+
+    fn positions(&self, phase: Phase) -> Vec<usize> {
+        (0..self.steps.len()).filter(|position| Phase::of(self.operation(*position)) == phase).collect()
+    }
+
+    /// What is done by name.
+    fn set(&mut self, positions: Vec<usize>) {
+        let mut jobs = Jobs::new();
+        for position in positions {
+            let (at, request) = match self.operation(position) {
+                Operation::SetMac(at, mac) => (at, request::set_mac(&at.name, *mac)),
+                Operation::SetMtu(at, mtu) => (at, request::set_mtu(&at.name, *mtu)),
+                Operation::SetUp(at, up) => (at, request::set_up(&at.name, *up)),
+                Operation::Commit(at, alias) => (at, request::set_alias(&at.name, alias.to_string())),
+                _ => continue,
+            };
+            jobs.entry(&at.netns).or_default().push((position, request));
+        }
+        for (position, failure) in self.send(jobs) {
+            self.refuse(position, failure);
+        }
+    }
+
+    fn change_addresses(&mut self, positions: Vec<usize>, indexes: &Indexes<'a>) {
+        let (disabled, others): (Vec<_>, Vec<_>) = self
+            .by_index(Phase::Address, Some(positions), indexes)
+            .into_iter()
+            .partition(|(position, failure)| ipv6_disabled(self.operation(*position), failure));
+        let again = self.enable_ipv6(disabled);
+        let still = self.by_index(Phase::Address, Some(again), indexes);
+        for (position, failure) in others.into_iter().chain(still) {
+            self.refuse(position, failure);
+        }
+    }
+
+    /// Clears `disable_ipv6` for the devices of these steps; returns the steps that are worth another try.
+    fn enable_ipv6(&mut self, refused: Vec<(usize, Failure)>) -> Vec<usize> {
+        let mut places: BTreeMap<&'a Netns, Vec<(usize, Failure)>> = BTreeMap::new();
+        for (position, failure) in refused {
+            for at in devices(self.operation(position)) {
+                places.entry(&at.netns).or_default().push((position, failure.clone()));
+            }
+        }
+        let mut again = Vec::new();
+        for (netns, refused) in places {
+            let names = refused.iter().flat_map(|(position, _)| devices(self.operation(*position)));
+            let names = names.map(|at| at.name.as_str()).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>();
+            let enabled = self.kernel.space(netns).map(|space| sysctl::enable_ipv6(&space.handle, &names));
+            match enabled {
+                Ok(Ok(())) => again.extend(refused.into_iter().map(|(position, _)| position)),
+                Ok(Err(error)) => {
+                    let reason = format!("IPv6 is disabled on the interface, and enabling it failed: {error}");
+                    for (position, failure) in refused {
+                        self.refuse(position, Failure { reason: Some(reason.clone()), ..failure });
+                    }
+                }
+                Err(error) => {
+                    for (position, _) in refused {
+                        self.settle(position, Err(error.clone()));
+                    }
+                }
+            }
+        }
+        again
+    }
+
+    /// What is done by index. Settles what can be, and returns the steps that the kernel refused.
+    fn by_index(
+        &mut self,
+        phase: Phase,
+        positions: Option<Vec<usize>>,
+        indexes: &Indexes<'a>,
+    ) -> Vec<(usize, Failure)> {
+        let positions = positions.unwrap_or_else(|| self.take(phase));
+        let mut jobs = Jobs::new();
+        for position in positions {
+            let operation = self.operation(position);
+            let Some((at, removal)) = subject(operation) else { continue };
+            match indexes.get(at) {
+                Some(Ok(Some(index))) => {
+                    let request = indexed_request(operation, *index);
+                    jobs.entry(&at.netns).or_default().extend(request.map(|request| (position, request)));
+                }
+                Some(Err(error)) => self.settle(position, Err(error.clone())),
+                // Where there is no device there is no address or route of it.
+                _ if removal => self.settle(position, Ok(())),
+                _ => {
+                    let doing = words::doing(operation);
+                    self.settle(position, Err(KernelError::NoDevice { doing, at: at.clone() }));
+                }
+            }
+        }
+        self.send(jobs)
+    }
+
+    /// Looks up the devices of these steps, each once.
+    fn indexes(&self, positions: impl Iterator<Item = usize>) -> Indexes<'a> {
+        let mut places: BTreeMap<&'a Netns, BTreeSet<&'a At>> = BTreeMap::new();
+        for at in positions.flat_map(|position| devices(self.operation(position))) {
+            places.entry(&at.netns).or_default().insert(at);
+        }
+        let mut indexes = Indexes::new();
+        for ats in places.into_values() {
+            let wanted: Vec<At> = ats.iter().map(|at| (*at).clone()).collect();
+            match self.kernel.find(&wanted) {
+                Ok(found) => {
+                    let found = found.into_iter().map(|device| Ok(device.map(|device| device.index)));
+                    indexes.extend(ats.into_iter().zip(found));
+                }
+                Err(error) => indexes.extend(ats.into_iter().map(|at| (at, Err(error.clone())))),
+            }
+        }
+        indexes
+    }
+}
+
+/// The device of a step that is done by index, and whether the step removes something.
+fn subject(operation: &Operation) -> Option<(&At, bool)> {
+    match operation {
+        Operation::AddAddress(at, _) | Operation::AddRoute(at, _) => Some((at, false)),
+        Operation::RemoveAddress(at, _) | Operation::RemoveRoute(at, _) => Some((at, true)),
+        _ => None,
+    }
+}
+
+fn indexed_request(operation: &Operation, index: u32) -> Option<Request> {
+    match operation {
+        Operation::AddAddress(_, address) => Some(request::add_address(index, *address)),
+        Operation::RemoveAddress(_, address) => Some(request::remove_address(index, *address)),
+        Operation::AddRoute(_, route) => Some(request::add_route(index, route)),
+        Operation::RemoveRoute(_, route) => Some(request::remove_route(index, route)),
+        _ => None,
+    }
+}
+
+/// net/ipv6/addrconf.c, `addrconf_add_dev`: EACCES when `disable_ipv6` is set.
+fn ipv6_disabled(operation: &Operation, failure: &Failure) -> bool {
+    matches!(operation, Operation::AddAddress(_, IpNet::V6(_))) && failure.errno == Errno::EACCES
+}

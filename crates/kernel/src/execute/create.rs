@@ -1,0 +1,149 @@
+//! Creates devices where they are to be, and points VXLAN devices elsewhere.
+
+use nix::errno::Errno;
+use ratchet_model::device::{At, Birth, Netns, Operation, Tunnel};
+
+use super::{Jobs, Phase, Run, words};
+use crate::{
+    error::KernelError,
+    request::{self, Newborn},
+    socket::{Failure, Request},
+};
+
+impl<'a> Run<'a> {
+    pub(super) fn create(&mut self) {
+        let mut jobs = Jobs::new();
+        for position in self.take(Phase::Create) {
+            match self.birth_request(position) {
+                Ok(Some((netns, request))) => jobs.entry(netns).or_default().push((position, request)),
+                Ok(None) => {}
+                Err(error) => self.settle(position, Err(error)),
+            }
+        }
+        for (position, failure) in self.send(jobs) {
+            let outcome = match (self.operation(position), failure.errno) {
+                (Operation::CreateVeth { a, z }, Errno::EEXIST) => self.name_clash(position, &[&a.at, &z.at], failure),
+                (Operation::CreateVxlan { birth, tunnel }, Errno::EEXIST) => {
+                    self.vxlan_clash(position, birth, tunnel, failure)
+                }
+                (operation, _) => Err(words::explain(operation, failure)),
+            };
+            self.settle(position, outcome);
+        }
+    }
+
+    /// The request for a step, and the namespace over whose socket it goes.
+    ///
+    /// Kernels before 6.15 look in the **socket's** namespace whether the name is free (net/core/rtnetlink.c,
+    /// `__rtnl_newlink`). A veth pair therefore is made over the socket of one of its ends; a VXLAN device must be made
+    /// over the node's, see [`Run::vxlan_clash`].
+    fn birth_request(&self, position: usize) -> Result<Option<(&'a Netns, Request)>, KernelError> {
+        Ok(match self.operation(position) {
+            Operation::CreateVeth { a, z } => {
+                Some((&a.at.netns, request::create_veth(&self.newborn(a, &a.at.name)?, &self.newborn(z, &z.at.name)?)))
+            }
+            Operation::CreateVxlan { birth, tunnel } => {
+                Some((&Netns::Node, request::create_vxlan(&self.newborn(birth, &birth.at.name)?, tunnel)))
+            }
+            Operation::Retarget { at, tunnel } => Some((&at.netns, request::retarget(&at.name, tunnel))),
+            _ => None,
+        })
+    }
+
+    fn newborn<'b>(&self, birth: &Birth, name: &'b str) -> Result<Newborn<'b>, KernelError> {
+        let netns = self.kernel.space(&birth.at.netns)?.handle.raw_fd();
+        Ok(Newborn { netns, name, mac: birth.mac, mtu: birth.mtu })
+    }
+
+    /// Finds out which of the names is taken.
+    fn name_clash(&self, position: usize, ats: &[&At], failure: Failure) -> Result<(), KernelError> {
+        let operation = self.operation(position);
+        for at in ats {
+            if self.kernel.find(&[(*at).clone()])?[0].is_some() {
+                let doing = words::doing(operation);
+                return Err(KernelError::NameTaken { doing, name: at.name.clone(), netns: at.netns.clone() });
+            }
+        }
+        Err(words::explain(operation, failure))
+    }
+
+    /// EEXIST for a VXLAN device: its name is taken, or its VNI is, or, with a kernel before 6.15, the **node** has
+    /// a device of that name (say, eth1). Then it is born under a name that nobody has and renamed in its place.
+    fn vxlan_clash(&self, position: usize, birth: &Birth, tunnel: &Tunnel, failure: Failure) -> Result<(), KernelError> {
+        self.name_clash(position, &[&birth.at], failure.clone()).or_else(|error| match error {
+            KernelError::VniTaken { .. } => {
+                let there = At { netns: Netns::Node, name: birth.at.name.clone() };
+                match self.kernel.find(&[there])?[0] {
+                    Some(_) => self.create_renamed(position, birth, tunnel),
+                    None => Err(error),
+                }
+            }
+            error => Err(error),
+        })
+    }
+
+    fn create_renamed(&self, position: usize, birth: &Birth, tunnel: &Tunnel) -> Result<(), KernelError> {
+        let refused = |failure| words::explain(self.operation(position), failure);
+        let interim = At { netns: birth.at.netns.clone(), name: format!("rtch-{:06x}", tunnel.vni.number()) };
+        let creation = request::create_vxlan(&self.newborn(birth, &interim.name)?, tunnel);
+        self.kernel.talk(&Netns::Node, |channel| channel.once(creation))?.map_err(refused)?;
+        let Some(device) = self.kernel.find(std::slice::from_ref(&interim))?.pop().flatten() else {
+            return Err(KernelError::NoDevice { doing: words::doing(self.operation(position)), at: interim });
+        };
+        let netns = &birth.at.netns;
+        let rename = request::move_link(device.index, None, &birth.at.name, None);
+        let renamed = self.kernel.talk(netns, |channel| channel.once(rename))?;
+        if renamed.is_err() {
+            // Not to be left behind under a name that nobody looks for.
+            let deletion = request::delete_link(device.index);
+            if let Err(failure) = self.kernel.talk(netns, |channel| channel.once(deletion))? {
+                tracing::warn!(device = %interim, error = %failure.errno.desc(), "left behind a half-made device");
+            }
+        }
+        renamed.map_err(refused)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Kernel, NetnsHandle, netns};
+    use ratchet_model::device::{Kind, Step};
+
+    /// The kernels that need it are not those that tests run on; so the way around is taken directly.
+    #[test]
+    fn a_vxlan_device_can_be_born_under_another_name_first() {
+        let fresh = || {
+            std::thread::spawn(|| {
+                nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("needs root");
+                NetnsHandle::current().unwrap()
+            })
+            .join()
+            .unwrap()
+        };
+        let (node, pod) = (fresh(), fresh());
+        netns::inside(&node, move || {
+            let mut kernel = Kernel::new().unwrap();
+            let id: ratchet_model::names::SandboxId = "s1".parse().unwrap();
+            kernel.register(id.clone(), pod);
+            let at = At { netns: Netns::Sandbox(id), name: "eth1".into() };
+            let birth = Birth { at: at.clone(), mac: "02:00:00:00:00:01".parse().unwrap(), mtu: 1450.try_into().unwrap() };
+            let tunnel = Tunnel {
+                vni: 11.try_into().unwrap(),
+                remote: "10.0.0.2".parse().unwrap(),
+                local: "10.0.0.1".parse().unwrap(),
+                parent: 0,
+                port: 4789,
+            };
+            let link = "00000000000000ff".parse().unwrap();
+            let steps = [Step { link, operation: Operation::CreateVxlan { birth: birth.clone(), tunnel: tunnel.clone() } }];
+            let run = Run { kernel: &kernel, steps: &steps, outcomes: vec![None], broken: Default::default() };
+            run.create_renamed(0, &birth, &tunnel).unwrap();
+            let device = kernel.find(&[at]).unwrap().pop().flatten().unwrap();
+            assert!(matches!(device.kind, Kind::Vxlan { vni: 11, .. }));
+            assert!(device.is_ours() && device.name == "eth1");
+            Ok(())
+        })
+        .unwrap();
+    }
+}

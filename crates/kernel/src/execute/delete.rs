@@ -1,0 +1,96 @@
+//! Deletes devices, many in one go.
+//!
+//! A deletion costs an RCU barrier, some 24 ms, whether of one device or of a thousand. So the doomed devices of a
+//! namespace are put into a group, and the group is deleted.
+
+use std::collections::BTreeMap;
+
+use nix::errno::Errno;
+use ratchet_model::device::{At, GROUP_DOOMED, Netns, Operation};
+
+use super::{Phase, Run, words};
+use crate::{
+    error::KernelError,
+    request,
+    socket::{Channel, Failure},
+};
+
+/// A device that is there, with the step that deletes it.
+struct Doomed {
+    position: usize,
+    index: u32,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn delete(&mut self) {
+        let mut places: BTreeMap<&'a Netns, Vec<(usize, &'a At)>> = BTreeMap::new();
+        for position in self.take(Phase::Delete) {
+            if let Operation::Delete(at) = self.operation(position) {
+                places.entry(&at.netns).or_default().push((position, at));
+            }
+        }
+        let mut doomed: Vec<(&Netns, Vec<Doomed>)> =
+            places.into_iter().map(|(netns, wanted)| (netns, self.doom(wanted))).collect();
+        // The largest first: peers of its veths die with them, and nothing is left to wait for elsewhere.
+        doomed.sort_by_key(|(_, devices)| std::cmp::Reverse(devices.len()));
+        for (netns, devices) in doomed {
+            self.delete_in(netns, devices);
+        }
+    }
+
+    /// Looks up what is to be deleted. What is gone already is settled; so is what is not Ratchet's: whatever a plan
+    /// says, a stranger's device is not deleted.
+    fn doom(&mut self, wanted: Vec<(usize, &'a At)>) -> Vec<Doomed> {
+        let ats: Vec<At> = wanted.iter().map(|(_, at)| (*at).clone()).collect();
+        let found = match self.kernel.find(&ats) {
+            Ok(found) => found,
+            Err(error) => {
+                // A namespace that is gone took its devices along.
+                let outcome = if error.is_netns_gone() { Ok(()) } else { Err(error) };
+                wanted.into_iter().for_each(|(position, _)| self.settle(position, outcome.clone()));
+                return Vec::new();
+            }
+        };
+        let mut doomed = Vec::new();
+        for ((position, at), device) in wanted.into_iter().zip(found) {
+            match device {
+                None => self.settle(position, Ok(())),
+                Some(device) if !device.is_ours() => {
+                    self.settle(position, Err(KernelError::Foreign { at: at.clone() }));
+                }
+                Some(device) => doomed.push(Doomed { position, index: device.index }),
+            }
+        }
+        doomed
+    }
+
+    fn delete_in(&mut self, netns: &Netns, devices: Vec<Doomed>) {
+        let indexes: Vec<u32> = devices.iter().map(|device| device.index).collect();
+        match self.kernel.talk(netns, |channel| delete(channel, &indexes)) {
+            Ok(answers) => {
+                for (device, answer) in devices.into_iter().zip(answers) {
+                    let outcome = answer.map_err(|failure| words::explain(self.operation(device.position), failure));
+                    self.settle(device.position, outcome);
+                }
+            }
+            Err(error) => devices.into_iter().for_each(|device| self.settle(device.position, Err(error.clone()))),
+        }
+    }
+}
+
+/// Deletes devices by index. One that is gone is fine: it may have been the peer of another.
+fn delete(channel: &mut Channel, indexes: &[u32]) -> Vec<Result<(), Failure>> {
+    let gone_is_fine = |answer: Result<(), Failure>| match answer {
+        Err(failure) if failure.errno == Errno::ENODEV => Ok(()),
+        answer => answer,
+    };
+    if let [index] = indexes {
+        return vec![gone_is_fine(channel.once(request::delete_link(*index)))];
+    }
+    let mut answers = channel.batch(indexes.iter().map(|index| request::set_group(*index, GROUP_DOOMED)).collect());
+    if answers.iter().any(Result::is_ok) {
+        let all = gone_is_fine(channel.once(request::delete_group(GROUP_DOOMED)));
+        answers.iter_mut().filter(|answer| answer.is_ok()).for_each(|answer| answer.clone_from(&all));
+    }
+    answers.into_iter().map(gone_is_fine).collect()
+}

@@ -1,0 +1,88 @@
+//! The namespaces that Ratchet works in: the node's and those of the registered sandboxes, each with a socket.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use ratchet_model::{device::Netns, names::SandboxId};
+
+use crate::{
+    error::KernelError,
+    netns::NetnsHandle,
+    socket::Channel,
+};
+
+/// The node's network namespace and those of its sandboxes.
+///
+/// A registered sandbox's namespace stays alive as long as it is registered: [`Kernel::forget`] it when the
+/// sandbox is gone.
+#[derive(Debug)]
+pub struct Kernel {
+    node: Space,
+    sandboxes: HashMap<SandboxId, Space>,
+}
+
+/// A namespace with its socket, which is opened when it is first needed.
+pub(crate) struct Space {
+    pub(crate) handle: NetnsHandle,
+    channel: Mutex<Option<Channel>>,
+}
+
+impl std::fmt::Debug for Space {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Space").field("netns", &self.handle.identity()).finish_non_exhaustive()
+    }
+}
+
+impl Kernel {
+    /// The kernel as seen from here: the calling thread's namespace is the node's.
+    ///
+    /// # Errors
+    /// When /proc is not mounted or no socket can be opened.
+    pub fn new() -> Result<Self, KernelError> {
+        let handle = NetnsHandle::current()?;
+        let channel = Channel::open_here().map_err(|error| KernelError::io("open a netlink socket", &error))?;
+        Ok(Self { node: Space { handle, channel: Mutex::new(Some(channel)) }, sandboxes: HashMap::new() })
+    }
+
+    /// The node's namespace, for example to tell a pod that shares it (hostNetwork) from one with its own.
+    pub fn node(&self) -> &NetnsHandle {
+        &self.node.handle
+    }
+
+    /// Makes a sandbox's namespace known, in place of the one that was known by this id.
+    pub fn register(&mut self, id: SandboxId, handle: NetnsHandle) {
+        let known = self.sandboxes.get(&id).is_some_and(|space| space.handle.identity() == handle.identity());
+        if !known {
+            self.sandboxes.insert(id, Space { handle, channel: Mutex::new(None) });
+        }
+    }
+
+    /// Lets go of a sandbox's namespace, so that it can die.
+    pub fn forget(&mut self, id: &SandboxId) {
+        self.sandboxes.remove(id);
+    }
+
+    pub(crate) fn space(&self, netns: &Netns) -> Result<&Space, KernelError> {
+        match netns {
+            Netns::Node => Ok(&self.node),
+            Netns::Sandbox(id) => self.sandboxes.get(id).ok_or_else(|| KernelError::Unregistered(id.clone())),
+        }
+    }
+
+    /// Talks to the kernel over a namespace's socket; nobody else uses it meanwhile.
+    pub(crate) fn talk<T>(&self, netns: &Netns, work: impl FnOnce(&mut Channel) -> T) -> Result<T, KernelError> {
+        let space = self.space(netns)?;
+        // A panic elsewhere leaves at worst unread answers behind, which the next user skips.
+        let mut slot = space.channel.lock().unwrap_or_else(PoisonError::into_inner);
+        let channel = match &mut *slot {
+            Some(channel) => channel,
+            empty => {
+                let opened = Channel::open(&space.handle);
+                empty.insert(opened.map_err(|error| KernelError::io(format!("open a netlink socket in {netns}"), &error))?)
+            }
+        };
+        Ok(work(channel))
+    }
+}

@@ -1,0 +1,169 @@
+//! Reports the devices that exist. Reads only; nothing here changes the kernel.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use netlink_packet_route::AddressFamily;
+use nix::errno::Errno;
+use ratchet_model::device::{Alias, At, Interface, Netns, Observed, PROTOCOL_OURS};
+
+use crate::{
+    error::KernelError,
+    kernel::Kernel,
+    reply::{self, Address, Hop},
+    request,
+    socket::{Channel, Failure},
+};
+
+/// Which devices of a namespace to look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Look {
+    /// All of them.
+    All,
+    /// Those with these names. The cost does not grow with the number of other devices.
+    Names(BTreeSet<String>),
+}
+
+/// Up to so many devices their addresses are asked for one by one; beyond that one dump of all is cheaper.
+const FEW: usize = 8;
+
+/// RTPROT_BOOT and RTPROT_STATIC (include/uapi/linux/rtnetlink.h): routes that a person or a script added.
+const ROUTE_PROTOCOLS: [u8; 3] = [PROTOCOL_OURS, 3, 4];
+
+impl Kernel {
+    /// Reports devices. One that is asked for by name and does not exist is left out.
+    ///
+    /// Addresses and routes are read only of devices of ours whose alias is not in `settled`, that is, not known
+    /// to be as wanted already.
+    ///
+    /// # Errors
+    /// When a namespace is not registered or the kernel does not answer.
+    pub fn observe(
+        &self,
+        scope: &BTreeMap<Netns, Look>,
+        settled: &HashSet<Alias>,
+    ) -> Result<Vec<Observed>, KernelError> {
+        let mut found = Vec::new();
+        for (netns, look) in scope {
+            let failed = |what: &str, failure| refused(format!("read {what} of {netns}"), failure);
+            found.extend(self.talk(netns, |channel| {
+                let mut devices = links(channel, netns, look).map_err(|failure| failed("the devices", failure))?;
+                let detailed = devices
+                    .iter_mut()
+                    .filter(|device| device.is_ours() && !device.alias.as_ref().is_some_and(|a| settled.contains(a)))
+                    .collect::<Vec<_>>();
+                details(channel, detailed).map_err(|failure| failed("the addresses and routes", failure))?;
+                Ok::<_, KernelError>(devices)
+            })??);
+        }
+        Ok(found)
+    }
+
+    /// Reads back one device; `None` when it does not exist.
+    ///
+    /// # Errors
+    /// When its namespace is not registered or the kernel does not answer.
+    pub fn interface(&self, at: &At) -> Result<Option<Interface>, KernelError> {
+        self.interfaces(std::slice::from_ref(at)).map(|mut found| found.pop().flatten())
+    }
+
+    /// Reads back devices, in the order asked for.
+    ///
+    /// # Errors
+    /// When a namespace is not registered or the kernel does not answer.
+    pub fn interfaces(&self, wanted: &[At]) -> Result<Vec<Option<Interface>>, KernelError> {
+        let found = self.find(wanted)?;
+        let read = |device: Observed| Interface { name: device.name, mac: device.mac, mtu: device.mtu };
+        Ok(found.into_iter().map(|device| device.map(read)).collect())
+    }
+
+    /// Looks devices up by place and name.
+    pub(crate) fn find(&self, wanted: &[At]) -> Result<Vec<Option<Observed>>, KernelError> {
+        let mut places: BTreeMap<&Netns, Vec<usize>> = BTreeMap::new();
+        for (position, at) in wanted.iter().enumerate() {
+            places.entry(&at.netns).or_default().push(position);
+        }
+        let mut found: Vec<Option<Observed>> = vec![None; wanted.len()];
+        for (netns, positions) in places {
+            let names = positions.iter().map(|position| wanted[*position].name.as_str());
+            let devices = self
+                .talk(netns, |channel| by_name(channel, netns, names))?
+                .map_err(|failure| refused(format!("read the devices of {netns}"), failure))?;
+            for (position, device) in positions.into_iter().zip(devices) {
+                found[position] = device;
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn refused(doing: String, failure: Failure) -> KernelError {
+    KernelError::Refused { doing, errno: failure.errno, reason: failure.reason }
+}
+
+fn links(channel: &mut Channel, netns: &Netns, look: &Look) -> Result<Vec<Observed>, Failure> {
+    match look {
+        Look::All => channel.dump(request::dump_links(), |payload| reply::link(netns, payload)),
+        Look::Names(names) => {
+            let found = by_name(channel, netns, names.iter().map(String::as_str))?;
+            // An alternative name leads to a device whose own name may be among those asked for as well.
+            let mut seen = HashSet::new();
+            Ok(found.into_iter().flatten().filter(|device| seen.insert(device.index)).collect())
+        }
+    }
+}
+
+fn by_name<'a>(
+    channel: &mut Channel,
+    netns: &Netns,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<Vec<Option<Observed>>, Failure> {
+    let answers = channel.fetch(names.map(request::get_link).collect());
+    let read = |answer: Result<Vec<u8>, Failure>| match answer {
+        Ok(payload) => Ok(reply::link(netns, &payload)),
+        Err(failure) if failure.errno == Errno::ENODEV => Ok(None),
+        Err(failure) => Err(failure),
+    };
+    answers.into_iter().map(read).collect()
+}
+
+/// Fills in addresses and routes.
+fn details(channel: &mut Channel, devices: Vec<&mut Observed>) -> Result<(), Failure> {
+    if devices.is_empty() {
+        return Ok(());
+    }
+    let mut addresses: HashMap<u32, Vec<Address>> = HashMap::new();
+    let indexes = if devices.len() <= FEW { devices.iter().map(|device| device.index).collect() } else { vec![0] };
+    for index in indexes {
+        let found = match channel.dump(request::dump_addresses(index), reply::address) {
+            // The device is gone since.
+            Err(failure) if failure.errno == Errno::ENODEV => continue,
+            found => found?,
+        };
+        for address in found {
+            addresses.entry(address.index).or_default().push(address);
+        }
+    }
+    let mut routes: HashMap<u32, Vec<Hop>> = HashMap::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        // By protocol, since a router's table may hold a million routes that it learned.
+        for protocol in ROUTE_PROTOCOLS {
+            for hop in main_routes(channel, family, protocol)? {
+                routes.entry(hop.index).or_default().push(hop);
+            }
+        }
+    }
+    for device in devices {
+        let of_device = addresses.remove(&device.index).unwrap_or_default();
+        device.addresses = of_device.iter().filter_map(|address| address.observed(device.mac)).collect();
+        device.routes = routes.remove(&device.index).unwrap_or_default().into_iter().map(Hop::observed).collect();
+    }
+    Ok(())
+}
+
+/// The routes of the main table; a namespace in which nothing ever had an address has no such table.
+pub(crate) fn main_routes(channel: &mut Channel, family: AddressFamily, protocol: u8) -> Result<Vec<Hop>, Failure> {
+    match channel.dump(request::dump_routes(family, protocol), reply::route) {
+        Err(failure) if failure.errno == Errno::ENOENT => Ok(Vec::new()),
+        found => found,
+    }
+}

@@ -1,0 +1,337 @@
+//! A netlink route socket in one namespace, and three ways to talk over it: many requests that are only
+//! acknowledged, many that are answered, and dumps. It knows nothing of devices.
+//!
+//! rtnetlink works a request off inside of sendmsg(2) (net/core/rtnetlink.c, `rtnetlink_rcv`): once a batch is sent
+//! everything in it has been done and every answer lies in the receive queue. What bounds a batch therefore is
+//! the room in that queue.
+
+use std::{io, time::Duration};
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkMessage,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use nix::{
+    errno::Errno,
+    sys::{
+        socket::{setsockopt, sockopt},
+        time::TimeVal,
+    },
+};
+
+use crate::{
+    error::errno_of,
+    netns::{NetnsHandle, inside},
+    reply::{attributes, u32_at},
+};
+
+/// Length of `struct nlmsghdr`, include/uapi/linux/netlink.h.
+const HEADER: usize = 16;
+/// NLM_F_DUMP_INTR there: the dump was not taken in one piece.
+const DUMP_INTERRUPTED: u16 = 0x10;
+/// NLM_F_ACK_TLVS there: attributes follow the acknowledgement.
+const ACK_HAS_ATTRIBUTES: u16 = 0x200;
+/// NLMSGERR_ATTR_MSG there: the kernel's explanation.
+const ATTRIBUTE_EXPLANATION: u16 = 1;
+
+/// The receive queue we ask for. The kernel charges buffers by their true size, some 1 KiB for an acknowledgement
+/// and 5 KiB for a device.
+const RECEIVE_BYTES: usize = 4 << 20;
+/// The part of it that is set aside for the answer to one request.
+const ANSWER_BYTES: usize = 16 << 10;
+/// The longest batch, in requests and in bytes.
+const BATCH_REQUESTS: usize = 128;
+const BATCH_BYTES: usize = 60 << 10;
+/// The longest datagram that the kernel makes for a dump is 32 KiB (net/netlink/af_netlink.c, `netlink_recvmsg`); one
+/// device with many virtual functions may be longer.
+const DATAGRAM_BYTES: usize = 128 << 10;
+/// Answers are there when sendmsg returns; this only keeps a kernel that breaks that from hanging us.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a dump is taken anew because devices came or went meanwhile.
+const DUMP_ATTEMPTS: usize = 4;
+
+/// One rtnetlink request.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) message: RouteNetlinkMessage,
+    /// NLM_F_* beside NLM_F_REQUEST and those that the way of talking adds.
+    pub(crate) flags: u16,
+}
+
+/// The kernel's refusal of one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) errno: Errno,
+    pub(crate) reason: Option<String>,
+}
+
+impl From<Errno> for Failure {
+    fn from(errno: Errno) -> Self {
+        Self { errno, reason: None }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        errno_of(&error).into()
+    }
+}
+
+/// The answer to a request of [`Channel::fetch`]: the payload of the message that came.
+pub(crate) type Answer = Result<Vec<u8>, Failure>;
+
+/// A socket with its buffers.
+pub(crate) struct Channel {
+    socket: Socket,
+    sequence: u32,
+    /// Requests that may be under way at once.
+    window: usize,
+    outgoing: Vec<u8>,
+    incoming: Vec<u8>,
+}
+
+impl Channel {
+    /// Opens a socket inside of a namespace.
+    pub(crate) fn open(netns: &NetnsHandle) -> io::Result<Self> {
+        Self::over(inside(netns, || Socket::new(NETLINK_ROUTE))?)
+    }
+
+    /// Opens a socket in the calling thread's namespace.
+    pub(crate) fn open_here() -> io::Result<Self> {
+        Self::over(Socket::new(NETLINK_ROUTE)?)
+    }
+
+    fn over(mut socket: Socket) -> io::Result<Self> {
+        socket.bind_auto()?;
+        socket.set_ext_ack(true)?;
+        socket.set_cap_ack(true)?;
+        socket.set_netlink_get_strict_chk(true)?;
+        // Without CAP_NET_ADMIN in the initial user namespace net.core.rmem_max bounds the queue; the window adapts.
+        if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BYTES).is_err() {
+            setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BYTES)?;
+        }
+        setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(PATIENCE.as_secs().cast_signed(), 0))?;
+        let window = (socket.get_rx_buf_sz()? / ANSWER_BYTES).clamp(1, BATCH_REQUESTS);
+        Ok(Self { socket, sequence: 0, window, outgoing: Vec::new(), incoming: Vec::with_capacity(DATAGRAM_BYTES) })
+    }
+
+    /// Has requests done, in order; a refused one does not keep the later ones from being done.
+    pub(crate) fn batch(&mut self, requests: Vec<Request>) -> Vec<Result<(), Failure>> {
+        self.exchange(requests, NLM_F_ACK).into_iter().map(|answer| answer.map(drop)).collect()
+    }
+
+    /// Has one request done.
+    pub(crate) fn once(&mut self, request: Request) -> Result<(), Failure> {
+        self.batch(vec![request]).pop().unwrap_or(Err(Errno::EIO.into()))
+    }
+
+    /// Asks questions that have exactly one message for an answer.
+    pub(crate) fn fetch(&mut self, requests: Vec<Request>) -> Vec<Answer> {
+        self.exchange(requests, 0)
+    }
+
+    /// Takes a dump, and reads every message's payload with `each`. When devices came or went meanwhile it is taken anew;
+    /// the last attempt counts as it is, since what neither came nor went is in all of them.
+    pub(crate) fn dump<T>(&mut self, request: Request, each: impl Fn(&[u8]) -> Option<T>) -> Result<Vec<T>, Failure> {
+        let mut attempt = 1;
+        loop {
+            let (found, whole) = self.dump_once(request.clone(), &each)?;
+            if whole || attempt == DUMP_ATTEMPTS {
+                if !whole {
+                    tracing::debug!(attempt, "netlink dump taken while devices came and went");
+                }
+                return Ok(found);
+            }
+            attempt += 1;
+        }
+    }
+
+    fn dump_once<T>(
+        &mut self,
+        request: Request,
+        each: &impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<(Vec<T>, bool), Failure> {
+        let sequence = self.sequence.wrapping_add(1);
+        self.sequence = sequence;
+        self.outgoing.clear();
+        push(&mut self.outgoing, request, NLM_F_DUMP, sequence);
+        self.socket.send(&self.outgoing, 0)?;
+        let (mut found, mut whole) = (Vec::new(), true);
+        loop {
+            self.receive(0)?;
+            for message in messages(&self.incoming).filter(|message| message.sequence == sequence) {
+                whole &= message.flags & DUMP_INTERRUPTED == 0;
+                match message.kind {
+                    // Both begin with an error number; an acknowledgement without one does not occur in dumps.
+                    NLMSG_ERROR | NLMSG_DONE => return message.verdict().map(|()| (found, whole)),
+                    _ => found.extend(each(message.payload)),
+                }
+            }
+        }
+    }
+
+    fn exchange(&mut self, requests: Vec<Request>, flags: u16) -> Vec<Answer> {
+        let mut answers = Vec::with_capacity(requests.len());
+        let mut requests = requests.into_iter().peekable();
+        while requests.peek().is_some() {
+            self.outgoing.clear();
+            let first = self.sequence.wrapping_add(1);
+            let mut count = 0;
+            while count < self.window && self.outgoing.len() < BATCH_BYTES {
+                let Some(request) = requests.next() else { break };
+                self.sequence = self.sequence.wrapping_add(1);
+                push(&mut self.outgoing, request, flags, self.sequence);
+                count += 1;
+            }
+            self.round(first, count, &mut answers);
+        }
+        answers
+    }
+
+    /// Sends what is in `outgoing` and collects the answers to its `count` requests.
+    fn round(&mut self, first: u32, count: usize, answers: &mut Vec<Answer>) {
+        let mut round: Vec<Option<Answer>> = vec![None; count];
+        let mut missing = count;
+        let mut wait = 0;
+        let mut unanswered = Failure::from(Errno::ENOBUFS);
+        if let Err(error) = self.socket.send(&self.outgoing, 0) {
+            unanswered = error.into();
+            missing = 0;
+        }
+        while missing > 0 {
+            match self.receive(wait) {
+                Ok(()) => {}
+                // The queue overflowed: answers were lost, though the work was done. Take what is left.
+                Err(failure) if failure.errno == Errno::ENOBUFS => {
+                    wait = nix::libc::MSG_DONTWAIT;
+                    continue;
+                }
+                Err(failure) => {
+                    if wait == 0 {
+                        unanswered = failure;
+                    }
+                    break;
+                }
+            }
+            for message in messages(&self.incoming) {
+                // Of an earlier batch that went wrong: not ours to read.
+                let Some(slot) = round.get_mut(message.sequence.wrapping_sub(first) as usize) else { continue };
+                let answer = match message.kind {
+                    NLMSG_ERROR => message.verdict().map(|()| Vec::new()),
+                    _ => Ok(message.payload.to_vec()),
+                };
+                if slot.replace(answer).is_none() {
+                    missing -= 1;
+                }
+            }
+        }
+        answers.extend(round.into_iter().map(|answer| answer.unwrap_or_else(|| Err(unanswered.clone()))));
+    }
+
+    /// Receives one datagram into `incoming`.
+    fn receive(&mut self, flags: i32) -> Result<(), Failure> {
+        loop {
+            self.incoming.clear();
+            // MSG_TRUNC: the real length is returned even when the datagram was longer than the buffer.
+            match self.socket.recv(&mut self.incoming, flags | nix::libc::MSG_TRUNC) {
+                Ok(length) if length > self.incoming.len() => return Err(Errno::EMSGSIZE.into()),
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Errno::ETIMEDOUT.into()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// Appends a request to a batch.
+fn push(batch: &mut Vec<u8>, request: Request, flags: u16, sequence: u32) {
+    let mut message = NetlinkMessage::from(request.message);
+    message.header.flags = NLM_F_REQUEST | request.flags | flags;
+    message.header.sequence_number = sequence;
+    message.finalize();
+    let start = batch.len();
+    batch.resize(start + message.buffer_len().next_multiple_of(4), 0);
+    message.serialize(&mut batch[start..]);
+}
+
+struct Message<'a> {
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    payload: &'a [u8],
+}
+
+impl Message<'_> {
+    /// Reads an acknowledgement, `struct nlmsgerr`: a negative error number, the request's header, and, since
+    /// NETLINK_CAP_ACK leaves out the rest of the request, attributes. A dump's end has no header in between.
+    fn verdict(&self) -> Result<(), Failure> {
+        let code = u32_at(self.payload, 0).map_or(-(Errno::EBADMSG as i32), u32::cast_signed);
+        if code == 0 {
+            return Ok(());
+        }
+        let skip = if self.kind == NLMSG_DONE { 4 } else { 4 + HEADER };
+        let reason = (self.flags & ACK_HAS_ATTRIBUTES != 0)
+            .then(|| self.payload.get(skip..))
+            .flatten()
+            .and_then(|rest| attributes(rest).find(|(kind, _)| *kind == ATTRIBUTE_EXPLANATION))
+            .map(|(_, text)| String::from_utf8_lossy(text).trim_end_matches('\0').to_owned());
+        Err(Failure { errno: Errno::from_raw(code.wrapping_neg()), reason })
+    }
+}
+
+/// Splits a datagram; ends at the first message that is not whole.
+fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
+    std::iter::from_fn(move || {
+        let length = u32_at(datagram, 0)? as usize;
+        let message = datagram.get(..length)?;
+        let half = |at: usize| Some(u16::from_ne_bytes(message.get(at..at + 2)?.try_into().ok()?));
+        let found = Message {
+            kind: half(4)?,
+            flags: half(6)?,
+            sequence: u32_at(message, 8)?,
+            payload: message.get(HEADER..)?,
+        };
+        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(found)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request;
+
+    fn channel() -> Channel {
+        let made = std::thread::spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("needs root");
+            Channel::open_here().unwrap()
+        });
+        made.join().unwrap()
+    }
+
+    #[test]
+    fn answers_belong_to_their_requests() {
+        let mut channel = channel();
+        // More than one round, and a sequence number that wraps in between.
+        channel.sequence = u32::MAX - 200;
+        let names = (0..1000).map(|number| if number % 3 == 0 { "lo" } else { "nobody" });
+        let answers = channel.fetch(names.map(request::get_link).collect());
+        assert_eq!(answers.len(), 1000);
+        for (number, answer) in answers.into_iter().enumerate() {
+            assert_eq!(answer.map_err(|failure| failure.errno).err(), (number % 3 != 0).then_some(Errno::ENODEV), "{number}");
+        }
+    }
+
+    #[test]
+    fn lost_answers_are_told_and_the_socket_works_on() {
+        let mut channel = channel();
+        setsockopt(&channel.socket, sockopt::RcvBuf, &0).unwrap();
+        let answers = channel.fetch(vec![request::get_link("lo"); 100]);
+        let lost = answers.iter().filter(|answer| **answer == Err(Errno::ENOBUFS.into())).count();
+        assert!((1..100).contains(&lost), "{lost}");
+        assert!(answers.iter().all(|answer| answer.is_ok() || *answer == Err(Errno::ENOBUFS.into())));
+        assert!(channel.fetch(vec![request::get_link("lo")])[0].is_ok());
+    }
+}

@@ -1,0 +1,61 @@
+//! Observations: by name and all, with and without addresses.
+
+use std::collections::{BTreeMap, HashSet};
+
+use ratchet_kernel::Look;
+use ratchet_model::{
+    device::{Kind, Netns, Operation},
+    link::End,
+};
+
+use crate::world::{World, alias, at, birth, pod, sh};
+
+#[test]
+fn by_name_and_all_tell_the_same() {
+    let world = World::new(2);
+    for number in 0..20_u16 {
+        let (a, z) = (at(pod(0), &format!("a{number}")), at(pod(1), &format!("z{number}")));
+        world.do_all([
+            Operation::CreateVeth { a: birth(&a, number), z: birth(&z, 100 + number) },
+            Operation::SetUp(a.clone(), true),
+            Operation::AddAddress(a, format!("10.1.{number}.1/24").parse().unwrap()),
+        ]);
+    }
+    sh(&world.pods[0], "ip link add stranger type bridge");
+    sh(&world.pods[0], "ip link set a7 up");
+    sh(&world.pods[0], "ip route add 10.99.0.0/16 dev a7");
+    let all = world.all(pod(0));
+    assert_eq!(all.len(), 21);
+    for device in &all {
+        assert_eq!(&world.one(&device.at()), device);
+    }
+    let a7 = world.one(&at(pod(0), "a7"));
+    assert_eq!((a7.addresses.len(), a7.routes.len(), a7.routes[0].ours), (1, 1, false));
+    let stranger = world.one(&at(pod(0), "stranger"));
+    assert_eq!((stranger.kind, stranger.alias), (Kind::Other, None));
+    // One that does not exist is left out, and so it does not matter how many names are asked for.
+    let names = (0..1000).map(|number| format!("a{number}")).collect();
+    assert_eq!(world.look(pod(0), Look::Names(names)).len(), 20);
+}
+
+#[test]
+fn addresses_of_settled_devices_and_of_strangers_are_not_read() {
+    let world = World::new(2);
+    let (a, z) = (at(pod(0), "eth1"), at(pod(1), "eth1"));
+    let settled = alias(End::A, Some(0));
+    world.do_all([
+        Operation::CreateVeth { a: birth(&a, 1), z: birth(&z, 2) },
+        Operation::AddAddress(a.clone(), "10.1.0.1/24".parse().unwrap()),
+        Operation::Commit(a.clone(), settled.clone()),
+    ]);
+    sh(&world.pods[0], "ip address add 127.0.0.1/8 dev lo");
+    let scope = BTreeMap::from([(pod(0), Look::All), (Netns::Node, Look::All), (pod(1), Look::Names(Default::default()))]);
+    let addresses = |settled: HashSet<_>| {
+        let found = world.kernel.observe(&scope, &settled).unwrap();
+        assert_eq!(found.len(), 3);
+        found.into_iter().map(|device| device.addresses.len()).sum::<usize>()
+    };
+    assert_eq!(addresses(HashSet::new()), 1);
+    assert_eq!(addresses([settled].into()), 0);
+    assert_eq!(addresses([alias(End::Z, Some(0))].into()), 1);
+}
