@@ -49,8 +49,8 @@ impl Phase {
             Operation::CreateVeth { .. } | Operation::CreateVxlan { .. } | Operation::Retarget { .. } => Self::Create,
             Operation::SetMac(..) | Operation::SetMtu(..) | Operation::SetUp(_, false) => Self::Device,
             Operation::SetUp(_, true) => Self::Up,
-            Operation::AddAddress(..) | Operation::RemoveAddress(..) => Self::Address,
-            Operation::AddRoute(..) | Operation::RemoveRoute(..) => Self::Route,
+            Operation::AddAddress(..) | Operation::RestoreAddress(..) | Operation::RemoveAddress(..) => Self::Address,
+            Operation::AddRoute(..) | Operation::RestoreRoute(..) | Operation::RemoveRoute(..) => Self::Route,
             Operation::Commit(..) => Self::Commit,
         }
     }
@@ -71,6 +71,8 @@ fn devices(operation: &Operation) -> impl Iterator<Item = &At> {
         | Operation::RemoveAddress(at, _)
         | Operation::AddRoute(at, _)
         | Operation::RemoveRoute(at, _)
+        | Operation::RestoreAddress(at, _)
+        | Operation::RestoreRoute(at, _)
         | Operation::Commit(at, _) => (at, None),
     };
     std::iter::once(one).chain(other)
@@ -79,7 +81,10 @@ fn devices(operation: &Operation) -> impl Iterator<Item = &At> {
 /// Whether the kernel's refusal means that what was to be achieved is so already.
 fn achieved(operation: &Operation, errno: Errno) -> bool {
     match operation {
-        Operation::AddAddress(..) => errno == Errno::EEXIST,
+        Operation::AddAddress(..)
+        | Operation::RestoreAddress(..)
+        | Operation::AddRoute(..)
+        | Operation::RestoreRoute(..) => errno == Errno::EEXIST,
         Operation::RemoveAddress(..) => errno == Errno::EADDRNOTAVAIL,
         // ENETUNREACH: IPv4 with no table at all.
         Operation::RemoveRoute(..) => matches!(errno, Errno::ESRCH | Errno::ENOENT | Errno::ENETUNREACH),

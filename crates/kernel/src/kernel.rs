@@ -7,11 +7,7 @@ use std::{
 
 use ratchet_model::{device::Netns, names::SandboxId};
 
-use crate::{
-    error::KernelError,
-    netns::NetnsHandle,
-    socket::Channel,
-};
+use crate::{error::KernelError, netns::NetnsHandle, socket::Channel};
 
 /// The node's network namespace and those of its sandboxes.
 ///
@@ -80,7 +76,9 @@ impl Kernel {
             Some(channel) => channel,
             empty => {
                 let opened = Channel::open(&space.handle);
-                empty.insert(opened.map_err(|error| KernelError::io(format!("open a netlink socket in {netns}"), &error))?)
+                empty.insert(
+                    opened.map_err(|error| KernelError::io(format!("open a netlink socket in {netns}"), &error))?,
+                )
             }
         };
         Ok(work(channel))

@@ -8,13 +8,11 @@ use std::{
 };
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage as Rtnl,
     address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressProtocol},
-    link::{
-        InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
-    },
+    link::{InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage},
     route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType, RouteVia},
 };
 use ratchet_model::{
@@ -184,10 +182,11 @@ fn address(index: u32, net: IpNet) -> AddressMessage {
     message
 }
 
-/// Adds an address as `ip address add … brd +` does, without duplicate address detection.
-pub(crate) fn add_address(index: u32, net: IpNet) -> Request {
+/// Adds an address as `ip address add … brd +` does, without duplicate address detection, marked with a protocol number if
+/// one is given.
+pub(crate) fn add_address(index: u32, net: IpNet, protocol: Option<u8>) -> Request {
     let mut message = address(index, net);
-    message.attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(PROTOCOL_OURS)));
+    message.attributes.extend(protocol.map(|number| AddressAttribute::Protocol(AddressProtocol::Other(number))));
     match net {
         IpNet::V4(net) => message.attributes.extend(broadcast(net).map(AddressAttribute::Broadcast)),
         IpNet::V6(_) => message.header.flags = AddressHeaderFlags::Nodad,
@@ -234,8 +233,12 @@ fn route(index: u32, route: &Route) -> RouteMessage {
     message
 }
 
-pub(crate) fn add_route(index: u32, wanted: &Route) -> Request {
-    Request { message: Rtnl::NewRoute(route(index, wanted)), flags: NLM_F_CREATE | NLM_F_REPLACE }
+/// Adds a route before others for the same destination, such as the pod's own default route, and leaves them: NLM_F_REPLACE
+/// would take them away for good.
+pub(crate) fn add_route(index: u32, wanted: &Route, protocol: RouteProtocol) -> Request {
+    let mut message = route(index, wanted);
+    message.header.protocol = protocol;
+    Request { message: Rtnl::NewRoute(message), flags: NLM_F_CREATE }
 }
 
 /// Removes a route of ours; one that somebody else added for the same destination is not matched.

@@ -7,9 +7,7 @@
 
 use std::{io, time::Duration};
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkMessage,
-};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkMessage};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use nix::{
@@ -287,12 +285,8 @@ fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
         let length = u32_at(datagram, 0)? as usize;
         let message = datagram.get(..length)?;
         let half = |at: usize| Some(u16::from_ne_bytes(message.get(at..at + 2)?.try_into().ok()?));
-        let found = Message {
-            kind: half(4)?,
-            flags: half(6)?,
-            sequence: u32_at(message, 8)?,
-            payload: message.get(HEADER..)?,
-        };
+        let found =
+            Message { kind: half(4)?, flags: half(6)?, sequence: u32_at(message, 8)?, payload: message.get(HEADER..)? };
         datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some(found)
     })
@@ -320,7 +314,11 @@ mod tests {
         let answers = channel.fetch(names.map(request::get_link).collect());
         assert_eq!(answers.len(), 1000);
         for (number, answer) in answers.into_iter().enumerate() {
-            assert_eq!(answer.map_err(|failure| failure.errno).err(), (number % 3 != 0).then_some(Errno::ENODEV), "{number}");
+            assert_eq!(
+                answer.map_err(|failure| failure.errno).err(),
+                (number % 3 != 0).then_some(Errno::ENODEV),
+                "{number}"
+            );
         }
     }
 

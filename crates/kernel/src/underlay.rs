@@ -116,7 +116,8 @@ impl Node {
         let parent = self.parent(interface, address)?;
         let of_parent = || self.addresses.iter().filter(|found| found.index == parent.index);
         let addresses: Vec<IpNet> = of_parent().filter(|found| found.global).map(|found| found.net).collect();
-        let lasting = || of_parent().filter(|found| found.global && found.flags & FLEETING == 0).map(|found| found.net.addr());
+        let lasting =
+            || of_parent().filter(|found| found.global && found.flags & FLEETING == 0).map(|found| found.net.addr());
         let address = match address {
             Some(address) if of_parent().any(|found| found.net.addr() == address) => address,
             Some(address) => {

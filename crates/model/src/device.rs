@@ -338,10 +338,14 @@ pub enum Operation {
     AddAddress(At, IpNet),
     /// Remove an address; that it is not there is no error.
     RemoveAddress(At, IpNet),
-    /// Add or replace a route; the device must be up.
+    /// Add a route, before others for the same destination; the device must be up. That it is there already is no error.
     AddRoute(At, Route),
     /// Remove a route; that it is not there is no error.
     RemoveRoute(At, Route),
+    /// Like `AddAddress`, for an address that the pod had given to the device which this one replaces: it is not marked as ours.
+    RestoreAddress(At, IpNet),
+    /// Like `AddRoute`, for a route of the pod's own: it is not marked as ours.
+    RestoreRoute(At, Route),
     /// The last step: write the alias. Only done when every other step of the same link and end succeeded.
     Commit(At, Alias),
 }

@@ -384,10 +384,10 @@ impl<'a> Planner<'a> {
                 continue;
             }
             for observed in old.addresses.iter().filter(|o| !o.ours && !end.addresses.contains(&o.address)) {
-                push(&mut self.configuration, end, Operation::AddAddress(at.clone(), observed.address));
+                push(&mut self.configuration, end, Operation::RestoreAddress(at.clone(), observed.address));
             }
             for observed in old.routes.iter().filter(|o| !o.ours && !end.routes.contains(&o.route)) {
-                push(&mut self.configuration, end, Operation::AddRoute(at.clone(), observed.route.clone()));
+                push(&mut self.configuration, end, Operation::RestoreRoute(at.clone(), observed.route.clone()));
             }
         }
     }

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ipnet::IpNet;
+use netlink_packet_route::route::RouteProtocol;
 use nix::errno::Errno;
-use ratchet_model::device::{At, Netns, Operation};
+use ratchet_model::device::{At, Netns, Operation, PROTOCOL_OURS};
 
 use super::{Jobs, Phase, Run, devices, words};
 use crate::{
@@ -153,7 +154,10 @@ impl<'a> Run<'a> {
 /// The device of a step that is done by index, and whether the step removes something.
 fn subject(operation: &Operation) -> Option<(&At, bool)> {
     match operation {
-        Operation::AddAddress(at, _) | Operation::AddRoute(at, _) => Some((at, false)),
+        Operation::AddAddress(at, _)
+        | Operation::RestoreAddress(at, _)
+        | Operation::AddRoute(at, _)
+        | Operation::RestoreRoute(at, _) => Some((at, false)),
         Operation::RemoveAddress(at, _) | Operation::RemoveRoute(at, _) => Some((at, true)),
         _ => None,
     }
@@ -161,9 +165,11 @@ fn subject(operation: &Operation) -> Option<(&At, bool)> {
 
 fn indexed_request(operation: &Operation, index: u32) -> Option<Request> {
     match operation {
-        Operation::AddAddress(_, address) => Some(request::add_address(index, *address)),
+        Operation::AddAddress(_, address) => Some(request::add_address(index, *address, Some(PROTOCOL_OURS))),
+        Operation::RestoreAddress(_, address) => Some(request::add_address(index, *address, None)),
         Operation::RemoveAddress(_, address) => Some(request::remove_address(index, *address)),
-        Operation::AddRoute(_, route) => Some(request::add_route(index, route)),
+        Operation::AddRoute(_, route) => Some(request::add_route(index, route, RouteProtocol::Other(PROTOCOL_OURS))),
+        Operation::RestoreRoute(_, route) => Some(request::add_route(index, route, RouteProtocol::Boot)),
         Operation::RemoveRoute(_, route) => Some(request::remove_route(index, route)),
         _ => None,
     }
@@ -171,5 +177,6 @@ fn indexed_request(operation: &Operation, index: u32) -> Option<Request> {
 
 /// net/ipv6/addrconf.c, `addrconf_add_dev`: EACCES when `disable_ipv6` is set.
 fn ipv6_disabled(operation: &Operation, failure: &Failure) -> bool {
-    matches!(operation, Operation::AddAddress(_, IpNet::V6(_))) && failure.errno == Errno::EACCES
+    matches!(operation, Operation::AddAddress(_, IpNet::V6(_)) | Operation::RestoreAddress(_, IpNet::V6(_)))
+        && failure.errno == Errno::EACCES
 }

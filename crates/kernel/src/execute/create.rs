@@ -69,7 +69,13 @@ impl<'a> Run<'a> {
 
     /// EEXIST for a VXLAN device: its name is taken, or its VNI is, or, with a kernel before 6.15, the **node** has
     /// a device of that name (say, eth1). Then it is born under a name that nobody has and renamed in its place.
-    fn vxlan_clash(&self, position: usize, birth: &Birth, tunnel: &Tunnel, failure: Failure) -> Result<(), KernelError> {
+    fn vxlan_clash(
+        &self,
+        position: usize,
+        birth: &Birth,
+        tunnel: &Tunnel,
+        failure: Failure,
+    ) -> Result<(), KernelError> {
         self.name_clash(position, &[&birth.at], failure.clone()).or_else(|error| match error {
             KernelError::VniTaken { .. } => {
                 let there = At { netns: Netns::Node, name: birth.at.name.clone() };
@@ -127,7 +133,8 @@ mod tests {
             let id: ratchet_model::names::SandboxId = "s1".parse().unwrap();
             kernel.register(id.clone(), pod);
             let at = At { netns: Netns::Sandbox(id), name: "eth1".into() };
-            let birth = Birth { at: at.clone(), mac: "02:00:00:00:00:01".parse().unwrap(), mtu: 1450.try_into().unwrap() };
+            let birth =
+                Birth { at: at.clone(), mac: "02:00:00:00:00:01".parse().unwrap(), mtu: 1450.try_into().unwrap() };
             let tunnel = Tunnel {
                 vni: 11.try_into().unwrap(),
                 remote: "10.0.0.2".parse().unwrap(),
@@ -136,7 +143,8 @@ mod tests {
                 port: 4789,
             };
             let link = "00000000000000ff".parse().unwrap();
-            let steps = [Step { link, operation: Operation::CreateVxlan { birth: birth.clone(), tunnel: tunnel.clone() } }];
+            let steps =
+                [Step { link, operation: Operation::CreateVxlan { birth: birth.clone(), tunnel: tunnel.clone() } }];
             let run = Run { kernel: &kernel, steps: &steps, outcomes: vec![None], broken: Default::default() };
             run.create_renamed(0, &birth, &tunnel).unwrap();
             let device = kernel.find(&[at]).unwrap().pop().flatten().unwrap();

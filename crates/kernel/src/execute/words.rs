@@ -28,9 +28,13 @@ pub(crate) fn doing(operation: &Operation) -> String {
         Operation::SetMtu(at, mtu) => format!("give {at} the MTU {mtu}"),
         Operation::SetUp(at, true) => format!("set {at} up"),
         Operation::SetUp(at, false) => format!("set {at} down"),
-        Operation::AddAddress(at, address) => format!("add the address {address} to {at}"),
+        Operation::AddAddress(at, address) | Operation::RestoreAddress(at, address) => {
+            format!("add the address {address} to {at}")
+        }
         Operation::RemoveAddress(at, address) => format!("remove the address {address} from {at}"),
-        Operation::AddRoute(at, route) => format!("add the route {} to {at}", destination(route)),
+        Operation::AddRoute(at, route) | Operation::RestoreRoute(at, route) => {
+            format!("add the route {} to {at}", destination(route))
+        }
         Operation::RemoveRoute(at, route) => format!("remove the route {} from {at}", destination(route)),
         Operation::Commit(at, _) => format!("write the alias of {at}"),
     }
@@ -64,7 +68,11 @@ pub(crate) fn explain(operation: &Operation, failure: Failure) -> KernelError {
         (Operation::AddAddress(_, IpNet::V6(_)), Errno::EINVAL | Errno::ENOBUFS | Errno::ENODEV) => {
             // net/ipv6/addrconf.c, `addrconf_add_dev`: there is no IPv6 on a device with less than IPV6_MIN_MTU.
             let hint = format!("IPv6 needs an MTU of {IPV6_MIN_MTU} at least");
-            KernelError::Refused { doing, errno, reason: Some(reason.map_or(hint.clone(), |text| format!("{text}; {hint}"))) }
+            KernelError::Refused {
+                doing,
+                errno,
+                reason: Some(reason.map_or(hint.clone(), |text| format!("{text}; {hint}"))),
+            }
         }
         (Operation::SetMtu(..), Errno::EINVAL) => {
             // drivers/net/vxlan/vxlan_core.c, `vxlan_change_mtu`, which does not say so itself.

@@ -51,7 +51,8 @@ fn a_stranger_is_not_deleted_and_its_name_not_taken() {
     let world = World::new(2);
     sh(&world.pods[0], "ip link add eth1 type veth peer name other");
     let (a, z) = (at(pod(0), "eth1"), at(pod(1), "eth1"));
-    let outcomes = world.attempt([Operation::Delete(a.clone()), Operation::CreateVeth { a: birth(&a, 1), z: birth(&z, 2) }]);
+    let outcomes =
+        world.attempt([Operation::Delete(a.clone()), Operation::CreateVeth { a: birth(&a, 1), z: birth(&z, 2) }]);
     assert_eq!(outcomes, [Err(KernelError::Foreign { at: a.clone() }), Err(KernelError::Skipped)]);
     assert!(!world.one(&a).is_ours());
 }

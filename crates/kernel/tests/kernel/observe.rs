@@ -49,7 +49,8 @@ fn addresses_of_settled_devices_and_of_strangers_are_not_read() {
         Operation::Commit(a.clone(), settled.clone()),
     ]);
     sh(&world.pods[0], "ip address add 127.0.0.1/8 dev lo");
-    let scope = BTreeMap::from([(pod(0), Look::All), (Netns::Node, Look::All), (pod(1), Look::Names(Default::default()))]);
+    let scope =
+        BTreeMap::from([(pod(0), Look::All), (Netns::Node, Look::All), (pod(1), Look::Names(Default::default()))]);
     let addresses = |settled: HashSet<_>| {
         let found = world.kernel.observe(&scope, &settled).unwrap();
         assert_eq!(found.len(), 3);

@@ -65,7 +65,10 @@ fn a_move_does_not_go_half_way() {
     sh(&world.node, "ip link add rt-parked type veth peer name other");
     let rest = alias(End::A, None);
     let to = at(Netns::Node, "rt-parked");
-    let error = world.attempt([Operation::Move { from: a.clone(), to: to.clone(), alias: rest.clone() }]).remove(0).unwrap_err();
+    let error = world
+        .attempt([Operation::Move { from: a.clone(), to: to.clone(), alias: rest.clone() }])
+        .remove(0)
+        .unwrap_err();
     assert_eq!(
         error.to_string(),
         "cannot move eth1 in sandbox s0 to rt-parked in node: the name rt-parked is taken in node by another device"

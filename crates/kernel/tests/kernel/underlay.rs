@@ -33,7 +33,10 @@ fn the_default_route_with_the_lowest_metric_leads_to_it() {
     assert_eq!(world.kernel.underlay(None, None).unwrap().interface, "eth0");
     sh(&world.node, "ip route add default via 198.51.100.9 dev eth1 metric 50");
     let found = world.kernel.underlay(None, None).unwrap();
-    assert_eq!((found.interface.as_str(), found.address.to_string().as_str(), found.mtu), ("eth1", "198.51.100.1", 1500));
+    assert_eq!(
+        (found.interface.as_str(), found.address.to_string().as_str(), found.mtu),
+        ("eth1", "198.51.100.1", 1500)
+    );
     sh(&world.node, "ip route add default via 192.0.2.9 dev eth0");
     let found = world.kernel.underlay(None, None).unwrap();
     assert_eq!((found.interface.as_str(), found.address.to_string().as_str(), found.mtu), ("eth0", "192.0.2.1", 1400));
@@ -58,6 +61,9 @@ fn interface_and_address_can_be_chosen_and_must_agree() {
         text(Some("eth7"), None),
         "parent_interface eth7: the node has no such interface; it has lo, far0, eth0, far1, eth1"
     );
-    assert_eq!(text(Some("far0"), None), "parent interface far0 has no global address; give it one, or set parent_interface to another");
+    assert_eq!(
+        text(Some("far0"), None),
+        "parent interface far0 has no global address; give it one, or set parent_interface to another"
+    );
     assert!(text(None, Some("10.0.0.1")).contains("set parent_interface"));
 }

@@ -59,7 +59,11 @@ fn a_pair_is_born_in_place_and_carries_frames() {
 fn a_pod_links_to_itself() {
     let world = World::new(1);
     let (a, z) = (at(pod(0), "eth1"), at(pod(0), "eth2"));
-    world.do_all([Operation::CreateVeth { a: birth(&a, 1), z: birth(&z, 2) }, Operation::SetUp(a, true), Operation::SetUp(z, true)]);
+    world.do_all([
+        Operation::CreateVeth { a: birth(&a, 1), z: birth(&z, 2) },
+        Operation::SetUp(a, true),
+        Operation::SetUp(z, true),
+    ]);
     let found = world.all(pod(0));
     assert_eq!(found.len(), 2);
     assert!(found.iter().all(|device| device.carrier && device.alias.is_none() && device.is_ours()));
@@ -91,7 +95,10 @@ fn what_was_configured_can_be_changed_and_removed() {
     assert_eq!(read[1], None);
     let read = read[0].as_ref().unwrap();
     assert_eq!((read.mtu, read.mac), (9000, Some("02:00:00:00:00:09".parse().unwrap())));
-    assert_eq!(world.one(&a).routes.iter().map(|r| r.route.clone()).collect::<Vec<_>>(), [route4.clone(), route.clone()]);
+    assert_eq!(
+        world.one(&a).routes.iter().map(|r| r.route.clone()).collect::<Vec<_>>(),
+        [route4.clone(), route.clone()]
+    );
     let removal = [
         Operation::RemoveRoute(a.clone(), route.clone()),
         Operation::RemoveRoute(a.clone(), route4.clone()),
@@ -106,7 +113,10 @@ fn what_was_configured_can_be_changed_and_removed() {
     let gone = at(pod(0), "eth9");
     world.do_all([Operation::RemoveAddress(gone.clone(), address), Operation::RemoveRoute(gone.clone(), route)]);
     let error = world.attempt([Operation::AddAddress(gone, address)]).remove(0).unwrap_err();
-    assert_eq!(error.to_string(), "cannot add the address 10.1.0.1/24 to eth9 in sandbox s0: there is no device eth9 in sandbox s0");
+    assert_eq!(
+        error.to_string(),
+        "cannot add the address 10.1.0.1/24 to eth9 in sandbox s0: there is no device eth9 in sandbox s0"
+    );
 }
 
 #[test]
@@ -165,7 +175,9 @@ fn link_local_addresses_of_the_kernel_are_left_out() {
         Operation::AddAddress(a.clone(), "fe80::1/64".parse().unwrap()),
     ]);
     sh(&world.pods[0], "ip address add 10.7.0.1/24 dev eth1");
-    crate::world::eventually("the kernel's own address", || run(&world.pods[0], "ip -6 address show dev eth1").1.contains("fe80::ff:fe00:1/64"));
+    crate::world::eventually("the kernel's own address", || {
+        run(&world.pods[0], "ip -6 address show dev eth1").1.contains("fe80::ff:fe00:1/64")
+    });
     let found: Vec<String> = world.one(&a).addresses.iter().map(|a| format!("{} {}", a.address, a.ours)).collect();
     assert_eq!(found, ["10.7.0.1/24 false", "fe80::1/64 true"]);
 }
@@ -182,4 +194,30 @@ fn a_forgotten_namespace_can_die() {
     world.kernel.forget(&crate::world::sandbox(0));
     // The pair dies with it: the proof that nothing holds the namespace any more.
     crate::world::eventually("the death of the namespace", || world.all(pod(1)).is_empty());
+}
+
+#[test]
+fn a_default_route_out_of_a_link_leaves_the_pods_own_in_place() {
+    let world = World::new(2);
+    let (a, z) = (at(pod(0), "eth1"), at(pod(1), "eth1"));
+    for line in [
+        "ip link add eth0 type veth peer name eth0p",
+        "ip link set eth0 up",
+        "ip link set eth0p up",
+        "ip addr add 10.2.0.1/24 dev eth0",
+        "ip route add default via 10.2.0.254",
+    ] {
+        sh(&world.pods[0], line);
+    }
+    let default = Route { dst: "0.0.0.0/0".parse().unwrap(), via: Some("10.1.0.2".parse().unwrap()), metric: None };
+    world.do_all([
+        Operation::CreateVeth { a: birth(&a, 1), z: birth(&z, 2) },
+        Operation::SetUp(z, true),
+        Operation::AddAddress(a.clone(), "10.1.0.1/24".parse().unwrap()),
+        Operation::SetUp(a.clone(), true),
+        Operation::AddRoute(a.clone(), default.clone()),
+    ]);
+    assert!(sh(&world.pods[0], "ip route get 10.99.0.1").contains("dev eth1"));
+    world.do_all([Operation::RemoveRoute(a, default)]);
+    assert!(sh(&world.pods[0], "ip route get 10.99.0.1").contains("via 10.2.0.254 dev eth0"));
 }

@@ -107,7 +107,10 @@ fn what_a_tunnel_cannot_be_is_said() {
          parent interface's, 70 over IPv6)"
     );
     let refusal = text(Operation::Retarget { at: eth1.clone(), tunnel: family });
-    assert!(refusal.starts_with("cannot point the VXLAN device eth1 in sandbox s0 to fd00::2 (from fd00::1): "), "{refusal}");
+    assert!(
+        refusal.starts_with("cannot point the VXLAN device eth1 in sandbox s0 to fd00::2 (from fd00::1): "),
+        "{refusal}"
+    );
     let Kind::Vxlan { remote, .. } = site.nodes[0].one(&eth1).kind else { panic!() };
     assert_eq!(remote, Some("192.0.2.2".parse().unwrap()));
 }

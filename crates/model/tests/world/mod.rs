@@ -65,6 +65,13 @@ impl World {
                     device.addresses.push(ObservedAddress { address: *address, ours: true });
                 }
             }
+            Operation::RestoreAddress(at, address) => {
+                self.get(at).addresses.push(ObservedAddress { address: *address, ours: false });
+            }
+            Operation::RestoreRoute(at, route) => {
+                let observed = ObservedRoute { route: route.clone(), ours: false };
+                self.get(at).routes.push(observed);
+            }
             Operation::RemoveAddress(at, address) => self.get(at).addresses.retain(|o| o.address != *address),
             Operation::AddRoute(at, route) => {
                 assert!(self.get(at).up, "a route needs {at} up");

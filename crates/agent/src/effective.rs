@@ -1,0 +1,67 @@
+//! From settings to what they come to on this node: defaults filled in, the underlay looked up, the store opened.
+
+use std::sync::Arc;
+
+use ratchet_kernel::Kernel;
+use ratchet_model::{Mtu, NodeName, wiring::Node};
+use ratchet_protocol::{DEFAULT_STORE, Failure, FailureKind, Settings};
+use ratchet_store::{Store, StoreError, StoreUrl};
+
+/// Settings with all defaults filled in, and the node they describe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Effective {
+    /// All of them said.
+    pub settings: Settings,
+    /// The node for wiring.
+    pub node: Node,
+}
+
+impl Effective {
+    /// Looks at the node.
+    pub fn resolve(settings: &Settings, kernel: &Kernel) -> Result<Self, Failure> {
+        let invalid = |text: String| Failure::new(FailureKind::Invalid, text);
+        let underlay = kernel
+            .underlay(settings.parent_interface.as_deref(), settings.parent_address)
+            .map_err(|e| invalid(e.to_string()))?;
+        let name = match &settings.node {
+            Some(name) => name.clone(),
+            None => host_name().map_err(|e| invalid(format!("{e}; set \"node\"")))?,
+        };
+        let node = Node {
+            name: name.clone(),
+            vtep: underlay.address,
+            parent: underlay.index,
+            mtu: Mtu::within_underlay(underlay.mtu, underlay.address),
+            default_mtu: settings.mtu,
+        };
+        let settings = Settings {
+            store: Some(settings.store.clone().unwrap_or_else(|| DEFAULT_STORE.to_owned())),
+            node: Some(name),
+            parent_interface: Some(underlay.interface),
+            parent_address: Some(underlay.address),
+            mtu: settings.mtu,
+        };
+        Ok(Self { settings, node })
+    }
+}
+
+fn host_name() -> Result<NodeName, String> {
+    let name = nix::unistd::gethostname().map_err(|e| format!("cannot read the host's name: {e}"))?;
+    name.to_string_lossy().parse().map_err(|e: ratchet_model::NameError| e.to_string())
+}
+
+/// Opens the store that the settings name.
+pub(crate) async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StoreError> {
+    let url: StoreUrl = settings.store.as_deref().unwrap_or(DEFAULT_STORE).parse()?;
+    ratchet_store::open(&url).await
+}
+
+/// A store's error as the socket's clients see it.
+pub(crate) fn store_failure(error: &StoreError) -> Failure {
+    let kind = match error {
+        StoreError::Unavailable(_) => FailureKind::TryLater,
+        StoreError::Broken(_) => FailureKind::Io,
+        StoreError::Config(_) => FailureKind::Invalid,
+    };
+    Failure::new(kind, format!("store: {error}"))
+}

@@ -1,0 +1,209 @@
+//! Prepare and attach: a sandbox comes.
+
+use std::{
+    collections::BTreeSet,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use ipnet::IpNet;
+use ratchet_kernel::NetnsHandle;
+use ratchet_model::{
+    PodKey, SandboxId,
+    declaration::{Declaration, declare},
+    device::{At, Interface, Netns, Wanted},
+};
+use ratchet_protocol::{Attach, Attached, Failure, FailureKind, Prepare, Prepared, Reply};
+use ratchet_store::{Publish, Published};
+
+use super::{Engine, reconcile::Extent, sandboxes};
+use crate::{effective::store_failure, state::SandboxState};
+
+fn invalid(text: impl Into<String>) -> Failure {
+    Failure::new(FailureKind::Invalid, text)
+}
+
+/// Reads a pod's declaration; `None` when it is not Ratchet's.
+fn read(prepare: &Prepare) -> Result<Option<Declaration>, Failure> {
+    let pod = PodKey::new(&prepare.pod.namespace, &prepare.pod.name).map_err(|e| invalid(e.to_string()))?;
+    let Some(declaration) = declare(&pod, &prepare.labels, &prepare.annotations).map_err(|e| invalid(e.to_string()))?
+    else {
+        return Ok(None);
+    };
+    let own_ends = declaration.links.iter().flat_map(|link| [&link.local, &link.remote]);
+    for end in own_ends.filter(|end| end.pod == declaration.pod) {
+        if end.interface.as_str() == prepare.interface {
+            return Err(invalid(format!(
+                "pod {}: a link claims interface {}, which is the name of the pod's own network (CNI_IFNAME): give the link another one",
+                end.pod, end.interface
+            )));
+        }
+    }
+    Ok(Some(declaration))
+}
+
+impl Engine {
+    pub(super) fn prepare(&mut self, prepare: &Prepare) -> Result<Reply, Failure> {
+        let ours = read(prepare)?.is_some();
+        if ours {
+            self.agree_on(&prepare.settings)?;
+        }
+        Ok(Reply::Prepared(Prepared { ours }))
+    }
+
+    pub(super) fn attach(&mut self, attach: Attach) -> Result<Reply, Failure> {
+        let declaration = read(&attach.prepare)?.ok_or_else(|| {
+            invalid("the pod has neither ratchet: \"true\" nor the annotation ratchet.dev/links: it is not Ratchet's")
+        })?;
+        self.agree_on(&attach.prepare.settings)?;
+        let id = attach.attachment.container_id.clone();
+        if self.sandboxes.get(&id).is_some_and(|state| state.leaving) {
+            // Its DEL was not finished; whoever adds it again has meant it.
+            self.dissolve(&id);
+        }
+        if let Some(state) = self.sandboxes.get(&id) {
+            return self.attach_again(&attach, state.clone());
+        }
+
+        let handle = NetnsHandle::open(&attach.netns).map_err(|e| invalid(e.to_string()))?;
+        if handle.identity() == self.kernel.node().identity() {
+            return Err(invalid(format!(
+                "{} is the node's own network namespace: a pod with hostNetwork cannot have links",
+                attach.netns.display()
+            )));
+        }
+        let identity = handle.identity();
+        drop(handle);
+        let state = SandboxState {
+            id: id.clone(),
+            pod: declaration.pod,
+            netns: attach.netns,
+            netns_identity: (identity.dev, identity.inode),
+            boot_id: self.boot_id.clone(),
+            created: self.next_created(),
+            links: declaration.links,
+            attachments: [(attach.attachment.network, attach.attachment.interface)].into(),
+            leaving: false,
+        };
+        let pod = state.pod.clone();
+        tracing::info!(%pod, sandbox = %id, links = state.links.len(), "attaching");
+        self.save(state)?;
+        let wired = self.publish_new(&id).and_then(|()| self.wire_new(&pod, &id));
+        match wired {
+            Ok(attached) => Ok(Reply::Attached(attached)),
+            Err(failure) => {
+                tracing::warn!(%pod, sandbox = %id, %failure, "cannot attach; undoing");
+                self.dissolve(&id);
+                Err(failure)
+            }
+        }
+    }
+
+    /// Another network of a sandbox that is wired already: its links are the pod's and are there.
+    fn attach_again(&mut self, attach: &Attach, mut state: SandboxState) -> Result<Reply, Failure> {
+        let attachment = &attach.attachment;
+        if !state.attachments.insert((attachment.network.clone(), attachment.interface.clone())) {
+            return Err(Failure::new(
+                FailureKind::Exists,
+                format!(
+                    "sandbox {} is attached to network {} with interface {} already",
+                    state.id, attachment.network, attachment.interface
+                ),
+            ));
+        }
+        let (pod, id) = (state.pod.clone(), state.id.clone());
+        self.save(state)?;
+        Ok(Reply::Attached(self.attached(&pod, &id)))
+    }
+
+    fn save(&mut self, state: SandboxState) -> Result<(), Failure> {
+        let id = state.id.clone();
+        self.sandboxes.save(state).map_err(|error| {
+            Failure::new(
+                FailureKind::Io,
+                format!("cannot write the state of sandbox {id}: {error}; make room in, or mend, the state directory"),
+            )
+        })
+    }
+
+    fn publish_new(&mut self, id: &SandboxId) -> Result<(), Failure> {
+        let store = self.store()?;
+        let Some(state) = self.sandboxes.get(id).cloned() else { return Ok(()) };
+        let record = sandboxes::record(&state, self.effective()?);
+        let published = self.runtime.block_on(store.publish(&record, Publish::New));
+        if let Published::Stored { created } = published.map_err(|e| store_failure(&e))?
+            && created != state.created
+        {
+            self.save(SandboxState { created, ..state })?;
+        }
+        Ok(())
+    }
+
+    fn wire_new(&mut self, pod: &PodKey, id: &SandboxId) -> Result<Attached, Failure> {
+        let pods: BTreeSet<PodKey> = [pod.clone()].into();
+        if !self.refresh_facts(Some(&pods)) {
+            let trouble = self.store_trouble.clone().unwrap_or_else(|| "it does not answer".to_owned());
+            return Err(Failure::new(FailureKind::TryLater, format!("store: {trouble}")));
+        }
+        if !self.reconcile(&Extent::Pods(pods)) {
+            self.look_again_soon();
+        }
+        self.tell();
+        let failed = self.links_of(pod).find_map(|tracked| {
+            let failure = tracked.failure.as_ref()?;
+            (failure.sandbox.as_ref() == Some(id)).then(|| failure.clone())
+        });
+        match failed {
+            None => Ok(self.attached(pod, id)),
+            Some(failure) => {
+                let kind = if failure.conflict { FailureKind::Invalid } else { FailureKind::TryLater };
+                Err(Failure::new(kind, failure.text))
+            }
+        }
+    }
+
+    /// What a sandbox has now.
+    fn attached(&mut self, pod: &PodKey, id: &SandboxId) -> Attached {
+        let mut attached = Attached::default();
+        let netns = Netns::Sandbox(id.clone());
+        let mut places: Vec<At> = Vec::new();
+        for tracked in self.links_of(pod) {
+            let ends = match &tracked.wiring.wanted {
+                Some(Wanted::Veth { a, z }) => vec![a, z],
+                Some(Wanted::Vxlan { end, .. }) => vec![end],
+                _ => vec![],
+            };
+            if tracked.failure.is_none() {
+                let own = ends.into_iter().filter(|end| end.netns == netns);
+                places.extend(own.map(|end| At { netns: netns.clone(), name: end.name.clone() }));
+            }
+            if let Some(reason) = self.reason(tracked) {
+                attached.pending.push(format!("{}: {reason}", super::report::name(&tracked.link)));
+            }
+        }
+        attached.addresses = self.declared_addresses(pod);
+        let interfaces: Vec<Option<Interface>> = self.read_interfaces(id, &places);
+        attached.interfaces = interfaces.into_iter().flatten().collect();
+        attached
+    }
+
+    /// The addresses of a pod's ends: those it declares first, in the order of its declaration.
+    fn declared_addresses(&self, pod: &PodKey) -> Vec<IpNet> {
+        let declared = self.sandboxes.current(pod).into_iter().flat_map(|state| &state.links);
+        let own = declared.flat_map(|link| [&link.local, &link.remote]).filter(|end| end.pod == *pod);
+        let mut addresses: Vec<IpNet> = own.flat_map(|end| end.addresses.iter().flatten()).copied().collect();
+        let ends = self.links_of(pod).flat_map(|tracked| [&tracked.link.a, &tracked.link.z]);
+        for address in ends.filter(|end| end.pod == *pod).flat_map(|end| &end.addresses) {
+            if !addresses.contains(address) {
+                addresses.push(*address);
+            }
+        }
+        addresses
+    }
+
+    /// Now, and later than any sandbox that this agent knows of.
+    fn next_created(&self) -> u64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        self.sandboxes.all().map(|state| state.created + 1).max().unwrap_or(0).max(now)
+    }
+}

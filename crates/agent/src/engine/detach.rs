@@ -1,0 +1,158 @@
+//! Detach and collect: a sandbox goes.
+//!
+//! All of it can be repeated at any point, and all of it succeeds when there is nothing left to do.
+
+use std::collections::BTreeSet;
+
+use ratchet_kernel::{Look, NetnsHandle};
+use ratchet_model::{
+    LinkId, PodRecord, SandboxId,
+    device::{Netns, Operation, Step},
+};
+use ratchet_protocol::{Collect, Detach, Failure, FailureKind, Reply};
+
+use super::{Engine, reconcile::Extent, sandboxes::open_netns};
+use crate::state::SandboxState;
+
+impl Engine {
+    pub(super) fn detach(&mut self, detach: &Detach) -> Result<Reply, Failure> {
+        let attachment = &detach.attachment;
+        let id = &attachment.container_id;
+        let Some(state) = self.sandboxes.get(id) else {
+            self.sweep(detach);
+            return Ok(Reply::Done);
+        };
+        let key = (attachment.network.clone(), attachment.interface.clone());
+        let mut rest = state.attachments.clone();
+        rest.remove(&key);
+        if rest.is_empty() || state.leaving {
+            self.dissolve(id);
+        } else if state.attachments.contains(&key) {
+            let state = SandboxState { attachments: rest, ..state.clone() };
+            self.sandboxes
+                .save(state)
+                .map_err(|e| Failure::new(FailureKind::Io, format!("cannot write the state of sandbox {id}: {e}")))?;
+        }
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn collect(&mut self, collect: &Collect) -> Result<Reply, Failure> {
+        let stale: Vec<(SandboxId, String)> = self
+            .sandboxes
+            .all()
+            .flat_map(|state| state.attachments.iter().map(|(network, interface)| (&state.id, network, interface)))
+            .filter(|(_, network, _)| **network == collect.network)
+            .filter(|(id, _, interface)| !collect.valid.iter().any(|(i, n)| i == id.as_str() && n == *interface))
+            .map(|(id, _, interface)| (id.clone(), interface.clone()))
+            .collect();
+        for (container_id, interface) in stale {
+            tracing::info!(sandbox = %container_id, interface, "the runtime no longer knows this attachment; undoing it");
+            let network = collect.network.clone();
+            let attachment = ratchet_protocol::Attachment { network, container_id, interface };
+            self.detach(&Detach { attachment, netns: None })?;
+        }
+        Ok(Reply::Done)
+    }
+
+    /// Undoes a whole sandbox: its links first, then what others know of it, then its state.
+    pub(super) fn dissolve(&mut self, id: &SandboxId) {
+        let Some(state) = self.sandboxes.get(id) else { return };
+        let pod = state.pod.clone();
+        tracing::info!(%pod, sandbox = %id, "detaching");
+        self.sandboxes.set_leaving(id);
+        let wired = self.reconcile(&Extent::Pods([pod].into()));
+        if !(wired & self.finish_departure(id)) {
+            self.look_again_soon();
+        }
+        self.tell();
+    }
+
+    /// Sandboxes that are leaving leave; gives whether all have.
+    pub(super) fn finish_departures(&mut self) -> bool {
+        let leaving: Vec<SandboxId> = self.sandboxes.all().filter(|s| s.leaving).map(|s| s.id.clone()).collect();
+        leaving.iter().fold(true, |done, id| done & self.finish_departure(id))
+    }
+
+    /// Tells the store that a sandbox has gone, and forgets it. Only done when nothing of it is left in the kernel.
+    fn finish_departure(&mut self, id: &SandboxId) -> bool {
+        let Some(state) = self.sandboxes.get(id).cloned() else { return true };
+        if !self.is_swept(&state) {
+            return false;
+        }
+        let store = match self.store() {
+            Ok(store) => store,
+            Err(failure) => {
+                tracing::warn!(sandbox = %id, %failure, "cannot tell the store that the sandbox has gone; trying again");
+                return false;
+            }
+        };
+        if let Err(error) = self.runtime.block_on(store.depart(&state.pod, id)) {
+            tracing::warn!(sandbox = %id, %error, "cannot tell the store that the sandbox has gone; trying again");
+            self.store_trouble = Some(error.to_string());
+            return false;
+        }
+        if let Some(said) = self.known.record(&state.pod).filter(|said| said.sandbox() == Some(id)).cloned() {
+            self.known.set(&state.pod, Some(PodRecord { location: None, ..said }));
+        }
+        self.sandboxes.forget(id);
+        if !self.sandboxes.has(&state.pod) {
+            self.forget_pods(&[state.pod]);
+        }
+        true
+    }
+
+    /// Whether no device of ours is left in a leaving sandbox.
+    fn is_swept(&mut self, state: &SandboxState) -> bool {
+        let Ok(handle) = open_netns(state) else { return true };
+        let netns = Netns::Sandbox(state.id.clone());
+        self.kernel.register(state.id.clone(), handle);
+        let left = self.kernel.observe(&[(netns, Look::All)].into(), &Default::default());
+        self.kernel.forget(&state.id);
+        left.map_or_else(
+            |error| error.is_netns_gone(),
+            |devices| !devices.iter().any(ratchet_model::device::Observed::is_ours),
+        )
+    }
+
+    /// Undoes a sandbox of which there is no state (it was never attached, or the state is lost): what bears its name in its
+    /// namespace goes.
+    fn sweep(&mut self, detach: &Detach) {
+        let id = &detach.attachment.container_id;
+        let Some(handle) = detach.netns.as_ref().and_then(|path| NetnsHandle::open(path).ok()) else { return };
+        if handle.identity() == self.kernel.node().identity() {
+            return;
+        }
+        let netns = Netns::Sandbox(id.clone());
+        self.kernel.register(id.clone(), handle);
+        let devices = self.kernel.observe(&[(netns, Look::All)].into(), &Default::default()).unwrap_or_default();
+        let steps: Vec<Step> = devices
+            .iter()
+            .filter(|device| device.alias.as_ref().is_some_and(|alias| alias.sandbox.as_ref() == Some(id)))
+            .map(|device| Step { link: LinkId::UNKNOWN, operation: Operation::Delete(device.at()) })
+            .collect();
+        if !steps.is_empty() {
+            tracing::warn!(sandbox = %id, devices = steps.len(), "removing devices of a sandbox whose state is lost");
+            for error in self.kernel.execute(&steps).into_iter().filter_map(Result::err) {
+                tracing::warn!(sandbox = %id, %error, "cannot remove a device");
+            }
+        }
+        self.kernel.forget(id);
+    }
+
+    /// Sandboxes whose namespace is no more, or that were made before the last boot, are leaving.
+    pub(super) fn drop_dead_sandboxes(&mut self) {
+        let dead: BTreeSet<SandboxId> = self
+            .sandboxes
+            .all()
+            .filter(|state| !state.leaving)
+            .filter(|state| {
+                state.boot_id != self.boot_id || open_netns(state).is_err_and(|error| error.is_netns_gone())
+            })
+            .map(|state| state.id.clone())
+            .collect();
+        for id in dead {
+            tracing::info!(sandbox = %id, "the sandbox's network namespace is gone; undoing what is left of it");
+            self.sandboxes.set_leaving(&id);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Check and status: looking without touching.
+
+use std::collections::BTreeSet;
+
+use ratchet_kernel::{Look, NetnsHandle};
+use ratchet_model::{
+    SandboxId,
+    device::{At, Interface, Netns, Observed, Wanted, WantedEnd},
+};
+use ratchet_protocol::{Check, Failure, FailureKind, Reply, Settings};
+
+use super::{Engine, sandboxes::open_netns};
+use crate::effective::store_failure;
+
+fn broken(text: impl Into<String>) -> Failure {
+    Failure::new(FailureKind::Broken, text)
+}
+
+impl Engine {
+    /// Whether a sandbox still has what was made for it. Links that wait for their peer are well.
+    pub(super) fn check(&mut self, check: &Check) -> Result<Reply, Failure> {
+        let id = &check.attachment.container_id;
+        let state = self
+            .sandboxes
+            .get(id)
+            .filter(|state| !state.leaving)
+            .cloned()
+            .ok_or_else(|| broken(format!("sandbox {id} is not attached")))?;
+        let given = NetnsHandle::open(&check.netns).map_err(|e| broken(e.to_string()))?;
+        let handle = open_netns(&state).map_err(|e| broken(e.to_string()))?;
+        if given.identity() != handle.identity() {
+            return Err(broken(format!(
+                "{} is not the namespace that sandbox {id} was attached with",
+                check.netns.display()
+            )));
+        }
+        let expected = self.expected_ends(id);
+        let names: BTreeSet<String> = expected
+            .iter()
+            .map(|end| end.name.clone())
+            .chain(check.interfaces.iter().map(|i| i.name.clone()))
+            .collect();
+        let netns = Netns::Sandbox(id.clone());
+        self.kernel.register(id.clone(), handle);
+        let observed = self.kernel.observe(&[(netns, Look::Names(names))].into(), &Default::default());
+        self.kernel.forget(id);
+        let observed = observed.map_err(|e| broken(e.to_string()))?;
+        let find = |name: &str| observed.iter().find(|device| device.name == name);
+        for end in &expected {
+            let device =
+                find(&end.name).ok_or_else(|| broken(format!("interface {} of sandbox {id} is missing", end.name)))?;
+            if device.alias.as_ref() != Some(&end.alias) {
+                return Err(broken(format!("interface {} of sandbox {id} is not the one that Ratchet made", end.name)));
+            }
+        }
+        for interface in &check.interfaces {
+            check_interface(interface, find(&interface.name), id)?;
+        }
+        Ok(Reply::Done)
+    }
+
+    /// The ends that a sandbox should have by now.
+    fn expected_ends(&self, id: &SandboxId) -> Vec<WantedEnd> {
+        let netns = Netns::Sandbox(id.clone());
+        let made = self.links.values().filter(|tracked| tracked.failure.is_none());
+        made.filter_map(|tracked| tracked.wiring.wanted.as_ref())
+            .flat_map(|wanted| match wanted {
+                Wanted::Veth { a, z } => vec![a, z],
+                Wanted::Vxlan { end, .. } => vec![end],
+                Wanted::Hold { .. } | Wanted::Frozen(_) => vec![],
+            })
+            .filter(|end| end.netns == netns)
+            .cloned()
+            .collect()
+    }
+
+    pub(super) fn read_interfaces(&mut self, id: &SandboxId, places: &[At]) -> Vec<Option<Interface>> {
+        let Some(handle) = self.sandboxes.get(id).and_then(|state| open_netns(state).ok()) else { return Vec::new() };
+        self.kernel.register(id.clone(), handle);
+        let interfaces = self.kernel.interfaces(places);
+        self.kernel.forget(id);
+        interfaces.unwrap_or_default()
+    }
+
+    /// Whether an ADD could succeed now.
+    pub(super) fn status(&mut self, settings: &Settings) -> Result<Reply, Failure> {
+        self.agree_on(settings)?;
+        let store = self.store()?;
+        self.runtime.block_on(store.read(&BTreeSet::new())).map_err(|e| store_failure(&e))?;
+        Ok(Reply::Done)
+    }
+}
+
+fn check_interface(expected: &Interface, found: Option<&Observed>, id: &SandboxId) -> Result<(), Failure> {
+    let name = &expected.name;
+    let found = found.ok_or_else(|| broken(format!("interface {name} of sandbox {id} is missing")))?;
+    if !found.is_ours() {
+        return Err(broken(format!("interface {name} of sandbox {id} is not the one that Ratchet made")));
+    }
+    match (expected.mac, found.mac) {
+        (Some(expected), Some(found)) if expected != found => Err(broken(format!(
+            "interface {name} of sandbox {id} has the address {found}; it was made with {expected}"
+        ))),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,298 @@
+//! The engine: the one owner of the node's state, on a thread of its own.
+//!
+//! Commands come in through a channel and are dealt with one after another; each ends in [`Engine::reconcile`]. Kernel
+//! work blocks this thread and nobody else.
+
+mod attach;
+mod detach;
+mod inspect;
+mod reconcile;
+mod report;
+mod sandboxes;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+
+use ratchet_kernel::Kernel;
+use ratchet_model::{LinkId, NodeName, SandboxId, Vni, resolve::Link, wiring::Wiring};
+use ratchet_protocol::{Attach, Check, Collect, Detach, Failure, FailureKind, Links, Prepare, Reply, Settings};
+use ratchet_store::{Change, Interest, Store};
+use tokio::{
+    runtime::Handle,
+    sync::{oneshot, watch},
+    task::JoinHandle,
+};
+
+use crate::{
+    effective::{self, Effective, store_failure},
+    facts::Known,
+    state::StateDir,
+    watcher,
+};
+use sandboxes::Sandboxes;
+
+/// How often everything is looked at anew although nothing has happened.
+const PERIOD: Duration = Duration::from_secs(60);
+
+/// How long after a failure it is tried again: at first, and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), PERIOD);
+
+/// Where commands are sent.
+pub(crate) type Commands = mpsc::Sender<Command>;
+
+/// Where the answer to a request goes.
+pub(crate) type Answer<T> = oneshot::Sender<Result<T, Failure>>;
+
+/// What the engine is told.
+pub(crate) enum Command {
+    Prepare(Prepare, Answer<Reply>),
+    Attach(Box<Attach>, Answer<Reply>),
+    Detach(Detach, Answer<Reply>),
+    Check(Check, Answer<Reply>),
+    Collect(Collect, Answer<Reply>),
+    Status(Settings, Answer<Reply>),
+    Links(Answer<Links>),
+    Settings(Answer<Settings>),
+    Changed(Change),
+    StoreLost(String),
+    Stop,
+}
+
+/// What the engine is made with.
+pub(crate) struct Setup {
+    pub settings: Settings,
+    pub managed: bool,
+    pub states: StateDir,
+    pub boot_id: String,
+    pub kernel: Kernel,
+    pub runtime: Handle,
+    /// For the watcher.
+    pub commands: Commands,
+    /// Told after every reconcile.
+    pub progress: watch::Sender<u64>,
+}
+
+/// A link as it was last dealt with.
+pub(crate) struct Tracked {
+    pub link: Link,
+    pub wiring: Wiring,
+    /// Why the kernel does not have it as wanted.
+    pub failure: Option<LinkFailure>,
+    /// The nodes of its two ends, as far as they are known.
+    pub nodes: [Option<NodeName>; 2],
+}
+
+/// Why a link could not be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LinkFailure {
+    pub text: String,
+    /// The sandbox on whose side it happened, if it was on one's.
+    pub sandbox: Option<SandboxId>,
+    /// Whether it is of a kind that only somebody can mend.
+    pub conflict: bool,
+}
+
+pub(crate) struct Engine {
+    asked: Settings,
+    managed: bool,
+    boot_id: String,
+    kernel: Kernel,
+    runtime: Handle,
+    commands: Commands,
+    progress: watch::Sender<u64>,
+
+    effective: Result<Effective, Failure>,
+    store: Option<Arc<dyn Store>>,
+    store_trouble: Option<String>,
+    watcher: Option<JoinHandle<()>>,
+    interest: watch::Sender<Interest>,
+
+    sandboxes: Sandboxes,
+    known: Known,
+    /// Whether `known` holds what the store says about all of this node's pods; without that nothing is removed.
+    informed: bool,
+    links: BTreeMap<LinkId, Tracked>,
+    /// Links that insist on a VNI which is another link's.
+    taken_vnis: BTreeMap<LinkId, (Vni, LinkId)>,
+    retry: Duration,
+    next_look: Instant,
+}
+
+impl Engine {
+    /// An engine that has read what is on disk and done nothing yet.
+    pub fn new(setup: Setup) -> std::io::Result<Self> {
+        let sandboxes = Sandboxes::load(setup.states)?;
+        Ok(Self {
+            asked: setup.settings,
+            managed: setup.managed,
+            boot_id: setup.boot_id,
+            kernel: setup.kernel,
+            runtime: setup.runtime,
+            commands: setup.commands,
+            progress: setup.progress,
+            effective: Err(Failure::new(FailureKind::TryLater, "the agent is starting")),
+            store: None,
+            store_trouble: None,
+            watcher: None,
+            interest: watch::Sender::new(Interest::default()),
+            sandboxes,
+            known: Known::default(),
+            informed: false,
+            links: BTreeMap::new(),
+            taken_vnis: BTreeMap::new(),
+            retry: RETRY.0,
+            next_look: Instant::now(),
+        })
+    }
+
+    /// Works until it is told to stop.
+    pub fn run(mut self, commands: &mpsc::Receiver<Command>) {
+        self.look_at_everything();
+        loop {
+            let wait = self.next_look.saturating_duration_since(Instant::now());
+            match commands.recv_timeout(wait) {
+                Ok(Command::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Ok(command) => self.obey(command),
+                Err(mpsc::RecvTimeoutError::Timeout) => self.look_at_everything(),
+            }
+        }
+        if let Some(watcher) = self.watcher.take() {
+            watcher.abort();
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        // Whoever asked may have gone meanwhile; what was done is done.
+        match command {
+            Command::Prepare(prepare, answer) => drop(answer.send(self.prepare(&prepare))),
+            Command::Attach(attach, answer) => drop(answer.send(self.attach(*attach))),
+            Command::Detach(detach, answer) => drop(answer.send(self.detach(&detach))),
+            Command::Check(check, answer) => drop(answer.send(self.check(&check))),
+            Command::Collect(collect, answer) => drop(answer.send(self.collect(&collect))),
+            Command::Status(settings, answer) => drop(answer.send(self.status(&settings))),
+            Command::Links(answer) => drop(answer.send(Ok(self.report()))),
+            Command::Settings(answer) => {
+                let settings = self.effective.as_ref().map_or(&self.asked, |effective| &effective.settings);
+                drop(answer.send(Ok(settings.clone())));
+            }
+            Command::Changed(change) => self.changed(change),
+            Command::StoreLost(trouble) => {
+                self.store_trouble = Some(trouble);
+                self.look_again_soon();
+                self.tell();
+            }
+            Command::Stop => {}
+        }
+    }
+
+    /// The full round: node, store, sandboxes, facts, kernel.
+    fn look_at_everything(&mut self) {
+        self.next_look = Instant::now() + PERIOD;
+        self.refresh_effective();
+        self.drop_dead_sandboxes();
+        let done = self.refresh_facts(None) & self.reconcile(&reconcile::Extent::Everything) & self.finish_departures();
+        if done {
+            self.retry = RETRY.0;
+        } else {
+            self.look_again_soon();
+        }
+        self.tell();
+    }
+
+    fn look_again_soon(&mut self) {
+        self.next_look = self.next_look.min(Instant::now() + self.retry);
+        self.retry = (self.retry * 2).min(RETRY.1);
+    }
+
+    /// Looks at the node anew; an underlay that has changed changes links.
+    fn refresh_effective(&mut self) {
+        let now = Effective::resolve(&self.asked, &self.kernel);
+        if now != self.effective {
+            match &now {
+                Ok(effective) => tracing::info!(settings = ?effective.settings, "this node"),
+                Err(failure) => tracing::error!(%failure, "cannot work on this node yet"),
+            }
+        }
+        self.effective = now;
+    }
+
+    fn effective(&self) -> Result<&Effective, Failure> {
+        self.effective.as_ref().map_err(Clone::clone)
+    }
+
+    /// The store, opened if it is not yet.
+    fn store(&mut self) -> Result<Arc<dyn Store>, Failure> {
+        if let Some(store) = &self.store {
+            return Ok(store.clone());
+        }
+        let settings = self.effective()?.settings.clone();
+        let opened = self.runtime.block_on(effective::open_store(&settings));
+        let store = match opened {
+            Ok(store) => store,
+            Err(error) => {
+                self.store_trouble = Some(error.to_string());
+                return Err(store_failure(&error));
+            }
+        };
+        tracing::info!(store = store.describe(), "store opened");
+        self.store_trouble = None;
+        let watch = watcher::watch(store.clone(), self.interest.subscribe(), self.commands.clone());
+        self.watcher = Some(self.runtime.spawn(watch));
+        self.store = Some(store.clone());
+        Ok(store)
+    }
+
+    /// Holds a config's settings against the agent's. A managed agent refuses what differs; one that was started on demand
+    /// takes it over.
+    fn agree_on(&mut self, asked: &Settings) -> Result<(), Failure> {
+        if self.effective.is_err() {
+            self.refresh_effective();
+        }
+        let have = self.effective.as_ref().map_or(&self.asked, |effective| &effective.settings);
+        let differences = have.differences(asked);
+        if differences.is_empty() {
+            return self.effective().map(|_| ());
+        }
+        if self.managed {
+            let list: Vec<String> = differences
+                .iter()
+                .map(|(key, have, asked)| format!("{key} is {have} for the agent and {asked} in the config"))
+                .collect();
+            return Err(Failure::new(
+                FailureKind::Invalid,
+                format!(
+                    "this node's agent (pid {}, started with its own settings) and the CNI config disagree: {}; make them agree and restart the agent",
+                    std::process::id(),
+                    list.join(", ")
+                ),
+            ));
+        }
+        let next = Effective::resolve(&self.asked.overridden_by(asked), &self.kernel)?;
+        tracing::info!(?differences, "the config has changed; taking it over");
+        if self.effective.as_ref().map(|e| &e.settings.store) != Ok(&next.settings.store) {
+            self.close_store();
+        }
+        self.asked = self.asked.overridden_by(asked);
+        self.effective = Ok(next);
+        self.look_at_everything();
+        Ok(())
+    }
+
+    fn close_store(&mut self) {
+        if let Some(watcher) = self.watcher.take() {
+            watcher.abort();
+        }
+        self.store = None;
+        self.store_trouble = None;
+        self.known = Known::default();
+        self.informed = false;
+    }
+
+    /// Lets whoever watches know that something may have changed.
+    fn tell(&self) {
+        self.progress.send_modify(|count| *count += 1);
+    }
+}

@@ -1,0 +1,85 @@
+//! What the node's links look like from outside.
+
+use ratchet_model::{PodKey, device::Wanted, link::Endpoint, resolve::Link, wiring::Obstacle};
+use ratchet_protocol::{EndReport, LinkReport, LinkState, Links};
+use ratchet_store::Scope;
+
+use super::{Engine, Tracked};
+
+/// A link's name for people.
+pub(super) fn name(link: &Link) -> String {
+    format!("{}/{} — {}/{}", link.a.pod, link.a.interface, link.z.pod, link.z.interface)
+}
+
+impl Engine {
+    pub(super) fn links_of(&self, pod: &PodKey) -> impl Iterator<Item = &Tracked> {
+        self.links.values().filter(move |tracked| tracked.link.a.pod == *pod || tracked.link.z.pod == *pod)
+    }
+
+    /// Why a link is not up, if it is not.
+    pub(super) fn reason(&self, tracked: &Tracked) -> Option<String> {
+        match (&tracked.failure, &tracked.wiring.obstacle) {
+            (Some(failure), _) => Some(failure.text.clone()),
+            (None, Some(Obstacle::Error(text))) => Some(text.clone()),
+            (None, Some(Obstacle::Waiting(text))) => {
+                let local = self.store.as_ref().is_some_and(|store| store.scope() == Scope::Host);
+                let hint = if local && tracked.nodes.contains(&None) {
+                    "; the store is a file of this host, so pods on other machines cannot be seen"
+                } else {
+                    ""
+                };
+                Some(format!("{text}{hint}"))
+            }
+            (None, None) => None,
+        }
+    }
+
+    pub(super) fn report(&self) -> Links {
+        let mut links: Vec<LinkReport> = self.links.values().map(|tracked| self.report_link(tracked)).collect();
+        links.sort_by(|one, other| {
+            let key = |l: &LinkReport| (l.a.pod.clone(), l.a.interface.clone(), l.z.pod.clone(), l.z.interface.clone());
+            key(one).cmp(&key(other))
+        });
+        let mut notices = Vec::new();
+        if let Err(failure) = &self.effective {
+            notices.push(failure.message.clone());
+        }
+        if let Some(trouble) = &self.store_trouble {
+            notices.push(format!("store: {trouble}"));
+        }
+        Links { node: self.effective.as_ref().ok().map(|effective| effective.node.name.clone()), links, notices }
+    }
+
+    fn report_link(&self, tracked: &Tracked) -> LinkReport {
+        let Tracked { link, wiring, failure, nodes } = tracked;
+        let (kind, vni, mtu) = match &wiring.wanted {
+            Some(Wanted::Veth { a, .. }) => (Some("veth"), None, Some(a.mtu)),
+            Some(Wanted::Vxlan { end, tunnel }) => (Some("vxlan"), Some(tunnel.vni), Some(end.mtu)),
+            _ => (None, None, None),
+        };
+        let state = match (failure, &wiring.obstacle) {
+            (Some(_), _) | (None, Some(Obstacle::Error(_))) => LinkState::Error,
+            (None, Some(Obstacle::Waiting(_))) => LinkState::Pending,
+            (None, None) => LinkState::Up,
+        };
+        let end = |endpoint: &Endpoint, node: &Option<ratchet_model::NodeName>| EndReport {
+            pod: endpoint.pod.clone(),
+            interface: endpoint.interface.clone(),
+            addresses: endpoint.addresses.clone(),
+            mac: endpoint.mac,
+            node: node.clone(),
+        };
+        LinkReport {
+            id: link.id,
+            a: end(&link.a, &nodes[0]),
+            z: end(&link.z, &nodes[1]),
+            kind: kind.map(str::to_owned),
+            vni: vni.map(ratchet_model::Vni::number),
+            mtu: mtu.map(ratchet_model::Mtu::bytes),
+            state,
+            reason: self.reason(tracked),
+            warnings: link.warnings.clone(),
+            declared_by: link.declared_by.iter().cloned().collect(),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The sandboxes of this node, in memory and on disk alike.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
+
+use ratchet_kernel::{KernelError, NetnsHandle};
+use ratchet_model::{Location, PodKey, PodRecord, SandboxId};
+
+use crate::{
+    effective::Effective,
+    state::{SandboxState, StateDir},
+};
+
+/// All sandboxes that have not been undone completely.
+pub(crate) struct Sandboxes {
+    dir: StateDir,
+    by_id: BTreeMap<SandboxId, SandboxState>,
+    by_pod: BTreeMap<PodKey, BTreeSet<SandboxId>>,
+    /// Sandboxes whose pod has a later one on another node.
+    superseded: BTreeSet<SandboxId>,
+}
+
+impl Sandboxes {
+    pub fn load(dir: StateDir) -> io::Result<Self> {
+        let mut sandboxes = Self { by_id: BTreeMap::new(), by_pod: BTreeMap::new(), superseded: BTreeSet::new(), dir };
+        for state in sandboxes.dir.load()? {
+            sandboxes.remember(state);
+        }
+        Ok(sandboxes)
+    }
+
+    /// Writes a sandbox to disk, then remembers it.
+    pub fn save(&mut self, state: SandboxState) -> io::Result<()> {
+        self.dir.save(&state)?;
+        self.remember(state);
+        Ok(())
+    }
+
+    /// Marks a sandbox as leaving; from here on it is no place of its pod. It is marked even when that cannot be
+    /// written down: a DEL must not fail for a full disk, and it will be repeated if we die.
+    pub fn set_leaving(&mut self, id: &SandboxId) {
+        let Some(state) = self.by_id.get_mut(id) else { return };
+        if state.leaving {
+            return;
+        }
+        state.leaving = true;
+        if let Err(error) = self.dir.save(state) {
+            tracing::warn!(sandbox = %id, %error, "cannot write down that the sandbox is leaving");
+        }
+    }
+
+    /// Forgets a sandbox of which nothing is left.
+    pub fn forget(&mut self, id: &SandboxId) {
+        if let Err(error) = self.dir.remove(id) {
+            tracing::warn!(sandbox = %id, %error, "cannot remove the state of a sandbox");
+        }
+        self.superseded.remove(id);
+        if let Some(state) = self.by_id.remove(id)
+            && let Some(ids) = self.by_pod.get_mut(&state.pod)
+        {
+            ids.remove(id);
+            if ids.is_empty() {
+                self.by_pod.remove(&state.pod);
+            }
+        }
+    }
+
+    fn remember(&mut self, state: SandboxState) {
+        self.by_pod.entry(state.pod.clone()).or_default().insert(state.id.clone());
+        self.by_id.insert(state.id.clone(), state);
+    }
+
+    pub fn get(&self, id: &SandboxId) -> Option<&SandboxState> {
+        self.by_id.get(id)
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &SandboxState> {
+        self.by_id.values()
+    }
+
+    /// All sandboxes of a pod: the one it lives in, older ones, leaving ones.
+    pub fn of(&self, pod: &PodKey) -> impl Iterator<Item = &SandboxState> {
+        self.by_pod.get(pod).into_iter().flatten().filter_map(|id| self.by_id.get(id))
+    }
+
+    /// The sandbox that a pod lives in on this node: the latest that is neither leaving nor superseded.
+    pub fn current(&self, pod: &PodKey) -> Option<&SandboxState> {
+        self.of(pod)
+            .filter(|state| !state.leaving && !self.superseded.contains(&state.id))
+            .max_by_key(|state| (state.created, &state.id))
+    }
+
+    pub fn supersede(&mut self, id: &SandboxId, superseded: bool) {
+        if superseded {
+            self.superseded.insert(id.clone());
+        } else {
+            self.superseded.remove(id);
+        }
+    }
+
+    /// The pods that have a sandbox here, in whatever state.
+    pub fn pods(&self) -> BTreeSet<PodKey> {
+        self.by_pod.keys().cloned().collect()
+    }
+
+    pub fn has(&self, pod: &PodKey) -> bool {
+        self.by_pod.contains_key(pod)
+    }
+}
+
+/// Opens a sandbox's namespace, if it is still the one that was attached.
+pub(crate) fn open_netns(state: &SandboxState) -> Result<NetnsHandle, KernelError> {
+    let handle = NetnsHandle::open(&state.netns)?;
+    let identity = handle.identity();
+    if (identity.dev, identity.inode) == state.netns_identity {
+        Ok(handle)
+    } else {
+        Err(KernelError::NetnsGone { path: state.netns.clone() })
+    }
+}
+
+/// What this agent says of a sandbox's pod.
+pub(crate) fn record(state: &SandboxState, effective: &Effective) -> PodRecord {
+    PodRecord {
+        pod: state.pod.clone(),
+        location: Some(Location {
+            node: effective.node.name.clone(),
+            vtep: effective.node.vtep,
+            sandbox: state.id.clone(),
+            mtu: effective.node.mtu,
+        }),
+        created: state.created,
+        links: state.links.clone(),
+    }
+}

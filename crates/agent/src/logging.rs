@@ -1,0 +1,44 @@
+//! Logs: to standard error, where journald or the terminal has them, and to a file if one is named.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, IsTerminal},
+    os::unix::fs::OpenOptionsExt,
+    sync::Mutex,
+};
+
+use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::options::AgentOptions;
+
+/// Starts logging.
+///
+/// # Errors
+/// When the filter cannot be read or the file not opened.
+pub(crate) fn start(options: &AgentOptions) -> io::Result<()> {
+    let filter = || {
+        EnvFilter::try_new(&options.log_level)
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, format!("log level {:?}: {e}", options.log_level)))
+    };
+    // journald stamps every line itself; a terminal and a file want the time.
+    let terminal = io::stderr().is_terminal();
+    let stderr = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(terminal).with_filter(filter()?);
+    let file = match &options.log_file {
+        None => None,
+        Some(path) => {
+            let file = OpenOptions::new()
+                .append(true)
+                .create(true)
+                .mode(0o600)
+                .open(path)
+                .map_err(|e| io::Error::new(e.kind(), format!("log file {}: {e}", path.display())))?;
+            let layer = tracing_subscriber::fmt::layer().with_writer(Mutex::new(file)).with_ansi(false);
+            Some(layer.with_filter(filter()?))
+        }
+    };
+    tracing_subscriber::registry()
+        .with(stderr)
+        .with(file)
+        .try_init()
+        .map_err(|e| io::Error::other(format!("cannot start logging: {e}")))
+}

@@ -1,0 +1,65 @@
+//! The agent's command line.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use clap::Args;
+use ratchet_model::{Mtu, NodeName};
+use ratchet_protocol::{DEFAULT_SOCKET, DEFAULT_STATE_DIR, Settings};
+
+/// What `ratchet agent` takes. A CNI config's keys of the same names mean the same.
+#[derive(Debug, Clone, Args)]
+pub struct AgentOptions {
+    /// Where nodes share their facts: `sqlite:PATH` joins the agents of one host.
+    #[arg(
+        long,
+        env = "RATCHET_STORE",
+        value_name = "URL",
+        help = "The store [default: sqlite:/var/lib/ratchet/ratchet.db]"
+    )]
+    pub store: Option<String>,
+    /// This node's name, unique among the nodes that share the store [default: the host's name]
+    #[arg(long, env = "RATCHET_NODE", value_name = "NAME")]
+    pub node: Option<NodeName>,
+    /// The underlay's interface, on which tunnels start [default: the default route's]
+    #[arg(long, env = "RATCHET_PARENT_INTERFACE", value_name = "INTERFACE")]
+    pub parent_interface: Option<String>,
+    /// The underlay's address, at which the other nodes reach this one (its VTEP) [default: the parent interface's first]
+    #[arg(long, env = "RATCHET_PARENT_ADDRESS", value_name = "ADDRESS")]
+    pub parent_address: Option<IpAddr>,
+    /// MTU of links that set none, 68 to 65535 [default: the parent interface's less 50 (less 70 over IPv6)]
+    #[arg(long, env = "RATCHET_MTU", value_name = "BYTES", value_parser = parse_mtu)]
+    pub mtu: Option<Mtu>,
+    /// Unix socket to listen on; its directory is made, for root only
+    #[arg(long, env = "RATCHET_SOCKET", value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    pub socket: PathBuf,
+    /// Directory for what must outlive the agent
+    #[arg(long, env = "RATCHET_STATE_DIR", value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
+    pub state_dir: PathBuf,
+    /// What to log: error, warn, info, debug, trace, or a filter such as `info,ratchet_kernel=debug`
+    #[arg(long, env = "RATCHET_LOG", value_name = "LEVEL", default_value = "info")]
+    pub log_level: String,
+    /// File to log to, besides standard error
+    #[arg(long, env = "RATCHET_LOG_FILE", value_name = "PATH")]
+    pub log_file: Option<PathBuf>,
+    /// Started by the plugin because no agent answered: gives way to a managed agent, and takes its settings from the plugin's config
+    #[arg(long, hide = true)]
+    pub on_demand: bool,
+}
+
+impl AgentOptions {
+    /// What the command line says about store, node and underlay.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            store: self.store.clone(),
+            node: self.node.clone(),
+            parent_interface: self.parent_interface.clone(),
+            parent_address: self.parent_address,
+            mtu: self.mtu,
+        }
+    }
+}
+
+fn parse_mtu(text: &str) -> Result<Mtu, String> {
+    let bytes: u32 = text.parse().map_err(|_| format!("expected {} to {}", Mtu::MIN, Mtu::MAX))?;
+    Mtu::try_from(bytes).map_err(|e| e.to_string())
+}

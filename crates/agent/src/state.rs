@@ -1,0 +1,152 @@
+//! The local sandboxes on disk: one file each, written before anything is done for it and removed after all is undone.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    io::Write,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use ratchet_model::{DeclaredLink, PodKey, SandboxId};
+use serde::{Deserialize, Serialize};
+
+/// What must be known of a sandbox to wire it, and to undo it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SandboxState {
+    /// Its container id.
+    pub id: SandboxId,
+    /// The pod, under the name by which links know it.
+    pub pod: PodKey,
+    /// Path of its network namespace.
+    pub netns: PathBuf,
+    /// Device and inode of the namespace: another one at the same path is not this sandbox.
+    pub netns_identity: (u64, u64),
+    /// /proc/sys/kernel/random/boot_id at its start: after a reboot it cannot live.
+    pub boot_id: String,
+    /// See `PodRecord::created`.
+    pub created: u64,
+    /// What the pod declares.
+    pub links: Vec<DeclaredLink>,
+    /// Its attachments: network and interface.
+    pub attachments: BTreeSet<(String, String)>,
+    /// Whether it is on its way out.
+    pub leaving: bool,
+}
+
+/// The directory with the sandboxes' files.
+#[derive(Debug)]
+pub(crate) struct StateDir {
+    sandboxes: PathBuf,
+}
+
+impl StateDir {
+    /// Opens it, made if need be, for root only.
+    pub fn open(state_dir: &Path) -> io::Result<Self> {
+        let sandboxes = state_dir.join("sandboxes");
+        create_private(&sandboxes)?;
+        Ok(Self { sandboxes })
+    }
+
+    /// All sandboxes. A file that cannot be read is set aside (renamed) and reported: the kernel's aliases still tell
+    /// which devices are its sandbox's.
+    pub fn load(&self) -> io::Result<Vec<SandboxState>> {
+        let mut states = Vec::new();
+        for entry in fs::read_dir(&self.sandboxes)? {
+            let path = entry?.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            let read = fs::read(&path).map_err(|e| e.to_string());
+            match read.and_then(|bytes| serde_json::from_slice(&bytes).map_err(|e| e.to_string())) {
+                Ok(state) => states.push(state),
+                Err(problem) => {
+                    tracing::error!(path = %path.display(), problem, "cannot read the state of a sandbox; set aside");
+                    fs::rename(&path, path.with_extension("unreadable"))?;
+                }
+            }
+        }
+        Ok(states)
+    }
+
+    /// Writes a sandbox: when this returns, it is on disk, whole, whatever happens next.
+    pub fn save(&self, state: &SandboxState) -> io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(&self.sandboxes)?;
+        file.as_file().set_permissions(fs::Permissions::from_mode(0o600))?;
+        serde_json::to_writer(&mut file, state)?;
+        file.flush()?;
+        file.as_file().sync_all()?;
+        file.persist(self.path(&state.id)).map_err(|e| e.error)?;
+        sync_dir(&self.sandboxes)
+    }
+
+    /// Removes a sandbox; that it is not there is no error.
+    pub fn remove(&self, id: &SandboxId) -> io::Result<()> {
+        match fs::remove_file(self.path(id)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    fn path(&self, id: &SandboxId) -> PathBuf {
+        self.sandboxes.join(format!("{id}.json"))
+    }
+}
+
+/// Makes a directory and its parents; the last one is root's alone.
+pub(crate) fn create_private(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+}
+
+fn sync_dir(path: &Path) -> io::Result<()> {
+    fs::File::open(path)?.sync_all()
+}
+
+/// This boot's id.
+pub(crate) fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(id: &str) -> SandboxState {
+        SandboxState {
+            id: id.parse().unwrap(),
+            pod: PodKey::new("default", "p").unwrap(),
+            netns: "/run/netns/p".into(),
+            netns_identity: (1, 2),
+            boot_id: "b".into(),
+            created: 3,
+            links: vec![],
+            attachments: [("net".to_string(), "eth0".to_string())].into(),
+            leaving: false,
+        }
+    }
+
+    #[test]
+    fn what_was_saved_is_loaded_and_what_was_removed_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let states = StateDir::open(dir.path()).unwrap();
+        states.save(&state("one")).unwrap();
+        states.save(&state("two")).unwrap();
+        states.save(&SandboxState { leaving: true, ..state("two") }).unwrap();
+        states.remove(&"one".parse().unwrap()).unwrap();
+        states.remove(&"one".parse().unwrap()).unwrap();
+        assert_eq!(states.load().unwrap(), [SandboxState { leaving: true, ..state("two") }]);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&dir.path().join("sandboxes")), 0o700);
+        assert_eq!(mode(&dir.path().join("sandboxes/two.json")), 0o600);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let states = StateDir::open(dir.path()).unwrap();
+        fs::write(dir.path().join("sandboxes/bad.json"), "{").unwrap();
+        assert_eq!(states.load().unwrap(), []);
+        assert!(dir.path().join("sandboxes/bad.unreadable").exists());
+    }
+}
