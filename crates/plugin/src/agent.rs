@@ -1,0 +1,209 @@
+//! Reaches the node's agent, and starts one when there is none.
+//!
+//! However many plugins start at once, one starts the agent: the others wait for the lock `SOCKET.start` and find it
+//! running. Every wait here has an end.
+
+use std::ffi::OsString;
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use ratchet_cni::{Environment, Error};
+use ratchet_protocol::{Client, ClientError, Reply, Request};
+
+use crate::codes::AgentError;
+use crate::config::Keys;
+use crate::launch::launch;
+
+/// How long a started agent has until it answers.
+const START_PATIENCE: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(5);
+
+/// Whether to start an agent when none answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    OnDemand,
+    Never,
+}
+
+/// The agent, as one config describes it.
+pub(crate) struct Agent<'a> {
+    keys: &'a Keys,
+    env: &'a Environment,
+}
+
+impl<'a> Agent<'a> {
+    pub fn new(keys: &'a Keys, env: &'a Environment) -> Self {
+        Self { keys, env }
+    }
+
+    /// Asks, starting an agent if need be, and waits for the answer until then.
+    pub fn ask(&self, request: &Request, until: Instant, start: Start) -> Result<Reply, AgentError> {
+        let (mut may_start, mut may_repeat) = (start == Start::OnDemand, !matches!(request, Request::Attach(_)));
+        loop {
+            match self.call(request, until) {
+                Ok(Reply::Error(failure)) => return Err(AgentError::Refused(failure)),
+                Ok(reply) => return Ok(reply),
+                Err(ClientError::NoAgent { source, .. }) if may_start && is_nobody(&source) => {
+                    may_start = false;
+                    self.start(until, &source).map_err(AgentError::Unreachable)?;
+                }
+                // One agent has handed over to another while we asked. An Attach is not repeated: nobody knows whether
+                // it was done, and its caller undoes it.
+                Err(ClientError::Broken { source, .. }) if may_repeat && is_hangup(&source) => may_repeat = false,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// One call, which ends then whatever the agent does: a socket's own timeouts begin anew with each byte.
+    fn call(&self, request: &Request, until: Instant) -> Result<Reply, ClientError> {
+        let (sender, receiver) = channel();
+        let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let (socket, request) = (self.keys.socket.clone(), request.clone());
+        let broken = |source| ClientError::Broken { socket: self.keys.socket.clone(), source };
+        let ask = move || drop(sender.send(Client::call(&socket, &request, left)));
+        // Left behind when it is late; the process ends soon.
+        thread::Builder::new().spawn(ask).map_err(broken)?;
+        receiver.recv_timeout(left).unwrap_or_else(|_| {
+            Err(broken(io::Error::new(ErrorKind::TimedOut, format!("no answer within {:.1} s", left.as_secs_f32()))))
+        })
+    }
+
+    /// Starts an agent, unless another plugin is just doing it or has done it.
+    fn start(&self, until: Instant, absent: &io::Error) -> Result<(), Error> {
+        let until = until.min(Instant::now() + START_PATIENCE);
+        let is_patient = until.saturating_duration_since(Instant::now()) >= START_PATIENCE - Duration::from_secs(1);
+        let socket = &self.keys.socket;
+        let program =
+            self.program().map_err(|error| self.none(absent, &format!("cannot name this program: {error}")))?;
+        let Some(_lock) = self.lock(until).map_err(|why| self.none(absent, &why))? else { return Ok(()) };
+        if is_listening(socket) {
+            return Ok(());
+        }
+
+        let shown = program.display();
+        let mut launched = loop {
+            match launch(&program, &self.arguments(), self.env) {
+                Ok(launched) => break launched,
+                // It is just being installed.
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < until => {
+                    thread::sleep(POLL);
+                }
+                Err(error) => {
+                    return Err(self.none(absent, &format!("{shown} could not be started as the agent: {error}")));
+                }
+            }
+        };
+        loop {
+            if is_listening(socket) {
+                launched.let_go();
+                return Ok(());
+            }
+            if let Some(status) = launched.ended() {
+                // It may have ended because another one is there.
+                if is_listening(socket) {
+                    return Ok(());
+                }
+                let log = match &self.keys.log_file {
+                    Some(path) => format!("see {}", path.display()),
+                    None => "set \"log_file\" in the network config to see why".into(),
+                };
+                let why = format!("{shown} was started as the agent and ended before it answered ({status}); {log}");
+                return Err(self.none(absent, &why));
+            }
+            if Instant::now() >= until {
+                // One that hangs would be in the way of the next try; but one that only had little time may go on.
+                if is_patient {
+                    launched.kill();
+                } else {
+                    launched.let_go();
+                }
+                return Err(self.none(absent, &format!("{shown} was started as the agent and did not answer in time")));
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    /// The lock that one starting plugin holds; `None` if there is an agent meanwhile.
+    fn lock(&self, until: Instant) -> Result<Option<File>, String> {
+        let socket = &self.keys.socket;
+        if let Some(dir) = socket.parent() {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+            made.map_err(|error| format!("cannot make the directory {}: {error}", dir.display()))?;
+        }
+        let mut path = socket.as_os_str().to_owned();
+        path.push(".start");
+        let path = PathBuf::from(path);
+        let failed = |error: io::Error| format!("cannot lock {}: {error}", path.display());
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Some(file)),
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
+                Err(TryLockError::WouldBlock) if is_listening(socket) => return Ok(None),
+                Err(TryLockError::WouldBlock) if Instant::now() >= until => {
+                    return Err("another plugin is starting one, which does not answer yet".into());
+                }
+                Err(TryLockError::WouldBlock) => thread::sleep(POLL),
+            }
+        }
+    }
+
+    fn program(&self) -> io::Result<PathBuf> {
+        self.keys.child_path.clone().map_or_else(std::env::current_exe, Ok)
+    }
+
+    /// The agent's command line: what the config says, and nothing that it does not say.
+    fn arguments(&self) -> Vec<OsString> {
+        let (keys, settings) = (self.keys, &self.keys.settings);
+        let text = |value: &dyn ToString| Some(OsString::from(value.to_string()));
+        let options: [(&str, Option<OsString>); 9] = [
+            ("--socket", Some(keys.socket.clone().into())),
+            ("--state-dir", Some(keys.state_dir.clone().into())),
+            ("--store", settings.store.clone().map(Into::into)),
+            ("--node", settings.node.as_ref().and_then(|node| text(node))),
+            ("--parent-interface", settings.parent_interface.clone().map(Into::into)),
+            ("--parent-address", settings.parent_address.as_ref().and_then(|address| text(address))),
+            ("--mtu", settings.mtu.as_ref().and_then(|mtu| text(mtu))),
+            ("--log-level", keys.log_level.clone().map(Into::into)),
+            ("--log-file", keys.log_file.clone().map(Into::into)),
+        ];
+        let mut arguments: Vec<OsString> = vec!["agent".into(), "--on-demand".into()];
+        for (name, value) in options {
+            arguments.extend(value.into_iter().flat_map(|value| [name.into(), value]));
+        }
+        arguments
+    }
+
+    fn none(&self, absent: &io::Error, why: &str) -> Error {
+        let socket = self.keys.socket.display();
+        Error::try_again_later(format!("no agent answers on {socket}, and none could be started"))
+            .with_details(format!("connecting: {absent}; then {why}"))
+    }
+}
+
+/// Whether it means that no agent runs, and not that one must not be reached.
+fn is_nobody(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
+}
+
+fn is_hangup(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
+}
+
+/// Whether somebody listens there. Never waits: a listener that does not accept is one, too.
+fn is_listening(path: &Path) -> bool {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let Ok(probe) = socket(AddressFamily::Unix, SockType::Stream, flags, None) else { return false };
+    let Ok(address) = UnixAddr::new(path) else { return false };
+    matches!(connect(probe.as_raw_fd(), &address), Ok(()) | Err(Errno::EAGAIN))
+}
