@@ -49,7 +49,10 @@ impl Phase {
             Operation::CreateVeth { .. } | Operation::CreateVxlan { .. } | Operation::Retarget { .. } => Self::Create,
             Operation::SetMac(..) | Operation::SetMtu(..) | Operation::SetUp(_, false) => Self::Device,
             Operation::SetUp(_, true) => Self::Up,
-            Operation::AddAddress(..) | Operation::RestoreAddress(..) | Operation::RemoveAddress(..) => Self::Address,
+            Operation::AddAddress(..)
+            | Operation::RestoreAddress(..)
+            | Operation::AnnounceAddress(..)
+            | Operation::RemoveAddress(..) => Self::Address,
             Operation::AddRoute(..) | Operation::RestoreRoute(..) | Operation::RemoveRoute(..) => Self::Route,
             Operation::Commit(..) => Self::Commit,
         }
@@ -72,6 +75,7 @@ fn devices(operation: &Operation) -> impl Iterator<Item = &At> {
         | Operation::AddRoute(at, _)
         | Operation::RemoveRoute(at, _)
         | Operation::RestoreAddress(at, _)
+        | Operation::AnnounceAddress(at, _)
         | Operation::RestoreRoute(at, _)
         | Operation::Commit(at, _) => (at, None),
     };

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage as Rtnl,
     address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressProtocol},
@@ -192,6 +192,12 @@ pub(crate) fn add_address(index: u32, net: IpNet, protocol: Option<u8>) -> Reque
         IpNet::V6(_) => message.header.flags = AddressHeaderFlags::Nodad,
     }
     Request { message: Rtnl::NewAddress(message), flags: CREATE }
+}
+
+/// Adds an address that is there, which changes nothing and makes the kernel tell everybody (net/ipv4/devinet.c,
+/// `inet_rtm_newaddr`; net/ipv6/addrconf.c, `inet6_addr_modify`).
+pub(crate) fn announce_address(index: u32, net: IpNet) -> Request {
+    Request { flags: NLM_F_REPLACE, ..add_address(index, net, Some(PROTOCOL_OURS)) }
 }
 
 /// The broadcast address; a /31 (RFC 3021) and a /32 have none.

@@ -231,7 +231,7 @@ mod tests {
         let more = ", labels: {ratchet: 'true', app: x}, annotations: {a: b}";
         let plan = plan(&pod("a", more), "10.89.0.0/24").unwrap();
         let config = &plan.inputs[0].config;
-        assert_eq!(config["store"], "sqlite:/run/ratchet/lab/t/store.db");
+        assert_eq!(config["store"], "sqlite:/run/ratchet/lab/t/store/ratchet.db");
         assert_eq!(config["socket"], "/run/ratchet/lab/t/nodes/node1/agent.sock");
         assert_eq!(config["parent_address"], "10.89.0.1");
         assert_eq!(config["args"]["cni"]["labels"][1], json!({"key": "ratchet", "value": "true"}));

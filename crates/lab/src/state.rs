@@ -219,7 +219,7 @@ impl LabDir {
 
     /// The SQLite file that the lab's agents share.
     pub fn store(&self) -> String {
-        format!("sqlite:{}", self.path.join("store.db").display())
+        format!("sqlite:{}", self.path.join("store/ratchet.db").display())
     }
 
     /// A node's directory: socket, state, logs.

@@ -346,6 +346,10 @@ pub enum Operation {
     RestoreAddress(At, IpNet),
     /// Like `AddRoute`, for a route of the pod's own: it is not marked as ours.
     RestoreRoute(At, Route),
+    /// Have the kernel say once more that the device has this address. FRR's zebra (8.4, Debian 12's) learns of devices and
+    /// of addresses by two threads and drops an address whose device it has not heard of yet: born in one go as ours are,
+    /// it loses about one in three. The planner never asks for this; the agent does, when the routers have had time.
+    AnnounceAddress(At, IpNet),
     /// The last step: write the alias. Only done when every other step of the same link and end succeeded.
     Commit(At, Alias),
 }

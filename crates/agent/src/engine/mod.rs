@@ -3,6 +3,7 @@
 //! Commands come in through a channel and are dealt with one after another; each ends in [`Engine::reconcile`]. Kernel
 //! work blocks this thread and nobody else.
 
+mod announce;
 mod attach;
 mod detach;
 mod inspect;
@@ -32,6 +33,7 @@ use crate::{
     state::StateDir,
     watcher,
 };
+use announce::Announcements;
 use sandboxes::Sandboxes;
 
 /// How often everything is looked at anew although nothing has happened.
@@ -117,6 +119,7 @@ pub(crate) struct Engine {
     links: BTreeMap<LinkId, Tracked>,
     /// Links that insist on a VNI which is another link's.
     taken_vnis: BTreeMap<LinkId, (Vni, LinkId)>,
+    announcements: Announcements,
     retry: Duration,
     next_look: Instant,
 }
@@ -143,6 +146,7 @@ impl Engine {
             informed: false,
             links: BTreeMap::new(),
             taken_vnis: BTreeMap::new(),
+            announcements: Announcements::default(),
             retry: RETRY.0,
             next_look: Instant::now(),
         })
@@ -152,12 +156,17 @@ impl Engine {
     pub fn run(mut self, commands: &mpsc::Receiver<Command>) {
         self.look_at_everything();
         loop {
-            let wait = self.next_look.saturating_duration_since(Instant::now());
+            let next = self.announcements.due().map_or(self.next_look, |due| due.min(self.next_look));
+            let wait = next.saturating_duration_since(Instant::now());
             match commands.recv_timeout(wait) {
                 Ok(Command::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => break,
                 Ok(command) => self.obey(command),
-                Err(mpsc::RecvTimeoutError::Timeout) => self.look_at_everything(),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
             }
+            if self.next_look <= Instant::now() {
+                self.look_at_everything();
+            }
+            self.announce();
         }
         if let Some(watcher) = self.watcher.take() {
             watcher.abort();

@@ -298,6 +298,7 @@ impl Engine {
                 return false;
             }
         };
+        self.announcements.note(&plan.steps, &results);
         let failures = failures(&plan, &results);
         let worked = failures.values().all(|failure| failure.conflict);
         for (link, nodes, wiring) in fresh.drain(..) {
@@ -386,7 +387,7 @@ impl Engine {
     }
 
     /// Opens the namespaces of sandboxes for as long as the work takes; one that is gone is left out, which is as good as empty.
-    fn open_namespaces<'n>(&mut self, netns: impl Iterator<Item = &'n Netns>) -> BTreeSet<Netns> {
+    pub(super) fn open_namespaces<'n>(&mut self, netns: impl Iterator<Item = &'n Netns>) -> BTreeSet<Netns> {
         let mut opened = BTreeSet::new();
         for netns in netns {
             let Netns::Sandbox(id) = netns else { continue };
@@ -499,6 +500,7 @@ fn place_of(step: &Step) -> Option<&At> {
         | Operation::AddRoute(at, _)
         | Operation::RemoveRoute(at, _)
         | Operation::RestoreAddress(at, _)
+        | Operation::AnnounceAddress(at, _)
         | Operation::RestoreRoute(at, _)
         | Operation::Commit(at, _) => Some(at),
     }

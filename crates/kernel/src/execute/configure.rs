@@ -156,6 +156,7 @@ fn subject(operation: &Operation) -> Option<(&At, bool)> {
     match operation {
         Operation::AddAddress(at, _)
         | Operation::RestoreAddress(at, _)
+        | Operation::AnnounceAddress(at, _)
         | Operation::AddRoute(at, _)
         | Operation::RestoreRoute(at, _) => Some((at, false)),
         Operation::RemoveAddress(at, _) | Operation::RemoveRoute(at, _) => Some((at, true)),
@@ -167,6 +168,7 @@ fn indexed_request(operation: &Operation, index: u32) -> Option<Request> {
     match operation {
         Operation::AddAddress(_, address) => Some(request::add_address(index, *address, Some(PROTOCOL_OURS))),
         Operation::RestoreAddress(_, address) => Some(request::add_address(index, *address, None)),
+        Operation::AnnounceAddress(_, address) => Some(request::announce_address(index, *address)),
         Operation::RemoveAddress(_, address) => Some(request::remove_address(index, *address)),
         Operation::AddRoute(_, route) => Some(request::add_route(index, route, RouteProtocol::Other(PROTOCOL_OURS))),
         Operation::RestoreRoute(_, route) => Some(request::add_route(index, route, RouteProtocol::Boot)),

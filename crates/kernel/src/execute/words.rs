@@ -31,6 +31,7 @@ pub(crate) fn doing(operation: &Operation) -> String {
         Operation::AddAddress(at, address) | Operation::RestoreAddress(at, address) => {
             format!("add the address {address} to {at}")
         }
+        Operation::AnnounceAddress(at, address) => format!("announce the address {address} of {at}"),
         Operation::RemoveAddress(at, address) => format!("remove the address {address} from {at}"),
         Operation::AddRoute(at, route) | Operation::RestoreRoute(at, route) => {
             format!("add the route {} to {at}", destination(route))

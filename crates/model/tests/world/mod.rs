@@ -79,6 +79,7 @@ impl World {
                 self.get(at).routes.push(observed);
             }
             Operation::RemoveRoute(at, route) => self.get(at).routes.retain(|o| o.route != *route),
+            Operation::AnnounceAddress(..) => {}
             Operation::Commit(at, alias) => self.get(at).alias = Some(alias.clone()),
         }
     }

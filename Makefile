@@ -1,0 +1,46 @@
+# Ratchet. Every target does all of its own set-up; `make demo` and `make test` are the two to know.
+
+CARGO ?= cargo
+RATCHET := target/release/ratchet
+LAB := cloud-router
+
+.DEFAULT_GOAL := help
+.PHONY: help setup-demo setup-test build demo demo-down test check install clean
+
+help: ## Show this
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup-demo:
+	@scripts/setup.sh demo
+
+setup-test:
+	@scripts/setup.sh test
+
+build: ## Build the release binary, target/release/ratchet
+	$(CARGO) build --release --locked --package ratchet
+
+demo: setup-demo build ## The article's cloud router on this machine: four pods, two nodes, OSPF, a ping through both routers
+	@scripts/demo.sh $(RATCHET) $(LAB)
+
+demo-down: ## Clear the demo away
+	@test -x $(RATCHET) || $(MAKE) build
+	$(RATCHET) lab down --name $(LAB)
+
+test: setup-test ## Run all tests (as root: they make network namespaces of their own)
+	$(CARGO) build --locked --workspace
+	$(CARGO) test --locked --workspace --no-fail-fast
+
+check: setup-test ## Format, lints and tests: what has to pass before a commit
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(MAKE) test
+
+DESTDIR ?=
+BINDIR ?= /opt/cni/bin
+install: build ## Install the plugin (with its 2017 name for the agent) and the systemd unit
+	install -D -m 0755 $(RATCHET) $(DESTDIR)$(BINDIR)/ratchet
+	ln -sf ratchet $(DESTDIR)$(BINDIR)/ratchet-child
+	install -D -m 0644 deploy/ratchet.service $(DESTDIR)/etc/systemd/system/ratchet.service
+
+clean: ## Remove what was built
+	$(CARGO) clean

@@ -1,0 +1,46 @@
+//! The `ratchet` binary: with CNI_COMMAND set it is the plugin, under the name `ratchet-child` it is the agent, else a
+//! command line. It joins the crates and holds nothing of its own but arguments and tables.
+
+mod cli;
+mod links;
+
+use std::{ffi::OsString, path::Path, process::ExitCode};
+
+use clap::{CommandFactory, Parser};
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    let is_set = std::env::var_os("CNI_COMMAND").is_some_and(|verb| !verb.is_empty());
+    if is_set {
+        return ratchet_plugin::run();
+    }
+    if arguments.first().is_some_and(|name| Path::new(name).file_name().is_some_and(|name| name == "ratchet-child")) {
+        // 2017's second binary. It may be called with or without the word.
+        if arguments.get(1).is_none_or(|word| word != "agent") {
+            arguments.insert(1, "agent".into());
+        }
+    } else if arguments.len() <= 1 {
+        // Without a word: the CNI convention, text about the plugin on standard error.
+        return ratchet_plugin::run();
+    }
+    match run(Cli::parse_from(arguments)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("ratchet: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Agent(options) => ratchet_agent::run(&options)?,
+        Command::Links(options) => links::run(&options)?,
+        Command::Lab(command) => return ratchet_lab::run(command, &std::env::current_exe()?),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "ratchet", &mut std::io::stdout());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,103 @@
+//! The store in an etcd cluster (v3 API, 3.4 and later), for all nodes of a cluster. The key layout is in [`keys`].
+//!
+//! Every change is one transaction that holds only if nothing it was decided on has changed meanwhile; else it is
+//! decided anew. An agent reads and watches the keys of its own pods, of their links and of the pods at the other ends,
+//! so its traffic grows with its own links and not with the cluster.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use ratchet_model::{LinkId, PodKey, PodRecord, SandboxId, record::Facts};
+use tokio::sync;
+
+mod attempts;
+mod change;
+mod error;
+mod keys;
+mod options;
+mod proto;
+mod reader;
+mod records;
+mod rpc;
+mod taken;
+mod vnis;
+mod watch;
+
+pub use options::EtcdOptions;
+
+use crate::{HostPort, Publish, Published, Scope, Store, StoreError, StoreUrl, VniClaim, VniGrant, Watch};
+use keys::Keys;
+use rpc::Rpc;
+use watch::Unnumbered;
+
+/// How many operations, and how many conditions, one transaction may have: etcd's `--max-txn-ops` is 128 unless
+/// somebody changed it.
+const TXN_OPS: usize = 100;
+
+/// A cluster and where in it our keys are.
+pub(crate) struct Etcd {
+    rpc: Rpc,
+    keys: Keys,
+}
+
+/// A store in an etcd cluster.
+pub(crate) struct EtcdStore {
+    etcd: Arc<Etcd>,
+    claims: sync::Mutex<vnis::Holders>,
+    /// What the last reading of each own pod found, for the watches.
+    unnumbered: sync::watch::Sender<Unnumbered>,
+}
+
+impl EtcdStore {
+    /// Connects, and sees whether the keys can be read.
+    pub(crate) async fn open(
+        url: &StoreUrl,
+        hosts: &[HostPort],
+        tls: bool,
+        options: &EtcdOptions,
+    ) -> Result<Self, StoreError> {
+        options.check(tls)?;
+        let rpc = Rpc::new(url.to_string(), hosts, tls, options)?;
+        let etcd = Arc::new(Etcd { rpc, keys: Keys::new(&options.prefix) });
+        etcd.any_below(&etcd.keys.root()).await?;
+        Ok(Self { etcd, claims: sync::Mutex::default(), unnumbered: sync::watch::Sender::default() })
+    }
+}
+
+#[async_trait]
+impl Store for EtcdStore {
+    fn scope(&self) -> Scope {
+        Scope::Cluster
+    }
+
+    fn describe(&self) -> String {
+        self.etcd.rpc.url().to_owned()
+    }
+
+    async fn publish(&self, record: &PodRecord, how: Publish) -> Result<Published, StoreError> {
+        records::publish(&self.etcd, record, how).await
+    }
+
+    async fn depart(&self, pod: &PodKey, sandbox: &SandboxId) -> Result<(), StoreError> {
+        records::depart(&self.etcd, pod, sandbox).await
+    }
+
+    async fn read(&self, own: &BTreeSet<PodKey>) -> Result<Facts, StoreError> {
+        let (facts, revision) = records::read(&self.etcd, own).await?;
+        self.unnumbered.send_if_modified(|unnumbered| unnumbered.update(own, &facts, revision));
+        Ok(facts)
+    }
+
+    async fn claim_vnis(&self, claims: &[VniClaim]) -> Result<BTreeMap<LinkId, VniGrant>, StoreError> {
+        // One at a time within this process: they would only get into each other's way.
+        let mut holders = self.claims.lock().await;
+        vnis::claim(&self.etcd, &mut holders, claims).await
+    }
+
+    async fn watch(&self) -> Result<Box<dyn Watch>, StoreError> {
+        Ok(Box::new(watch::EtcdWatch::start(self.etcd.clone(), self.unnumbered.subscribe()).await?))
+    }
+}

@@ -1,0 +1,156 @@
+//! Reading many keys as they were at one moment, in few requests.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ratchet_model::{PodKey, PodRecord};
+
+use super::{
+    Etcd, TXN_OPS,
+    keys::after,
+    proto::{KeyValue, Op, OpKind, OpResultKind, Range, Txn},
+};
+use crate::StoreError;
+
+/// Keys in one answer where there may be many.
+const PAGE: i64 = 1000;
+
+/// Reads; all that it reads is of the moment of its first request.
+pub(super) struct Reader<'a> {
+    etcd: &'a Etcd,
+    /// etcd's revision at that moment; 0: nothing was read yet.
+    pub revision: i64,
+}
+
+/// One key.
+pub(super) fn key(key: String) -> Range {
+    Range { key: key.into_bytes(), ..Range::default() }
+}
+
+/// All keys that begin with this, without their values.
+pub(super) fn keys_below(prefix: &str) -> Range {
+    Range { range_end: after(prefix), key: prefix.into(), keys_only: true, ..Range::default() }
+}
+
+impl Etcd {
+    /// Whether there is any key that begins with this.
+    pub(super) async fn any_below(&self, prefix: &str) -> Result<bool, StoreError> {
+        Ok(!self.rpc.range(Range { limit: 1, ..keys_below(prefix) }).await?.kvs.is_empty())
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// Has read nothing yet.
+    pub(super) fn new(etcd: &'a Etcd) -> Self {
+        Self { etcd, revision: 0 }
+    }
+
+    /// Reads ranges, many at a time, and answers in their order.
+    pub(super) async fn ranges(&mut self, ranges: Vec<Range>) -> Result<Vec<Vec<KeyValue>>, StoreError> {
+        let mut found = Vec::new();
+        for some in ranges.chunks(TXN_OPS) {
+            let revision = self.revision;
+            let ops = some.iter().map(|range| Op::from(OpKind::Range(Range { revision, ..range.clone() })));
+            let request = Txn { success: ops.collect(), compare: Vec::new() };
+            let answer = self.etcd.rpc.txn(request).await?;
+            if self.revision == 0 {
+                self.revision = answer.header.map_or(0, |header| header.revision);
+            }
+            let before = found.len();
+            found.extend(answer.responses.into_iter().map(|result| match result.kind {
+                Some(OpResultKind::Range(range)) => range.kvs,
+                _ => Vec::new(),
+            }));
+            if found.len() != before + some.len() {
+                return Err(StoreError::Broken(format!(
+                    "store {}: etcd has answered something else than was asked",
+                    self.etcd.rpc.url()
+                )));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Goes through all keys that begin with this, a page at a time.
+    pub(super) async fn all_below(&mut self, prefix: &str, mut see: impl FnMut(KeyValue)) -> Result<(), StoreError> {
+        let mut page = Range { keys_only: false, limit: PAGE, ..keys_below(prefix) };
+        loop {
+            let answer = self.etcd.rpc.range(Range { revision: self.revision, ..page.clone() }).await?;
+            if self.revision == 0 {
+                self.revision = answer.header.map_or(0, |header| header.revision);
+            }
+            let last = answer.kvs.last().map(|kv| kv.key.clone());
+            answer.kvs.into_iter().for_each(&mut see);
+            match last {
+                Some(last) if answer.more => page.key = [last.as_slice(), b"\0"].concat(),
+                _ => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Records that were read, and the revisions they had.
+pub(super) struct View<'a> {
+    pub reader: Reader<'a>,
+    pub records: BTreeMap<PodKey, PodRecord>,
+    /// `mod_revision` of every pod that was looked for; 0: it has no record.
+    pub revisions: BTreeMap<PodKey, i64>,
+}
+
+impl<'a> View<'a> {
+    /// Of nothing yet.
+    pub(super) fn new(etcd: &'a Etcd) -> Self {
+        Self { reader: Reader::new(etcd), records: BTreeMap::new(), revisions: BTreeMap::new() }
+    }
+
+    /// Reads these pods' records, unless that has been done.
+    pub(super) async fn load(&mut self, pods: BTreeSet<PodKey>) -> Result<(), StoreError> {
+        let unknown: Vec<PodKey> = pods.into_iter().filter(|pod| !self.revisions.contains_key(pod)).collect();
+        let keys = &self.reader.etcd.keys;
+        let found = self.reader.ranges(unknown.iter().map(|pod| key(keys.pod(pod))).collect()).await?;
+        for (pod, kvs) in unknown.into_iter().zip(found) {
+            let kv = kvs.into_iter().next();
+            self.revisions.insert(pod.clone(), kv.as_ref().map_or(0, |kv| kv.mod_revision));
+            if let Some(kv) = kv {
+                let record = serde_json::from_slice(&kv.value).map_err(|error| {
+                    let key = String::from_utf8_lossy(&kv.key).into_owned();
+                    unreadable(self.reader.etcd, &key, &error)
+                })?;
+                self.records.insert(pod, record);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the records that concern these pods: their own, those of the pods that declare a link with them, and
+    /// those of their peers. Answers with the pods that declare a link with one of them.
+    pub(super) async fn load_around(&mut self, pods: &BTreeSet<PodKey>) -> Result<BTreeSet<PodKey>, StoreError> {
+        let etcd = self.reader.etcd;
+        let indexes: Vec<String> = pods.iter().map(|pod| etcd.keys.declarers(pod)).collect();
+        let entries = self.reader.ranges(indexes.iter().map(|prefix| keys_below(prefix)).collect()).await?;
+        let mut declarers = BTreeSet::new();
+        for (prefix, kvs) in indexes.iter().zip(entries) {
+            for kv in kvs {
+                let key = String::from_utf8_lossy(&kv.key).into_owned();
+                let name = key.strip_prefix(prefix).unwrap_or(&key);
+                declarers.insert(name.parse().map_err(|error| unreadable(etcd, &key, &error))?);
+            }
+        }
+        self.load(pods.union(&declarers).cloned().collect()).await?;
+        let peers = pods.iter().filter_map(|pod| self.records.get(pod)).flat_map(PodRecord::peers);
+        self.load(peers.cloned().collect()).await?;
+        Ok(declarers)
+    }
+
+    /// Whether a pod has a sandbox.
+    pub(super) fn lives(&self, pod: &PodKey) -> bool {
+        self.records.get(pod).is_some_and(|record| record.location.is_some())
+    }
+}
+
+/// A key that holds something else than was written there.
+pub(super) fn unreadable(etcd: &Etcd, key: &str, error: &dyn std::fmt::Display) -> StoreError {
+    StoreError::Broken(format!(
+        "store {}: the key {key} cannot be understood: {error}. Delete it (etcdctl del {key}): agents that run write it anew",
+        etcd.rpc.url()
+    ))
+}

@@ -1,0 +1,226 @@
+//! Calls to an etcd cluster: one member at a time, the next one when it does not answer.
+
+use std::{
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use prost::Message;
+use tokio::{sync::mpsc, time};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{
+    Code, Request, Status, Streaming,
+    client::Grpc,
+    codegen::http::uri::PathAndQuery,
+    metadata::AsciiMetadataValue,
+    transport::{Channel, Endpoint},
+};
+use tonic_prost::ProstCodec;
+
+use super::{
+    error,
+    options::EtcdOptions,
+    proto::{Authenticate, Authenticated, Range, RangeResult, Txn, TxnResult, WatchNews, WatchRequest},
+};
+use crate::{HostPort, StoreError};
+
+/// How long one member may take to connect, and to answer.
+const CONNECT: Duration = Duration::from_secs(2);
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// A connection that says nothing for this long is asked whether it lives, and given so long to answer. etcd takes
+/// offence at less than 5 s (`--grpc-keepalive-min-time`).
+const KEEPALIVE: Duration = Duration::from_secs(10);
+const KEEPALIVE_ANSWER: Duration = Duration::from_secs(5);
+
+/// etcd's own limit for what it takes is 1.5 MB; what it gives can be many such records.
+const MESSAGE_MAX: usize = 64 << 20;
+
+/// Requests a watch may have on their way.
+const WATCH_REQUESTS: usize = 16;
+
+/// An etcd cluster.
+pub(super) struct Rpc {
+    url: String,
+    members: Vec<Member>,
+    current: AtomicUsize,
+    credentials: Option<(String, String)>,
+    token: RwLock<Option<AsciiMetadataValue>>,
+}
+
+struct Member {
+    name: HostPort,
+    /// Connects when it is first used, and again (with a new look-up of the name) after it was lost.
+    channel: Channel,
+}
+
+/// Both ways of a watch.
+pub(super) struct WatchStream {
+    pub requests: mpsc::Sender<WatchRequest>,
+    pub news: Streaming<WatchNews>,
+}
+
+impl Rpc {
+    /// Of these members. Nothing is sent yet.
+    pub(super) fn new(url: String, hosts: &[HostPort], tls: bool, options: &EtcdOptions) -> Result<Self, StoreError> {
+        let member = |host: &HostPort| -> Result<Member, StoreError> {
+            let scheme = if tls { "https" } else { "http" };
+            let config =
+                |error: tonic::transport::Error| StoreError::Config(format!("store {url}: {}", error::chain(&error)));
+            let mut endpoint = Endpoint::from_shared(format!("{scheme}://{host}"))
+                .map_err(config)?
+                .connect_timeout(CONNECT)
+                .http2_keep_alive_interval(KEEPALIVE)
+                .keep_alive_timeout(KEEPALIVE_ANSWER)
+                .keep_alive_while_idle(true)
+                .tcp_nodelay(true);
+            if tls {
+                endpoint = endpoint.tls_config(options.tls()?).map_err(config)?;
+            }
+            Ok(Member { name: host.clone(), channel: endpoint.connect_lazy() })
+        };
+        Ok(Self {
+            members: hosts.iter().map(member).collect::<Result<_, _>>()?,
+            url,
+            current: AtomicUsize::new(0),
+            credentials: options.credentials()?,
+            token: RwLock::new(None),
+        })
+    }
+
+    /// The cluster's URL.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// KV.Range.
+    pub(super) async fn range(&self, request: Range) -> Result<RangeResult, StoreError> {
+        self.call("/etcdserverpb.KV/Range", request).await
+    }
+
+    /// KV.Txn.
+    pub(super) async fn txn(&self, request: Txn) -> Result<TxnResult, StoreError> {
+        self.call("/etcdserverpb.KV/Txn", request).await
+    }
+
+    /// Watch.Watch, with a first request: etcd says nothing before it has one.
+    pub(super) async fn watch(&self, first: WatchRequest) -> Result<WatchStream, StoreError> {
+        self.attempt(|channel| {
+            let (requests, queue) = mpsc::channel(WATCH_REQUESTS);
+            // There is room: it is the first.
+            let _fits = requests.try_send(first.clone());
+            open_watch(channel, requests, self.authorized(ReceiverStream::new(queue)))
+        })
+        .await
+    }
+
+    async fn call<Q, A>(&self, path: &'static str, request: Q) -> Result<A, StoreError>
+    where
+        Q: Message + Clone + 'static,
+        A: Message + Default + 'static,
+    {
+        self.attempt(|channel| unary(channel, path, self.authorized(request.clone()))).await
+    }
+
+    /// Does something with the current member, or with the next when that does not answer. What is done more than
+    /// once for lack of an answer must be such that this does no harm.
+    async fn attempt<T, F>(&self, todo: impl Fn(Channel) -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        let begin = self.current.load(Relaxed);
+        let mut last = None;
+        for n in 0..self.members.len() {
+            let index = (begin + n) % self.members.len();
+            let member = &self.members[index];
+            match self.logged_in(member, &todo).await {
+                Ok(done) => {
+                    self.current.store(index, Relaxed);
+                    return Ok(done);
+                }
+                Err(status) if error::is_away(&status) => last = Some((member, status)),
+                Err(status) => return Err(error::explain(&self.url, &member.name, &status)),
+            }
+        }
+        Err(last.map_or_else(
+            || StoreError::Config(format!("store {}: no host", self.url)),
+            |(member, status)| error::explain(&self.url, &member.name, &status),
+        ))
+    }
+
+    /// Logs in first if that is asked for, and again when the token is no longer good.
+    async fn logged_in<T, F>(&self, member: &Member, todo: &impl Fn(Channel) -> F) -> Result<T, Status>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        if self.credentials.is_some() && self.token().is_none() {
+            self.log_in(member).await?;
+        }
+        match in_time(todo(member.channel.clone())).await {
+            Err(status) if self.credentials.is_some() && error::is_stale_login(&status) => {
+                self.log_in(member).await?;
+                in_time(todo(member.channel.clone())).await
+            }
+            result => result,
+        }
+    }
+
+    async fn log_in(&self, member: &Member) -> Result<(), Status> {
+        let Some((name, password)) = self.credentials.clone() else { return Ok(()) };
+        let request = Request::new(Authenticate { name, password });
+        let answer: Authenticated =
+            in_time(unary(member.channel.clone(), "/etcdserverpb.Auth/Authenticate", request)).await?;
+        let token =
+            answer.token.parse().map_err(|_| Status::new(Code::Internal, "etcd gave a token of strange form"))?;
+        *self.token.write().unwrap_or_else(PoisonError::into_inner) = Some(token);
+        Ok(())
+    }
+
+    fn token(&self) -> Option<AsciiMetadataValue> {
+        self.token.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn authorized<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        if let Some(token) = self.token() {
+            request.metadata_mut().insert("token", token);
+        }
+        // A member that has lost its cluster says so instead of waiting for it.
+        request.metadata_mut().insert("hasleader", AsciiMetadataValue::from_static("true"));
+        request
+    }
+}
+
+async fn ready(channel: Channel) -> Result<Grpc<Channel>, Status> {
+    let mut grpc = Grpc::new(channel).max_decoding_message_size(MESSAGE_MAX);
+    grpc.ready().await.map_err(|error| Status::new(Code::Unavailable, error::chain(&error)))?;
+    Ok(grpc)
+}
+
+async fn unary<Q, A>(channel: Channel, path: &'static str, request: Request<Q>) -> Result<A, Status>
+where
+    Q: Message + 'static,
+    A: Message + Default + 'static,
+{
+    let mut grpc = ready(channel).await?;
+    Ok(grpc.unary(request, PathAndQuery::from_static(path), ProstCodec::default()).await?.into_inner())
+}
+
+async fn open_watch(
+    channel: Channel,
+    requests: mpsc::Sender<WatchRequest>,
+    request: Request<ReceiverStream<WatchRequest>>,
+) -> Result<WatchStream, Status> {
+    let path = PathAndQuery::from_static("/etcdserverpb.Watch/Watch");
+    let news = ready(channel).await?.streaming(request, path, ProstCodec::default()).await?.into_inner();
+    Ok(WatchStream { requests, news })
+}
+
+async fn in_time<T>(todo: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    time::timeout(ANSWER, todo)
+        .await
+        .unwrap_or_else(|_| Err(Status::new(Code::DeadlineExceeded, format!("no answer for {ANSWER:?}"))))
+}

@@ -1,0 +1,161 @@
+//! The store: the facts that nodes share, behind one trait.
+//!
+//! A backend keeps records and VNIs, applies [`ratchet_model::record::consequence`] in one transaction, and tells of changes. It knows
+//! nothing of kernels, plugins or wiring, and no detail of it leaks out of this crate. [`open`] is the one way in.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use ratchet_model::{LinkId, PodKey, PodRecord, SandboxId, Vni, record::Facts};
+
+mod etcd;
+mod rules;
+mod sqlite;
+mod url;
+
+pub use etcd::EtcdOptions;
+pub use url::{HostPort, StoreUrl};
+
+/// Opens the store that a URL names, making it first if that is possible.
+///
+/// # Errors
+/// [`StoreError`], whose text names the store, what is wrong and what to do.
+pub async fn open(url: &StoreUrl) -> Result<Arc<dyn Store>, StoreError> {
+    open_with(url, &EtcdOptions::default()).await
+}
+
+/// The same, with what an etcd store needs to know besides its URL; other stores do not look at that.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_with(url: &StoreUrl, etcd: &EtcdOptions) -> Result<Arc<dyn Store>, StoreError> {
+    match url {
+        StoreUrl::Sqlite(path) => Ok(Arc::new(sqlite::SqliteStore::open(path).await?)),
+        StoreUrl::Etcd { hosts, tls } => Ok(Arc::new(etcd::EtcdStore::open(url, hosts, *tls, etcd).await?)),
+        StoreUrl::Kubernetes => Err(StoreError::Config(format!("store {url}: not built in yet"))),
+    }
+}
+
+/// Why the store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be reached, or is locked for too long: try later. The text says what to do.
+    #[error("{0}")]
+    Unavailable(String),
+    /// It will not work until somebody mends it: corrupt, not writable, of another version, not ours.
+    /// The text says what to do.
+    #[error("{0}")]
+    Broken(String),
+    /// Its URL or a parameter of it is wrong.
+    #[error("{0}")]
+    Config(String),
+}
+
+/// Who shares a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The agents of one host.
+    Host,
+    /// All nodes of a cluster.
+    Cluster,
+}
+
+/// How a record is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Publish {
+    /// It is of a new sandbox: it replaces whatever is there, and its `created` is moved beyond the one it replaces.
+    New,
+    /// It says again what was said before (after a restart, an outage): it does not replace the record of a later
+    /// sandbox.
+    Again,
+}
+
+/// What became of a record that was published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Published {
+    /// It is in the store, with this `created`.
+    Stored {
+        /// [`PodRecord::created`] as stored.
+        created: u64,
+    },
+    /// A later sandbox of the pod has published already; nothing was written.
+    Superseded,
+}
+
+/// The pods an agent wants to know about.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Interest {
+    /// Its own pods: everything that concerns them, declarations of others included.
+    pub own: BTreeSet<PodKey>,
+    /// The pods at the other ends of their links: only their records.
+    pub peers: BTreeSet<PodKey>,
+}
+
+/// What has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Facts that concern these pods.
+    Pods(BTreeSet<PodKey>),
+    /// Perhaps everything: the watch began anew, read all again.
+    All,
+}
+
+/// A link that needs a VNI.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VniClaim {
+    /// The link.
+    pub link: LinkId,
+    /// The VNI its declaration insists on.
+    pub fixed: Option<Vni>,
+}
+
+/// The answer to a [`VniClaim`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VniGrant {
+    /// This is the link's VNI.
+    Granted(Vni),
+    /// The VNI it insists on belongs to this other link.
+    TakenBy(LinkId),
+    /// All 2^24 are taken.
+    Exhausted,
+}
+
+/// A place for the facts that nodes share. All methods are safe against other agents doing the same at once.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Who shares it.
+    fn scope(&self) -> Scope;
+
+    /// What it is, for messages: its URL without secrets.
+    fn describe(&self) -> String;
+
+    /// Puts a pod's record in place, with all its consequences, atomically.
+    async fn publish(&self, record: &PodRecord, how: Publish) -> Result<Published, StoreError>;
+
+    /// Says that a sandbox has gone, with all its consequences, atomically. Nothing happens when the pod's record is of another
+    /// sandbox, or absent: a late DEL undoes only its own sandbox.
+    async fn depart(&self, pod: &PodKey, sandbox: &SandboxId) -> Result<(), StoreError>;
+
+    /// The facts that concern these pods.
+    async fn read(&self, own: &BTreeSet<PodKey>) -> Result<Facts, StoreError>;
+
+    /// Gives each link its VNI: the one it has, else the one it insists on, else the lowest free from
+    /// [`Vni::FIRST`] up. Idempotent.
+    async fn claim_vnis(&self, claims: &[VniClaim]) -> Result<BTreeMap<LinkId, VniGrant>, StoreError>;
+
+    /// Begins to watch. The first change is always [`Change::All`], so that nothing is missed between reading and watching.
+    async fn watch(&self) -> Result<Box<dyn Watch>, StoreError>;
+}
+
+/// A running watch.
+#[async_trait]
+pub trait Watch: Send {
+    /// Replaces the set of pods to hear of.
+    async fn interest(&mut self, interest: Interest) -> Result<(), StoreError>;
+
+    /// Waits for the next change; changes that pile up meanwhile come as one. Cancel safe.
+    async fn next(&mut self) -> Result<Change, StoreError>;
+}

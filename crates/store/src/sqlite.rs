@@ -1,0 +1,92 @@
+//! The store in a SQLite file, for the agents of one host: a lab's nodes, or a node that stands alone.
+//!
+//! Nothing has to run for it. Agents in different network namespaces share the file, and see each other's changes
+//! within milliseconds.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use ratchet_model::{LinkId, PodKey, PodRecord, SandboxId, record::Facts};
+
+mod database;
+mod error;
+mod records;
+mod schema;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod vnis;
+mod watch;
+mod worker;
+
+use crate::{Publish, Published, Scope, Store, StoreError, VniClaim, VniGrant, Watch};
+use database::{Database, PATIENCE};
+use worker::Worker;
+
+/// A store in a file.
+pub(crate) struct SqliteStore {
+    path: PathBuf,
+    patience: Duration,
+    worker: Worker,
+}
+
+impl SqliteStore {
+    /// Opens the file, or makes it.
+    pub(crate) async fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_with(path, PATIENCE).await
+    }
+
+    /// The same, waiting this long for other processes' locks.
+    async fn open_with(path: &Path, patience: Duration) -> Result<Self, StoreError> {
+        let worker = start("ratchet-store", path, patience)?;
+        worker.run(|database| database.connection().map(drop)).await?;
+        Ok(Self { path: path.to_owned(), patience, worker })
+    }
+}
+
+fn start(name: &str, path: &Path, patience: Duration) -> Result<Worker, StoreError> {
+    Worker::start(name, Database::new(path.to_owned(), patience)).map_err(|error| {
+        StoreError::Unavailable(format!("store sqlite:{}: cannot start a thread: {error}", path.display()))
+    })
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    fn scope(&self) -> Scope {
+        Scope::Host
+    }
+
+    fn describe(&self) -> String {
+        format!("sqlite:{}", self.path.display())
+    }
+
+    async fn publish(&self, record: &PodRecord, how: Publish) -> Result<Published, StoreError> {
+        let record = record.clone();
+        self.worker.run(move |database| records::publish(database.connection()?, &record, how)).await
+    }
+
+    async fn depart(&self, pod: &PodKey, sandbox: &SandboxId) -> Result<(), StoreError> {
+        let (pod, sandbox) = (pod.clone(), sandbox.clone());
+        self.worker.run(move |database| records::depart(database.connection()?, &pod, &sandbox)).await
+    }
+
+    async fn read(&self, own: &BTreeSet<PodKey>) -> Result<Facts, StoreError> {
+        let own = own.clone();
+        self.worker.run(move |database| records::read(database.connection()?, &own)).await
+    }
+
+    async fn claim_vnis(&self, claims: &[VniClaim]) -> Result<BTreeMap<LinkId, VniGrant>, StoreError> {
+        let claims = claims.to_vec();
+        self.worker.run(move |database| vnis::claim(database.connection()?, &claims)).await
+    }
+
+    async fn watch(&self) -> Result<Box<dyn Watch>, StoreError> {
+        // A connection of its own: a watch never waits for a write, and also hears of this agent's.
+        let worker = start("ratchet-watch", &self.path, self.patience)?;
+        Ok(Box::new(watch::SqliteWatch::start(worker).await?))
+    }
+}

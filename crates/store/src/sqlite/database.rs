@@ -1,0 +1,183 @@
+//! Opening the database file, safely when several agents do so at once, and noticing when it is replaced.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
+use rusqlite::{Connection, OpenFlags};
+
+use super::{error::Failure, schema};
+use crate::StoreError;
+
+/// How long to wait for another process's lock.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two tries where neither the kernel nor SQLite waits for us.
+const RETRY: Duration = Duration::from_millis(5);
+
+/// Statements kept compiled: more than this crate has.
+const STATEMENTS: usize = 64;
+
+/// A database file and, once it has been opened, a connection with it.
+pub(super) struct Database {
+    path: PathBuf,
+    patience: Duration,
+    open: Option<Open>,
+    generation: u64,
+}
+
+struct Open {
+    connection: Connection,
+    /// Device and inode: the path may come to name another file.
+    identity: (u64, u64),
+}
+
+impl Database {
+    /// A file that is not open yet.
+    pub(super) fn new(path: PathBuf, patience: Duration) -> Self {
+        Self { path, patience, open: None, generation: 0 }
+    }
+
+    /// The connection, opened anew when there is none or when the file has been moved away or replaced: what was
+    /// written to a file without a name would be lost, and SQLite would go on writing to it.
+    pub(super) fn connection(&mut self) -> Result<&mut Connection, Failure> {
+        if self.open.as_ref().is_some_and(|open| identity(&self.path).ok() != Some(open.identity)) {
+            tracing::warn!(path = %self.path.display(), "the store's file has been replaced; opening it again");
+            self.open = None;
+        }
+        let open = match self.open.take() {
+            Some(open) => open,
+            None => {
+                let open = self.open_file()?;
+                self.generation += 1;
+                open
+            }
+        };
+        Ok(&mut self.open.insert(open).connection)
+    }
+
+    /// Counts how often the file was opened: what a connection has told is void when this has changed.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The write-ahead log, which every commit of any process appends to.
+    pub(super) fn log(&self) -> PathBuf {
+        beside(&self.path.canonicalize().unwrap_or_else(|_| self.path.clone()), "-wal")
+    }
+
+    /// What a failure means for this file.
+    pub(super) fn explain(&self, failure: Failure) -> StoreError {
+        failure.explain(&self.path, self.patience)
+    }
+
+    fn open_file(&self) -> Result<Open, Failure> {
+        if self.path.is_dir() {
+            return Err(Failure::Directory);
+        }
+        let directory = self.path.parent().unwrap_or(Path::new("/"));
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(|error| Failure::File { doing: "make its directory", error })?;
+        let _alone = lock(directory, self.patience)?;
+        create_file(&self.path)?;
+
+        // Before SQLite has it, so that a replacement in between is noticed at the next use.
+        let identity = identity(&self.path).map_err(|error| Failure::File { doing: "look at the file", error })?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(&self.path, flags)?;
+        configure(&mut connection, self.patience)?;
+        Ok(Open { connection, identity })
+    }
+}
+
+/// Only one process opens the file at a time: making it and switching it to write-ahead logging are many steps.
+/// The lock is on the directory, since the file itself may be replaced, and SQLite's locks are of another kind.
+fn lock(directory: &Path, patience: Duration) -> Result<Flock<File>, Failure> {
+    let file = |error| Failure::File { doing: "lock its directory", error };
+    let mut handle = File::open(directory).map_err(file)?;
+    let deadline = Instant::now() + patience;
+    loop {
+        handle = match Flock::lock(handle, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((handle, Errno::EWOULDBLOCK)) if Instant::now() < deadline => handle,
+            Err((_, Errno::EWOULDBLOCK)) => return Err(Failure::Locked),
+            Err((_, errno)) => return Err(file(errno.into())),
+        };
+        thread::sleep(RETRY);
+    }
+}
+
+/// Makes the file, readable by its owner alone, if it is not there; refuses it when it cannot be written.
+fn create_file(path: &Path) -> Result<(), Failure> {
+    if !path.exists() {
+        // Log and index of a file that somebody has moved away would be taken for this one's. Whoever still has
+        // the old file open keeps the old ones too.
+        for suffix in ["-wal", "-shm"] {
+            match fs::remove_file(beside(path, suffix)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Failure::File { doing: "remove the log of an earlier database", error });
+                }
+                _ => {}
+            }
+        }
+    }
+    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    opened.map(drop).map_err(|error| Failure::File { doing: "open it for writing", error })
+}
+
+fn configure(connection: &mut Connection, patience: Duration) -> Result<(), Failure> {
+    connection.busy_timeout(patience)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    if connection.is_readonly("main")? {
+        return Err(Failure::ReadOnly);
+    }
+    // First of all, so that a database that is not ours stays as it is.
+    schema::prepare(connection)?;
+    let finding: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if finding != "ok" {
+        return Err(Failure::Damaged(finding));
+    }
+    write_ahead(connection, patience)?;
+    // Not FULL: a commit then survives the death of any process, and a power failure may undo the last ones but
+    // never damages the file. It also ends every sandbox and link of the host, the only ones this store speaks of.
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    Ok(())
+}
+
+/// Readers and the one writer of a moment do not wait for each other, and a commit is one append.
+fn write_ahead(connection: &Connection, patience: Duration) -> Result<(), Failure> {
+    // SQLite does not call its busy handler for this switch.
+    let deadline = Instant::now() + patience;
+    loop {
+        let mode: Result<String, Failure> =
+            connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)).map_err(Failure::Sql);
+        match mode {
+            Ok(mode) if mode == "wal" => return Ok(()),
+            Ok(mode) => return Err(Failure::Journal(mode)),
+            Err(failure) if failure.is_busy() && Instant::now() < deadline => thread::sleep(RETRY),
+            Err(failure) => return Err(failure),
+        }
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    path.metadata().map(|found| (found.dev(), found.ino()))
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}

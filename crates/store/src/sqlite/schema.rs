@@ -1,0 +1,78 @@
+//! What the database file looks like, and whether one is ours.
+//!
+//! ```text
+//! pods      one row a record; `change` is drawn anew at every write and never comes twice
+//! declared  who declares a link with whom: the index for "records that concern this pod"
+//! vnis      one row a link that has a VNI
+//! ```
+//!
+//! To look at it: `sqlite3 /var/lib/ratchet/ratchet.db 'SELECT pod, body FROM pods; SELECT * FROM vnis'`.
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use super::error::Failure;
+
+/// The version of the tables below: PRAGMA user_version.
+pub(super) const VERSION: i32 = 1;
+
+/// PRAGMA application_id: the bytes "Rtch". `file(1)` shows it.
+pub(super) const APPLICATION: i32 = i32::from_be_bytes(*b"Rtch");
+
+/// AUTOINCREMENT is what makes `change` unique for ever: a row that is deleted and written again between two looks
+/// of a watch is seen as changed. An `INSERT OR REPLACE` draws a new one.
+const VERSION_1: &str = "
+    CREATE TABLE pods (
+        change INTEGER PRIMARY KEY AUTOINCREMENT,
+        pod    TEXT NOT NULL UNIQUE,
+        body   TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE declared (
+        peer     TEXT NOT NULL,
+        declarer TEXT NOT NULL,
+        PRIMARY KEY (peer, declarer)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE vnis (
+        change INTEGER PRIMARY KEY AUTOINCREMENT,
+        vni    INTEGER NOT NULL UNIQUE,
+        link   TEXT NOT NULL UNIQUE
+    ) STRICT;";
+
+/// What a file turns out to be.
+enum Kind {
+    Empty,
+    Ours(i32),
+    Foreign,
+}
+
+/// Makes the tables in an empty database, brings older ones up to date, refuses what is not ours.
+pub(super) fn prepare(connection: &mut Connection) -> Result<(), Failure> {
+    if let Kind::Ours(VERSION) = kind(connection)? {
+        return Ok(());
+    }
+    // Again within the transaction: another process may have been faster.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    match kind(&transaction)? {
+        Kind::Foreign => return Err(Failure::Foreign),
+        Kind::Empty => create(&transaction)?,
+        Kind::Ours(VERSION) => {}
+        // Version 1 is the first: an older one does not exist. Migrations go here, one step a version.
+        Kind::Ours(version) => return Err(Failure::Version(version)),
+    }
+    Ok(transaction.commit()?)
+}
+
+fn kind(connection: &Connection) -> Result<Kind, Failure> {
+    let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    Ok(match (number("application_id")?, number("user_version")?, tables) {
+        (0, 0, 0) => Kind::Empty,
+        (APPLICATION, version, _) => Kind::Ours(version),
+        _ => Kind::Foreign,
+    })
+}
+
+fn create(transaction: &Transaction<'_>) -> Result<(), Failure> {
+    transaction.execute_batch(VERSION_1)?;
+    transaction.pragma_update(None, "application_id", APPLICATION)?;
+    Ok(transaction.pragma_update(None, "user_version", VERSION)?)
+}

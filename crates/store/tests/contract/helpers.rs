@@ -1,0 +1,137 @@
+//! Pods, records and links in a few words.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use ratchet_model::{DeclaredEnd, DeclaredLink, LinkId, Location, PodKey, PodRecord, SandboxId, Vni};
+use ratchet_store::{Change, Interest, Publish, Published, Store, VniClaim, VniGrant, Watch};
+use tokio::time;
+
+/// Longer than any backend needs, however busy the machine: it only bounds how long a failure takes.
+pub const DEADLINE: Duration = Duration::from_secs(5);
+
+pub fn key(name: &str) -> PodKey {
+    PodKey::new("default", name).unwrap()
+}
+
+pub fn keys(names: &[&str]) -> BTreeSet<PodKey> {
+    names.iter().map(|name| key(name)).collect()
+}
+
+pub fn sandbox(id: &str) -> SandboxId {
+    id.parse().unwrap()
+}
+
+/// The link from `to-peer` in one pod to `to-name` in the other.
+pub fn link(name: &str, peer: &str) -> DeclaredLink {
+    let end = |pod: &str, interface: String| DeclaredEnd::bare(key(pod), interface.parse().unwrap());
+    DeclaredLink {
+        local: end(name, format!("to-{peer}")),
+        remote: end(peer, format!("to-{name}")),
+        mtu: None,
+        vni: None,
+    }
+}
+
+pub fn link_id(name: &str, peer: &str) -> LinkId {
+    link(name, peer).id()
+}
+
+/// The record of a pod that lives in the sandbox `<name>-1` and declares one link with each peer.
+pub fn record(name: &str, peers: &[&str]) -> PodRecord {
+    record_in(name, &format!("{name}-1"), 100, peers)
+}
+
+pub fn record_in(name: &str, id: &str, created: u64, peers: &[&str]) -> PodRecord {
+    PodRecord {
+        pod: key(name),
+        location: Some(Location {
+            node: "node1".parse().unwrap(),
+            vtep: "10.0.0.1".parse().unwrap(),
+            sandbox: sandbox(id),
+            mtu: 1450.try_into().unwrap(),
+        }),
+        created,
+        links: peers.iter().map(|peer| link(name, peer)).collect(),
+    }
+}
+
+/// The same, after its sandbox has gone.
+pub fn gone(record: &PodRecord) -> PodRecord {
+    PodRecord { location: None, ..record.clone() }
+}
+
+/// Publishes a new sandbox; answers with `created` as stored.
+pub async fn publish(store: &dyn Store, record: &PodRecord) -> u64 {
+    match store.publish(record, Publish::New).await.unwrap() {
+        Published::Stored { created } => created,
+        Published::Superseded => panic!("a new sandbox is never superseded"),
+    }
+}
+
+/// Lets the sandbox `<name>-1` go.
+pub async fn depart(store: &dyn Store, name: &str) {
+    store.depart(&key(name), &sandbox(&format!("{name}-1"))).await.unwrap();
+}
+
+/// The records that concern these pods, by name.
+pub async fn read(store: &dyn Store, names: &[&str]) -> BTreeMap<String, PodRecord> {
+    let facts = store.read(&keys(names)).await.unwrap();
+    facts.records.into_iter().map(|(pod, record)| (pod.name().to_owned(), record)).collect()
+}
+
+pub async fn names(store: &dyn Store, own: &[&str]) -> Vec<String> {
+    read(store, own).await.into_keys().collect()
+}
+
+pub fn any(link: LinkId) -> VniClaim {
+    VniClaim { link, fixed: None }
+}
+
+pub fn fixed(link: LinkId, vni: u32) -> VniClaim {
+    VniClaim { link, fixed: Some(Vni::try_from(vni).unwrap()) }
+}
+
+/// Claims and gives the VNI's number.
+pub async fn claim(store: &dyn Store, link: LinkId) -> u32 {
+    granted(store.claim_vnis(&[any(link)]).await.unwrap()[&link])
+}
+
+pub fn granted(grant: VniGrant) -> u32 {
+    match grant {
+        VniGrant::Granted(vni) => vni.number(),
+        other => panic!("expected a VNI: {other:?}"),
+    }
+}
+
+/// A watch that has told its first change and hears of these pods.
+pub async fn watch(store: &dyn Store, own: &[&str], peers: &[&str]) -> Box<dyn Watch> {
+    let mut watch = store.watch().await.unwrap();
+    assert_eq!(watch.next().await.unwrap(), Change::All);
+    let all: Vec<&str> = own.iter().chain(peers).copied().collect();
+    interest(&mut *watch, own, peers, &all).await;
+    watch
+}
+
+/// Sets the interest and takes the report of the pods that are new in it.
+pub async fn interest(watch: &mut dyn Watch, own: &[&str], peers: &[&str], new: &[&str]) {
+    watch.interest(Interest { own: keys(own), peers: keys(peers) }).await.unwrap();
+    hear(watch, new).await;
+}
+
+/// Waits until all these pods have been reported; answers with everything that was.
+pub async fn hear(watch: &mut dyn Watch, names: &[&str]) -> BTreeSet<PodKey> {
+    let wanted = keys(names);
+    let mut heard = BTreeSet::new();
+    while !heard.is_superset(&wanted) {
+        match time::timeout(DEADLINE, watch.next()).await {
+            Ok(Ok(Change::Pods(pods))) => heard.extend(pods),
+            Ok(Ok(Change::All)) => panic!("the watch began anew for no reason"),
+            Ok(Err(error)) => panic!("{error}"),
+            Err(_) => panic!("waited for {names:?}, heard of {heard:?} only"),
+        }
+    }
+    heard
+}

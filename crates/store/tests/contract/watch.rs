@@ -1,0 +1,130 @@
+//! Being told of changes.
+
+use std::{sync::Arc, time::Duration};
+
+use ratchet_store::{Change, Publish};
+use tokio::time;
+
+use super::{Bench, helpers::*};
+
+pub async fn the_first_change_is_everything(bench: Arc<Bench>) {
+    let store = bench.open().await;
+    publish(&*store, &record("a", &[])).await;
+    let mut watch = store.watch().await.unwrap();
+    assert_eq!(watch.next().await.unwrap(), Change::All);
+}
+
+pub async fn a_peer_that_comes_changes_and_goes(bench: Arc<Bench>) {
+    let (ours, theirs) = (bench.open().await, bench.open().await);
+    let mut watch = watch(&*ours, &["a"], &["b"]).await;
+    publish(&*theirs, &record("b", &[])).await;
+    hear(&mut *watch, &["b"]).await;
+    publish(&*theirs, &record_in("b", "b-2", 1, &["x"])).await;
+    hear(&mut *watch, &["b"]).await;
+    theirs.depart(&key("b"), &sandbox("b-2")).await.unwrap();
+    hear(&mut *watch, &["b"]).await;
+    assert_eq!(names(&*ours, &["b"]).await, [""; 0]);
+}
+
+pub async fn a_declarer_that_names_an_own_pod(bench: Arc<Bench>) {
+    let (ours, theirs) = (bench.open().await, bench.open().await);
+    publish(&*ours, &record("a", &[])).await;
+    let mut watch = watch(&*ours, &["a"], &[]).await;
+    publish(&*theirs, &record("stranger", &["a"])).await;
+    hear(&mut *watch, &["a"]).await;
+    assert_eq!(names(&*ours, &["a"]).await, ["a", "stranger"]);
+    // An agent that has read that counts it among the peers. It moves, it goes, it comes back without the link.
+    interest(&mut *watch, &["a"], &["stranger"], &["stranger"]).await;
+    publish(&*theirs, &record_in("stranger", "stranger-2", 1, &["a"])).await;
+    hear(&mut *watch, &["stranger"]).await;
+    theirs.depart(&key("stranger"), &sandbox("stranger-2")).await.unwrap();
+    hear(&mut *watch, &["stranger"]).await;
+    publish(&*theirs, &record_in("stranger", "stranger-3", 1, &[])).await;
+    hear(&mut *watch, &["a", "stranger"]).await;
+    assert_eq!(names(&*ours, &["a"]).await, ["a"]);
+}
+
+pub async fn vnis_of_own_links(bench: Arc<Bench>) {
+    let (ours, theirs) = (bench.open().await, bench.open().await);
+    publish(&*ours, &record("a", &["b"])).await;
+    publish(&*theirs, &record("c", &["a"])).await;
+    let mut watch = watch(&*ours, &["a"], &["b", "c"]).await;
+    // Whoever has read which links a pod has, hears when they get their VNIs.
+    ours.read(&keys(&["a"])).await.unwrap();
+    claim(&*theirs, link_id("a", "b")).await;
+    hear(&mut *watch, &["a"]).await;
+    claim(&*theirs, link_id("c", "a")).await;
+    hear(&mut *watch, &["a"]).await;
+    assert_eq!(ours.read(&keys(&["a"])).await.unwrap().vnis.len(), 2);
+}
+
+pub async fn unrelated_pods_are_not_heard(bench: Arc<Bench>) {
+    let (ours, theirs) = (bench.open().await, bench.open().await);
+    publish(&*theirs, &record("b", &[])).await;
+    let mut watch = watch(&*ours, &["a", "fence"], &["b"]).await;
+    // Of a peer only its own record counts, not who names it.
+    for record in [record("x", &["y"]), record("y", &[]), record("z", &["b"])] {
+        publish(&*theirs, &record).await;
+    }
+    claim(&*theirs, link_id("x", "y")).await;
+    depart(&*theirs, "x").await;
+    publish(&*theirs, &record("fence", &[])).await;
+    assert_eq!(hear(&mut *watch, &["fence"]).await, keys(&["fence"]));
+}
+
+pub async fn pods_new_in_the_interest_are_reported(bench: Arc<Bench>) {
+    let (ours, theirs) = (bench.open().await, bench.open().await);
+    let mut watch = watch(&*ours, &["a", "fence"], &[]).await;
+    // Between the agent's reading of b and its interest in it.
+    publish(&*theirs, &record("b", &[])).await;
+    interest(&mut *watch, &["a", "fence"], &["b"], &["b"]).await;
+    // And no longer: b is nobody's peer now.
+    interest(&mut *watch, &[], &["fence"], &[]).await;
+    publish(&*theirs, &record_in("b", "b-2", 1, &["a"])).await;
+    publish(&*theirs, &record("fence", &[])).await;
+    assert_eq!(hear(&mut *watch, &["fence"]).await, keys(&["fence"]));
+}
+
+pub async fn changes_pile_up(bench: Arc<Bench>) {
+    let (ours, theirs) = (bench.open().await, bench.open().await);
+    let peers: Vec<String> = (0..20).map(|n| format!("peer{n}")).collect();
+    let peers: Vec<&str> = peers.iter().map(String::as_str).collect();
+    let mut watch = watch(&*ours, &["a"], &peers).await;
+    for peer in &peers {
+        publish(&*theirs, &record(peer, &["a"])).await;
+    }
+    let heard = hear(&mut *watch, &peers).await;
+    assert!(heard.is_subset(&keys(&peers).into_iter().chain([key("a")]).collect()));
+}
+
+pub async fn cancelling_loses_nothing(bench: Arc<Bench>) {
+    let (ours, theirs) = (bench.open().await, bench.open().await);
+    let mut watch = watch(&*ours, &["a"], &["b"]).await;
+    for round in 0..20 {
+        publish(&*theirs, &record_in("b", &format!("b-{round}"), 1, &[])).await;
+        let heard = time::timeout(DEADLINE, async {
+            for millis in 0.. {
+                if let Ok(change) = time::timeout(Duration::from_millis(millis % 4), watch.next()).await {
+                    return change.unwrap();
+                }
+            }
+            unreachable!()
+        });
+        assert_eq!(heard.await.expect("the change was lost"), Change::Pods(keys(&["b"])), "round {round}");
+    }
+}
+
+pub async fn saying_the_same_again_wakes_nobody(bench: Arc<Bench>) {
+    let store = bench.open().await;
+    let again = record("a", &["b"]);
+    publish(&*store, &again).await;
+    claim(&*store, link_id("a", "b")).await;
+    let mut watch = watch(&*store, &["a"], &["fence"]).await;
+    for _reconcile in 0..3 {
+        store.publish(&again, Publish::Again).await.unwrap();
+        store.depart(&key("a"), &sandbox("another")).await.unwrap();
+        claim(&*store, link_id("a", "b")).await;
+    }
+    publish(&*store, &record("fence", &[])).await;
+    assert_eq!(hear(&mut *watch, &["fence"]).await, keys(&["fence"]));
+}

@@ -1,0 +1,52 @@
+#!/bin/sh
+# Installs what the demo or the tests need, on Debian or Ubuntu; does nothing when all of it is there.
+#   setup.sh demo|test
+set -eu
+
+# Packages by a file that each brings.
+missing=
+need() { [ -e "$1" ] || command -v "$1" >/dev/null 2>&1 || missing="$missing $2"; }
+
+need cc build-essential
+need ip iproute2
+need ping iputils-ping
+need /usr/lib/frr/zebra frr
+need /usr/lib/cni/loopback containernetworking-plugins
+if [ "$1" = test ]; then
+    need nft nftables
+    need python3 python3
+    need etcd etcd-server
+    need etcdctl etcd-client
+    need containerd containerd
+    need runc runc
+    need openssl openssl
+    need iptables iptables
+fi
+
+if ! command -v cargo >/dev/null 2>&1; then
+    echo "cargo is missing: install Rust 1.95 or later, from https://rustup.rs" >&2
+    exit 1
+fi
+[ -z "$missing" ] && exit 0
+
+if [ "$(id -u)" != 0 ]; then
+    echo "these packages are missing and only root can install them:$missing" >&2
+    exit 1
+fi
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "these Debian packages, or what your system calls them, are missing:$missing" >&2
+    exit 1
+fi
+
+# Only the programs are wanted: no service of theirs is to be started on this machine.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+fi
+echo "installing:$missing"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+# shellcheck disable=SC2086 # a list of packages
+apt-get install -y -qq --no-install-recommends $missing >/dev/null
