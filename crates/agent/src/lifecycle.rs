@@ -163,7 +163,7 @@ fn serve(
 fn take_the_node(options: &AgentOptions) -> Result<Option<Flock<File>>, AgentError> {
     let path = options.state_dir.join("agent.lock");
     let deadline = Instant::now() + GIVING_WAY;
-    let mut asked = false;
+    let mut ask_at = Instant::now();
     loop {
         let file = OpenOptions::new()
             .create(true)
@@ -178,8 +178,9 @@ fn take_the_node(options: &AgentOptions) -> Result<Option<Flock<File>>, AgentErr
             Err((_, Errno::EWOULDBLOCK)) => {}
             Err((_, errno)) => return Err(system(format!("lock {}", path.display()))(errno.into())),
         }
-        if !asked {
-            asked = ask_to_give_way(&options.socket)?;
+        // Asked again now and then: between two agents the plugin may have started yet another one.
+        if ask_at <= Instant::now() && ask_to_give_way(&options.socket)? {
+            ask_at = Instant::now() + Duration::from_millis(500);
         }
         if Instant::now() > deadline {
             return Err(AgentError::Occupied(format!(

@@ -44,17 +44,38 @@ impl Link {
 }
 
 /// All links that these records declare, sorted by id.
+///
+/// What a pod that has gone declared stands only as long as no living pod says otherwise: it keeps survivors' interfaces as they
+/// are, but contradicts nobody and claims no interface that a living pod's declaration claims.
 pub fn resolve(records: &BTreeMap<PodKey, PodRecord>) -> Vec<Link> {
+    let mut links = declared_by(records.values().filter(|record| record.location.is_some()));
+    let known: BTreeSet<LinkId> = links.iter().map(|link| link.id).collect();
+    let claimed: BTreeSet<(PodKey, InterfaceName)> = links.iter().flat_map(ends).collect();
+    let remembered = declared_by(records.values().filter(|record| record.location.is_none()));
+    links.extend(
+        remembered
+            .into_iter()
+            .filter(|link| !known.contains(&link.id) && ends(link).into_iter().all(|end| !claimed.contains(&end))),
+    );
+    links.sort_by_key(|link| link.id);
+    find_shared_interfaces(&mut links);
+    find_shared_addresses(&mut links);
+    links
+}
+
+/// The links that some records declare, each merged from all its declarations.
+fn declared_by<'r>(records: impl Iterator<Item = &'r PodRecord>) -> Vec<Link> {
     let mut declared: BTreeMap<LinkId, Vec<(&PodKey, &DeclaredLink)>> = BTreeMap::new();
-    for record in records.values() {
+    for record in records {
         for link in &record.links {
             declared.entry(link.id()).or_default().push((&record.pod, link));
         }
     }
-    let mut links: Vec<Link> = declared.into_iter().map(|(id, declarations)| merge(id, &declarations)).collect();
-    find_shared_interfaces(&mut links);
-    find_shared_addresses(&mut links);
-    links
+    declared.into_iter().map(|(id, declarations)| merge(id, &declarations)).collect()
+}
+
+fn ends(link: &Link) -> [(PodKey, InterfaceName); 2] {
+    [&link.a, &link.z].map(|end| (end.pod.clone(), end.interface.clone()))
 }
 
 /// Brings the declarations of one link together.
@@ -206,7 +227,10 @@ fn describe(link: &Link) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::declaration::{LINKS, declare};
+    use crate::{
+        declaration::{LINKS, declare},
+        record::Location,
+    };
 
     /// Records of pods with their `ratchet.dev/links`.
     fn records(pods: &[(&str, &str)]) -> BTreeMap<PodKey, PodRecord> {
@@ -214,9 +238,46 @@ mod tests {
             let pod = PodKey::new("default", name).unwrap();
             let annotations = [(LINKS.to_string(), links.to_string())].into();
             let declared = declare(&pod, &BTreeMap::new(), &annotations).unwrap().unwrap();
-            (pod.clone(), PodRecord { pod, location: None, created: 0, links: declared.links })
+            let location = Location {
+                node: "n1".parse().unwrap(),
+                vtep: "10.0.0.1".parse().unwrap(),
+                sandbox: "s".parse().unwrap(),
+                mtu: Mtu::try_from(1450).unwrap(),
+            };
+            (pod.clone(), PodRecord { pod, location: Some(location), created: 0, links: declared.links })
         };
         pods.iter().map(record).collect()
+    }
+
+    #[test]
+    fn what_a_pod_declared_that_has_gone_yields_to_the_living() {
+        let mut records = records(&[
+            (
+                "gone",
+                "[{interface: eth1, peer: r2/eth1, mtu: 1300}, {interface: eth2, peer: r2/eth2, mtu: 1300}, {interface: eth3, peer: r2/eth3}]",
+            ),
+            ("r1", "[{interface: eth1, peer: r2/eth1}]"),
+            ("r2", "[{interface: eth2, peer: gone/eth2, mtu: 1400}]"),
+        ]);
+        records.values_mut().for_each(|record| {
+            if record.pod.name() == "gone" {
+                record.location = None;
+            }
+        });
+        let links = resolve(&records);
+        let described: Vec<String> =
+            links.iter().map(|l| format!("{} {} {:?} {:?}", l.a.pod, l.a.interface, l.mtu, l.problem)).collect();
+        let mut described: Vec<&str> = described.iter().map(String::as_str).collect();
+        described.sort_unstable();
+        assert_eq!(
+            described,
+            [
+                // Its claim on r2's eth1 is void, r2's word on eth2 stands alone, and eth3 is remembered.
+                "default/gone eth2 Some(Mtu(1400)) None",
+                "default/gone eth3 None None",
+                "default/r1 eth1 None None",
+            ]
+        );
     }
 
     #[test]

@@ -74,6 +74,8 @@ pub struct Wiring {
 pub enum Obstacle {
     /// Something is yet to come.
     Waiting(String),
+    /// The other pod, of which nobody has heard, is yet to come.
+    Unheard(String),
     /// Somebody has to mend something.
     Error(String),
 }
@@ -81,7 +83,7 @@ pub enum Obstacle {
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Obstacle::Waiting(text) | Obstacle::Error(text) => f.write_str(text),
+            Obstacle::Waiting(text) | Obstacle::Unheard(text) | Obstacle::Error(text) => f.write_str(text),
         }
     }
 }
@@ -105,13 +107,14 @@ pub fn direct(link: &Link, places: &[Place; 2], vni: VniState, node: &Node) -> W
         return frozen(link, problem.clone());
     }
     let peer = &link.endpoint(there).pod;
-    let waiting = |reason: String| Wiring {
+    let hold = |obstacle: Obstacle| Wiring {
         wanted: Some(Wanted::Hold {
             survivor: end(link, here, sandbox, own_mtu(link, node)),
             parked: parked(link, there),
         }),
-        obstacle: Some(Obstacle::Waiting(reason)),
+        obstacle: Some(obstacle),
     };
+    let waiting = |reason: String| hold(Obstacle::Waiting(reason));
     match elsewhere {
         Place::There { node: other, vtep, mtu } => {
             let limit = node.mtu.min(*mtu);
@@ -135,9 +138,9 @@ pub fn direct(link: &Link, places: &[Place; 2], vni: VniState, node: &Node) -> W
             Wiring { wanted: Some(Wanted::Vxlan { end: end(link, here, sandbox, mtu), tunnel }), obstacle: None }
         }
         Place::Gone => waiting(format!("pod {peer} has gone; waiting for it to come back")),
-        Place::Unknown => waiting(format!(
+        Place::Unknown => hold(Obstacle::Unheard(format!(
             "pod {peer} is not known yet; it must be started with ratchet: \"true\" or the annotation ratchet.dev/links"
-        )),
+        ))),
         Place::Lost(lost) => waiting(format!(
             "pod {peer} was on this node in sandbox {lost}, which this agent does not know; waiting for the pod to be started anew"
         )),
@@ -311,7 +314,9 @@ mod tests {
         ] {
             let wiring = direct(&link(None), &[here("s1"), place], VniState::None, &node());
             assert!(matches!(wiring.wanted, Some(Wanted::Hold { .. })));
-            let Some(Obstacle::Waiting(text)) = wiring.obstacle else { panic!("not waiting: {expected}") };
+            let Some(Obstacle::Waiting(text) | Obstacle::Unheard(text)) = wiring.obstacle else {
+                panic!("not waiting: {expected}")
+            };
             assert!(text.contains(expected), "{text}");
         }
     }

@@ -300,7 +300,7 @@ impl Engine {
         };
         self.announcements.note(&plan.steps, &results);
         let failures = failures(&plan, &results);
-        let worked = failures.values().all(|failure| failure.conflict);
+        let worked = failures.is_empty();
         for (link, nodes, wiring) in fresh.drain(..) {
             let failure = failures.get(&link.id).cloned();
             self.log_outcome(&link, &wiring, failure.as_ref());
@@ -417,7 +417,9 @@ impl Engine {
             (None, Some(Obstacle::Error(reason))) => {
                 tracing::error!(link = %link.id, name, reason, "link cannot be made")
             }
-            (None, Some(Obstacle::Waiting(reason))) => tracing::info!(link = %link.id, name, reason, "link is pending"),
+            (None, Some(Obstacle::Waiting(reason) | Obstacle::Unheard(reason))) => {
+                tracing::info!(link = %link.id, name, reason, "link is pending")
+            }
             (None, None) => tracing::info!(link = %link.id, name, "link is up"),
         }
     }

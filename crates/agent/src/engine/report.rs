@@ -21,14 +21,11 @@ impl Engine {
         match (&tracked.failure, &tracked.wiring.obstacle) {
             (Some(failure), _) => Some(failure.text.clone()),
             (None, Some(Obstacle::Error(text))) => Some(text.clone()),
-            (None, Some(Obstacle::Waiting(text))) => {
+            (None, Some(Obstacle::Waiting(text))) => Some(text.clone()),
+            (None, Some(Obstacle::Unheard(text))) => {
                 let local = self.store.as_ref().is_some_and(|store| store.scope() == Scope::Host);
-                let hint = if local && tracked.nodes.contains(&None) {
-                    "; the store is a file of this host, so pods on other machines cannot be seen"
-                } else {
-                    ""
-                };
-                Some(format!("{text}{hint}"))
+                let hint = "; the store is a file of this host, so pods on other machines cannot be seen";
+                Some(format!("{text}{}", if local { hint } else { "" }))
             }
             (None, None) => None,
         }
@@ -59,7 +56,7 @@ impl Engine {
         };
         let state = match (failure, &wiring.obstacle) {
             (Some(_), _) | (None, Some(Obstacle::Error(_))) => LinkState::Error,
-            (None, Some(Obstacle::Waiting(_))) => LinkState::Pending,
+            (None, Some(Obstacle::Waiting(_) | Obstacle::Unheard(_))) => LinkState::Pending,
             (None, None) => LinkState::Up,
         };
         let end = |endpoint: &Endpoint, node: &Option<ratchet_model::NodeName>| EndReport {

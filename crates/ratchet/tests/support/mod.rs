@@ -128,6 +128,8 @@ pub struct Node {
     pub log: PathBuf,
     pub agent: Option<Child>,
     store: String,
+    /// Further keys of the config.
+    keys: BTreeMap<String, Value>,
 }
 
 impl Cluster {
@@ -162,7 +164,13 @@ impl Cluster {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Stops the agents and asserts that nothing of any pod is left anywhere.
+    /// What a key of a node's config is before a test sets it.
+    pub fn defaults(node: &Node, key: &str) -> Value {
+        let mut config = node.base_config();
+        config[key].take()
+    }
+
+    /// Asserts that nothing of any pod is left anywhere.
     #[track_caller]
     pub fn assert_nothing_left(&self) {
         for node in &self.nodes {
@@ -195,6 +203,7 @@ impl Node {
             log: dir.join(format!("{name}.log")),
             agent: None,
             store: store.to_owned(),
+            keys: BTreeMap::new(),
             netns,
             name,
             address,
@@ -276,6 +285,14 @@ impl Node {
 
     /// The CNI config of this node.
     pub fn config(&self) -> Value {
+        let mut config = self.base_config();
+        for (key, value) in &self.keys {
+            config[key] = value.clone();
+        }
+        config
+    }
+
+    fn base_config(&self) -> Value {
         json!({
             "cniVersion": "1.0.0",
             "name": "test-net",
@@ -288,6 +305,16 @@ impl Node {
             "state_dir": self.state_dir,
             "delegate": {"type": "loopback"},
         })
+    }
+
+    /// Sets a key of the config.
+    pub fn set(&mut self, key: &str, value: Value) {
+        self.keys.insert(key.to_owned(), value);
+    }
+
+    /// Has the config (and agents started from now on) use another store.
+    pub fn set_store(&mut self, url: &str) {
+        self.store = url.to_owned();
     }
 
     /// Calls the plugin as a runtime does.
@@ -399,7 +426,7 @@ impl Pod {
         self
     }
 
-    fn configure(&self, mut config: Value) -> Value {
+    pub fn configure(&self, mut config: Value) -> Value {
         let labels: Vec<Value> = self.labels.iter().map(|(key, value)| json!({"key": key, "value": value})).collect();
         config["args"] = json!({"cni": {"labels": labels}});
         config["runtimeConfig"] = json!({"io.kubernetes.cri.pod-annotations": self.annotations});

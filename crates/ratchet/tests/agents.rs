@@ -1,0 +1,218 @@
+//! The agent's life: started on demand once a node, taken over from, disagreed with, killed.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod support;
+
+use std::{
+    io::{Read, Write},
+    os::unix::{fs::PermissionsExt, net::UnixStream},
+    path::Path,
+};
+
+use ratchet_protocol::{Client, LinkState, Reply, Request};
+use support::{Cluster, DEADLINE, Node, Pinger, Pod, RATCHET, Sandbox, eventually};
+
+fn pair() -> [Sandbox; 2] {
+    let link = "[{interface: eth1, peer: r2, addresses: [10.0.0.1/24], peerAddresses: [10.0.0.2/24]}]";
+    [Pod::with_links("r1", link).sandbox(), Pod::with_links("r2", "[]").sandbox()]
+}
+
+/// Processes whose command line holds all of these words.
+fn processes(words: &[&str]) -> Vec<u32> {
+    let pids = std::fs::read_dir("/proc").unwrap().filter_map(|e| e.unwrap().file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let arguments: Vec<&[u8]> = line.split(|b| *b == 0).collect();
+        words.iter().all(|word| arguments.contains(&word.as_bytes()))
+    })
+    .collect()
+}
+
+/// What the agent says of itself.
+fn hello(node: &Node) -> ratchet_protocol::Hello {
+    match Client::call(&node.socket, &Request::Hello, DEADLINE) {
+        Ok(Reply::Hello(hello)) => hello,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn fifty_plugins_start_one_agent() {
+    let mut cluster = Cluster::new(1);
+    let sandboxes: Vec<Sandbox> = (0..50)
+        .map(|n| {
+            Pod::with_links(&format!("p{n}"), &format!("[{{interface: eth1, peer: p{}/eth2}}]", (n + 1) % 50)).sandbox()
+        })
+        .collect();
+    let node = &cluster.nodes[0];
+    std::thread::scope(|scope| {
+        for sandbox in &sandboxes {
+            scope.spawn(move || node.add(sandbox));
+        }
+    });
+    let socket = node.socket.to_str().unwrap().to_owned();
+    assert_eq!(processes(&["agent", &socket]).len(), 1);
+    assert!(!hello(node).managed);
+    node.wait_for_links(50);
+    // The agent holds nothing of the plugins': its files are its own.
+    let pid = node.agent_pid().unwrap();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
+        let target = std::fs::read_link(entry.unwrap().path()).unwrap_or_default();
+        let target = target.to_str().unwrap();
+        let own = target.starts_with(cluster.dir.path().to_str().unwrap());
+        let kernel = ["socket:", "anon_inode:", "net:", "/dev/null"].iter().any(|kind| target.starts_with(kind));
+        assert!(own || kernel, "the agent holds {target}");
+    }
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&node.socket), mode(node.socket.parent().unwrap())), (0o600, 0o700));
+    std::thread::scope(|scope| {
+        for sandbox in &sandboxes {
+            scope.spawn(move || node.del(sandbox));
+        }
+    });
+    cluster.assert_nothing_left();
+    cluster.nodes[0].stop_agent();
+    assert_eq!(processes(&["agent", &socket]), Vec::<u32>::new());
+}
+
+#[test]
+fn a_managed_agent_takes_over_without_dropping_a_frame() {
+    let mut cluster = Cluster::new(1);
+    let [a, z] = pair();
+    cluster.nodes[0].add(&a);
+    cluster.nodes[0].add(&z);
+    let first = hello(&cluster.nodes[0]).pid;
+    let before = (a.netns.links(), z.netns.links());
+    let pinger = Pinger::start(&a.netns, "10.0.0.2");
+    cluster.nodes[0].start_agent();
+    eventually("the managed agent", || match Client::call(&cluster.nodes[0].socket, &Request::Hello, DEADLINE) {
+        Ok(Reply::Hello(hello)) if hello.managed => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    eventually("the end of the first agent", || {
+        if Path::new(&format!("/proc/{first}")).exists() { Err("it still runs".into()) } else { Ok(()) }
+    });
+    cluster.nodes[0].wait_for_links(1);
+    pinger.assert_no_loss();
+    let index = |links: &std::collections::BTreeMap<String, serde_json::Value>| links["eth1"]["ifindex"].clone();
+    assert_eq!(index(&before.0), index(&a.netns.links()));
+    assert_eq!(index(&before.1), index(&z.netns.links()));
+    // A second managed one is refused, and says by whom.
+    let node = &cluster.nodes[0];
+    let refused = node
+        .netns
+        .command(RATCHET)
+        .args(["agent", "--socket", node.socket.to_str().unwrap(), "--state-dir", node.state_dir.to_str().unwrap()])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && text.contains("a managed agent (pid"), "{text}");
+    node.del(&a);
+    node.del(&z);
+    cluster.assert_nothing_left();
+}
+
+#[test]
+fn a_managed_agent_that_disagrees_with_the_config_says_so() {
+    let mut cluster = Cluster::new(1);
+    cluster.nodes[0].start_agent();
+    let [a, _] = pair();
+    let node = &cluster.nodes[0];
+    let mut config = node.config();
+    config["runtimeConfig"] = serde_json::json!({"io.kubernetes.cri.pod-annotations": a.pod.annotations});
+    config["node"] = "somebody-else".into();
+    config["mtu"] = 1300.into();
+    let output = node.plugin("ADD", &a, &config);
+    let error: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(error["code"], 7, "{error}");
+    let text = error.to_string();
+    assert!(text.contains("node is node1 for the agent and somebody-else in the config"), "{text}");
+    assert!(text.contains("mtu is not set for the agent and 1300 in the config"), "{text}");
+    assert_eq!(node.links().links, []);
+}
+
+#[test]
+fn an_agent_on_demand_takes_over_what_the_config_says() {
+    let mut cluster = Cluster::new(1);
+    let [a, z] = pair();
+    cluster.nodes[0].add(&a);
+    cluster.nodes[0].netns.sh("ip addr add 10.91.0.77/24 dev eth0");
+    cluster.nodes[0].address = "10.91.0.77".into();
+    cluster.nodes[0].add(&z);
+    let node = &cluster.nodes[0];
+    assert_eq!(hello(node).settings.parent_address.unwrap().to_string(), "10.91.0.77");
+    node.wait_for_links(1);
+    assert!(a.netns.ping("10.0.0.2"));
+    // The store can change as well: what is here is published there.
+    let elsewhere = format!("sqlite:{}", cluster.dir.path().join("other.db").display());
+    cluster.nodes[0].set_store(&elsewhere);
+    let pod = Pod::with_links(
+        "r3",
+        "[{interface: eth3, peer: r1/eth3, addresses: [10.3.0.1/24], peerAddresses: [10.3.0.2/24]}]",
+    )
+    .sandbox();
+    cluster.nodes[0].add(&pod);
+    cluster.nodes[0].wait_for_links(2);
+    assert!(pod.netns.ping("10.3.0.2") && a.netns.ping("10.0.0.2"));
+}
+
+#[test]
+fn the_socket_speaks_its_protocol_and_nothing_else() {
+    let cluster = Cluster::with_agents(1);
+    let ask = |line: &str| {
+        let mut stream = UnixStream::connect(&cluster.nodes[0].socket).unwrap();
+        stream.write_all(line.as_bytes()).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    // A client of a later release, with fields that this one does not know.
+    let answer = ask("{\"protocol\":1,\"request\":\"links\",\"watch\":false,\"of_tomorrow\":[1]}\n");
+    assert!(answer.contains("\"links\":{\"node\":\"node1\""), "{answer}");
+    assert!(ask("{\"protocol\":99,\"request\":\"hello\"}\n").contains("[1] are understood"));
+    assert!(ask("not json\n").contains("not a request"));
+    assert_eq!(ask(""), "");
+    cluster.nodes[0].wait_for_agent();
+}
+
+#[test]
+fn watching_the_links_tells_of_every_change() {
+    let cluster = Cluster::with_agents(1);
+    let node = &cluster.nodes[0];
+    let mut client = Client::connect(&node.socket).unwrap();
+    client.set_timeout(Some(DEADLINE)).unwrap();
+    client.send(&Request::Links { watch: true }).unwrap();
+    let mut next = || match client.receive().unwrap() {
+        Reply::Links(links) => links.links,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(next(), []);
+    let [a, z] = pair();
+    node.add(&a);
+    assert_eq!(next()[0].state, LinkState::Pending);
+    node.add(&z);
+    let mut links = next();
+    while links[0].state != LinkState::Up {
+        links = next();
+    }
+    assert_eq!(links[0].kind.as_deref(), Some("veth"));
+}
+
+#[test]
+fn under_its_name_of_2017_the_binary_is_the_agent() {
+    let mut cluster = Cluster::new(1);
+    let child = cluster.dir.path().join("ratchet-child");
+    std::os::unix::fs::symlink(RATCHET, &child).unwrap();
+    let [a, z] = pair();
+    let node = &mut cluster.nodes[0];
+    node.set("child_path", child.to_str().unwrap().into());
+    node.add(&a);
+    node.add(&z);
+    assert!(a.netns.ping("10.0.0.2"));
+    let line = std::fs::read_to_string(format!("/proc/{}/cmdline", node.agent_pid().unwrap())).unwrap();
+    assert!(line.starts_with(child.to_str().unwrap()), "{line}");
+    node.del(&a);
+    node.del(&z);
+    cluster.assert_nothing_left();
+}
