@@ -1,11 +1,11 @@
 //! From settings to what they come to on this node: defaults filled in, the underlay looked up, the store opened.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use ratchet_kernel::Kernel;
 use ratchet_model::{Mtu, NodeName, wiring::Node};
 use ratchet_protocol::{DEFAULT_STORE, Failure, FailureKind, Settings};
-use ratchet_store::{Store, StoreError, StoreUrl};
+use ratchet_store::{EtcdOptions, Store, StoreError, StoreUrl};
 
 /// Settings with all defaults filled in, and the node they describe.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Effective {
             node: Some(name),
             parent_interface: Some(underlay.interface),
             parent_address: Some(underlay.address),
-            mtu: settings.mtu,
+            ..settings.clone()
         };
         Ok(Self { settings, node })
     }
@@ -53,7 +53,18 @@ fn host_name() -> Result<NodeName, String> {
 /// Opens the store that the settings name.
 pub(crate) async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StoreError> {
     let url: StoreUrl = settings.store.as_deref().unwrap_or(DEFAULT_STORE).parse()?;
-    ratchet_store::open(&url).await
+    let mut etcd = EtcdOptions {
+        ca: settings.etcd_ca.as_ref().map(PathBuf::from),
+        cert: settings.etcd_cert.as_ref().map(PathBuf::from),
+        key: settings.etcd_key.as_ref().map(PathBuf::from),
+        user: settings.etcd_user.clone(),
+        password_file: settings.etcd_password_file.as_ref().map(PathBuf::from),
+        ..EtcdOptions::default()
+    };
+    if let Some(prefix) = &settings.etcd_prefix {
+        etcd.prefix.clone_from(prefix);
+    }
+    ratchet_store::open_with(&url, &etcd).await
 }
 
 /// A store's error as the socket's clients see it.

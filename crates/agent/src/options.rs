@@ -9,14 +9,29 @@ use ratchet_protocol::{DEFAULT_SOCKET, DEFAULT_STATE_DIR, Settings};
 /// What `ratchet agent` takes. A CNI config's keys of the same names mean the same.
 #[derive(Debug, Clone, Args)]
 pub struct AgentOptions {
-    /// Where nodes share their facts: `sqlite:PATH` joins the agents of one host.
-    #[arg(
-        long,
-        env = "RATCHET_STORE",
-        value_name = "URL",
-        help = "The store [default: sqlite:/var/lib/ratchet/ratchet.db]"
-    )]
+    /// Where nodes share their facts [default: sqlite:/var/lib/ratchet/ratchet.db]
+    ///
+    /// `sqlite:PATH` joins the agents of one host; `etcd://HOST:PORT,…` and `etcds://…` (with TLS) those of a cluster.
+    #[arg(long, env = "RATCHET_STORE", value_name = "URL")]
     pub store: Option<String>,
+    /// File with the certificates of the authorities that may vouch for etcd [default: the system's]
+    #[arg(long, env = "RATCHET_ETCD_CA", value_name = "FILE", help_heading = "etcd")]
+    pub etcd_ca: Option<String>,
+    /// File with the certificate to show to etcd
+    #[arg(long, env = "RATCHET_ETCD_CERT", value_name = "FILE", help_heading = "etcd")]
+    pub etcd_cert: Option<String>,
+    /// File with its private key
+    #[arg(long, env = "RATCHET_ETCD_KEY", value_name = "FILE", help_heading = "etcd")]
+    pub etcd_key: Option<String>,
+    /// User to log in to etcd as
+    #[arg(long, env = "RATCHET_ETCD_USER", value_name = "NAME", help_heading = "etcd")]
+    pub etcd_user: Option<String>,
+    /// File with the user's password
+    #[arg(long, env = "RATCHET_ETCD_PASSWORD_FILE", value_name = "FILE", help_heading = "etcd")]
+    pub etcd_password_file: Option<String>,
+    /// What all keys in etcd begin with [default: /ratchet]
+    #[arg(long, env = "RATCHET_ETCD_PREFIX", value_name = "PREFIX", help_heading = "etcd")]
+    pub etcd_prefix: Option<String>,
     /// This node's name, unique among the nodes that share the store [default: the host's name]
     #[arg(long, env = "RATCHET_NODE", value_name = "NAME")]
     pub node: Option<NodeName>,
@@ -55,6 +70,12 @@ impl AgentOptions {
             parent_interface: self.parent_interface.clone(),
             parent_address: self.parent_address,
             mtu: self.mtu,
+            etcd_ca: self.etcd_ca.clone(),
+            etcd_cert: self.etcd_cert.clone(),
+            etcd_key: self.etcd_key.clone(),
+            etcd_user: self.etcd_user.clone(),
+            etcd_password_file: self.etcd_password_file.clone(),
+            etcd_prefix: self.etcd_prefix.clone(),
         }
     }
 }

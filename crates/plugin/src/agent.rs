@@ -164,22 +164,19 @@ impl<'a> Agent<'a> {
 
     /// The agent's command line: what the config says, and nothing that it does not say.
     fn arguments(&self) -> Vec<OsString> {
-        let (keys, settings) = (self.keys, &self.keys.settings);
-        let text = |value: &dyn ToString| Some(OsString::from(value.to_string()));
-        let options: [(&str, Option<OsString>); 9] = [
-            ("--socket", Some(keys.socket.clone().into())),
-            ("--state-dir", Some(keys.state_dir.clone().into())),
-            ("--store", settings.store.clone().map(Into::into)),
-            ("--node", settings.node.as_ref().and_then(|node| text(node))),
-            ("--parent-interface", settings.parent_interface.clone().map(Into::into)),
-            ("--parent-address", settings.parent_address.as_ref().and_then(|address| text(address))),
-            ("--mtu", settings.mtu.as_ref().and_then(|mtu| text(mtu))),
-            ("--log-level", keys.log_level.clone().map(Into::into)),
-            ("--log-file", keys.log_file.clone().map(Into::into)),
-        ];
+        let keys = self.keys;
         let mut arguments: Vec<OsString> = vec!["agent".into(), "--on-demand".into()];
-        for (name, value) in options {
-            arguments.extend(value.into_iter().flat_map(|value| [name.into(), value]));
+        let paths = [
+            ("--socket", Some(&keys.socket)),
+            ("--state-dir", Some(&keys.state_dir)),
+            ("--log-file", keys.log_file.as_ref()),
+        ];
+        for (option, path) in paths {
+            arguments.extend(path.into_iter().flat_map(|path| [option.into(), path.clone().into()]));
+        }
+        for (key, value) in keys.settings.entries().into_iter().chain([("log_level", keys.log_level.clone())]) {
+            let option = format!("--{}", key.replace('_', "-"));
+            arguments.extend(value.into_iter().flat_map(|value| [option.clone().into(), value.into()]));
         }
         arguments
     }

@@ -14,10 +14,16 @@ use ratchet_protocol::{DEFAULT_SOCKET, DEFAULT_STATE_DIR, Settings};
 use serde_json::Value;
 
 /// Our keys.
-const OURS: [&str; 15] = [
+const OURS: [&str; 21] = [
     "etcd_host",
     "etcd_port",
     "store",
+    "etcd_ca",
+    "etcd_cert",
+    "etcd_key",
+    "etcd_user",
+    "etcd_password_file",
+    "etcd_prefix",
     "child_path",
     "parent_interface",
     "parent_address",
@@ -183,6 +189,11 @@ impl Reader<'_> {
         if text.starts_with('/') { Some(text.into()) } else { self.refuse(key, expected) }
     }
 
+    /// The path of a file that the agent will read.
+    fn file(&mut self, key: &str) -> Option<String> {
+        self.path(key).map(|path| path.to_string_lossy().into_owned())
+    }
+
     fn settings(&mut self) -> Settings {
         let interface = "the name of one of the node's interfaces, such as \"eth0\"";
         let parent_interface = self.text("parent_interface", interface);
@@ -200,6 +211,12 @@ impl Reader<'_> {
                 "an IPv4 or IPv6 address of the parent interface, without a prefix length",
             ),
             mtu: self.number::<Mtu>("mtu", &format!("a number from {} to {}", Mtu::MIN, Mtu::MAX)),
+            etcd_ca: self.file("etcd_ca"),
+            etcd_cert: self.file("etcd_cert"),
+            etcd_key: self.file("etcd_key"),
+            etcd_user: self.text("etcd_user", "a user's name"),
+            etcd_password_file: self.file("etcd_password_file"),
+            etcd_prefix: self.text("etcd_prefix", "what the keys in etcd begin with, such as \"/ratchet\""),
         }
     }
 
@@ -300,11 +317,9 @@ impl Reader<'_> {
 
 /// Stores of the design that this build has no client for: remove one here when it lands.
 fn not_built_in(store: &str) -> Option<String> {
-    let scheme = ["etcd:", "etcds:", "kubernetes"].into_iter().find(|scheme| store.starts_with(scheme))?;
-    let key = if store.starts_with("etcd:") { "\"etcd_host\" or \"store\"" } else { "\"store\"" };
+    let scheme = ["kubernetes"].into_iter().find(|scheme| store.starts_with(scheme))?;
     Some(format!(
-        "the config's key {key} asks for {}, which is not built in yet: expected sqlite:/absolute/path, or none of these keys",
-        scheme.trim_end_matches(':')
+        "the config's key \"store\" asks for {scheme}, which is not built in yet: expected sqlite:/absolute/path or etcd://host:port"
     ))
 }
 

@@ -24,42 +24,81 @@ pub struct Settings {
     /// The MTU of links that set none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<Mtu>,
+    /// File with the certificates of the authorities that may vouch for etcd.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd_ca: Option<String>,
+    /// File with the certificate to show to etcd.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd_cert: Option<String>,
+    /// File with its private key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd_key: Option<String>,
+    /// The user to log in to etcd as.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd_user: Option<String>,
+    /// File with the user's password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd_password_file: Option<String>,
+    /// What all of Ratchet's keys in etcd begin with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd_prefix: Option<String>,
 }
 
 impl Settings {
+    /// All of them by the config's keys. The agent's command line has options of the same names, with `-` for `_`.
+    pub fn entries(&self) -> [(&'static str, Option<String>); 11] {
+        [
+            ("store", self.store.clone()),
+            ("node", self.node.as_ref().map(ToString::to_string)),
+            ("parent_interface", self.parent_interface.clone()),
+            ("parent_address", self.parent_address.map(|address| address.to_string())),
+            ("mtu", self.mtu.map(|mtu| mtu.to_string())),
+            ("etcd_ca", self.etcd_ca.clone()),
+            ("etcd_cert", self.etcd_cert.clone()),
+            ("etcd_key", self.etcd_key.clone()),
+            ("etcd_user", self.etcd_user.clone()),
+            ("etcd_password_file", self.etcd_password_file.clone()),
+            ("etcd_prefix", self.etcd_prefix.clone()),
+        ]
+    }
+
     /// Where `asked` says something other than these settings do: key, what is set, what is asked for.
     pub fn differences(&self, asked: &Settings) -> Vec<(&'static str, String, String)> {
-        fn compare<T: PartialEq + ToString>(
-            key: &'static str,
-            have: Option<&T>,
-            asked: Option<&T>,
-        ) -> Option<(&'static str, String, String)> {
-            let asked = asked?;
-            (have != Some(asked))
-                .then(|| (key, have.map_or_else(|| "not set".to_string(), T::to_string), asked.to_string()))
-        }
-        [
-            compare("store", self.store.as_ref(), asked.store.as_ref()),
-            compare("node", self.node.as_ref(), asked.node.as_ref()),
-            compare("parent_interface", self.parent_interface.as_ref(), asked.parent_interface.as_ref()),
-            compare("parent_address", self.parent_address.as_ref(), asked.parent_address.as_ref()),
-            compare("mtu", self.mtu.as_ref(), asked.mtu.as_ref()),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+        let pairs = self.entries().into_iter().zip(asked.entries());
+        pairs
+            .filter_map(|((key, have), (_, asked))| {
+                let asked = asked?;
+                let differs = have.as_ref() != Some(&asked);
+                differs.then(|| (key, have.unwrap_or_else(|| "not set".to_owned()), asked))
+            })
+            .collect()
     }
 
     /// These settings with what `asked` says in their place.
     pub fn overridden_by(&self, asked: &Settings) -> Settings {
-        let asked = asked.clone();
+        let (have, asked) = (self.clone(), asked.clone());
         Settings {
-            store: asked.store.or_else(|| self.store.clone()),
-            node: asked.node.or_else(|| self.node.clone()),
-            parent_interface: asked.parent_interface.or_else(|| self.parent_interface.clone()),
-            parent_address: asked.parent_address.or(self.parent_address),
-            mtu: asked.mtu.or(self.mtu),
+            store: asked.store.or(have.store),
+            node: asked.node.or(have.node),
+            parent_interface: asked.parent_interface.or(have.parent_interface),
+            parent_address: asked.parent_address.or(have.parent_address),
+            mtu: asked.mtu.or(have.mtu),
+            etcd_ca: asked.etcd_ca.or(have.etcd_ca),
+            etcd_cert: asked.etcd_cert.or(have.etcd_cert),
+            etcd_key: asked.etcd_key.or(have.etcd_key),
+            etcd_user: asked.etcd_user.or(have.etcd_user),
+            etcd_password_file: asked.etcd_password_file.or(have.etcd_password_file),
+            etcd_prefix: asked.etcd_prefix.or(have.etcd_prefix),
         }
+    }
+
+    /// Whether the two name the same store, and the same way to it.
+    pub fn same_store(&self, other: &Settings) -> bool {
+        let of_store = |settings: &Settings| {
+            let entries = settings.entries().into_iter();
+            entries.filter(|(key, _)| *key == "store" || key.starts_with("etcd_")).collect::<Vec<_>>()
+        };
+        of_store(self) == of_store(other)
     }
 }
 

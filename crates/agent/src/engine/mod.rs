@@ -281,7 +281,7 @@ impl Engine {
         }
         let next = Effective::resolve(&self.asked.overridden_by(asked), &self.kernel)?;
         tracing::info!(?differences, "the config has changed; taking it over");
-        if self.effective.as_ref().map(|e| &e.settings.store) != Ok(&next.settings.store) {
+        if !self.effective.as_ref().is_ok_and(|effective| effective.settings.same_store(&next.settings)) {
             self.close_store();
         }
         self.asked = self.asked.overridden_by(asked);
