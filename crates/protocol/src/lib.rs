@@ -6,8 +6,8 @@
 //!
 //! # Versions
 //! Every message carries `protocol`, a number. Both sides ignore fields they do not know, so a field can be added without
-//! a new number; the number goes up when an old peer would misunderstand. An agent answers requests of its own number and
-//! the one before in that number; for others it says which it knows, and the client asks again with the greatest both know.
+//! a new number; the number goes up when an old peer would misunderstand. An agent answers a request in the request's
+//! number if it is among [`SUPPORTED`], which holds the number of the release before, too; else it says which it knows.
 
 mod client;
 mod message;
