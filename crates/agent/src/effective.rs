@@ -23,10 +23,7 @@ impl Effective {
         let underlay = kernel
             .underlay(settings.parent_interface.as_deref(), settings.parent_address)
             .map_err(|e| invalid(e.to_string()))?;
-        let name = match &settings.node {
-            Some(name) => name.clone(),
-            None => host_name().map_err(|e| invalid(format!("{e}; set \"node\"")))?,
-        };
+        let name = node_name(settings).map_err(invalid)?;
         let node = Node {
             name: name.clone(),
             vtep: underlay.address,
@@ -45,9 +42,13 @@ impl Effective {
     }
 }
 
-fn host_name() -> Result<NodeName, String> {
-    let name = nix::unistd::gethostname().map_err(|e| format!("cannot read the host's name: {e}"))?;
-    name.to_string_lossy().parse().map_err(|e: ratchet_model::NameError| e.to_string())
+/// The node's name: as set, or the host's.
+pub(crate) fn node_name(settings: &Settings) -> Result<NodeName, String> {
+    if let Some(name) = &settings.node {
+        return Ok(name.clone());
+    }
+    let name = nix::unistd::gethostname().map_err(|e| format!("cannot read the host's name: {e}; set \"node\""))?;
+    name.to_string_lossy().parse().map_err(|e: ratchet_model::NameError| format!("{e}; set \"node\""))
 }
 
 /// Opens the store that the settings name.

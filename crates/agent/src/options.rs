@@ -29,6 +29,9 @@ pub struct AgentOptions {
     /// File with the user's password
     #[arg(long, env = "RATCHET_ETCD_PASSWORD_FILE", value_name = "FILE", help_heading = "etcd")]
     pub etcd_password_file: Option<String>,
+    /// How the Kubernetes API is reached, for pods' labels: the path of a kubeconfig, or `auto` [default: it is not asked]
+    #[arg(long, env = "RATCHET_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<String>,
     /// What all keys in etcd begin with [default: /ratchet]
     #[arg(long, env = "RATCHET_ETCD_PREFIX", value_name = "PREFIX", help_heading = "etcd")]
     pub etcd_prefix: Option<String>,
@@ -76,6 +79,7 @@ impl AgentOptions {
             etcd_user: self.etcd_user.clone(),
             etcd_password_file: self.etcd_password_file.clone(),
             etcd_prefix: self.etcd_prefix.clone(),
+            kubeconfig: self.kubeconfig.clone(),
         }
     }
 }

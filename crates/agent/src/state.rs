@@ -26,6 +26,12 @@ pub(crate) struct SandboxState {
     pub boot_id: String,
     /// See `PodRecord::created`.
     pub created: u64,
+    /// The pod as Kubernetes names it: namespace and name.
+    #[serde(default)]
+    pub kubernetes: (String, String),
+    /// Whether its labels count.
+    #[serde(default)]
+    pub use_labels: bool,
     /// What the pod declares.
     pub links: Vec<DeclaredLink>,
     /// Its attachments: network and interface.
@@ -120,6 +126,8 @@ mod tests {
             netns_identity: (1, 2),
             boot_id: "b".into(),
             created: 3,
+            kubernetes: ("default".into(), "p".into()),
+            use_labels: true,
             links: vec![],
             attachments: [("net".to_string(), "eth0".to_string())].into(),
             leaving: false,

@@ -17,6 +17,7 @@ mod reply;
 mod request;
 mod socket;
 mod sysctl;
+mod tunnels;
 mod underlay;
 
 pub use error::KernelError;
@@ -24,5 +25,6 @@ pub use execute::Outcome;
 pub use kernel::Kernel;
 pub use netns::{NetnsHandle, NetnsIdentity};
 pub use observe::Look;
-pub use probe::{Capabilities, probe};
+pub use probe::{Capabilities, probe, probe_nftables};
+pub use tunnels::NodeTunnel;
 pub use underlay::{Underlay, UnderlayError};

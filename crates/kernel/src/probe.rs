@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
 use nix::{errno::Errno, sched};
 use ratchet_model::{
     device::Tunnel,
@@ -61,4 +62,28 @@ fn try_out() -> Result<Capabilities, KernelError> {
     let veth = can("veth", request::create_veth(&new("a", 1), &new("z", 2)))?;
     let vxlan = can("VXLAN", request::create_vxlan(&new("v", 3), &tunnel))?;
     Ok(Capabilities { veth, vxlan })
+}
+
+/// Whether the kernel has nftables; it loads the module if it lacks it. Asks for the number of the rule set's generation, which
+/// changes nothing.
+pub fn probe_nftables() -> bool {
+    /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN`, include/uapi/linux/netfilter/{nfnetlink,nf_tables}.h.
+    const GET_GENERATION: u16 = 10 << 8 | 16;
+    /// NLM_F_REQUEST, and `struct nlmsghdr` with `struct nfgenmsg` (all zero) behind it.
+    const REQUEST: u16 = 1;
+    const LENGTH: u32 = 20;
+    let mut message = Vec::with_capacity(20);
+    message.extend(LENGTH.to_ne_bytes());
+    message.extend(GET_GENERATION.to_ne_bytes());
+    message.extend(REQUEST.to_ne_bytes());
+    message.extend([0; 12]);
+    let ask = || -> std::io::Result<bool> {
+        let mut socket = Socket::new(NETLINK_NETFILTER)?;
+        socket.bind_auto()?;
+        socket.send(&message, 0)?;
+        let (answer, _) = socket.recv_from_full()?;
+        // An answer, or an error (NLMSG_ERROR is 2) in its place.
+        Ok(answer.get(4..6) != Some(&2_u16.to_ne_bytes()[..]))
+    };
+    ask().unwrap_or(false)
 }

@@ -3,10 +3,8 @@
 //! Every step is undone if a later one fails, and the first error is the one that is told. What a killed process leaves is
 //! undone by the runtime's DEL: the state is written before each step that needs undoing.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::sys::statfs::{NSFS_MAGIC, PROC_SUPER_MAGIC, statfs};
 use ratchet_cni::{Added, Cidr, CniResult, Dns, Error, Interface, IpConfig, Output, Rendered, Request, Version};
 use ratchet_protocol::{Attach, Attached, Attachment, Detach, FailureKind, Prepare, Reply};
 
@@ -16,6 +14,7 @@ use crate::call::Call;
 use crate::codes::{AgentError, own};
 use crate::failpoint::failpoint;
 use crate::identity::Identity;
+use crate::netns::is_namespace;
 use crate::state::{Kept, Mode, Slot};
 
 /// How long the agent may take for everything that one ADD asks.
@@ -32,7 +31,7 @@ pub(crate) fn add(plugin: &Ratchet, request: &Request) -> Result<Output, Error> 
     let call = Call::strict(plugin, request)?;
     let identity = Identity::of(&request.invocation, &request.config, call.keys.use_labels)?;
     let add = Add { prev: prev_result(&call)?, call, identity };
-    if add.identity.may_be_ours() { add.maybe_ours() } else { add.not_ours(None) }
+    if add.identity.may_be_ours(&add.call.keys) { add.maybe_ours() } else { add.not_ours(None) }
 }
 
 /// The result so far, if we are chained; code 7 if the config does not fit to where the plugin stands.
@@ -110,6 +109,8 @@ impl Add<'_> {
             pod: self.identity.pod.clone(),
             labels: self.identity.labels.clone(),
             annotations: self.identity.annotations.clone(),
+            annotations_passed: self.identity.annotations_passed,
+            use_labels: call.keys.use_labels,
             settings: call.keys.settings.clone(),
             interface: attachment.interface.clone(),
         };
@@ -294,11 +295,10 @@ fn outer_dns(call: &Call) -> Result<Option<Dns>, Error> {
 
 /// Refuses a CNI_NETNS that is no network namespace before anything is made.
 fn require_netns(netns: &str) -> Result<(), Error> {
-    let problem = match statfs(Path::new(netns)) {
-        // On procfs before Linux 3.19.
-        Ok(found) if [NSFS_MAGIC, PROC_SUPER_MAGIC].contains(&found.filesystem_type()) => return Ok(()),
-        Ok(_) => "it is no namespace".to_owned(),
-        Err(error) => error.desc().to_owned(),
+    let problem = match is_namespace(netns) {
+        Ok(true) => return Ok(()),
+        Ok(false) => "it is no namespace",
+        Err(error) => error.desc(),
     };
     Err(Error::invalid_netns(format!("CNI_NETNS {netns:?} cannot be used: {problem}")))
 }

@@ -9,6 +9,7 @@ use crate::Ratchet;
 use crate::agent::Agent;
 use crate::config::Keys;
 use crate::console::Console;
+use crate::netns::is_namespace;
 use crate::state::{Attachments, Key, Mode, Record};
 
 /// See the module.
@@ -26,9 +27,16 @@ impl<'a> Call<'a> {
         Ok(Self::new(plugin, request, Keys::strict(&request.config)?))
     }
 
-    /// For DEL: with what can be read of the config.
+    /// For DEL: with what can be read of the config. Embedded plugins are not told of a CNI_NETNS that is something else:
+    /// what a namespace leaves when it is unmounted is a file, on which bridge and ptp fail for ever.
     pub fn lenient(plugin: &'a Ratchet, request: &'a Request) -> Self {
-        Self::new(plugin, request, Keys::lenient(&request.config))
+        let mut call = Self::new(plugin, request, Keys::lenient(&request.config));
+        if call.netns_for_del() != call.netns() {
+            let mut env = request.env.clone();
+            env.set("CNI_NETNS", "");
+            call.caller = Caller::new(&env).with_executor(plugin.executor());
+        }
+        call
     }
 
     fn new(plugin: &'a Ratchet, request: &'a Request, keys: Keys) -> Self {
@@ -61,6 +69,11 @@ impl<'a> Call<'a> {
     /// CNI_NETNS, verbatim.
     pub fn netns(&self) -> &str {
         self.request.invocation.netns.as_deref().unwrap_or_default()
+    }
+
+    /// CNI_NETNS for the DEL of embedded plugins: as it is, but empty if it leads to something that is no namespace.
+    pub fn netns_for_del(&self) -> &str {
+        if is_namespace(self.netns()) == Ok(false) { "" } else { self.netns() }
     }
 
     /// CNI_NETNS as a path; `None` if there is none.

@@ -63,7 +63,7 @@ fn record(call: &Call) -> Result<Option<Box<Record>>, Error> {
 /// Without state: what ADD would do today. The agent knows whether there is an attachment.
 fn guess(call: &Call) -> Result<(bool, Rendered), Error> {
     let request = call.request;
-    let ours = Identity::of(&request.invocation, &request.config, call.keys.use_labels)?.may_be_ours();
+    let ours = Identity::of(&request.invocation, &request.config, call.keys.use_labels)?.is_visibly_ours();
     let embedded = if ours { call.keys.boot() } else { call.keys.delegate.as_ref() };
     let rendered = embedded.map(|embedded| embedded.render(&call.caller, None)).transpose()?;
     Ok((ours, rendered.unwrap_or_default()))

@@ -14,7 +14,7 @@ use ratchet_protocol::{DEFAULT_SOCKET, DEFAULT_STATE_DIR, Settings};
 use serde_json::Value;
 
 /// Our keys.
-const OURS: [&str; 21] = [
+const OURS: [&str; 22] = [
     "etcd_host",
     "etcd_port",
     "store",
@@ -24,6 +24,7 @@ const OURS: [&str; 21] = [
     "etcd_user",
     "etcd_password_file",
     "etcd_prefix",
+    "kubeconfig",
     "child_path",
     "parent_interface",
     "parent_address",
@@ -194,6 +195,12 @@ impl Reader<'_> {
         self.path(key).map(|path| path.to_string_lossy().into_owned())
     }
 
+    fn kubeconfig(&mut self) -> Option<String> {
+        let expected = "the absolute path of a kubeconfig, or \"auto\"";
+        let text = self.text("kubeconfig", expected)?;
+        if text == "auto" || text.starts_with('/') { Some(text) } else { self.refuse("kubeconfig", expected) }
+    }
+
     fn settings(&mut self) -> Settings {
         let interface = "the name of one of the node's interfaces, such as \"eth0\"";
         let parent_interface = self.text("parent_interface", interface);
@@ -216,6 +223,7 @@ impl Reader<'_> {
             etcd_key: self.file("etcd_key"),
             etcd_user: self.text("etcd_user", "a user's name"),
             etcd_password_file: self.file("etcd_password_file"),
+            kubeconfig: self.kubeconfig(),
             etcd_prefix: self.text("etcd_prefix", "what the keys in etcd begin with, such as \"/ratchet\""),
         }
     }

@@ -78,7 +78,7 @@ fn detach(call: &Call, record: Option<&Record>) -> Result<(), Error> {
         // No state: never added, deleted already, or lost. Only if the pod looks like ours an agent is started for it.
         None => {
             let identity = Identity::lenient(&request.invocation, &request.config, call.keys.use_labels);
-            match identity.may_be_ours() {
+            match identity.is_visibly_ours() {
                 true => (Start::OnDemand, AGENT_PATIENCE),
                 false => (Start::Never, IDLE_PATIENCE),
             }
@@ -112,7 +112,7 @@ fn embedded(call: &Call, record: Option<&Record>) -> Result<(), Error> {
                 let of = &call.request.invocation;
                 let attachment =
                     ratchet_cni::Attachment { container_id: of.container_id.clone(), ifname: of.ifname.clone() };
-                caller = caller.for_attachment(&attachment, call.netns(), &record.args);
+                caller = caller.for_attachment(&attachment, call.netns_for_del(), &record.args);
             }
             record.rendered.del(&caller)
         }

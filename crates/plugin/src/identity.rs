@@ -9,6 +9,8 @@ use ratchet_model::declaration::{Texts, is_eligible};
 use ratchet_protocol::Pod;
 use serde::Deserialize;
 
+use crate::config::Keys;
+
 /// The capability by which runtimes pass a pod's annotations.
 const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
 
@@ -18,6 +20,8 @@ pub(crate) struct Identity {
     pub pod: Pod,
     pub labels: Texts,
     pub annotations: Texts,
+    /// Whether the runtime passed annotations, were there none.
+    pub annotations_passed: bool,
 }
 
 /// `args.cni.labels`: the list that CNI's conventions have, or the map that people write.
@@ -38,20 +42,28 @@ impl Identity {
     /// Reads them; code 7 if labels or annotations are not what they should be.
     pub fn of(call: &Invocation, config: &Config, use_labels: bool) -> Result<Self, Error> {
         let labels = if use_labels { labels(config)? } else { Texts::new() };
-        Ok(Self { pod: pod(call), labels, annotations: annotations(config)? })
+        let annotations = annotations(config)?;
+        let annotations_passed = annotations.is_some();
+        Ok(Self { pod: pod(call), labels, annotations: annotations.unwrap_or_default(), annotations_passed })
     }
 
     /// The same for DEL, where nothing that is written wrongly is a reason to fail.
     pub fn lenient(call: &Invocation, config: &Config, use_labels: bool) -> Self {
         let labels = if use_labels { labels(config).unwrap_or_default() } else { Texts::new() };
-        Self { pod: pod(call), labels, annotations: annotations(config).unwrap_or_default() }
+        let annotations = annotations(config).unwrap_or_default();
+        let annotations_passed = annotations.is_some();
+        Self { pod: pod(call), labels, annotations: annotations.unwrap_or_default(), annotations_passed }
     }
 
-    /// Whether what is visible here says that the pod is Ratchet's. If not, nobody else is asked: a pod that is plainly
-    /// not Ratchet's has its network without an agent. (Once the agent learns labels from the Kubernetes API, this is
-    /// the place to ask it when labels count and none came with the call.)
-    pub fn may_be_ours(&self) -> bool {
+    /// Whether what is visible here says that the pod is Ratchet's.
+    pub fn is_visibly_ours(&self) -> bool {
         is_eligible(&self.labels, &self.annotations)
+    }
+
+    /// Whether the agent is to be asked. Not for a pod that is plainly not Ratchet's, which has its network without an
+    /// agent; but where there is a Kubernetes API, only the agent knows the labels.
+    pub fn may_be_ours(&self, keys: &Keys) -> bool {
+        self.is_visibly_ours() || keys.settings.kubeconfig.is_some()
     }
 }
 
@@ -78,15 +90,16 @@ fn labels(config: &Config) -> Result<Texts, Error> {
     })
 }
 
-fn annotations(config: &Config) -> Result<Texts, Error> {
+/// `None`: the runtime passes none, since the config does not declare the capability.
+fn annotations(config: &Config) -> Result<Option<Texts>, Error> {
     let runtime_config = config.runtime_config()?;
     // The exact case, since these are keys of a map in Go; the last one wins.
-    let Some((_, raw)) = runtime_config.iter().rfind(|(key, _)| *key == ANNOTATIONS) else { return Ok(Texts::new()) };
+    let Some((_, raw)) = runtime_config.iter().rfind(|(key, _)| *key == ANNOTATIONS) else { return Ok(None) };
     let texts: Option<Texts> = serde_json::from_str(raw.get()).map_err(|error| {
         Error::invalid_config(format!("invalid value of the config's key \"runtimeConfig\".{ANNOTATIONS:?}"))
             .with_details(format!("expected an object of strings, which the runtime puts there: {error}"))
     })?;
-    Ok(texts.unwrap_or_default())
+    Ok(Some(texts.unwrap_or_default()))
 }
 
 #[cfg(test)]
@@ -122,8 +135,8 @@ mod tests {
     fn labels_are_a_list_or_a_map() {
         for labels in [r#"[{"key":"ratchet","value":"true"}]"#, r#"{"ratchet":"true"}"#] {
             let rest = format!(r#","args":{{"cni":{{"labels":{labels}}}}}"#);
-            assert!(of("", &rest, true).unwrap().may_be_ours());
-            assert!(!of("", &rest, false).unwrap().may_be_ours());
+            assert!(of("", &rest, true).unwrap().is_visibly_ours());
+            assert!(!of("", &rest, false).unwrap().is_visibly_ours());
         }
         for none in ["", r#","args":null"#, r#","args":{"cni":null}"#, r#","args":{"cni":{"labels":null}}"#] {
             assert!(of("", none, true).unwrap().labels.is_empty(), "{none}");
@@ -136,7 +149,7 @@ mod tests {
     #[test]
     fn annotations_come_from_the_runtime() {
         let with = |value: &str| of("", &format!(r#","runtimeConfig":{{"{ANNOTATIONS}":{value}}}"#), false);
-        assert!(with(r#"{"ratchet.dev/links":"[]"}"#).unwrap().may_be_ours());
+        assert!(with(r#"{"ratchet.dev/links":"[]"}"#).unwrap().is_visibly_ours());
         assert!(with("null").unwrap().annotations.is_empty());
         assert_eq!(with("{\"a\":1}").unwrap_err().code, 7);
     }

@@ -24,9 +24,13 @@ mod config;
 mod console;
 mod del;
 mod failpoint;
+#[cfg(test)]
+mod fuzz_tests;
 mod gc;
 mod identity;
+mod inspect;
 mod launch;
+mod netns;
 mod state;
 mod status;
 
@@ -39,6 +43,7 @@ pub use codes::own as code;
 use console::Console;
 #[cfg(feature = "failpoints")]
 pub use failpoint::NAMES as FAILPOINTS;
+pub use inspect::{ConfigSummary, read_config};
 
 /// Serves the call that the process was started for, on its own environment and streams.
 #[must_use]

@@ -66,11 +66,21 @@ pub struct Prepare {
     /// Its annotations.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
+    /// Whether the runtime passed the annotations, were there none; if not, they are to be had from the Kubernetes API only.
+    #[serde(default)]
+    pub annotations_passed: bool,
+    /// Whether labels count.
+    #[serde(default = "yes")]
+    pub use_labels: bool,
     /// What the plugin's config says.
     #[serde(default)]
     pub settings: Settings,
     /// CNI_IFNAME, which no link may use.
     pub interface: String,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// One attachment: CNI's key.

@@ -42,11 +42,14 @@ pub struct Settings {
     /// What all of Ratchet's keys in etcd begin with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etcd_prefix: Option<String>,
+    /// How the Kubernetes API is reached, for pods' labels: the path of a kubeconfig, or `auto`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubeconfig: Option<String>,
 }
 
 impl Settings {
     /// All of them by the config's keys. The agent's command line has options of the same names, with `-` for `_`.
-    pub fn entries(&self) -> [(&'static str, Option<String>); 11] {
+    pub fn entries(&self) -> [(&'static str, Option<String>); 12] {
         [
             ("store", self.store.clone()),
             ("node", self.node.as_ref().map(ToString::to_string)),
@@ -59,6 +62,7 @@ impl Settings {
             ("etcd_user", self.etcd_user.clone()),
             ("etcd_password_file", self.etcd_password_file.clone()),
             ("etcd_prefix", self.etcd_prefix.clone()),
+            ("kubeconfig", self.kubeconfig.clone()),
         ]
     }
 
@@ -89,6 +93,7 @@ impl Settings {
             etcd_user: asked.etcd_user.or(have.etcd_user),
             etcd_password_file: asked.etcd_password_file.or(have.etcd_password_file),
             etcd_prefix: asked.etcd_prefix.or(have.etcd_prefix),
+            kubeconfig: asked.kubeconfig.or(have.kubeconfig),
         }
     }
 

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use ratchet_kernel::NetnsHandle;
 use ratchet_model::{
     PodKey, SandboxId,
-    declaration::{Declaration, declare},
+    declaration::{Declaration, Texts, declare},
     device::{At, Interface, Netns, Wanted},
 };
 use ratchet_protocol::{Attach, Attached, Failure, FailureKind, Prepare, Prepared, Reply};
@@ -23,10 +23,9 @@ fn invalid(text: impl Into<String>) -> Failure {
 }
 
 /// Reads a pod's declaration; `None` when it is not Ratchet's.
-fn read(prepare: &Prepare) -> Result<Option<Declaration>, Failure> {
+fn read(prepare: &Prepare, labels: &Texts, annotations: &Texts) -> Result<Option<Declaration>, Failure> {
     let pod = PodKey::new(&prepare.pod.namespace, &prepare.pod.name).map_err(|e| invalid(e.to_string()))?;
-    let Some(declaration) = declare(&pod, &prepare.labels, &prepare.annotations).map_err(|e| invalid(e.to_string()))?
-    else {
+    let Some(declaration) = declare(&pod, labels, annotations).map_err(|e| invalid(e.to_string()))? else {
         return Ok(None);
     };
     let own_ends = declaration.links.iter().flat_map(|link| [&link.local, &link.remote]);
@@ -43,7 +42,8 @@ fn read(prepare: &Prepare) -> Result<Option<Declaration>, Failure> {
 
 impl Engine {
     pub(super) fn prepare(&mut self, prepare: &Prepare) -> Result<Reply, Failure> {
-        let ours = read(prepare)?.is_some();
+        let (labels, annotations) = self.texts(prepare)?;
+        let ours = read(prepare, &labels, &annotations)?.is_some();
         if ours {
             self.agree_on(&prepare.settings)?;
         }
@@ -51,7 +51,8 @@ impl Engine {
     }
 
     pub(super) fn attach(&mut self, attach: Attach) -> Result<Reply, Failure> {
-        let declaration = read(&attach.prepare)?.ok_or_else(|| {
+        let (labels, annotations) = self.texts(&attach.prepare)?;
+        let declaration = read(&attach.prepare, &labels, &annotations)?.ok_or_else(|| {
             invalid("the pod has neither ratchet: \"true\" nor the annotation ratchet.dev/links: it is not Ratchet's")
         })?;
         self.agree_on(&attach.prepare.settings)?;
@@ -80,6 +81,8 @@ impl Engine {
             netns_identity: (identity.dev, identity.inode),
             boot_id: self.boot_id.clone(),
             created: self.next_created(),
+            kubernetes: (attach.prepare.pod.namespace, attach.prepare.pod.name),
+            use_labels: attach.prepare.use_labels,
             links: declaration.links,
             attachments: [(attach.attachment.network, attach.attachment.interface)].into(),
             leaving: false,

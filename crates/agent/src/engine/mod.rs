@@ -7,6 +7,7 @@ mod announce;
 mod attach;
 mod detach;
 mod inspect;
+mod pods;
 mod reconcile;
 mod report;
 mod sandboxes;
@@ -18,6 +19,7 @@ use std::{
 };
 
 use ratchet_kernel::Kernel;
+use ratchet_kubernetes::PodNews;
 use ratchet_model::{LinkId, NodeName, SandboxId, Vni, resolve::Link, wiring::Wiring};
 use ratchet_protocol::{Attach, Check, Collect, Detach, Failure, FailureKind, Links, Prepare, Reply, Settings};
 use ratchet_store::{Change, Interest, Store};
@@ -34,6 +36,7 @@ use crate::{
     watcher,
 };
 use announce::Announcements;
+use pods::Pods;
 use sandboxes::Sandboxes;
 
 /// How often everything is looked at anew although nothing has happened.
@@ -60,6 +63,7 @@ pub(crate) enum Command {
     Settings(Answer<Settings>),
     Changed(Change),
     StoreLost(String),
+    Pods(PodNews),
     Stop,
 }
 
@@ -83,6 +87,8 @@ pub(crate) struct Tracked {
     pub wiring: Wiring,
     /// Why the kernel does not have it as wanted.
     pub failure: Option<LinkFailure>,
+    /// Since when it has waited for what it waits for.
+    pub since: Instant,
     /// The nodes of its two ends, as far as they are known.
     pub nodes: [Option<NodeName>; 2],
 }
@@ -120,6 +126,7 @@ pub(crate) struct Engine {
     /// Links that insist on a VNI which is another link's.
     taken_vnis: BTreeMap<LinkId, (Vni, LinkId)>,
     announcements: Announcements,
+    pods: Pods,
     retry: Duration,
     next_look: Instant,
 }
@@ -147,6 +154,7 @@ impl Engine {
             links: BTreeMap::new(),
             taken_vnis: BTreeMap::new(),
             announcements: Announcements::default(),
+            pods: Pods::default(),
             retry: RETRY.0,
             next_look: Instant::now(),
         })
@@ -171,6 +179,7 @@ impl Engine {
         if let Some(watcher) = self.watcher.take() {
             watcher.abort();
         }
+        self.pods.stop();
     }
 
     fn obey(&mut self, command: Command) {
@@ -193,6 +202,7 @@ impl Engine {
                 self.look_again_soon();
                 self.tell();
             }
+            Command::Pods(news) => self.hear_of_pods(news),
             Command::Stop => {}
         }
     }
@@ -201,6 +211,7 @@ impl Engine {
     fn look_at_everything(&mut self) {
         self.next_look = Instant::now() + PERIOD;
         self.refresh_effective();
+        self.watch_pods(&self.asked.clone());
         self.drop_dead_sandboxes();
         let done = self.refresh_facts(None) & self.reconcile(&reconcile::Extent::Everything) & self.finish_departures();
         if done {
@@ -208,6 +219,7 @@ impl Engine {
         } else {
             self.look_again_soon();
         }
+        self.warn_of_what_takes_long();
         self.tell();
     }
 

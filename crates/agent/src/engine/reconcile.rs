@@ -3,7 +3,10 @@
 //! From facts and sandboxes to wanted devices, from these and the observed ones to a plan, and the plan carried out. All
 //! decisions are the model's; here they are only brought together with what was read.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    time::Instant,
+};
 
 use ratchet_kernel::{KernelError, Look};
 use ratchet_model::{
@@ -304,7 +307,9 @@ impl Engine {
         for (link, nodes, wiring) in fresh.drain(..) {
             let failure = failures.get(&link.id).cloned();
             self.log_outcome(&link, &wiring, failure.as_ref());
-            self.links.insert(link.id, Tracked { link, wiring, failure, nodes });
+            let before = self.links.get(&link.id).filter(|before| before.wiring.obstacle == wiring.obstacle);
+            let since = before.map_or_else(Instant::now, |before| before.since);
+            self.links.insert(link.id, Tracked { link, wiring, failure, since, nodes });
         }
         worked
     }
@@ -413,9 +418,13 @@ impl Engine {
             tracing::warn!(link = %link.id, name, warning, "link");
         }
         match (failure, &wiring.obstacle) {
-            (Some(failure), _) => tracing::error!(link = %link.id, name, reason = failure.text, "link cannot be made"),
+            (Some(failure), _) => {
+                tracing::error!(link = %link.id, name, reason = failure.text, "link cannot be made");
+                self.warn_pods(link, &failure.text);
+            }
             (None, Some(Obstacle::Error(reason))) => {
-                tracing::error!(link = %link.id, name, reason, "link cannot be made")
+                tracing::error!(link = %link.id, name, reason, "link cannot be made");
+                self.warn_pods(link, reason);
             }
             (None, Some(Obstacle::Waiting(reason) | Obstacle::Unheard(reason))) => {
                 tracing::info!(link = %link.id, name, reason, "link is pending")

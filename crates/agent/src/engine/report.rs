@@ -44,11 +44,14 @@ impl Engine {
         if let Some(trouble) = &self.store_trouble {
             notices.push(format!("store: {trouble}"));
         }
+        if let Some(trouble) = &self.pods.trouble {
+            notices.push(format!("Kubernetes API: {trouble}"));
+        }
         Links { node: self.effective.as_ref().ok().map(|effective| effective.node.name.clone()), links, notices }
     }
 
     fn report_link(&self, tracked: &Tracked) -> LinkReport {
-        let Tracked { link, wiring, failure, nodes } = tracked;
+        let Tracked { link, wiring, failure, nodes, .. } = tracked;
         let (kind, vni, mtu) = match &wiring.wanted {
             Some(Wanted::Veth { a, .. }) => (Some("veth"), None, Some(a.mtu)),
             Some(Wanted::Vxlan { end, tunnel }) => (Some("vxlan"), Some(tunnel.vni), Some(end.mtu)),

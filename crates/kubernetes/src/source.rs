@@ -1,0 +1,97 @@
+//! How the API is reached: a kubeconfig that was named or lies where others keep theirs, or the account of the agent's own pod.
+
+use std::path::{Path, PathBuf};
+
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+
+use crate::chain;
+
+/// Where kubeconfigs for CNI plugins and node agents usually are; the first that exists is taken. The kubelet's own may read
+/// this node's pods, which is all that is needed.
+const USUAL: [&str; 3] =
+    ["/etc/cni/net.d/ratchet.d/ratchet.kubeconfig", "/etc/ratchet/kubeconfig", "/etc/kubernetes/kubelet.conf"];
+
+/// What an in-cluster account is recognised by.
+const IN_CLUSTER_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+
+/// The value of the config's key that asks for whichever way is found.
+const AUTO: &str = "auto";
+
+/// A way to the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// By a kubeconfig.
+    Kubeconfig(PathBuf),
+    /// By the account of the agent's own pod.
+    InCluster,
+}
+
+/// The API's address or credentials cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// A kubeconfig cannot be read or used.
+    #[error("kubeconfig {}: {problem}", path.display())]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The pod's account cannot be used.
+    #[error("the pod's service account: {0}")]
+    InCluster(String),
+    /// `auto`, and nothing was found.
+    #[error("\"kubeconfig\" is \"auto\", but there is no service account and none of {}", USUAL.join(", "))]
+    Nothing,
+}
+
+impl Source {
+    /// The way that the key `kubeconfig` asks for: a path, or `auto`.
+    ///
+    /// # Errors
+    /// `auto`, and there is none.
+    pub fn find(kubeconfig: &str) -> Result<Self, SourceError> {
+        if kubeconfig != AUTO {
+            return Ok(Self::Kubeconfig(kubeconfig.into()));
+        }
+        if Path::new(IN_CLUSTER_TOKEN).exists() {
+            return Ok(Self::InCluster);
+        }
+        let usual = USUAL.iter().map(PathBuf::from).find(|path| path.exists());
+        usual.map(Self::Kubeconfig).ok_or(SourceError::Nothing)
+    }
+
+    /// A client. Nothing is asked yet.
+    ///
+    /// # Errors
+    /// When address or credentials cannot be read.
+    pub async fn client(&self) -> Result<Client, SourceError> {
+        let config = match self {
+            Self::InCluster => Config::incluster().map_err(|e| SourceError::InCluster(chain(&e)))?,
+            Self::Kubeconfig(path) => {
+                let refuse = |problem: String| SourceError::Kubeconfig { path: path.clone(), problem };
+                let file = Kubeconfig::read_from(path).map_err(|e| refuse(chain(&e)))?;
+                let options = KubeConfigOptions::default();
+                Config::from_custom_kubeconfig(file, &options).await.map_err(|e| refuse(chain(&e)))?
+            }
+        };
+        Client::try_from(config).map_err(|e| match self {
+            Self::InCluster => SourceError::InCluster(chain(&e)),
+            Self::Kubeconfig(path) => SourceError::Kubeconfig { path: path.clone(), problem: chain(&e) },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_kubeconfig_that_is_missing_or_nonsense_is_named() {
+        let missing = Source::find("/nowhere/kubeconfig").unwrap().client().await.err().unwrap().to_string();
+        assert!(missing.starts_with("kubeconfig /nowhere/kubeconfig: "), "{missing}");
+    }
+}
