@@ -89,7 +89,8 @@ impl Known {
             own.iter().flat_map(|pod| self.neighbours(pod)).chain(own.iter().cloned()).collect();
         for pod in before {
             let concerns_others = || self.neighbours(&pod).iter().any(|other| is_own(other) && !own.contains(other));
-            if !facts.records.contains_key(&pod) && self.records.contains_key(&pod) && !concerns_others() {
+            let absent = !facts.records.contains_key(&pod) && self.records.contains_key(&pod);
+            if absent && (own.contains(&pod) || !concerns_others()) {
                 self.set(&pod, None);
                 changed.insert(pod);
             }

@@ -103,9 +103,6 @@ pub fn direct(link: &Link, places: &[Place; 2], vni: VniState, node: &Node) -> W
         (elsewhere, Place::Here(sandbox)) => (End::Z, End::A, sandbox, elsewhere),
         _ => return Wiring { wanted: None, obstacle: None },
     };
-    if let Some(problem) = &link.problem {
-        return frozen(link, problem.clone());
-    }
     let peer = &link.endpoint(there).pod;
     let hold = |obstacle: Obstacle| Wiring {
         wanted: Some(Wanted::Hold {
@@ -115,6 +112,13 @@ pub fn direct(link: &Link, places: &[Place; 2], vni: VniState, node: &Node) -> W
         obstacle: Some(obstacle),
     };
     let waiting = |reason: String| hold(Obstacle::Waiting(reason));
+    if let Some(problem) = &link.problem {
+        // The other pod may be about to go and take its end of a veth with it.
+        return match elsewhere {
+            Place::There { .. } => frozen(link, problem.clone()),
+            _ => hold(Obstacle::Error(problem.clone())),
+        };
+    }
     match elsewhere {
         Place::There { node: other, vtep, mtu } => {
             let limit = node.mtu.min(*mtu);
@@ -296,6 +300,7 @@ mod tests {
             (link(None), there("fd00::2", 1450), granted, "both must be IPv4 or both IPv6"),
             (link(None), there("10.0.0.2", 1450), taken, "VNI 77 is asked for, but it is that of link"),
             (Link { problem: Some("at odds".into()), ..link(None) }, here("s2"), granted, "at odds"),
+            (Link { problem: Some("at odds".into()), ..link(None) }, there("10.0.0.2", 1450), granted, "at odds"),
         ] {
             let wiring = direct(&link, &[here("s1"), place], vni, &node());
             assert_eq!(wiring.wanted, Some(Wanted::Frozen(link.id)));

@@ -40,8 +40,10 @@ pub(crate) fn run(options: &LinksOptions) -> anyhow::Result<()> {
 fn print(links: &Links, options: &LinksOptions) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match options.output {
-        Format::Json if options.watch => serde_json::to_writer(&mut out, links)?,
-        Format::Json => serde_json::to_writer_pretty(&mut out, links)?,
+        Format::Json => {
+            let text = if options.watch { serde_json::to_string(links) } else { serde_json::to_string_pretty(links) };
+            writeln!(out, "{}", text?)?;
+        }
         Format::Table | Format::Wide => {
             write!(out, "{}", table(links, options.output == Format::Wide))?;
             for notice in &links.notices {
@@ -49,7 +51,6 @@ fn print(links: &Links, options: &LinksOptions) -> io::Result<()> {
             }
         }
     }
-    writeln!(out)?;
     out.flush()
 }
 

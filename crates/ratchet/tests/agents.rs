@@ -216,3 +216,41 @@ fn under_its_name_of_2017_the_binary_is_the_agent() {
     node.del(&z);
     cluster.assert_nothing_left();
 }
+
+#[test]
+fn with_the_store_away_links_stay_and_a_del_leaves_the_survivor_its_end() {
+    let mut cluster = Cluster::with_agents(1);
+    let [a, z] = pair();
+    cluster.nodes[0].add(&a);
+    cluster.nodes[0].add(&z);
+    let index = z.netns.links()["eth1"]["ifindex"].clone();
+    // Gone in a way that no retry mends: a directory in the file's place.
+    cluster.nodes[0].kill_agent();
+    let store = cluster.dir.path().join("store.db");
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::rename(format!("{}{suffix}", store.display()), format!("{}{suffix}.away", store.display()));
+    }
+    std::fs::create_dir(&store).unwrap();
+    cluster.nodes[0].start_agent();
+    assert!(a.netns.ping("10.0.0.2"));
+    cluster.nodes[0].del(&a);
+    assert_eq!(a.netns.links().len(), 0);
+    assert_eq!(z.netns.links()["eth1"]["ifindex"], index);
+    assert!(cluster.nodes[0].links().notices.iter().any(|notice| notice.contains("store.db")));
+    // It comes back, and with it the pod.
+    std::fs::remove_dir(&store).unwrap();
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::rename(format!("{}{suffix}.away", store.display()), format!("{}{suffix}", store.display()));
+    }
+    let again = a.pod.sandbox();
+    eventually("an ADD with the store back", || cluster.nodes[0].try_add(&again).map_err(|e| e.to_string()));
+    assert!(again.netns.ping("10.0.0.2"));
+    assert_eq!(z.netns.links()["eth1"]["ifindex"], index);
+    cluster.nodes[0].del(&again);
+    cluster.nodes[0].del(&z);
+    eventually("nothing", || {
+        let left = cluster.store_rows();
+        if left.contains("default/") { Err(left) } else { Ok(()) }
+    });
+    cluster.assert_nothing_left();
+}

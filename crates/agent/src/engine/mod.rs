@@ -213,6 +213,7 @@ impl Engine {
         self.refresh_effective();
         self.watch_pods(&self.asked.clone());
         self.drop_dead_sandboxes();
+        self.recall_own_pods();
         let done = self.refresh_facts(None) & self.reconcile(&reconcile::Extent::Everything) & self.finish_departures();
         if done {
             self.retry = RETRY.0;
@@ -221,6 +222,22 @@ impl Engine {
         }
         self.warn_of_what_takes_long();
         self.tell();
+    }
+
+    /// Until the store has been read, what is known of this node's own pods is what is on disk: enough to tell which of their links
+    /// are with each other, so that a DEL leaves the survivors theirs although the store is away.
+    fn recall_own_pods(&mut self) {
+        let Ok(effective) = self.effective.as_ref().cloned() else { return };
+        if self.informed {
+            return;
+        }
+        for pod in self.sandboxes.pods() {
+            if let Some(state) = self.sandboxes.current(&pod)
+                && self.known.record(&pod).is_none()
+            {
+                self.known.set(&pod, Some(sandboxes::record(state, &effective)));
+            }
+        }
     }
 
     fn look_again_soon(&mut self) {

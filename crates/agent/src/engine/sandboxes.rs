@@ -112,7 +112,11 @@ impl Sandboxes {
 
 /// Opens a sandbox's namespace, if it is still the one that was attached.
 pub(crate) fn open_netns(state: &SandboxState) -> Result<NetnsHandle, KernelError> {
-    let handle = NetnsHandle::open(&state.netns)?;
+    let handle = NetnsHandle::open(&state.netns).map_err(|error| match error {
+        // The mount point is left when a namespace is unmounted; it was one when the sandbox was attached.
+        KernelError::NotNetns { path } => KernelError::NetnsGone { path },
+        error => error,
+    })?;
     let identity = handle.identity();
     if (identity.dev, identity.inode) == state.netns_identity {
         Ok(handle)
