@@ -81,13 +81,13 @@ impl Server {
     }
 
     async fn hello(&self) -> Result<Reply, Failure> {
-        Ok(Reply::Hello(Hello {
+        Ok(Reply::Hello(Box::new(Hello {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocols: SUPPORTED.to_vec(),
             pid: std::process::id(),
             managed: self.managed,
             settings: self.ask(Command::Settings).await?,
-        }))
+        })))
     }
 
     async fn release(&self) -> Result<Reply, Failure> {

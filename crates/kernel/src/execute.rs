@@ -32,6 +32,7 @@ enum Phase {
     Delete,
     Move,
     Create,
+    Begin,
     Device,
     Address,
     /// After the addresses: on a device that is up each one costs five times as much, and a daemon in the pod that
@@ -54,6 +55,7 @@ impl Phase {
             | Operation::AnnounceAddress(..)
             | Operation::RemoveAddress(..) => Self::Address,
             Operation::AddRoute(..) | Operation::RestoreRoute(..) | Operation::RemoveRoute(..) => Self::Route,
+            Operation::Begin(..) => Self::Begin,
             Operation::Commit(..) => Self::Commit,
         }
     }
@@ -77,6 +79,7 @@ fn devices(operation: &Operation) -> impl Iterator<Item = &At> {
         | Operation::RestoreAddress(at, _)
         | Operation::AnnounceAddress(at, _)
         | Operation::RestoreRoute(at, _)
+        | Operation::Begin(at, _)
         | Operation::Commit(at, _) => (at, None),
     };
     std::iter::once(one).chain(other)

@@ -328,6 +328,9 @@ pub enum Operation {
         /// Its parameters from now on.
         tunnel: Tunnel,
     },
+    /// The first step of changing a finished device: take away its claim to be finished, by an alias that is no wanted one's. What
+    /// is begun and fails, or is cut off, is so found again.
+    Begin(At, Alias),
     /// Give it this Ethernet address.
     SetMac(At, Mac),
     /// Give it this MTU.

@@ -18,6 +18,9 @@ use crate::{
 /// that beyond it the devices are sooner made anew than moved.
 pub const MOVE_LIMIT: usize = 64;
 
+/// The digest ([`Alias::config`]) of a device that is not what it should be yet.
+const UNFINISHED: u32 = 0;
+
 /// Which links a plan is about. What it finds of other links it leaves alone.
 #[derive(Debug, Clone, Copy)]
 pub enum Scope<'a> {
@@ -327,7 +330,7 @@ impl<'a> Planner<'a> {
     }
 
     fn relocate(&mut self, index: usize, end: &WantedEnd) {
-        let alias = Alias { sandbox: None, config: 0, ..end.alias.clone() };
+        let alias = Alias { sandbox: None, config: UNFINISHED, ..end.alias.clone() };
         let operation = Operation::Move { from: self.observed[index].at(), to: place(end), alias };
         push(&mut self.moves, end, operation);
     }
@@ -345,6 +348,10 @@ impl<'a> Planner<'a> {
         };
         let steps = &mut self.configuration;
         if let Some(device) = device {
+            if keeps_addresses && device.alias.as_ref().is_some_and(|alias| alias.config != UNFINISHED) {
+                let unfinished = Alias { config: UNFINISHED, ..end.alias.clone() };
+                push(steps, end, Operation::Begin(at.clone(), unfinished));
+            }
             if device.mac != Some(end.mac) {
                 push(steps, end, Operation::SetMac(at.clone(), end.mac));
             }

@@ -54,6 +54,8 @@ enum Mishap {
 
 #[derive(Debug, Clone)]
 struct Epoch {
+    /// Which of two configurations the links have.
+    variant: u8,
     spots: Vec<Spot>,
     present: Vec<bool>,
     mishap: Mishap,
@@ -88,8 +90,9 @@ fn history() -> impl Strategy<Value = (Vec<Cable>, Vec<Epoch>)> {
             proptest::collection::vec(spot(), PODS),
             proptest::collection::vec(proptest::bool::weighted(0.85), count),
             mishap(),
+            0u8..2,
         )
-            .prop_map(|(spots, present, mishap)| Epoch { spots, present, mishap });
+            .prop_map(|(spots, present, mishap, variant)| Epoch { variant, spots, present, mishap });
         (Just(cables), proptest::collection::vec(epoch, 1..6))
     })
 }
@@ -103,7 +106,7 @@ fn sandbox(pod: usize, n: u8) -> SandboxId {
 }
 
 /// The link of the n-th cable: interface `e<n>` at its first pod, `f<n>` at its second.
-fn link(number: usize, cable: &Cable) -> Link {
+fn link(number: usize, cable: &Cable, variant: u8) -> Link {
     let near: (PodKey, InterfaceName) = (pod(cable.pods.0), format!("e{number}").parse().unwrap());
     let far: (PodKey, InterfaceName) = (pod(cable.pods.1), format!("f{number}").parse().unwrap());
     let id = LinkId::derive((&near.0, &near.1), (&far.0, &far.1));
@@ -112,7 +115,7 @@ fn link(number: usize, cable: &Cable) -> Link {
         pod,
         interface,
         addresses: if cable.addressed {
-            vec![format!("10.{number}.0.{}/24", 1 + end as u8).parse().unwrap()]
+            vec![format!("10.{number}.{variant}.{}/24", 1 + end as u8).parse().unwrap()]
         } else {
             vec![]
         },
@@ -123,7 +126,7 @@ fn link(number: usize, cable: &Cable) -> Link {
         id,
         a: endpoint(a, End::A),
         z: endpoint(z, End::Z),
-        mtu: None,
+        mtu: Mtu::try_from(1400 + u32::from(variant)).ok(),
         vni: None,
         declared_by: BTreeSet::new(),
         problem: cable.frozen.then(|| "at odds".to_string()),
@@ -160,7 +163,7 @@ fn wanted(cables: &[Cable], epoch: &Epoch) -> Vec<Wanted> {
         .enumerate()
         .filter(|(number, _)| epoch.present[*number])
         .filter_map(|(number, cable)| {
-            let link = link(number, cable);
+            let link = link(number, cable, epoch.variant);
             let vni = VniState::Granted(Vni::try_from(11 + number as u32).unwrap());
             direct(&link, &[place(&link.a.pod), place(&link.z.pod)], vni, &node()).wanted
         })
@@ -290,7 +293,7 @@ proptest! {
             reconcile(&mut world, &wanted(&cables, epoch), None);
         }
         let all = wanted(&cables, epochs.last().unwrap());
-        let scope: BTreeSet<LinkId> = cables.iter().enumerate().filter(|(n, _)| chosen[*n]).map(|(n, c)| link(n, c).id).collect();
+        let scope: BTreeSet<LinkId> = cables.iter().enumerate().filter(|(n, _)| chosen[*n]).map(|(n, c)| link(n, c, 0).id).collect();
         let some: Vec<Wanted> = all.iter().filter(|w| scope.contains(&w.link())).cloned().collect();
         let others = |observed: Vec<Observed>| -> Vec<Observed> {
             observed.into_iter().filter(|d| d.alias.as_ref().is_some_and(|a| !scope.contains(&a.link))).collect()
@@ -313,6 +316,7 @@ proptest! {
 fn wired(count: usize) -> (World, Vec<Cable>, Epoch) {
     let cables = vec![Cable { pods: (0, 1), addressed: true, frozen: false }; count];
     let epoch = Epoch {
+        variant: 0,
         spots: vec![Spot::Here(0), Spot::Here(0), Spot::Unknown, Spot::Unknown],
         present: vec![true; count],
         mishap: Mishap::None,
@@ -382,7 +386,7 @@ fn a_change_of_kind_keeps_what_users_added() {
     let survivor = left.iter().find(|d| d.netns == Netns::Sandbox(sandbox(1, 0))).unwrap();
     assert!(matches!(survivor.kind, Kind::Vxlan { .. }));
     assert!(survivor.addresses.iter().any(|o| o.address.to_string() == "172.31.0.1/24" && !o.ours));
-    assert_eq!(survivor.mac, Some(Mac::derive(link(0, &cables[0]).id, End::Z)));
+    assert_eq!(survivor.mac, Some(Mac::derive(link(0, &cables[0], 0).id, End::Z)));
 }
 
 #[test]

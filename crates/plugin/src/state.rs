@@ -244,23 +244,32 @@ impl Slot {
     /// file has the config on stdin. A killed process loses nothing in either case.
     pub fn save(&self, record: &Record, durable: bool) -> Result<(), Error> {
         let (temporary, path) = (self.file("tmp"), self.file("json"));
+        let replaces = path.exists();
         let write = || -> io::Result<()> {
             let bytes = serde_json::to_vec(record)?;
             let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
             file.write_all(&bytes)?;
-            if durable {
+            if !durable {
+                return fs::rename(&temporary, &path);
+            }
+            if replaces {
+                // Whichever of the two a power cut leaves, it is whole; that the name is there is on disk since the first.
                 file.sync_all()?;
+                return fs::rename(&temporary, &path);
             }
+            // Nothing was done for this attachment yet: a power cut may leave an empty file under this name. Renamed first, all of it,
+            // directories included, goes into one commit of the file system's journal, for which the first of these waits.
             fs::rename(&temporary, &path)?;
-            if durable {
-                // The name in the directory, and the directory's own.
-                File::open(&self.dir)?.sync_all()?;
-                File::open(&self.network)?.sync_all()?;
-            }
+            file.sync_all()?;
+            File::open(&self.dir)?.sync_all()?;
+            File::open(&self.network)?.sync_all()?;
             Ok(())
         };
         write().map_err(|error| {
             let _ = fs::remove_file(&temporary);
+            if !replaces {
+                let _ = fs::remove_file(&path);
+            }
             failed("keep the attachment's state", &path, &error)
         })
     }

@@ -142,7 +142,7 @@ pub struct Collect {
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
     /// To [`Request::Hello`].
-    Hello(Hello),
+    Hello(Box<Hello>),
     /// To [`Request::Prepare`].
     Prepared(Prepared),
     /// To [`Request::Attach`].

@@ -61,7 +61,9 @@ impl Engine {
         tracing::info!(%pod, sandbox = %id, "detaching");
         self.sandboxes.set_leaving(id);
         let wired = self.reconcile(&Extent::Pods([pod].into()));
-        if !(wired & self.finish_departure(id)) {
+        // With the store in trouble nobody waits for it once more; it is told when it is back.
+        let told = self.store_trouble.is_none() && self.finish_departure(id);
+        if !(wired && told) {
             self.look_again_soon();
         }
         self.tell();

@@ -513,6 +513,7 @@ fn place_of(step: &Step) -> Option<&At> {
         | Operation::RestoreAddress(at, _)
         | Operation::AnnounceAddress(at, _)
         | Operation::RestoreRoute(at, _)
+        | Operation::Begin(at, _)
         | Operation::Commit(at, _) => Some(at),
     }
 }

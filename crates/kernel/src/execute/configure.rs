@@ -20,6 +20,8 @@ type Indexes<'a> = HashMap<&'a At, Result<Option<u32>, KernelError>>;
 
 impl<'a> Run<'a> {
     pub(super) fn configure(&mut self) {
+        let begin = self.take(Phase::Begin);
+        self.set(begin);
         let device = self.take(Phase::Device);
         self.set(device);
         let address = self.take(Phase::Address);
@@ -48,7 +50,9 @@ impl<'a> Run<'a> {
                 Operation::SetMac(at, mac) => (at, request::set_mac(&at.name, *mac)),
                 Operation::SetMtu(at, mtu) => (at, request::set_mtu(&at.name, *mtu)),
                 Operation::SetUp(at, up) => (at, request::set_up(&at.name, *up)),
-                Operation::Commit(at, alias) => (at, request::set_alias(&at.name, alias.to_string())),
+                Operation::Begin(at, alias) | Operation::Commit(at, alias) => {
+                    (at, request::set_alias(&at.name, alias.to_string()))
+                }
                 _ => continue,
             };
             jobs.entry(&at.netns).or_default().push((position, request));

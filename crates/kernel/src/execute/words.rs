@@ -37,7 +37,7 @@ pub(crate) fn doing(operation: &Operation) -> String {
             format!("add the route {} to {at}", destination(route))
         }
         Operation::RemoveRoute(at, route) => format!("remove the route {} from {at}", destination(route)),
-        Operation::Commit(at, _) => format!("write the alias of {at}"),
+        Operation::Begin(at, _) | Operation::Commit(at, _) => format!("write the alias of {at}"),
     }
 }
 
@@ -63,6 +63,7 @@ pub(crate) fn explain(operation: &Operation, failure: Failure) -> KernelError {
             | Operation::SetMac(at, _)
             | Operation::SetMtu(at, _)
             | Operation::SetUp(at, _)
+            | Operation::Begin(at, _)
             | Operation::Commit(at, _),
             Errno::ENODEV,
         ) => KernelError::NoDevice { doing, at: at.clone() },

@@ -80,7 +80,7 @@ impl World {
             }
             Operation::RemoveRoute(at, route) => self.get(at).routes.retain(|o| o.route != *route),
             Operation::AnnounceAddress(..) => {}
-            Operation::Commit(at, alias) => self.get(at).alias = Some(alias.clone()),
+            Operation::Begin(at, alias) | Operation::Commit(at, alias) => self.get(at).alias = Some(alias.clone()),
         }
     }
 
