@@ -12,6 +12,7 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
+    unistd::{AccessFlags, access},
 };
 use rusqlite::{Connection, OpenFlags};
 
@@ -120,21 +121,27 @@ fn lock(directory: &Path, patience: Duration) -> Result<Flock<File>, Failure> {
 }
 
 /// Makes the file, readable by its owner alone, if it is not there; refuses it when it cannot be written.
+///
+/// A file that is there is **not** opened: closing any descriptor of it would drop all locks that this process holds on it
+/// through SQLite (fcntl(2), "Advisory record locking"), whereupon the next process that closes the database takes itself
+/// for the last one and deletes the log from under us.
 fn create_file(path: &Path) -> Result<(), Failure> {
-    if !path.exists() {
-        // Log and index of a file that somebody has moved away would be taken for this one's. Whoever still has
-        // the old file open keeps the old ones too.
-        for suffix in ["-wal", "-shm"] {
-            match fs::remove_file(beside(path, suffix)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(Failure::File { doing: "remove the log of an earlier database", error });
-                }
-                _ => {}
+    let unwritable = |error| Failure::File { doing: "open it for writing", error };
+    if path.exists() {
+        return access(path, AccessFlags::R_OK | AccessFlags::W_OK).map_err(|errno| unwritable(errno.into()));
+    }
+    // Log and index of a file that somebody has moved away would be taken for this one's. Whoever still has
+    // the old file open keeps the old ones too.
+    for suffix in ["-wal", "-shm"] {
+        match fs::remove_file(beside(path, suffix)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Failure::File { doing: "remove the log of an earlier database", error });
             }
+            _ => {}
         }
     }
-    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-    opened.map(drop).map_err(|error| Failure::File { doing: "open it for writing", error })
+    let made = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
+    made.map(drop).map_err(unwritable)
 }
 
 fn configure(connection: &mut Connection, patience: Duration) -> Result<(), Failure> {
