@@ -5,7 +5,7 @@ RATCHET := target/release/ratchet
 LAB := cloud-router
 
 .DEFAULT_GOAL := help
-.PHONY: help setup-demo setup-test build demo demo-down test check install clean
+.PHONY: help setup-demo setup-test build demo demo-down test fuzz build-bench bench bench-quick check install clean
 
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -29,6 +29,24 @@ demo-down: ## Clear the demo away
 test: setup-test ## Run all tests (as root: they make network namespaces of their own)
 	$(CARGO) build --locked --workspace
 	$(CARGO) test --locked --workspace --no-fail-fast
+
+ROW ?=
+BENCH = target/release/ratchet-bench --ratchet $(RATCHET) $(addprefix --row ,$(ROW))
+build-bench: build
+	@scripts/setup.sh bench
+	$(CARGO) build --release --locked --package ratchet-bench
+
+bench: build-bench ## Measure against the kernel and Debian's plugins, into bench/RESULTS.md (ROW=name: one row, only shown)
+	$(BENCH) $(if $(ROW),,--out bench/RESULTS.md)
+
+bench-quick: build-bench ## The same with smaller numbers, in under two minutes, only shown
+	$(BENCH) --quick
+
+FUZZ_CASES ?= 1000000
+fuzz: ## A million nearly valid inputs for every parser of foreign input (FUZZ_CASES=… for another number)
+	PROPTEST_CASES=$(FUZZ_CASES) $(CARGO) test --release --locked --test fuzz \
+	    --package ratchet-cni --package ratchet-model --package ratchet-protocol
+	PROPTEST_CASES=$(FUZZ_CASES) $(CARGO) test --release --locked --package ratchet-plugin --lib fuzz_tests
 
 check: setup-test ## Format, lints and tests: what has to pass before a commit
 	$(CARGO) fmt --all --check

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the demo or the tests need, on Debian or Ubuntu; does nothing when all of it is there.
-#   setup.sh demo|test
+#   setup.sh demo|test|bench
 set -eu
 
 # Packages by a file that each brings.
@@ -19,8 +19,13 @@ if [ "$1" = test ]; then
     need etcdctl etcd-client
     need containerd containerd
     need runc runc
+    need /bin/busybox busybox-static
     need openssl openssl
     need iptables iptables
+fi
+if [ "$1" = bench ]; then
+    need etcd etcd-server
+    need iperf3 iperf3
 fi
 
 if ! command -v cargo >/dev/null 2>&1; then

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ratchet_agent::AgentOptions;
+use ratchet_doctor::DoctorOptions;
 use ratchet_lab::LabCommand;
 
 /// Direct layer-2 links between pods: a veth pair on one node, a VXLAN tunnel between two.
@@ -28,6 +29,12 @@ pub(crate) enum Command {
 
     /// Show the node's links: both ends, nodes, kind, VNI, MTU, state, and the reason when one is not up
     Links(LinksOptions),
+
+    /// Look at this node and say what is missing for links, and what to do about it
+    ///
+    /// Checks rights, kernel, underlay and MTU, UDP 4789, the runtime's network configs, the agent and its settings, the
+    /// store, permissions and the clock. Changes nothing. The exit status is 1 if something must be mended.
+    Doctor(DoctorOptions),
 
     /// Run a topology on this machine, without Kubernetes: nodes and pods are network namespaces
     #[command(subcommand)]

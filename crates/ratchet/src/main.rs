@@ -37,6 +37,11 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Agent(options) => ratchet_agent::run(&options)?,
         Command::Links(options) => links::run(&options)?,
+        Command::Doctor(options) => {
+            let (text, is_well) = ratchet_doctor::report(&ratchet_doctor::examine(&options));
+            print!("{text}");
+            return Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
         Command::Lab(command) => return ratchet_lab::run(command, &std::env::current_exe()?),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "ratchet", &mut std::io::stdout());

@@ -31,7 +31,7 @@ fn processes(words: &[&str]) -> Vec<u32> {
 /// What the agent says of itself.
 fn hello(node: &Node) -> ratchet_protocol::Hello {
     match Client::call(&node.socket, &Request::Hello, DEADLINE) {
-        Ok(Reply::Hello(hello)) => hello,
+        Ok(Reply::Hello(hello)) => *hello,
         other => panic!("{other:?}"),
     }
 }

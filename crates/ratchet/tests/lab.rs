@@ -52,7 +52,10 @@ fn the_cloud_router_of_the_article() {
     let ping = Lab::text(&lab.exec("centosa", &["ping", "-c5", "-i0.1", "192.168.4.101"]));
     assert!(ping.contains("ttl=62") && ping.contains(" 0% packet loss"), "{ping}");
     let mid1 = Lab::text(&lab.exec("quagga-a", &["ip", "-d", "link", "show", "mid1"]));
-    assert!(mid1.contains("mtu 1450") && mid1.contains("vxlan id 11 remote") && mid1.contains("dstport 4789"), "{mid1}");
+    assert!(
+        mid1.contains("mtu 1450") && mid1.contains("vxlan id 11 remote") && mid1.contains("dstport 4789"),
+        "{mid1}"
+    );
     let neighbours = Lab::text(&lab.exec("quagga-a", &["vtysh", "-c", "show ip ospf neighbor"]));
     assert!(neighbours.contains("192.168.3.101") && neighbours.contains("Full"), "{neighbours}");
 

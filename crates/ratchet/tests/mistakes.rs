@@ -260,3 +260,50 @@ fn a_pod_that_is_not_ours_gets_byte_for_byte_what_its_delegate_printed() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), printed);
     assert_eq!(node.agent_pid(), None, "no agent is needed for it");
 }
+
+#[test]
+fn a_change_that_fails_half_way_is_mended_by_the_next_declaration() {
+    let cluster = Cluster::with_agents(1);
+    let node = &cluster.nodes[0];
+    let good = Pod::with_links(
+        "a",
+        "[{interface: eth1, peer: b, addresses: [192.168.7.1/24], peerAddresses: [192.168.7.2/24]}]",
+    );
+    // IPv6 needs an MTU of 1280: the survivor's end has its MTU and has lost its address when that is found out.
+    let bad = Pod::with_links(
+        "a",
+        "[{interface: eth1, peer: b, mtu: 1000, addresses: ['fd07::1/64'], peerAddresses: ['fd07::2/64']}]",
+    );
+    let b = Pod::with_links("b", "[]").sandbox();
+    node.add(&b);
+    let first = good.sandbox();
+    node.add(&first);
+    node.del(&first);
+    let second = bad.sandbox();
+    let error = node.try_add(&second).unwrap_err().to_string();
+    assert!(error.contains("1280"), "{error}");
+    node.del(&second);
+    let third = good.sandbox();
+    node.add(&third);
+    node.wait_for_links(1);
+    assert_eq!(b.netns.links()["eth1"]["mtu"], 1450);
+    assert!(third.netns.ping("192.168.7.2"));
+}
+
+#[test]
+fn others_may_open_and_close_the_store_beside_an_agent_that_was_restarted() {
+    let mut cluster = Cluster::with_agents(1);
+    let [a, z] = [cloud_router()[0].sandbox(), cloud_router()[1].sandbox()];
+    cluster.nodes[0].add(&a);
+    cluster.nodes[0].stop_agent();
+    cluster.nodes[0].start_agent();
+    cluster.nodes[0].wait_for_agent();
+    for _ in 0..3 {
+        assert!(cluster.store_rows().contains("default/centosa"));
+        cluster.nodes[0].add(&z);
+        assert!(cluster.store_rows().contains("default/quagga-a\""), "{}", cluster.store_rows());
+        cluster.nodes[0].del(&z);
+    }
+    cluster.nodes[0].del(&a);
+    assert!(!cluster.store_rows().contains("default/"), "{}", cluster.store_rows());
+}

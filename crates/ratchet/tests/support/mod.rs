@@ -18,6 +18,8 @@ use std::{
 use ratchet_protocol::{Client, LinkState, Links, Reply, Request};
 use serde_json::{Value, json};
 
+pub mod etcd;
+
 pub const RATCHET: &str = env!("CARGO_BIN_EXE_ratchet");
 
 /// How long anything may take to come about.

@@ -1,0 +1,211 @@
+//! Whether the agent answers, whether it and the config agree, and whether the store can be reached.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ratchet_protocol::{Client, ClientError, DEFAULT_STORE, Hello, Reply, Request, Settings};
+use ratchet_store::{EtcdOptions, StoreUrl};
+
+use crate::Check;
+
+/// How long agent and store may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Our own version.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The agent, as far as it answered.
+pub(crate) struct Agent {
+    socket: PathBuf,
+    hello: Result<Hello, ClientError>,
+}
+
+/// Asks the agent who it is.
+pub(crate) fn ask(socket: &Path) -> Agent {
+    let hello = match Client::call(socket, &Request::Hello, PATIENCE) {
+        Ok(Reply::Hello(hello)) => Ok(*hello),
+        Ok(other) => Err(ClientError::Garbled { socket: socket.to_owned(), problem: format!("{other:?}") }),
+        Err(error) => Err(error),
+    };
+    Agent { socket: socket.to_owned(), hello }
+}
+
+impl Agent {
+    /// What it runs with.
+    pub fn settings(&self) -> Option<Settings> {
+        self.hello.as_ref().ok().map(|hello| hello.settings.clone())
+    }
+
+    /// Whether it is well and of one mind with the config.
+    pub fn checks(&self, config: Option<&Settings>) -> Vec<Check> {
+        let mut checks = vec![judge_agent(&self.socket, &self.hello)];
+        if let (Ok(hello), Some(config)) = (&self.hello, config) {
+            checks.push(judge_settings(hello, config));
+        }
+        checks
+    }
+
+    /// Whether the store can be used: what the agent says of it; without an agent, what comes of opening it.
+    pub fn store(&self, settings: &Settings) -> Check {
+        let store = settings.store.as_deref().unwrap_or(DEFAULT_STORE);
+        if self.hello.is_ok() {
+            let asked = Request::Status { settings: Settings::default() };
+            return judge_store(store, "the agent reaches it", said(Client::call(&self.socket, &asked, PATIENCE)));
+        }
+        match store.parse::<StoreUrl>() {
+            Err(error) => judge_store(store, "", Err(error.to_string())),
+            // A file that does not exist is the agent's to make.
+            Ok(StoreUrl::Sqlite(path)) if !path.exists() => {
+                Check::ok("store", format!("{store} does not exist yet; the agent will make it"))
+            }
+            Ok(url) => judge_store(store, "it answers", try_out(&url, settings)),
+        }
+    }
+}
+
+/// What became of a request that says yes or no.
+fn said(reply: Result<Reply, ClientError>) -> Result<(), String> {
+    match reply {
+        Ok(Reply::Done) => Ok(()),
+        Ok(Reply::Error(failure)) => Err(failure.message),
+        Ok(other) => Err(format!("{other:?}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Opens the store and reads nothing of it.
+fn try_out(url: &StoreUrl, settings: &Settings) -> Result<(), String> {
+    let path = |file: &Option<String>| file.as_ref().map(PathBuf::from);
+    let mut etcd = EtcdOptions {
+        ca: path(&settings.etcd_ca),
+        cert: path(&settings.etcd_cert),
+        key: path(&settings.etcd_key),
+        user: settings.etcd_user.clone(),
+        password_file: path(&settings.etcd_password_file),
+        ..EtcdOptions::default()
+    };
+    if let Some(prefix) = &settings.etcd_prefix {
+        etcd.prefix.clone_from(prefix);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    runtime.block_on(async {
+        let read = async {
+            let store = ratchet_store::open_with(url, &etcd).await?;
+            store.read(&BTreeSet::new()).await
+        };
+        match tokio::time::timeout(PATIENCE, read).await {
+            Ok(read) => read.map(drop).map_err(|error| error.to_string()),
+            Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+        }
+    })
+}
+
+fn judge_agent(socket: &Path, hello: &Result<Hello, ClientError>) -> Check {
+    let name = "agent";
+    let hello = match hello {
+        Ok(hello) => hello,
+        Err(ClientError::NoAgent { source, .. }) => {
+            let found = format!("none answers on {} ({source})", socket.display());
+            return Check::warn(
+                name,
+                found,
+                "the plugin starts one with the first pod that has links; for one that is always there: systemctl enable --now ratchet",
+            );
+        }
+        Err(error) => return Check::fail(name, error.to_string(), "look at its log, and restart it"),
+    };
+    let kind = if hello.managed { "managed" } else { "started on demand by the plugin" };
+    let found = format!("version {}, pid {}, {kind}", hello.version, hello.pid);
+    if hello.version == VERSION {
+        Check::ok(name, found)
+    } else {
+        Check::warn(
+            name,
+            format!("{found}; this program is version {VERSION}"),
+            "restart the agent; links are not touched by that",
+        )
+    }
+}
+
+fn judge_settings(hello: &Hello, config: &Settings) -> Check {
+    let name = "agent and config";
+    let differences: Vec<String> = hello
+        .settings
+        .differences(config)
+        .into_iter()
+        .map(|(key, have, asked)| format!("{key} is {have} for the agent and {asked} in the config"))
+        .collect();
+    match (differences.is_empty(), hello.managed) {
+        (true, _) => Check::ok(name, "they agree"),
+        (false, true) => Check::fail(
+            name,
+            differences.join(", "),
+            "make them agree (the agent's are its options or RATCHET_… variables) and restart the agent",
+        ),
+        (false, false) => Check::warn(
+            name,
+            differences.join(", "),
+            "the agent takes the config's over with the next pod that has links; nothing to do",
+        ),
+    }
+}
+
+fn judge_store(store: &str, how: &str, outcome: Result<(), String>) -> Check {
+    match outcome {
+        Ok(()) => Check::ok("store", format!("{store}: {how}")),
+        Err(problem) => {
+            let known = problem.contains(store);
+            let found = if known { problem } else { format!("{store}: {problem}") };
+            Check::fail("store", found, "new links wait until it can be reached; those that are there stay as they are")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Verdict;
+
+    fn hello(version: &str, managed: bool) -> Hello {
+        let settings = Settings { store: Some("sqlite:/a".into()), ..Settings::default() };
+        Hello { version: version.into(), protocols: vec![1], pid: 7, managed, settings }
+    }
+
+    #[test]
+    fn an_agent_of_another_version_is_to_be_restarted() {
+        let socket = Path::new("/s");
+        assert_eq!(judge_agent(socket, &Ok(hello(VERSION, true))).verdict, Verdict::Ok);
+        let other = judge_agent(socket, &Ok(hello("0.0.1", false)));
+        assert!(other.verdict == Verdict::Warn && other.found.contains("0.0.1"), "{other}");
+        let broken = ClientError::Garbled { socket: socket.into(), problem: "x".into() };
+        assert_eq!(judge_agent(socket, &Err(broken)).verdict, Verdict::Fail);
+        assert_eq!(ask(Path::new("/nowhere/at/all")).checks(None)[0].verdict, Verdict::Warn);
+    }
+
+    #[test]
+    fn only_a_managed_agent_insists_on_its_settings() {
+        let config = Settings { store: Some("sqlite:/b".into()), ..Settings::default() };
+        assert_eq!(judge_settings(&hello(VERSION, true), &Settings::default()).verdict, Verdict::Ok);
+        let check = judge_settings(&hello(VERSION, true), &config);
+        assert!(check.verdict == Verdict::Fail && check.found.contains("sqlite:/b"), "{check}");
+        assert_eq!(judge_settings(&hello(VERSION, false), &config).verdict, Verdict::Warn);
+    }
+
+    #[test]
+    fn a_store_is_named_once_and_not_made() {
+        let check = judge_store("etcd://a", "", Err("store etcd://a: refused".into()));
+        assert_eq!(check.found, "store etcd://a: refused");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("r.db");
+        let settings = |store: String| Settings { store: Some(store), ..Settings::default() };
+        let nobody = ask(Path::new("/nowhere/at/all"));
+        assert_eq!(nobody.store(&settings(format!("sqlite:{}", path.display()))).verdict, Verdict::Ok);
+        assert!(!path.exists());
+        std::fs::write(&path, "no database, and long enough to be seen as none ".repeat(20)).unwrap();
+        assert_eq!(nobody.store(&settings(format!("sqlite:{}", path.display()))).verdict, Verdict::Fail);
+        assert_eq!(nobody.store(&settings("redis://a".into())).verdict, Verdict::Fail);
+    }
+}

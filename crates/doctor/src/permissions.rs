@@ -1,0 +1,63 @@
+//! Who else may reach the agent's socket and state.
+
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
+
+use crate::Check;
+
+/// The bits of a mode that let others than the owner in.
+const OTHERS: u32 = 0o077;
+
+/// What is known of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Owned {
+    mode: u32,
+    uid: u32,
+}
+
+/// Looks at the socket, its directory and the state directory.
+pub(crate) fn look(socket: &Path, state_dir: &Path) -> Vec<Check> {
+    let mut places = vec![("socket", socket, 0o600), ("state directory", state_dir, 0o700)];
+    if let Some(dir) = socket.parent() {
+        places.insert(0, ("socket's directory", dir, 0o700));
+    }
+    places.into_iter().filter_map(|(name, path, wanted)| judge(name, path, wanted, read(path))).collect()
+}
+
+fn read(path: &Path) -> Option<Owned> {
+    let metadata = fs::metadata(path).ok()?;
+    Some(Owned { mode: metadata.mode() & 0o7777, uid: metadata.uid() })
+}
+
+/// `None`: it is not there yet, which the checks of the agent tell.
+fn judge(name: &'static str, path: &Path, wanted: u32, found: Option<Owned>) -> Option<Check> {
+    let Owned { mode, uid } = found?;
+    let shown = format!("{} has mode {mode:04o} and belongs to uid {uid}", path.display());
+    let is_private = mode & OTHERS == 0 && uid == 0;
+    Some(if is_private {
+        Check::ok(name, shown)
+    } else if mode & 0o022 != 0 || uid != 0 {
+        let mend = format!("chown root {0} && chmod {wanted:04o} {0}", path.display());
+        Check::fail(name, format!("{shown}: others could command this node's links"), mend)
+    } else {
+        Check::warn(name, format!("{shown}: others can read it"), format!("chmod {wanted:04o} {}", path.display()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Verdict;
+
+    #[test]
+    fn what_others_can_write_is_a_failure_and_what_they_can_read_a_warning() {
+        let verdict = |mode, uid| {
+            judge("state directory", Path::new("/s"), 0o700, Some(Owned { mode, uid })).map(|check| check.verdict)
+        };
+        assert_eq!(verdict(0o700, 0), Some(Verdict::Ok));
+        assert_eq!(verdict(0o600, 0), Some(Verdict::Ok));
+        assert_eq!(verdict(0o755, 0), Some(Verdict::Warn));
+        assert_eq!(verdict(0o770, 0), Some(Verdict::Fail));
+        assert_eq!(verdict(0o700, 1000), Some(Verdict::Fail));
+        assert_eq!(judge("socket", Path::new("/s"), 0o600, None), None);
+    }
+}
