@@ -21,6 +21,9 @@ if [ "$1" = test ]; then
     need runc runc
     need /bin/busybox busybox-static
     need openssl openssl
+    need jq jq
+    need curl curl
+    need pgrep procps
     need iptables iptables
 fi
 if [ "$1" = bench ]; then

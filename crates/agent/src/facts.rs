@@ -1,8 +1,15 @@
 //! What this agent has heard of the pods that concern its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
-use ratchet_model::{LinkId, PodKey, PodRecord, Vni, record::Facts};
+use ratchet_model::{DeclaredLink, LinkId, PodKey, PodRecord, Vni, record::Facts};
+
+/// For how long a declaration is believed that the store has lost. Its declarer's agent says it again as soon as it can reach
+/// the store.
+const MEMORY: Duration = Duration::from_secs(600);
 
 /// The facts at hand, with an index of who declares links with whom.
 #[derive(Debug, Default)]
@@ -11,6 +18,10 @@ pub(crate) struct Known {
     vnis: BTreeMap<LinkId, Vni>,
     /// By pod: the pods that declare a link with it.
     declarers: BTreeMap<PodKey, BTreeSet<PodKey>>,
+    /// VNIs that the store no longer knows of: if it was wiped, their links ask for the same ones again.
+    former: BTreeMap<LinkId, Vni>,
+    /// Pods whose records the store has lost, and when that was noticed.
+    lost: BTreeMap<PodKey, Instant>,
 }
 
 impl Known {
@@ -26,7 +37,18 @@ impl Known {
 
     /// Notes a VNI that was claimed.
     pub fn set_vni(&mut self, link: LinkId, vni: Vni) {
+        self.former.remove(&link);
         self.vnis.insert(link, vni);
+    }
+
+    /// The VNI that a link had in a store that has forgotten it.
+    pub fn former_vni(&self, link: LinkId) -> Option<Vni> {
+        self.former.get(&link).copied()
+    }
+
+    /// The former VNI is another link's by now.
+    pub fn forget_former_vni(&mut self, link: LinkId) {
+        self.former.remove(&link);
     }
 
     /// The pods that `pod` declares links with or that declare links with it.
@@ -74,8 +96,23 @@ impl Known {
         }
     }
 
+    /// Whether to go on believing a record that the store no longer has. A pod that declares a link with one that lives is never
+    /// removed from a store: one that is missing there was lost with all the rest (etcd was wiped, or restored from a
+    /// backup), and links must not be cut for that.
+    fn is_lost(&mut self, pod: &PodKey, lives_here: impl Fn(&PodKey) -> bool) -> bool {
+        let is_declarer = self.records.get(pod).is_some_and(|record| record.peers().into_iter().any(&lives_here));
+        if !is_declarer || lives_here(pod) {
+            return false;
+        }
+        let since = self.lost.entry(pod.clone()).or_insert_with(|| {
+            tracing::warn!(%pod, "the store has lost the pod's record; waiting for its agent to say it again");
+            Instant::now()
+        });
+        since.elapsed() < MEMORY
+    }
+
     /// Takes what the store said about `own` pods in place of what was known about them. `is_own` tells for which other pods a record
-    /// still matters.
+    /// still matters, `lives_here` which pods have a sandbox here that is not leaving.
     ///
     /// Gives the pods whose record is not what it was.
     pub fn merge(
@@ -83,25 +120,33 @@ impl Known {
         own: &BTreeSet<PodKey>,
         facts: Facts,
         is_own: impl Fn(&PodKey) -> bool,
+        lives_here: impl Fn(&PodKey) -> bool,
     ) -> BTreeSet<PodKey> {
+        // The store was asked for the VNIs of own pods' links; those of a neighbour's other links stand.
+        let is_forgotten = |link: &LinkId| !facts.vnis.contains_key(link);
+        let around =
+            own.iter().flat_map(|pod| self.neighbours(pod)).chain(own.iter().cloned()).collect::<BTreeSet<_>>();
+        let of_own = around.iter().filter_map(|pod| self.records.get(pod)).flat_map(|record| &record.links);
+        let of_own = of_own.filter(|link| own.contains(&link.local.pod) || own.contains(&link.remote.pod));
+        let forgotten: Vec<LinkId> = of_own.map(DeclaredLink::id).filter(is_forgotten).collect();
+        for link in forgotten {
+            self.former.extend(self.vnis.remove(&link).map(|vni| (link, vni)));
+        }
         let mut changed = BTreeSet::new();
-        let before: BTreeSet<PodKey> =
-            own.iter().flat_map(|pod| self.neighbours(pod)).chain(own.iter().cloned()).collect();
-        for pod in before {
-            let concerns_others = || self.neighbours(&pod).iter().any(|other| is_own(other) && !own.contains(other));
-            let absent = !facts.records.contains_key(&pod) && self.records.contains_key(&pod);
-            if absent && (own.contains(&pod) || !concerns_others()) {
+        for pod in around {
+            if facts.records.contains_key(&pod) {
+                self.lost.remove(&pod);
+                continue;
+            }
+            let concerns_others = self.neighbours(&pod).iter().any(|other| is_own(other) && !own.contains(other));
+            let stays = !own.contains(&pod) && (concerns_others || self.is_lost(&pod, &lives_here));
+            if self.records.contains_key(&pod) && !stays {
+                self.lost.remove(&pod);
                 self.set(&pod, None);
                 changed.insert(pod);
             }
         }
         for (pod, record) in facts.records {
-            // The store was asked for the VNIs of own pods' links; those of a neighbour's other links stand.
-            for link in
-                record.links.iter().filter(|link| own.contains(&link.local.pod) || own.contains(&link.remote.pod))
-            {
-                self.vnis.remove(&link.id());
-            }
             if self.records.get(&pod) != Some(&record) {
                 self.set(&pod, Some(record));
                 changed.insert(pod);
@@ -114,5 +159,75 @@ impl Known {
     /// Drops VNIs of links that nobody declares any more.
     pub fn forget_vnis(&mut self, ended: &BTreeSet<LinkId>) {
         self.vnis.retain(|link, _| !ended.contains(link));
+        self.former.retain(|link, _| !ended.contains(link));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ratchet_model::{DeclaredEnd, Location};
+
+    use super::*;
+
+    fn key(name: &str) -> PodKey {
+        PodKey::new("default", name).unwrap()
+    }
+
+    fn record(name: &str, peers: &[&str]) -> PodRecord {
+        let end = |pod: &str, other: &str| DeclaredEnd::bare(key(pod), format!("to-{other}").parse().unwrap());
+        let link = |peer: &&str| DeclaredLink { local: end(name, peer), remote: end(peer, name), mtu: None, vni: None };
+        let location = Location {
+            node: "n".parse().unwrap(),
+            vtep: "10.0.0.1".parse().unwrap(),
+            sandbox: name.parse().unwrap(),
+            mtu: 1450.try_into().unwrap(),
+        };
+        PodRecord { pod: key(name), location: Some(location), created: 1, links: peers.iter().map(link).collect() }
+    }
+
+    fn facts(records: &[PodRecord], vnis: &[(LinkId, u32)]) -> Facts {
+        Facts {
+            records: records.iter().map(|record| (record.pod.clone(), record.clone())).collect(),
+            vnis: vnis.iter().map(|(link, vni)| (*link, (*vni).try_into().unwrap())).collect(),
+        }
+    }
+
+    #[test]
+    fn what_a_wiped_store_has_lost_is_believed_until_it_is_said_again() {
+        let own = [key("own")].into();
+        let (is_own, declarer) = (|pod: &PodKey| *pod == key("own"), record("declarer", &["own"]));
+        let link = declarer.links[0].id();
+        let mut known = Known::default();
+        known.merge(
+            &own,
+            facts(&[record("own", &["leaf"]), declarer.clone(), record("leaf", &[])], &[(link, 12)]),
+            is_own,
+            is_own,
+        );
+        assert_eq!((known.vni(link).map(Vni::number), known.former_vni(link)), (Some(12), None));
+
+        known.merge(&own, Facts::default(), is_own, is_own);
+        let left: Vec<&str> = known.all().keys().map(PodKey::name).collect();
+        // The own pod is to be published again, and the leaf may have gone.
+        assert_eq!(left, ["declarer"]);
+        assert_eq!((known.vni(link), known.former_vni(link).map(Vni::number)), (None, Some(12)));
+
+        known.merge(
+            &own,
+            facts(&[record("own", &["leaf"]), PodRecord { created: 2, ..declarer }], &[(link, 11)]),
+            is_own,
+            is_own,
+        );
+        assert_eq!(known.record(&key("declarer")).unwrap().created, 2);
+        assert_eq!(known.vni(link).map(Vni::number), Some(11));
+    }
+
+    #[test]
+    fn a_declarer_is_forgotten_with_the_last_of_its_peers_here() {
+        let (own, declarer) = ([key("own")].into(), record("declarer", &["own"]));
+        let mut known = Known::default();
+        known.merge(&own, facts(&[record("own", &[]), declarer], &[]), |_| true, |_| false);
+        known.merge(&own, Facts::default(), |pod| *pod == key("own"), |_| false);
+        assert!(known.all().is_empty());
     }
 }

@@ -11,13 +11,17 @@ use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::Subscribe
 
 use crate::options::AgentOptions;
 
+/// What the libraries below etcd's client have to say is of no use to anybody who debugs Ratchet; `h2=debug` in the level
+/// brings it back.
+const QUIET: &str = "h2=info,hyper=info,hyper_util=info,tonic=info,tower=info,rustls=info";
+
 /// Starts logging.
 ///
 /// # Errors
 /// When the filter cannot be read or the file not opened.
 pub(crate) fn start(options: &AgentOptions) -> io::Result<()> {
     let filter = || {
-        EnvFilter::try_new(&options.log_level)
+        EnvFilter::try_new(format!("{QUIET},{}", options.log_level))
             .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, format!("log level {:?}: {e}", options.log_level)))
     };
     // journald stamps every line itself; a terminal and a file want the time.

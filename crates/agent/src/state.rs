@@ -44,6 +44,8 @@ pub(crate) struct SandboxState {
 #[derive(Debug)]
 pub(crate) struct StateDir {
     sandboxes: PathBuf,
+    /// While this file is there, no sandbox is missing: it is made once those that the node had before have been looked for.
+    marker: PathBuf,
 }
 
 impl StateDir {
@@ -51,7 +53,17 @@ impl StateDir {
     pub fn open(state_dir: &Path) -> io::Result<Self> {
         let sandboxes = state_dir.join("sandboxes");
         create_private(&sandboxes)?;
-        Ok(Self { sandboxes })
+        Ok(Self { sandboxes, marker: state_dir.join("complete") })
+    }
+
+    /// Whether no sandbox's state was lost.
+    pub fn is_complete(&self) -> bool {
+        self.marker.exists()
+    }
+
+    /// Notes that no sandbox is missing.
+    pub fn set_complete(&self) -> io::Result<()> {
+        fs::write(&self.marker, "")
     }
 
     /// All sandboxes. A file that cannot be read is set aside (renamed) and reported: the kernel's aliases still tell
@@ -68,6 +80,10 @@ impl StateDir {
                 Ok(state) => states.push(state),
                 Err(problem) => {
                     tracing::error!(path = %path.display(), problem, "cannot read the state of a sandbox; set aside");
+                    match fs::remove_file(&self.marker) {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                        _ => {}
+                    }
                     fs::rename(&path, path.with_extension("unreadable"))?;
                 }
             }
@@ -153,8 +169,12 @@ mod tests {
     fn a_file_that_cannot_be_read_is_set_aside() {
         let dir = tempfile::tempdir().unwrap();
         let states = StateDir::open(dir.path()).unwrap();
+        assert!(!states.is_complete());
+        states.set_complete().unwrap();
         fs::write(dir.path().join("sandboxes/bad.json"), "{").unwrap();
+        assert!(states.is_complete());
         assert_eq!(states.load().unwrap(), []);
+        assert!(!states.is_complete());
         assert!(dir.path().join("sandboxes/bad.unreadable").exists());
     }
 }

@@ -91,8 +91,9 @@ pub fn consequence(pod: &PodKey, next: Option<PodRecord>, around: &BTreeMap<PodK
     let next = next.or_else(|| previous.map(|record| PodRecord { location: None, ..record.clone() }));
     let Some(next) = next else { return Consequence::default() };
 
+    let is_there = next.lives();
     let lives = |other: &PodKey| {
-        if other == pod { next.lives() } else { around.get(other).is_some_and(PodRecord::lives) }
+        if other == pod { is_there } else { around.get(other).is_some_and(PodRecord::lives) }
     };
     let needed = |record: &PodRecord| record.lives() || record.peers().into_iter().any(lives);
 
@@ -104,17 +105,23 @@ pub fn consequence(pod: &PodKey, next: Option<PodRecord>, around: &BTreeMap<PodK
         .collect();
     let record = needed(&next).then_some(next);
 
+    // A link both of whose pods have gone has ended, even if its declaration is kept for another link's sake.
+    let is_alive = |link: &&DeclaredLink| lives(&link.local.pod) || lives(&link.remote.pod);
     let remaining: BTreeSet<LinkId> = around
         .values()
         .filter(|other| other.pod != *pod && !forget.contains(&other.pod))
         .chain(&record)
-        .flat_map(|record| record.links.iter().map(DeclaredLink::id))
+        .flat_map(|record| record.links.iter().filter(is_alive).map(DeclaredLink::id))
         .collect();
+    let of_pod = |link: &&DeclaredLink| link.local.pod == *pod || link.remote.pod == *pod;
+    let kept = around.values().filter(|other| other.pod != *pod && !forget.contains(&other.pod));
     let release = forget
         .iter()
         .filter_map(|forgotten| around.get(forgotten))
         .chain(previous)
-        .flat_map(|record| record.links.iter().map(DeclaredLink::id))
+        .flat_map(|record| &record.links)
+        .chain(kept.flat_map(|record| record.links.iter().filter(of_pod)))
+        .map(DeclaredLink::id)
         .filter(|link| !remaining.contains(link))
         .collect();
     Consequence { record, forget, release }
@@ -176,8 +183,19 @@ mod tests {
     #[test]
     fn a_declarer_with_another_living_peer_is_not_forgotten() {
         let declarer = PodRecord { location: None, ..record("a", true, &["b", "c"]) };
-        let gone = consequence(&key("b"), None, &around(&[declarer, record("b", true, &[]), record("c", true, &[])]));
-        assert!(gone.forget.is_empty() && gone.release.is_empty());
+        let all = around(&[declarer.clone(), record("b", true, &[]), record("c", true, &[])]);
+        let gone = consequence(&key("b"), None, &all);
+        assert!(gone.forget.is_empty());
+        // But its link with the one that goes has ended.
+        assert_eq!(gone.release, [declarer.links[0].id()].into());
+    }
+
+    #[test]
+    fn a_link_to_one_that_has_gone_ends_with_its_declarer_though_the_declaration_is_kept() {
+        let declarer = record("a", true, &["b", "c"]);
+        let gone = consequence(&key("a"), None, &around(&[declarer.clone(), record("c", true, &[])]));
+        assert!(gone.record.is_some());
+        assert_eq!(gone.release, [declarer.links[0].id()].into());
     }
 
     #[test]

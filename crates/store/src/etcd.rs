@@ -10,7 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ratchet_model::{LinkId, PodKey, PodRecord, SandboxId, record::Facts};
+use ratchet_model::{LinkId, NodeName, PodKey, PodRecord, SandboxId, record::Facts};
 use tokio::sync;
 
 mod attempts;
@@ -89,6 +89,10 @@ impl Store for EtcdStore {
         let (facts, revision) = records::read(&self.etcd, own).await?;
         self.unnumbered.send_if_modified(|unnumbered| unnumbered.update(own, &facts, revision));
         Ok(facts)
+    }
+
+    async fn located_on(&self, node: &NodeName) -> Result<Vec<PodRecord>, StoreError> {
+        records::located_on(&self.etcd, node).await
     }
 
     async fn claim_vnis(&self, claims: &[VniClaim]) -> Result<BTreeMap<LinkId, VniGrant>, StoreError> {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ratchet_model::{LinkId, PodKey, PodRecord, SandboxId, Vni, record::Facts};
+use ratchet_model::{LinkId, NodeName, PodKey, PodRecord, SandboxId, Vni, record::Facts};
 
 mod etcd;
 mod rules;
@@ -141,6 +141,10 @@ pub trait Store: Send + Sync {
 
     /// The facts that concern these pods.
     async fn read(&self, own: &BTreeSet<PodKey>) -> Result<Facts, StoreError>;
+
+    /// The records of all pods that are said to be on a node. It goes through all records there are: it is for an agent
+    /// that has lost its own memory, and for nobody else.
+    async fn located_on(&self, node: &NodeName) -> Result<Vec<PodRecord>, StoreError>;
 
     /// Gives each link its VNI: the one it has, else the one it insists on, else the lowest free from
     /// [`Vni::FIRST`] up. Idempotent.

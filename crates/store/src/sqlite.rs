@@ -10,7 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ratchet_model::{LinkId, PodKey, PodRecord, SandboxId, record::Facts};
+use ratchet_model::{LinkId, NodeName, PodKey, PodRecord, SandboxId, record::Facts};
 
 mod database;
 mod error;
@@ -77,6 +77,11 @@ impl Store for SqliteStore {
     async fn read(&self, own: &BTreeSet<PodKey>) -> Result<Facts, StoreError> {
         let own = own.clone();
         self.worker.run(move |database| records::read(database.connection()?, &own)).await
+    }
+
+    async fn located_on(&self, node: &NodeName) -> Result<Vec<PodRecord>, StoreError> {
+        let node = node.clone();
+        self.worker.run(move |database| records::located_on(database.connection()?, &node)).await
     }
 
     async fn claim_vnis(&self, claims: &[VniClaim]) -> Result<BTreeMap<LinkId, VniGrant>, StoreError> {

@@ -24,8 +24,11 @@ const DELAYS: [Duration; 2] = [Duration::from_millis(150), Duration::from_secs(2
 #[derive(Debug, Default)]
 pub(super) struct Announcements {
     /// One queue a delay, so that each is in the order of time.
-    queues: [VecDeque<(Instant, Vec<(At, IpNet)>)>; DELAYS.len()],
+    queues: [VecDeque<Due>; DELAYS.len()],
 }
+
+/// What is due, and when.
+type Due = (Instant, Vec<(At, IpNet)>);
 
 impl Announcements {
     /// Takes note of the addresses that a plan has added.

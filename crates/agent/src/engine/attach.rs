@@ -16,7 +16,7 @@ use ratchet_protocol::{Attach, Attached, Failure, FailureKind, Prepare, Prepared
 use ratchet_store::{Publish, Published};
 
 use super::{Engine, reconcile::Extent, sandboxes};
-use crate::{effective::store_failure, state::SandboxState};
+use crate::state::SandboxState;
 
 fn invalid(text: impl Into<String>) -> Failure {
     Failure::new(FailureKind::Invalid, text)
@@ -133,7 +133,7 @@ impl Engine {
         let Some(state) = self.sandboxes.get(id).cloned() else { return Ok(()) };
         let record = sandboxes::record(&state, self.effective()?);
         let published = self.runtime.block_on(store.publish(&record, Publish::New));
-        if let Published::Stored { created } = published.map_err(|e| store_failure(&e))?
+        if let Published::Stored { created } = published.map_err(|e| self.store_failed(&e))?
             && created != state.created
         {
             self.save(SandboxState { created, ..state })?;

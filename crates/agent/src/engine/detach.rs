@@ -90,7 +90,7 @@ impl Engine {
         };
         if let Err(error) = self.runtime.block_on(store.depart(&state.pod, id)) {
             tracing::warn!(sandbox = %id, %error, "cannot tell the store that the sandbox has gone; trying again");
-            self.store_trouble = Some(error.to_string());
+            self.store_failed(&error);
             return false;
         }
         if let Some(said) = self.known.record(&state.pod).filter(|said| said.sandbox() == Some(id)).cloned() {

@@ -10,7 +10,6 @@ use ratchet_model::{
 use ratchet_protocol::{Check, Failure, FailureKind, Reply, Settings};
 
 use super::{Engine, sandboxes::open_netns};
-use crate::effective::store_failure;
 
 fn broken(text: impl Into<String>) -> Failure {
     Failure::new(FailureKind::Broken, text)
@@ -86,7 +85,7 @@ impl Engine {
     pub(super) fn status(&mut self, settings: &Settings) -> Result<Reply, Failure> {
         self.agree_on(settings)?;
         let store = self.store()?;
-        self.runtime.block_on(store.read(&BTreeSet::new())).map_err(|e| store_failure(&e))?;
+        self.runtime.block_on(store.read(&BTreeSet::new())).map_err(|e| self.store_failed(&e))?;
         Ok(Reply::Done)
     }
 }

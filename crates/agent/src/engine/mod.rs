@@ -3,8 +3,10 @@
 //! Commands come in through a channel and are dealt with one after another; each ends in [`Engine::reconcile`]. Kernel
 //! work blocks this thread and nobody else.
 
+mod adopt;
 mod announce;
 mod attach;
+mod away;
 mod detach;
 mod inspect;
 mod pods;
@@ -22,20 +24,16 @@ use ratchet_kernel::Kernel;
 use ratchet_kubernetes::PodNews;
 use ratchet_model::{LinkId, NodeName, SandboxId, Vni, resolve::Link, wiring::Wiring};
 use ratchet_protocol::{Attach, Check, Collect, Detach, Failure, FailureKind, Links, Prepare, Reply, Settings};
-use ratchet_store::{Change, Interest, Store};
+use ratchet_store::{Interest, Store};
 use tokio::{
     runtime::Handle,
     sync::{oneshot, watch},
     task::JoinHandle,
 };
 
-use crate::{
-    effective::{self, Effective, store_failure},
-    facts::Known,
-    state::StateDir,
-    watcher,
-};
+use crate::{effective::Effective, facts::Known, state::StateDir, watcher::News};
 use announce::Announcements;
+use away::Away;
 use pods::Pods;
 use sandboxes::Sandboxes;
 
@@ -61,8 +59,10 @@ pub(crate) enum Command {
     Status(Settings, Answer<Reply>),
     Links(Answer<Links>),
     Settings(Answer<Settings>),
-    Changed(Change),
+    /// There is something in the engine's [`News`].
+    Changed,
     StoreLost(String),
+    StoreBack,
     Pods(PodNews),
     Stop,
 }
@@ -115,7 +115,9 @@ pub(crate) struct Engine {
     effective: Result<Effective, Failure>,
     store: Option<Arc<dyn Store>>,
     store_trouble: Option<String>,
+    away: Option<Away>,
     watcher: Option<JoinHandle<()>>,
+    news: Arc<News>,
     interest: watch::Sender<Interest>,
 
     sandboxes: Sandboxes,
@@ -146,7 +148,9 @@ impl Engine {
             effective: Err(Failure::new(FailureKind::TryLater, "the agent is starting")),
             store: None,
             store_trouble: None,
+            away: None,
             watcher: None,
+            news: Arc::default(),
             interest: watch::Sender::new(Interest::default()),
             sandboxes,
             known: Known::default(),
@@ -196,7 +200,12 @@ impl Engine {
                 let settings = self.effective.as_ref().map_or(&self.asked, |effective| &effective.settings);
                 drop(answer.send(Ok(settings.clone())));
             }
-            Command::Changed(change) => self.changed(change),
+            Command::Changed => {
+                if let Some(change) = self.news.take() {
+                    self.changed(change);
+                }
+            }
+            Command::StoreBack => self.store_is_back(),
             Command::StoreLost(trouble) => {
                 self.store_trouble = Some(trouble);
                 self.look_again_soon();
@@ -212,6 +221,11 @@ impl Engine {
         self.next_look = Instant::now() + PERIOD;
         self.refresh_effective();
         self.watch_pods(&self.asked.clone());
+        if !self.adopt() {
+            // Whose the devices are that are there is not known: nothing is done to them.
+            self.look_again_soon();
+            return self.tell();
+        }
         self.drop_dead_sandboxes();
         self.recall_own_pods();
         let done = self.refresh_facts(None) & self.reconcile(&reconcile::Extent::Everything) & self.finish_departures();
@@ -261,28 +275,6 @@ impl Engine {
         self.effective.as_ref().map_err(Clone::clone)
     }
 
-    /// The store, opened if it is not yet.
-    fn store(&mut self) -> Result<Arc<dyn Store>, Failure> {
-        if let Some(store) = &self.store {
-            return Ok(store.clone());
-        }
-        let settings = self.effective()?.settings.clone();
-        let opened = self.runtime.block_on(effective::open_store(&settings));
-        let store = match opened {
-            Ok(store) => store,
-            Err(error) => {
-                self.store_trouble = Some(error.to_string());
-                return Err(store_failure(&error));
-            }
-        };
-        tracing::info!(store = store.describe(), "store opened");
-        self.store_trouble = None;
-        let watch = watcher::watch(store.clone(), self.interest.subscribe(), self.commands.clone());
-        self.watcher = Some(self.runtime.spawn(watch));
-        self.store = Some(store.clone());
-        Ok(store)
-    }
-
     /// Holds a config's settings against the agent's. A managed agent refuses what differs; one that was started on demand
     /// takes it over.
     fn agree_on(&mut self, asked: &Settings) -> Result<(), Failure> {
@@ -317,16 +309,6 @@ impl Engine {
         self.effective = Ok(next);
         self.look_at_everything();
         Ok(())
-    }
-
-    fn close_store(&mut self) {
-        if let Some(watcher) = self.watcher.take() {
-            watcher.abort();
-        }
-        self.store = None;
-        self.store_trouble = None;
-        self.known = Known::default();
-        self.informed = false;
     }
 
     /// Lets whoever watches know that something may have changed.

@@ -53,13 +53,14 @@ impl Engine {
         match self.runtime.block_on(store.read(&own)) {
             Ok(facts) => {
                 let sandboxes = &self.sandboxes;
-                self.known.merge(&own, facts, |pod| sandboxes.has(pod));
+                let lives_here = |pod: &PodKey| sandboxes.current(pod).is_some();
+                self.known.merge(&own, facts, |pod| sandboxes.has(pod), lives_here);
                 self.informed |= everything;
                 self.store_trouble = None;
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot read the store");
-                self.store_trouble = Some(error.to_string());
+                self.store_failed(&error);
                 return false;
             }
         }
@@ -101,7 +102,7 @@ impl Engine {
             }
             Err(error) => {
                 tracing::warn!(%pod, %error, "cannot publish the pod's location");
-                self.store_trouble = Some(error.to_string());
+                self.store_failed(&error);
                 false
             }
         }
@@ -239,11 +240,16 @@ impl Engine {
         let claims: Vec<VniClaim> = links
             .iter()
             .filter(|link| self.known.vni(link.id).is_none() && wiring::needs_vni(link, &self.places(link)))
-            .map(|link| VniClaim { link: link.id, fixed: link.vni })
+            .map(|link| VniClaim { link: link.id, fixed: link.vni.or(self.known.former_vni(link.id)) })
             .collect();
+        self.claim(claims, links)
+    }
+
+    fn claim(&mut self, claims: Vec<VniClaim>, links: &[Link]) -> bool {
         if claims.is_empty() {
             return true;
         }
+        let mut without_former = Vec::new();
         let Ok(store) = self.store() else { return false };
         match self.runtime.block_on(store.claim_vnis(&claims)) {
             Ok(grants) => {
@@ -251,6 +257,10 @@ impl Engine {
                     self.taken_vnis.remove(&link);
                     match grant {
                         VniGrant::Granted(vni) => self.known.set_vni(link, vni),
+                        VniGrant::TakenBy(_) if links.iter().any(|l| l.id == link && l.vni.is_none()) => {
+                            self.known.forget_former_vni(link);
+                            without_former.push(VniClaim { link, fixed: None });
+                        }
                         VniGrant::TakenBy(owner) => {
                             let fixed = claims.iter().find(|claim| claim.link == link).and_then(|claim| claim.fixed);
                             self.taken_vnis.extend(fixed.map(|vni| (link, (vni, owner))));
@@ -258,11 +268,11 @@ impl Engine {
                         VniGrant::Exhausted => tracing::error!(%link, "all VNIs are taken"),
                     }
                 }
-                true
+                self.claim(without_former, links)
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot claim VNIs");
-                self.store_trouble = Some(error.to_string());
+                self.store_failed(&error);
                 false
             }
         }

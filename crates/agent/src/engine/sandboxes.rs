@@ -20,15 +20,34 @@ pub(crate) struct Sandboxes {
     by_pod: BTreeMap<PodKey, BTreeSet<SandboxId>>,
     /// Sandboxes whose pod has a later one on another node.
     superseded: BTreeSet<SandboxId>,
+    /// Whether all that this node has is known.
+    complete: bool,
 }
 
 impl Sandboxes {
     pub fn load(dir: StateDir) -> io::Result<Self> {
-        let mut sandboxes = Self { by_id: BTreeMap::new(), by_pod: BTreeMap::new(), superseded: BTreeSet::new(), dir };
+        let (by_id, by_pod, superseded) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let mut sandboxes = Self { by_id, by_pod, superseded, complete: false, dir };
         for state in sandboxes.dir.load()? {
             sandboxes.remember(state);
         }
+        sandboxes.complete = sandboxes.dir.is_complete();
         Ok(sandboxes)
+    }
+
+    /// Whether all that this node has is known; if not, some of the state was lost.
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Notes that nothing is missing any more; gives whether that could be written down.
+    pub fn set_complete(&mut self) -> bool {
+        let written = self.dir.set_complete();
+        if let Err(error) = &written {
+            tracing::error!(%error, "cannot write to the state directory");
+        }
+        self.complete = written.is_ok();
+        self.complete
     }
 
     /// Writes a sandbox to disk, then remembers it.

@@ -4,4 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access;
+mod outage;
+mod reboot;
 mod works;

@@ -26,6 +26,8 @@ struct Step {
     ops: Vec<Op>,
     /// VNIs to free.
     release: Vec<(LinkId, Vni)>,
+    /// Links that end and had no VNI: nobody must have claimed one meanwhile, since nobody would ever free it.
+    unclaimed: Vec<LinkId>,
     /// Pods whose records must not have changed.
     unchanged: BTreeSet<PodKey>,
     /// Whether the index of the pod's declarers must not have changed.
@@ -38,11 +40,16 @@ impl Step {
     fn fits(&self, other: &Step) -> bool {
         // And two for the VNIs that are taken, and two conditions for the pod itself.
         self.ops.len() + self.release.len() + other.ops.len() + other.release.len() + 2 <= TXN_OPS
-            && self.unchanged.len() + other.unchanged.len() + 3 <= TXN_OPS
+            && self.conditions() + other.conditions() + 3 <= TXN_OPS
+    }
+
+    fn conditions(&self) -> usize {
+        self.unchanged.len() + self.unclaimed.len()
     }
 
     fn join(&mut self, other: Step) {
         self.ops.extend(other.ops);
+        self.unclaimed.extend(other.unclaimed);
         self.release.extend(other.release);
         self.unchanged.extend(other.unchanged);
         self.declarers_unchanged |= other.declarers_unchanged;
@@ -81,7 +88,7 @@ impl<'a> Change<'a> {
         releasing: &[(LinkId, Vni)],
     ) -> Result<Self, StoreError> {
         let mut change = Self { etcd, pod, steps: Vec::new() };
-        change.release(view, releasing);
+        change.release(view, consequence, releasing);
         for forgotten in consequence.forget.iter().filter_map(|pod| view.records.get(pod)) {
             change.erase(forgotten, Some(&forgotten.pod));
         }
@@ -97,7 +104,9 @@ impl<'a> Change<'a> {
     }
 
     /// Frees VNIs, for as long as neither end declares the link again.
-    fn release(&mut self, view: &View<'_>, releasing: &[(LinkId, Vni)]) {
+    fn release(&mut self, view: &View<'_>, consequence: &Consequence, releasing: &[(LinkId, Vni)]) {
+        let unclaimed = consequence.release.iter().filter(|link| !releasing.iter().any(|(other, _)| other == *link));
+        self.steps.extend(unclaimed.map(|link| Step { unclaimed: vec![*link], ..Step::default() }));
         let mut ends: BTreeMap<LinkId, BTreeSet<PodKey>> = BTreeMap::new();
         for link in view.records.values().flat_map(|record| &record.links) {
             ends.entry(link.id()).or_default().extend([link.local.pod.clone(), link.remote.pod.clone()]);
@@ -147,7 +156,7 @@ impl<'a> Change<'a> {
     }
 
     /// What a departure was decided on: that nobody new declares a link with the pod, that those who do have not gone
-    /// in this very moment, and that those of them who have gone are still needed by somebody else.
+    /// in this very moment, that those of them who have gone are still needed by somebody else, and that those who live do.
     fn depart(&mut self, view: &View<'_>, consequence: &Consequence) {
         let kept = view.records.values().filter(|record| {
             record.pod != *self.pod && record.location.is_none() && !consequence.forget.contains(&record.pod)
@@ -155,7 +164,12 @@ impl<'a> Change<'a> {
         let witnesses = kept.filter(|record| record.peers().contains(self.pod)).filter_map(|record| {
             record.peers().into_iter().find(|peer| *peer != self.pod && view.lives(peer)).cloned()
         });
-        let witnesses: BTreeSet<PodKey> = witnesses.take(TXN_OPS / 2).collect();
+        // A link ends with the second of its pods: if both go at this very moment, one must notice that it is the second.
+        let own = view.records.get(self.pod).map(PodRecord::peers).unwrap_or_default();
+        let others = view.records.values().filter(|record| record.pod != *self.pod && record.location.is_some());
+        let others = others.filter(|record| own.contains(&record.pod) || record.peers().contains(self.pod));
+        let others = others.map(|record| record.pod.clone());
+        let witnesses: BTreeSet<PodKey> = witnesses.chain(others).take(TXN_OPS / 2).collect();
         if let Some(last) = self.steps.iter_mut().rfind(|step| step.writes_record) {
             last.unchanged.extend(witnesses);
             last.declarers_unchanged = true;
@@ -182,6 +196,7 @@ impl<'a> Change<'a> {
                     mod_revision: Some(view.reader.revision + 1),
                 });
             }
+            compare.extend(step.unclaimed.iter().map(|link| unchanged(keys.link(*link), 0)));
             let mut ops = step.ops;
             if !step.release.is_empty() {
                 let (guard, freeing) = vnis::release(self.etcd, &step.release).await?;

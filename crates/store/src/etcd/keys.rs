@@ -34,6 +34,11 @@ impl Keys {
         format!("{}/pods/{pod}", self.prefix)
     }
 
+    /// All pods' records.
+    pub(super) fn pods(&self) -> String {
+        format!("{}/pods/", self.prefix)
+    }
+
     /// The index of those that declare a link with a pod.
     pub(super) fn declarers(&self, pod: &PodKey) -> String {
         format!("{}/peers/{pod}/", self.prefix)

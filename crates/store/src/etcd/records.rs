@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ratchet_model::{
-    DeclaredLink, LinkId, PodKey, PodRecord, SandboxId, Vni,
+    DeclaredLink, LinkId, NodeName, PodKey, PodRecord, SandboxId, Vni,
     record::{Consequence, Facts, consequence},
 };
 
@@ -11,7 +11,7 @@ use super::{
     Etcd, TXN_OPS,
     attempts::Attempts,
     change::{self, Change},
-    proto::Txn,
+    proto::{KeyValue, Txn},
     reader::{Reader, View, key},
     vnis,
 };
@@ -69,12 +69,32 @@ pub(super) async fn depart(etcd: &Etcd, pod: &PodKey, sandbox: &SandboxId) -> Re
 /// See [`crate::Store::read`]; and the revision at which it was read.
 pub(super) async fn read(etcd: &Etcd, own: &BTreeSet<PodKey>) -> Result<(Facts, i64), StoreError> {
     let mut view = View::new(etcd);
+    if own.is_empty() {
+        // Whoever asks for nothing wants to know whether there is an answer.
+        etcd.any_below(&etcd.keys.root()).await?;
+    }
     view.load_around(own).await?;
     let links = view.records.values().flat_map(|record| &record.links);
     let links = links.filter(|link| own.contains(&link.local.pod) || own.contains(&link.remote.pod));
     let links: BTreeSet<LinkId> = links.map(DeclaredLink::id).collect();
     let vnis = read_vnis(etcd, &mut view.reader, &links).await?;
     Ok((Facts { records: view.records, vnis }, view.reader.revision))
+}
+
+/// See [`crate::Store::located_on`].
+pub(super) async fn located_on(etcd: &Etcd, node: &NodeName) -> Result<Vec<PodRecord>, StoreError> {
+    let mut records: Vec<PodRecord> = Vec::new();
+    // What cannot be read is of no use here; whoever needs it will say so.
+    let see = |kv: KeyValue| {
+        let record = serde_json::from_slice(&kv.value).ok();
+        records.extend(record.filter(|record: &PodRecord| is_on(record, node)));
+    };
+    Reader::new(etcd).all_below(&etcd.keys.pods(), see).await?;
+    Ok(records)
+}
+
+fn is_on(record: &PodRecord, node: &NodeName) -> bool {
+    record.location.as_ref().is_some_and(|location| location.node == *node)
 }
 
 async fn read_vnis(

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ratchet_model::{
-    DeclaredLink, PodKey, PodRecord, SandboxId,
+    DeclaredLink, NodeName, PodKey, PodRecord, SandboxId,
     record::{Facts, consequence},
 };
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
@@ -52,6 +52,15 @@ pub(super) fn read(connection: &mut Connection, own: &BTreeSet<PodKey>) -> Resul
         }
     }
     Ok(Facts { records, vnis: found })
+}
+
+/// See [`crate::Store::located_on`].
+pub(super) fn located_on(connection: &mut Connection, node: &NodeName) -> Result<Vec<PodRecord>, Failure> {
+    let mut statement = connection.prepare_cached("SELECT body FROM pods")?;
+    let bodies = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+    // What cannot be read is of no use here; whoever needs it will say so.
+    let records = bodies.iter().filter_map(|body| serde_json::from_str::<PodRecord>(body).ok());
+    Ok(records.filter(|record| record.location.as_ref().is_some_and(|location| location.node == *node)).collect())
 }
 
 /// A pod's record.

@@ -63,7 +63,8 @@ macro_rules! contract_tests {
             records: what_is_published_is_read, peers_and_declarers_are_read_and_nobody_else, vnis_of_own_links_are_read,
                 a_late_departure_of_an_old_sandbox_does_nothing, a_new_sandbox_replaces_and_is_always_later,
                 again_never_replaces_a_later_sandbox, again_after_a_departure, a_declarer_is_remembered_while_a_peer_lives,
-                a_dropped_link_is_no_longer_declared, a_reopened_store_has_everything, random_histories_equal_the_model;
+                a_dropped_link_is_no_longer_declared, a_reopened_store_has_everything,
+                what_is_on_a_node_is_found, random_histories_equal_the_model;
             vnis: the_lowest_free_is_given_and_kept, fixed_ones_are_honoured, a_freed_one_is_given_again,
                 many_claims_in_one_batch;
             concurrency: threads_claim_unique_vnis, processes_claim_unique_vnis, one_link_claimed_by_all_has_one_vni,

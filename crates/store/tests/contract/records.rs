@@ -191,3 +191,21 @@ impl Random {
         (self.0 >> 33) as usize % bound
     }
 }
+
+pub async fn what_is_on_a_node_is_found(bench: Arc<Bench>) {
+    let store = bench.open().await;
+    let on = |node: &str, name: &str| {
+        let mut record = record(name, &["peer"]);
+        record.location.as_mut().unwrap().node = node.parse().unwrap();
+        record
+    };
+    for (node, name) in [("node1", "a"), ("node2", "b"), ("node1", "c"), ("node1", "peer")] {
+        publish(&*store, &on(node, name)).await;
+    }
+    // Its record is kept, and it is nowhere.
+    depart(&*store, "c").await;
+    let found = store.located_on(&"node1".parse().unwrap()).await.unwrap();
+    let mut names: Vec<&str> = found.iter().map(|record| record.pod.name()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["a", "peer"]);
+}
