@@ -5,10 +5,10 @@ RATCHET := target/release/ratchet
 LAB := cloud-router
 
 .DEFAULT_GOAL := help
-.PHONY: help setup-demo setup-test build demo demo-down test fuzz build-bench bench bench-quick check install clean
+.PHONY: help setup-demo setup-test build demo demo-down test fuzz build-bench bench bench-quick check cluster cluster-down test-kubernetes install clean
 
 help: ## Show this
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup-demo:
 	@scripts/setup.sh demo
@@ -52,6 +52,15 @@ check: setup-test ## Format, lints and tests: what has to pass before a commit
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(MAKE) test
+
+cluster: setup-test build ## A Kubernetes cluster with Ratchet on this machine: two nodes; the first time it is built from source
+	@tests/kubernetes/cluster up
+
+cluster-down: ## Clear the cluster away
+	@tests/kubernetes/cluster down
+
+test-kubernetes: setup-test build ## The tests on a Kubernetes cluster of their own
+	@tests/kubernetes/test
 
 DESTDIR ?=
 BINDIR ?= /opt/cni/bin
