@@ -74,7 +74,7 @@ fn ours(pairs: u16) -> Failing<()> {
         for (last, (id, name)) in [(1, ("s1", 'a')), (2, ("s2", 'z'))] {
             let at = At { netns: Netns::Sandbox(id.parse()?), name: format!("{name}{number}") };
             let (_, mac) = numbers(number, last);
-            births.push(Birth { at, mac: mac.parse::<Mac>()?, mtu: 1450.try_into()? });
+            births.push(Birth { at, mac: mac.parse::<Mac>()?, mtu: 1450.try_into()?, index: None });
         }
         let [a, z] = <[Birth; 2]>::try_from(births).map_err(|_| "two ends")?;
         for (birth, last, end) in [(&a, 1, End::A), (&z, 2, End::Z)] {

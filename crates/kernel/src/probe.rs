@@ -47,7 +47,7 @@ fn try_out() -> Result<Capabilities, KernelError> {
     };
     let new = |name, last| {
         let mac = Mac::from_bytes([2, 0, 0, 0, 0, last]);
-        Newborn { netns: here.raw_fd(), name, mac, mtu }
+        Newborn { netns: here.raw_fd(), name, mac, mtu, index: None }
     };
     let documentation = |last| IpAddr::V4(Ipv4Addr::new(192, 0, 2, last));
     let tunnel = Tunnel { vni, remote: documentation(1), local: documentation(2), parent: 0, port: 4789 };

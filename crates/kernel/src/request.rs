@@ -28,6 +28,7 @@ pub(crate) struct Newborn<'a> {
     pub(crate) name: &'a str,
     pub(crate) mac: Mac,
     pub(crate) mtu: Mtu,
+    pub(crate) index: Option<u32>,
 }
 
 fn link(attributes: Vec<LinkAttribute>) -> LinkMessage {
@@ -57,9 +58,14 @@ const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
 /// A veth pair, each end in its place. Neither can be born up (ENOTCONN, drivers/net/veth.c `veth_open`).
 pub(crate) fn create_veth(a: &Newborn<'_>, z: &Newborn<'_>) -> Request {
     let mut attributes = newborn(a);
-    let peer = InfoData::Veth(InfoVeth::Peer(link(newborn(z))));
+    let peer = InfoData::Veth(InfoVeth::Peer(with_index(z, link(newborn(z)))));
     attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(peer)]));
-    Request { message: Rtnl::NewLink(link(attributes)), flags: CREATE }
+    Request { message: Rtnl::NewLink(with_index(a, link(attributes))), flags: CREATE }
+}
+
+fn with_index(new: &Newborn<'_>, mut message: LinkMessage) -> LinkMessage {
+    message.header.index = new.index.unwrap_or(0);
+    message
 }
 
 /// A VXLAN device. Its UDP socket is made in the namespace of the netlink socket that this is sent over.
@@ -78,7 +84,7 @@ pub(crate) fn create_vxlan(new: &Newborn<'_>, tunnel: &Tunnel) -> Request {
     }
     let mut attributes = newborn(new);
     attributes.push(vxlan(data));
-    Request { message: Rtnl::NewLink(link(attributes)), flags: CREATE }
+    Request { message: Rtnl::NewLink(with_index(new, link(attributes))), flags: CREATE }
 }
 
 /// Another far end for a VXLAN device, in place. What is left out is kept (drivers/net/vxlan/vxlan_core.c,

@@ -290,6 +290,8 @@ pub struct Birth {
     pub mac: Mac,
     /// MTU.
     pub mtu: Mtu,
+    /// The index to have, if it is free: that of the device in whose place it comes, by which daemons in the pod know it.
+    pub index: Option<u32>,
 }
 
 /// One thing to do to the kernel.

@@ -170,7 +170,7 @@ impl<'a> Planner<'a> {
         }
         self.replace(a);
         self.replace(z);
-        let [birth_a, birth_z] = [a, z].map(birth);
+        let [birth_a, birth_z] = [a, z].map(|end| self.birth(end));
         push(&mut self.births, a, Operation::CreateVeth { a: birth_a, z: birth_z });
         for end in [a, z] {
             self.configure(end, Body::Newborn);
@@ -205,7 +205,8 @@ impl<'a> Planner<'a> {
             return;
         }
         self.replace(end);
-        push(&mut self.births, end, Operation::CreateVxlan { birth: birth(end), tunnel: tunnel.clone() });
+        let operation = Operation::CreateVxlan { birth: self.birth(end), tunnel: tunnel.clone() };
+        push(&mut self.births, end, operation);
         self.configure(end, Body::Newborn);
         self.carry_over(end);
     }
@@ -329,6 +330,12 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// A device to be made, in the place of what was there.
+    fn birth(&self, end: &WantedEnd) -> Birth {
+        let replaced = self.by_place.get(&(&end.netns, end.name.as_str())).map(|index| self.observed[*index].index);
+        Birth { at: place(end), mac: end.mac, mtu: end.mtu, index: replaced }
+    }
+
     fn relocate(&mut self, index: usize, end: &WantedEnd) {
         let alias = Alias { sandbox: None, config: UNFINISHED, ..end.alias.clone() };
         let operation = Operation::Move { from: self.observed[index].at(), to: place(end), alias };
@@ -411,8 +418,4 @@ fn push(steps: &mut Vec<Step>, end: &WantedEnd, operation: Operation) {
 
 fn place(end: &WantedEnd) -> At {
     At { netns: end.netns.clone(), name: end.name.clone() }
-}
-
-fn birth(end: &WantedEnd) -> Birth {
-    Birth { at: place(end), mac: end.mac, mtu: end.mtu }
 }

@@ -14,13 +14,13 @@ impl<'a> Run<'a> {
     pub(super) fn create(&mut self) {
         let mut jobs = Jobs::new();
         for position in self.take(Phase::Create) {
-            match self.birth_request(position) {
+            match self.birth_request(position, true) {
                 Ok(Some((netns, request))) => jobs.entry(netns).or_default().push((position, request)),
                 Ok(None) => {}
                 Err(error) => self.settle(position, Err(error)),
             }
         }
-        for (position, failure) in self.send(jobs) {
+        for (position, failure) in self.send_without_index_if_need_be(jobs) {
             let outcome = match (self.operation(position), failure.errno) {
                 (Operation::CreateVeth { a, z }, Errno::EEXIST) => self.name_clash(position, &[&a.at, &z.at], failure),
                 (Operation::CreateVxlan { birth, tunnel }, Errno::EEXIST) => {
@@ -37,13 +37,19 @@ impl<'a> Run<'a> {
     /// Kernels before 6.15 look in the **socket's** namespace whether the name is free (net/core/rtnetlink.c,
     /// `__rtnl_newlink`). A veth pair therefore is made over the socket of one of its ends; a VXLAN device must be made
     /// over the node's, see [`Run::vxlan_clash`].
-    fn birth_request(&self, position: usize) -> Result<Option<(&'a Netns, Request)>, KernelError> {
+    fn birth_request(&self, position: usize, with_index: bool) -> Result<Option<(&'a Netns, Request)>, KernelError> {
+        let newborn = |birth: &'a Birth| {
+            let newborn = self.newborn(birth, &birth.at.name)?;
+            Ok(Newborn { index: newborn.index.filter(|_| with_index), ..newborn })
+        };
         Ok(match self.operation(position) {
             Operation::CreateVeth { a, z } => {
-                Some((&a.at.netns, request::create_veth(&self.newborn(a, &a.at.name)?, &self.newborn(z, &z.at.name)?)))
+                // The peer's index counts only if the device has one (drivers/net/veth.c, `veth_newlink`).
+                let (a, z) = if a.index.is_none() { (z, a) } else { (a, z) };
+                Some((&a.at.netns, request::create_veth(&newborn(a)?, &newborn(z)?)))
             }
             Operation::CreateVxlan { birth, tunnel } => {
-                Some((&Netns::Node, request::create_vxlan(&self.newborn(birth, &birth.at.name)?, tunnel)))
+                Some((&Netns::Node, request::create_vxlan(&newborn(birth)?, tunnel)))
             }
             Operation::Retarget { at, tunnel } => Some((&at.netns, request::retarget(&at.name, tunnel))),
             _ => None,
@@ -52,7 +58,29 @@ impl<'a> Run<'a> {
 
     fn newborn<'b>(&self, birth: &Birth, name: &'b str) -> Result<Newborn<'b>, KernelError> {
         let netns = self.kernel.space(&birth.at.netns)?.handle.raw_fd();
-        Ok(Newborn { netns, name, mac: birth.mac, mtu: birth.mtu })
+        Ok(Newborn { netns, name, mac: birth.mac, mtu: birth.mtu, index: birth.index })
+    }
+
+    /// Sends, and where an index that was asked for is taken (EBUSY, or, with kernels before 6.15, which look for it in the
+    /// socket's namespace, EEXIST), once more without it.
+    fn send_without_index_if_need_be(&mut self, jobs: Jobs<'a>) -> Vec<(usize, Failure)> {
+        let (again, mut failed): (Vec<_>, Vec<_>) = self.send(jobs).into_iter().partition(|(position, failure)| {
+            let asked = match self.operation(*position) {
+                Operation::CreateVeth { a, z } => a.index.is_some() || z.index.is_some(),
+                Operation::CreateVxlan { birth, .. } => birth.index.is_some(),
+                _ => false,
+            };
+            asked && matches!(failure.errno, Errno::EBUSY | Errno::EEXIST)
+        });
+        let mut jobs = Jobs::new();
+        for (position, failure) in again {
+            match self.birth_request(position, false) {
+                Ok(Some((netns, request))) => jobs.entry(netns).or_default().push((position, request)),
+                _ => failed.push((position, failure)),
+            }
+        }
+        failed.extend(self.send(jobs));
+        failed
     }
 
     /// Finds out which of the names is taken.
@@ -133,8 +161,12 @@ mod tests {
             let id: ratchet_model::names::SandboxId = "s1".parse().unwrap();
             kernel.register(id.clone(), pod);
             let at = At { netns: Netns::Sandbox(id), name: "eth1".into() };
-            let birth =
-                Birth { at: at.clone(), mac: "02:00:00:00:00:01".parse().unwrap(), mtu: 1450.try_into().unwrap() };
+            let birth = Birth {
+                at: at.clone(),
+                mac: "02:00:00:00:00:01".parse().unwrap(),
+                mtu: 1450.try_into().unwrap(),
+                index: None,
+            };
             let tunnel = Tunnel {
                 vni: 11.try_into().unwrap(),
                 remote: "10.0.0.2".parse().unwrap(),

@@ -2,7 +2,7 @@
 
 use ratchet_kernel::KernelError;
 use ratchet_model::{
-    device::{GROUP_OURS, Kind, Operation},
+    device::{Birth, GROUP_OURS, Kind, Operation},
     link::{End, Route},
 };
 
@@ -220,4 +220,19 @@ fn a_default_route_out_of_a_link_leaves_the_pods_own_in_place() {
     assert!(sh(&world.pods[0], "ip route get 10.99.0.1").contains("dev eth1"));
     world.do_all([Operation::RemoveRoute(a, default)]);
     assert!(sh(&world.pods[0], "ip route get 10.99.0.1").contains("via 10.2.0.254 dev eth0"));
+}
+
+#[test]
+fn an_index_is_had_if_it_is_free() {
+    let world = World::new(2);
+    let (a, z) = (at(pod(0), "eth1"), at(pod(1), "eth1"));
+    let indexed = |at, last, index| Birth { index, ..birth(at, last) };
+    // Only the second end asks; and a device's index is no hindrance to another namespace's.
+    world.do_all([Operation::CreateVeth { a: birth(&a, 1), z: indexed(&z, 2, Some(77)) }]);
+    assert_eq!(world.one(&z).index, 77);
+    // Taken: it comes under another one.
+    let (b, y) = (at(pod(0), "eth2"), at(pod(1), "eth2"));
+    world.do_all([Operation::CreateVeth { a: indexed(&b, 3, Some(99)), z: indexed(&y, 4, Some(77)) }]);
+    assert_ne!(world.one(&y).index, 77);
+    assert_eq!(world.one(&z).index, 77);
 }

@@ -134,7 +134,7 @@ pub fn alias(end: End, sandbox: Option<usize>) -> Alias {
 /// A birth with a MAC address that ends in `last`.
 pub fn birth(at: &At, last: u16) -> Birth {
     let mac = format!("02:00:00:00:{:02x}:{:02x}", last >> 8, last & 0xff).parse().unwrap();
-    Birth { at: at.clone(), mac, mtu: 1450.try_into().unwrap() }
+    Birth { at: at.clone(), mac, mtu: 1450.try_into().unwrap(), index: None }
 }
 
 pub fn tunnel(vni: u32, local: &str, remote: &str, parent: u32) -> Tunnel {

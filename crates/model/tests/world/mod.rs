@@ -35,12 +35,12 @@ impl World {
                 device.routes.clear();
             }
             Operation::CreateVeth { a, z } => {
-                let (first, second) = (self.index(), self.index());
+                let (first, second) = (self.index_for(a), self.index_for(z));
                 self.create(a, first, Kind::Veth { peer: second });
                 self.create(z, second, Kind::Veth { peer: first });
             }
             Operation::CreateVxlan { birth, tunnel } => {
-                let index = self.index();
+                let index = self.index_for(birth);
                 let kind = Kind::Vxlan {
                     vni: tunnel.vni.number(),
                     remote: Some(tunnel.remote),
@@ -122,6 +122,12 @@ impl World {
     fn index(&mut self) -> u32 {
         self.next += 1;
         self.next
+    }
+
+    /// The index asked for, if it is free, as it is with the kernel. (Indices are unique in this whole world.)
+    fn index_for(&mut self, birth: &Birth) -> u32 {
+        let free = birth.index.filter(|asked| self.devices.iter().all(|device| device.index != *asked));
+        free.unwrap_or_else(|| self.index())
     }
 
     fn position(&self, at: &At) -> Option<usize> {
