@@ -6,7 +6,12 @@ mod support;
 use std::collections::BTreeMap;
 
 use ratchet_protocol::LinkState;
-use support::{Cluster, Pinger, Pod, Sandbox, cloud_router, eventually};
+use support::{Cluster, Netns, Pinger, Pod, Sandbox, cloud_router, eventually};
+
+#[track_caller]
+fn answers(netns: &Netns, address: &str) {
+    eventually("an answer", || if netns.ping(address) { Ok(()) } else { Err(format!("none from {address}")) });
+}
 
 /// The cloud router's places: left half on the first node, right half on the second.
 const PLACES: [usize; 4] = [0, 0, 1, 1];
@@ -184,7 +189,7 @@ fn the_survivors_interface_stays_what_it_is() {
         peer = r1.sandbox();
         cluster.nodes[to].add(&peer);
         at = to;
-        eventually("an answer", || if survivor.netns.ping("10.0.0.1") { Ok(()) } else { Err("none".into()) });
+        answers(&survivor.netns, "10.0.0.1");
         let after = identity(&survivor, "eth1");
         assert_eq!(after.0, before.0, "index of the survivor after the peer came to node {to}");
         assert_eq!(
@@ -194,7 +199,7 @@ fn the_survivors_interface_stays_what_it_is() {
         );
         before = after;
     }
-    assert!(survivor.netns.ping("fd00::1"));
+    answers(&survivor.netns, "fd00::1");
 }
 
 #[test]
@@ -215,13 +220,13 @@ fn a_late_del_of_the_old_sandbox_harms_nothing() {
     let second = r1.sandbox();
     cluster.nodes[0].add(&second);
     cluster.nodes[0].del(&first);
-    assert!(second.netns.ping("10.0.0.2"));
+    answers(&second.netns, "10.0.0.2");
     assert_eq!(identity(&survivor, "eth1").0, index);
     // The same over two nodes: the old sandbox's DEL comes after the new one is up elsewhere.
     let third = r1.sandbox();
     cluster.nodes[1].add(&third);
     cluster.nodes[0].del(&second);
-    eventually("an answer", || if third.netns.ping("10.0.0.2") { Ok(()) } else { Err("none".into()) });
+    answers(&third.netns, "10.0.0.2");
 }
 
 #[test]
@@ -242,7 +247,7 @@ fn a_namespace_that_vanishes_without_a_del() {
     drop(netns);
     let second = r1.sandbox();
     cluster.nodes[0].add(&second);
-    assert!(second.netns.ping("10.0.0.2"));
+    answers(&second.netns, "10.0.0.2");
     // Its DEL comes at last, with a path where nothing is.
     let ghost = Sandbox { netns: second.netns, id, pod };
     let config = cluster.nodes[0].config();
@@ -251,12 +256,12 @@ fn a_namespace_that_vanishes_without_a_del() {
     let mut child = command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), config.to_string().as_bytes()).unwrap();
     assert!(child.wait().unwrap().success());
-    assert!(ghost.netns.ping("10.0.0.2"));
+    answers(&ghost.netns, "10.0.0.2");
     // And a restart of the agent changes nothing.
     cluster.nodes[0].kill_agent();
     cluster.nodes[0].start_agent();
     cluster.nodes[0].wait_for_links(1);
-    assert!(ghost.netns.ping("10.0.0.2"));
+    answers(&ghost.netns, "10.0.0.2");
 }
 
 #[test]
@@ -292,7 +297,7 @@ fn a_pod_linked_to_itself_and_two_pods_with_many_links() {
     let again = pods[0].sandbox();
     cluster.nodes[1].add(&again);
     cluster.nodes[0].wait_for_links(70);
-    eventually("an answer", || if again.netns.ping("10.0.70.2") { Ok(()) } else { Err("none".into()) });
+    answers(&again.netns, "10.0.70.2");
     cluster.nodes[1].del(&again);
     node.del(&z);
     cluster.assert_nothing_left();
