@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs, io,
     io::Write,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -63,7 +63,7 @@ impl StateDir {
 
     /// Notes that no sandbox is missing.
     pub fn set_complete(&self) -> io::Result<()> {
-        fs::write(&self.marker, "")
+        fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&self.marker).map(drop)
     }
 
     /// All sandboxes. A file that cannot be read is set aside (renamed) and reported: the kernel's aliases still tell
