@@ -43,10 +43,11 @@ pub(crate) fn launch(program: &Path, args: &[OsString], env: &Environment) -> io
     let vars = env.iter().filter(|(name, _)| name.to_str().is_none_or(is_inherited));
     command.args(args).env_clear().envs(vars).current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let plugin = nix::unistd::getpid().as_raw();
     // SAFETY: between fork and exec only system calls are made, through functions that are async-signal-safe: nothing
     // is allocated, no lock is taken, no destructor runs.
     unsafe {
-        command.pre_exec(|| detach());
+        command.pre_exec(move || detach(plugin));
     }
     // std waits for exec, or for its error, on a pipe that closes on exec; the watcher closes its copy.
     Ok(Launched { watcher: command.spawn()? })
@@ -80,7 +81,7 @@ impl Launched {
 ///
 /// # Safety
 /// To be called between fork and exec alone.
-unsafe fn detach() -> io::Result<()> {
+unsafe fn detach(plugin: libc::pid_t) -> io::Result<()> {
     // SAFETY: plain system calls on valid arguments; see `launch` for why they may be made here.
     unsafe {
         if libc::setsid() < 0 {
@@ -100,7 +101,7 @@ unsafe fn detach() -> io::Result<()> {
                 sweep(libc::CLOSE_RANGE_CLOEXEC);
                 Ok(())
             }
-            program => watch(program),
+            program => watch(program, plugin),
         }
     }
 }
@@ -133,11 +134,14 @@ unsafe fn sweep(flags: libc::c_uint) {
 ///
 /// # Safety
 /// As [`detach`].
-unsafe fn watch(program: libc::pid_t) -> ! {
+unsafe fn watch(program: libc::pid_t, plugin: libc::pid_t) -> ! {
     // SAFETY: as in `detach`.
     unsafe {
-        // Should this come too late, the watcher lives as long as the program, as any parent might: no harm done.
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        // Too late, if the plugin has died already: then there is nobody to tell.
+        if libc::getppid() != plugin {
+            libc::_exit(0);
+        }
         sweep(0);
         let mut status = 0;
         while libc::waitpid(program, &mut status, 0) < 0 && *libc::__errno_location() == libc::EINTR {}

@@ -135,9 +135,17 @@ impl Attachments {
                         .with_details(format!("container {}, interface {}", key.container_id, key.ifname)));
                 }
                 Ok(None) => thread::sleep(LOCK_POLL),
+                // Somebody has made the directory before us and removed it since.
+                Err(error)
+                    if error.kind() == ErrorKind::AlreadyExists && Instant::now() < until && !self.is_blocked(key) => {}
                 Err(error) => return Err(failed("lock the attachment's state", &self.dir(key), &error)),
             }
         }
+    }
+
+    /// Whether something that is no directory stands on the way to the attachment's place.
+    fn is_blocked(&self, key: &Key) -> bool {
+        self.dir(key).ancestors().any(|path| fs::metadata(path).is_ok_and(|found| !found.is_dir()))
     }
 
     /// As [`Attachments::claim`], but `None` where nothing of the attachment is kept; for DEL, which makes nothing.
