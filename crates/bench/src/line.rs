@@ -1,0 +1,120 @@
+//! One line of the table: what was measured, against what, and whether it is good enough.
+
+use std::fmt::Write as _;
+
+/// A line of the table.
+#[derive(Debug, Clone)]
+pub struct Line {
+    /// What was done.
+    pub work: String,
+    /// Ours, with its unit.
+    pub ours: String,
+    /// The comparison, with its unit.
+    pub theirs: String,
+    /// How they compare.
+    pub ratio: String,
+    /// What it must reach.
+    pub must: String,
+    /// Whether it does.
+    pub is_met: bool,
+}
+
+/// A number as people read it.
+fn shown(value: f64) -> String {
+    match value.abs() {
+        large if large >= 100.0 => format!("{value:.0}"),
+        middle if middle >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+impl Line {
+    /// A time (or any quantity of which less is better) that may be so many times the comparison's.
+    pub fn at_most_times(work: impl Into<String>, unit: &str, ours: f64, theirs: f64, limit: f64) -> Self {
+        let ratio = ours / theirs;
+        Self {
+            work: work.into(),
+            ours: format!("{} {unit}", shown(ours)),
+            theirs: format!("{} {unit}", shown(theirs)),
+            ratio: format!("{ratio:.2} ×"),
+            must: format!("≤ {limit} ×"),
+            is_met: ratio <= limit,
+        }
+    }
+
+    /// A quantity that must be as the comparison's, within limits.
+    pub fn within(work: impl Into<String>, unit: &str, ours: f64, theirs: f64, limits: (f64, f64)) -> Self {
+        let ratio = ours / theirs;
+        Self {
+            must: format!("{}–{}", limits.0, limits.1),
+            ratio: format!("{ratio:.3}"),
+            is_met: (limits.0..=limits.1).contains(&ratio),
+            ..Self::at_most_times(work, unit, ours, theirs, limits.1)
+        }
+    }
+
+    /// A time that may be so much more than the comparison's.
+    pub fn at_most_more(work: impl Into<String>, unit: &str, ours: f64, theirs: f64, limit: f64) -> Self {
+        let more = ours - theirs;
+        Self {
+            ratio: format!("{} {unit}", if more < 0.0 { shown(more) } else { format!("+{}", shown(more)) }),
+            must: format!("≤ +{limit} {unit}"),
+            is_met: more <= limit,
+            ..Self::at_most_times(work, unit, ours, theirs, limit)
+        }
+    }
+
+    /// A quantity with a limit of its own.
+    pub fn at_most(work: impl Into<String>, unit: &str, ours: f64, limit: f64) -> Self {
+        Self {
+            work: work.into(),
+            ours: format!("{} {unit}", shown(ours)),
+            theirs: "–".into(),
+            ratio: "–".into(),
+            must: format!("≤ {limit} {unit}"),
+            is_met: ours <= limit,
+        }
+    }
+
+    /// The verdict's word.
+    pub fn verdict(&self) -> &'static str {
+        if self.is_met { "met" } else { "MISSED" }
+    }
+
+    /// For the terminal.
+    pub fn text(&self) -> String {
+        let Self { work, ours, theirs, ratio, must, .. } = self;
+        format!("  {work}: {ours} against {theirs}: {ratio}, must be {must}: {}", self.verdict())
+    }
+}
+
+/// The lines as a Markdown table.
+pub fn table<'a>(lines: impl Iterator<Item = &'a Line>) -> String {
+    let mut text =
+        "| work | ours | theirs | ratio | must reach | verdict |\n|---|---:|---:|---:|---:|---|\n".to_owned();
+    for line in lines {
+        let Line { work, ours, theirs, ratio, must, .. } = line;
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "| {work} | {ours} | {theirs} | {ratio} | {must} | {} |", line.verdict());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts_are_by_the_limits() {
+        assert!(Line::at_most_times("x", "ms", 3.0, 2.0, 1.5).is_met);
+        assert!(!Line::at_most_times("x", "ms", 3.1, 2.0, 1.5).is_met);
+        assert!(!Line::within("x", "Gbit/s", 1.1, 1.0, (0.97, 1.03)).is_met);
+        assert!(Line::at_most_more("x", "ms", 5.0, 2.5, 3.0).is_met);
+        assert_eq!(Line::at_most_more("x", "ms", 5.0, 2.5, 3.0).ratio, "+2.50 ms");
+        assert!(!Line::at_most("x", "MiB", 65.0, 64.0).is_met);
+        assert!(
+            table([Line::at_most("x", "MiB", 64.0, 64.0)].iter())
+                .ends_with("| x | 64.0 MiB | – | – | ≤ 64 MiB | met |\n")
+        );
+    }
+}

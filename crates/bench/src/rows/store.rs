@@ -1,0 +1,83 @@
+//! From a change in the store to the interface on the other node.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result, bail};
+use ratchet_model::{DeclaredLink, Location, Mtu, PodKey, PodRecord};
+use ratchet_store::{Publish, Store};
+
+use crate::{
+    Bench,
+    line::Line,
+    route::Arrival,
+    site::{Pod, Site, Storage, links_to},
+    stats::Sample,
+};
+
+/// What it may take, ms.
+const LIMIT: f64 = 20.0;
+
+/// See [`super::ROWS`].
+pub fn event(bench: &Bench) -> Result<Vec<Line>> {
+    let site = Site::new(bench, 1, Storage::Etcd)?;
+    let url = site.etcd.as_ref().context("etcd")?.url.clone();
+    // etcd is on the underlay; so is whoever plays the other node.
+    let times = site.underlay.inside(|| {
+        let runtime = runtime()?;
+        let store = runtime.block_on(async { ratchet_store::open(&url.parse()?).await })?;
+        let mut times = Sample::default();
+        for number in 0..bench.rounds(30, 500) {
+            let peer = format!("b{number}");
+            let pod = Pod::with_links(&format!("a{number}"), links_to(&peer, 1))?;
+            site.nodes[0].ratchet("ADD", &pod)?;
+            let arrival = Arrival::of(&pod.netns)?;
+            let record = record(&peer, 2, Vec::new())?;
+            // From the answer on: the write itself is the other node's.
+            let answered = {
+                runtime.block_on(store.publish(&record, Publish::New))?;
+                Instant::now()
+            };
+            arrival.wait()?;
+            times.add(answered.elapsed());
+            site.nodes[0].ratchet("DEL", &pod)?;
+            let sandbox = record.sandbox().context("a sandbox")?;
+            runtime.block_on(store.depart(&record.pod, sandbox))?;
+        }
+        Ok(times)
+    })?;
+    let line = |name: &str, part| {
+        let work = format!("store event to interface up on the other node, {name} of {}", times.len());
+        Line::at_most(work, "ms", times.percentile(part), LIMIT)
+    };
+    Ok(vec![line("p50", 0.5), line("p99", 0.99)])
+}
+
+/// A runtime for a store.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+/// A store, opened within a runtime.
+pub(super) async fn open(url: &str) -> Result<Arc<dyn Store>> {
+    Ok(ratchet_store::open(&url.parse()?).await?)
+}
+
+/// The record of a pod on node so-and-so.
+pub(super) fn record(name: &str, node: usize, links: Vec<DeclaredLink>) -> Result<PodRecord> {
+    let Ok(mtu) = Mtu::try_from(1450) else { bail!("1450 is no MTU") };
+    let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_nanos();
+    Ok(PodRecord {
+        pod: PodKey::new("default", name)?,
+        location: Some(Location {
+            node: format!("node{node}").parse()?,
+            vtep: format!("10.92.{}.{}", 1 + node / 250, 1 + node % 250).parse()?,
+            sandbox: format!("s-{name}-{created}").parse()?,
+            mtu,
+        }),
+        created: u64::try_from(created)?,
+        links,
+    })
+}

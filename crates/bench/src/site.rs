@@ -1,0 +1,236 @@
+//! Nodes, pods and what joins them: agents and plugin are the binary under test, nodes and pods are namespaces.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use ratchet_protocol::{Client, Request};
+use serde_json::{Value, json};
+
+use crate::{
+    Bench,
+    world::{Netns, Process, eventually, unique},
+};
+
+/// Where Debian's plugins are.
+pub const PLUGINS: &str = "/usr/lib/cni";
+/// How long anything may take to come about.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What the nodes share their facts in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storage {
+    /// A file.
+    Sqlite,
+    /// A real etcd with its data on disk.
+    Etcd,
+}
+
+/// Nodes on one underlay. The order of the fields is that of their end.
+pub struct Site {
+    /// The nodes.
+    pub nodes: Vec<Node>,
+    /// etcd, if that is the store.
+    pub etcd: Option<Etcd>,
+    /// The namespace of the underlay's switch.
+    pub underlay: Netns,
+    /// All files.
+    _dir: tempfile::TempDir,
+}
+
+/// A node: a namespace with eth0 on the underlay, and an agent.
+pub struct Node {
+    agent: Process,
+    /// The namespace.
+    pub netns: Netns,
+    config: Value,
+    ratchet: PathBuf,
+    /// Where plugins are looked for.
+    path: String,
+}
+
+/// One sandbox of a pod.
+pub struct Pod {
+    /// Its namespace.
+    pub netns: Netns,
+    /// The pod's name.
+    pub name: String,
+    id: String,
+    links: Option<Value>,
+}
+
+/// A real etcd on the underlay.
+pub struct Etcd {
+    _server: Process,
+    /// As the config has it.
+    pub url: String,
+}
+
+impl Site {
+    /// So many nodes, each with an agent that answers.
+    pub fn new(bench: &Bench, nodes: usize, storage: Storage) -> Result<Self> {
+        let dir = tempfile::tempdir_in(&bench.scratch)?;
+        let underlay = Netns::new("underlay")?;
+        underlay.sh("ip link add br0 type bridge && ip addr add 10.92.0.254/16 dev br0 && ip link set br0 up")?;
+        let etcd = match storage {
+            Storage::Sqlite => None,
+            Storage::Etcd => Some(Etcd::start(&underlay, dir.path(), &[])?),
+        };
+        let file = format!("sqlite:{}", dir.path().join("store.db").display());
+        let store = etcd.as_ref().map_or(file, |etcd| etcd.url.clone());
+        let nodes = (1..=nodes).map(|number| Node::new(bench, number, &underlay, dir.path(), &store));
+        Ok(Self { nodes: nodes.collect::<Result<_>>()?, etcd, underlay, _dir: dir })
+    }
+}
+
+impl Etcd {
+    /// Starts one on the underlay's own address.
+    pub fn start(underlay: &Netns, dir: &Path, arguments: &[&str]) -> Result<Self> {
+        let client = "http://10.92.0.254:2379";
+        let mut command = underlay.command("etcd")?;
+        command.arg("--log-level=error").arg(format!("--data-dir={}", dir.join("etcd").display()));
+        command.arg(format!("--listen-client-urls={client}")).arg(format!("--advertise-client-urls={client}"));
+        command.args(["--listen-peer-urls=http://127.0.0.1:2380", "--quota-backend-bytes=4294967296"]);
+        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
+        let server = Process::start(&mut command).context("etcd is needed: apt-get install etcd-server")?;
+        eventually("etcd", PATIENCE, || underlay.inside(|| Ok(TcpStream::connect(("10.92.0.254", 2379)).is_ok())))?;
+        Ok(Self { _server: server, url: "etcd://10.92.0.254:2379".into() })
+    }
+}
+
+impl Node {
+    fn new(bench: &Bench, number: usize, underlay: &Netns, dir: &Path, store: &str) -> Result<Self> {
+        let name = format!("node{number}");
+        let netns = Netns::new(&name)?;
+        let address = format!("10.92.{}.{}", 1 + number / 250, 1 + number % 250);
+        let to = netns.name();
+        underlay.sh(&format!(
+            "ip link add v{number} type veth peer name eth0 netns {to} && ip link set v{number} master br0 up"
+        ))?;
+        netns.sh(&format!(
+            "ip addr add {address}/16 dev eth0 && ip link set eth0 up && ip route add default dev eth0"
+        ))?;
+        let (state_dir, socket) = (dir.join(&name), dir.join(format!("{name}.run/agent.sock")));
+        let mut command = netns.command(&bench.ratchet)?;
+        command.args(["agent", "--store", store, "--node", &name, "--parent-interface", "eth0"]);
+        command.args(["--parent-address", &address, "--log-level", if bench.logs { "info" } else { "warn" }]);
+        command.arg("--socket").arg(&socket).arg("--state-dir").arg(&state_dir);
+        if !bench.logs {
+            command.stderr(File::create(dir.join(format!("{name}.log")))?);
+        }
+        let mut agent = Process::start(command.stdout(Stdio::null()))?;
+        eventually("the agent", PATIENCE, || {
+            if !agent.is_alive()? {
+                bail!("the agent ended: {}", fs::read_to_string(dir.join(format!("{name}.log"))).unwrap_or_default());
+            }
+            Ok(Client::call(&socket, &Request::Hello, PATIENCE).is_ok())
+        })?;
+        let config = json!({
+            "cniVersion": "1.0.0", "name": "rb-net", "type": "ratchet", "store": store, "node": name,
+            "parent_interface": "eth0", "parent_address": address, "socket": socket, "state_dir": state_dir,
+            "delegate": {"type": "rb-noop"},
+        });
+        let path = format!("{}:{PLUGINS}", bench.scratch.display());
+        Ok(Self { agent, netns, config, ratchet: bench.ratchet.clone(), path })
+    }
+
+    /// The agent's process id.
+    pub fn agent(&self) -> u32 {
+        self.agent.id()
+    }
+
+    /// The config with another delegate.
+    pub fn config_with(&self, delegate: Value) -> Value {
+        let mut config = self.config.clone();
+        config["delegate"] = delegate;
+        config
+    }
+
+    /// Calls a plugin in this node's namespace as a runtime does; gives the time from before its start until after its
+    /// end, and what it printed.
+    pub fn call(&self, program: &Path, verb: &str, pod: &Pod, config: &Value) -> Result<(Duration, Output)> {
+        let mut config = config.clone();
+        if let Some(links) = &pod.links {
+            config["runtimeConfig"] =
+                json!({"io.kubernetes.cri.pod-annotations": {"ratchet.dev/links": links.to_string()}});
+        }
+        let mut command = self.netns.command(program)?;
+        command
+            .env("CNI_COMMAND", verb)
+            .env("CNI_CONTAINERID", &pod.id)
+            .env("CNI_NETNS", pod.netns.path())
+            .env("CNI_IFNAME", "eth0")
+            .env("CNI_PATH", &self.path)
+            .env("CNI_ARGS", format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={}", pod.name));
+        let (time, output) = timed_call(&mut command, config.to_string().as_bytes())?;
+        if !output.status.success() {
+            let says = String::from_utf8_lossy(&output.stdout);
+            bail!("{verb} of {} with {}: {} {}", pod.name, program.display(), output.status, says.trim());
+        }
+        Ok((time, output))
+    }
+
+    /// ADD or DEL of a pod, by Ratchet.
+    pub fn ratchet(&self, verb: &str, pod: &Pod) -> Result<Duration> {
+        Ok(self.call(&self.ratchet, verb, pod, &self.config)?.0)
+    }
+}
+
+/// Runs a program with this on its stdin, and takes the time.
+pub fn timed_call(command: &mut Command, stdin: &[u8]) -> Result<(Duration, Output)> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let begun = Instant::now();
+    let mut child = command.spawn().with_context(|| format!("run {command:?}"))?;
+    if let Some(mut pipe) = child.stdin.take() {
+        // A program that reads nothing is none of our business.
+        let _ = pipe.write_all(stdin);
+    }
+    let output = child.wait_with_output()?;
+    Ok((begun.elapsed(), output))
+}
+
+impl Pod {
+    /// A pod of this name without links of its own.
+    pub fn new(name: &str) -> Result<Self> {
+        Self::with(name, Some(json!([])))
+    }
+
+    /// One that declares these links.
+    pub fn with_links(name: &str, links: Value) -> Result<Self> {
+        Self::with(name, Some(links))
+    }
+
+    /// One that is not Ratchet's.
+    pub fn stranger(name: &str) -> Result<Self> {
+        Self::with(name, None)
+    }
+
+    fn with(name: &str, links: Option<Value>) -> Result<Self> {
+        let id = format!("{:08x}{:08x}", std::process::id(), unique());
+        Ok(Self { netns: Netns::new("pod")?, name: name.to_owned(), id, links })
+    }
+}
+
+/// So many links to a pod, with one address an end; the interfaces are l0, l1, … at both ends.
+pub fn links_to(peer: &str, count: usize) -> Value {
+    let link = |number| {
+        let [own, other] = subnet(number);
+        json!({
+            "interface": format!("l{number}"), "peer": format!("{peer}/l{number}"),
+            "addresses": [own], "peerAddresses": [other],
+        })
+    };
+    (0..count).map(link).collect()
+}
+
+/// The addresses of the ends of link number so-and-so.
+pub fn subnet(number: usize) -> [String; 2] {
+    let (high, low) = (number / 256, number % 256);
+    [1, 2].map(|end| format!("10.{high}.{low}.{end}/24"))
+}

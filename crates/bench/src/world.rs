@@ -1,0 +1,251 @@
+//! Namespaces and processes that a benchmark makes, and that are gone when it ends, however it ends.
+//!
+//! All namespaces are called `rb-PID-…`. What is dropped is removed; on SIGINT, SIGTERM and SIGHUP everything of this process is; and what
+//! a killed run has left is removed by the next one.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    os::{fd::OwnedFd, unix::process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use nix::{
+    libc,
+    sched::{CloneFlags, setns},
+    sys::signal::{SigSet, Signal, kill},
+    unistd::Pid,
+};
+
+/// Where `ip netns` keeps its names.
+const NAMES: &str = "/run/netns";
+
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
+/// Held while a namespace or a background process is made; whoever clears up holds it for good.
+static MAKING: Mutex<()> = Mutex::new(());
+
+/// Removes what dead runs have left, and sees to it that signals leave nothing. To be called before any thread is started.
+pub fn prepare(scratch: &Path) -> Result<()> {
+    for (pid, name) in ours()? {
+        if !Path::new(&format!("/proc/{pid}")).exists() {
+            delete_netns(&name);
+        }
+    }
+    let _ = SCRATCH.set(scratch.to_owned());
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    signals.thread_block().context("block signals")?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        if signals.wait().is_ok() {
+            eprintln!("interrupted: cleaning up");
+            // Held until the end: nothing is made any more.
+            let _making = making();
+            clear();
+            std::process::exit(130);
+        }
+    })?;
+    Ok(())
+}
+
+fn making() -> MutexGuard<'static, ()> {
+    MAKING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes everything of this process.
+fn clear() {
+    // Calls that are under way first of all: one of them may be about to start an agent in place of the one that goes.
+    for _ in 0..3 {
+        for pid in on_our_nodes() {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+    }
+    for (pid, name) in ours().unwrap_or_default() {
+        if pid == std::process::id() {
+            delete_netns(&name);
+        }
+    }
+    if let Some(dir) = SCRATCH.get() {
+        let _ = fs::remove_dir_all(dir);
+    }
+}
+
+/// The benchmark's namespaces by process.
+fn ours() -> Result<Vec<(u32, String)>> {
+    let Ok(entries) = fs::read_dir(NAMES) else { return Ok(Vec::new()) };
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    Ok(names.filter_map(|name| Some((name.strip_prefix("rb-")?.split('-').next()?.parse().ok()?, name))).collect())
+}
+
+/// The processes on our nodes. Those that are elsewhere die with this one.
+fn on_our_nodes() -> Vec<Pid> {
+    let own = ours()
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|(pid, name)| *pid == std::process::id() && name.contains("-node"));
+    let listed = own.filter_map(|(_, name)| run(Command::new("ip").args(["netns", "pids", &name])).ok());
+    listed
+        .flat_map(|pids| pids.lines().filter_map(|pid| pid.trim().parse().ok().map(Pid::from_raw)).collect::<Vec<_>>())
+        .collect()
+}
+
+fn delete_netns(name: &str) {
+    let _ = Command::new("ip").args(["netns", "del", name]).stderr(Stdio::null()).status();
+}
+
+/// A number that nothing else of this process has.
+pub fn unique() -> u32 {
+    COUNTER.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Runs a command that must succeed, and gives what it printed.
+pub fn run(command: &mut Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("run {command:?}"))?;
+    if !output.status.success() {
+        bail!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Polls until something is so.
+pub fn eventually(what: &str, patience: Duration, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let until = Instant::now() + patience;
+    while !is_so()? {
+        if Instant::now() > until {
+            bail!("{what} did not come about within {} s", patience.as_secs());
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// A named network namespace, deleted on drop.
+#[derive(Debug)]
+pub struct Netns {
+    name: String,
+}
+
+impl Netns {
+    /// A new one, with its loopback interface up.
+    pub fn new(label: &str) -> Result<Self> {
+        let netns = Self { name: format!("rb-{}-{}-{label}", std::process::id(), unique()) };
+        {
+            let _making = making();
+            run(Command::new("ip").args(["netns", "add", &netns.name]))?;
+        }
+        run(Command::new("ip").args(["-n", &netns.name, "link", "set", "lo", "up"]))?;
+        Ok(netns)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its path.
+    pub fn path(&self) -> PathBuf {
+        Path::new(NAMES).join(&self.name)
+    }
+
+    /// A command to be run inside, which dies with this process.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Result<Command> {
+        let netns = File::open(self.path())?;
+        let mut command = Command::new(program);
+        // SAFETY: setns, prctl and sigprocmask are plain system calls, safe between fork and exec.
+        unsafe {
+            command.pre_exec(move || {
+                // What this process has blocked is not to be blocked there.
+                SigSet::empty().thread_set_mask()?;
+                setns(&netns, CloneFlags::CLONE_NEWNET)?;
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                Ok(())
+            });
+        }
+        Ok(command)
+    }
+
+    /// Runs a shell line inside.
+    pub fn sh(&self, line: &str) -> Result<String> {
+        run(self.command("sh")?.arg("-c").arg(line))
+    }
+
+    /// Does something inside, on a thread of its own.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let netns = File::open(self.path())?;
+        thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                setns(&netns, CloneFlags::CLONE_NEWNET)?;
+                work()
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// A routing socket inside.
+    pub fn routing_socket(&self, groups: u32) -> Result<OwnedFd> {
+        use nix::sys::socket::{
+            AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, setsockopt, socket, sockopt,
+        };
+        self.inside(|| {
+            let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+            setsockopt(&fd, sockopt::RcvBuf, &(4 << 20))?;
+            bind(std::os::fd::AsRawFd::as_raw_fd(&fd), &NetlinkAddr::new(0, groups))?;
+            Ok(fd)
+        })
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        delete_netns(&self.name);
+    }
+}
+
+/// A process that ends when this is dropped: asked to first, made to after a while.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+}
+
+impl Process {
+    /// Starts a command in the background.
+    pub fn start(command: &mut Command) -> Result<Self> {
+        let _making = making();
+        let child = command.stdin(Stdio::null()).spawn().with_context(|| format!("start {command:?}"))?;
+        Ok(Self { child })
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it still runs.
+    pub fn is_alive(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+        let until = Instant::now() + Duration::from_secs(10);
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < until {
+            thread::sleep(Duration::from_millis(2));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
