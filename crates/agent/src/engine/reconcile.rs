@@ -509,6 +509,21 @@ fn failure(text: String, at: &At, conflict: bool) -> LinkFailure {
 fn place_of(step: &Step) -> Option<&At> {
     match &step.operation {
         Operation::CreateVeth { .. } => None,
-        operation => operation.devices().next_back(),
+        Operation::CreateVxlan { birth, .. } => Some(&birth.at),
+        Operation::Delete(at)
+        | Operation::Move { to: at, .. }
+        | Operation::Retarget { at, .. }
+        | Operation::SetMac(at, _)
+        | Operation::SetMtu(at, _)
+        | Operation::SetUp(at, _)
+        | Operation::AddAddress(at, _)
+        | Operation::RemoveAddress(at, _)
+        | Operation::AddRoute(at, _)
+        | Operation::RemoveRoute(at, _)
+        | Operation::RestoreAddress(at, _)
+        | Operation::AnnounceAddress(at, _)
+        | Operation::RestoreRoute(at, _)
+        | Operation::Begin(at, _)
+        | Operation::Commit(at, _) => Some(at),
     }
 }
