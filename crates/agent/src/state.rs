@@ -72,6 +72,11 @@ impl StateDir {
         let mut states = Vec::new();
         for entry in fs::read_dir(&self.sandboxes)? {
             let path = entry?.path();
+            // What an agent was writing when it was killed.
+            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".tmp")) {
+                fs::remove_file(&path)?;
+                continue;
+            }
             if path.extension().is_none_or(|extension| extension != "json") {
                 continue;
             }
