@@ -61,30 +61,6 @@ impl Phase {
     }
 }
 
-/// The devices that an operation is about.
-fn devices(operation: &Operation) -> impl Iterator<Item = &At> {
-    let (one, other) = match operation {
-        Operation::CreateVeth { a, z } => (&a.at, Some(&z.at)),
-        Operation::Move { from, to, .. } => (from, Some(to)),
-        Operation::CreateVxlan { birth, .. } => (&birth.at, None),
-        Operation::Retarget { at, .. }
-        | Operation::Delete(at)
-        | Operation::SetMac(at, _)
-        | Operation::SetMtu(at, _)
-        | Operation::SetUp(at, _)
-        | Operation::AddAddress(at, _)
-        | Operation::RemoveAddress(at, _)
-        | Operation::AddRoute(at, _)
-        | Operation::RemoveRoute(at, _)
-        | Operation::RestoreAddress(at, _)
-        | Operation::AnnounceAddress(at, _)
-        | Operation::RestoreRoute(at, _)
-        | Operation::Begin(at, _)
-        | Operation::Commit(at, _) => (at, None),
-    };
-    std::iter::once(one).chain(other)
-}
-
 /// Whether the kernel's refusal means that what was to be achieved is so already.
 fn achieved(operation: &Operation, errno: Errno) -> bool {
     match operation {
@@ -130,7 +106,7 @@ impl<'a> Run<'a> {
         let steps = self.steps;
         let mut taken = Vec::new();
         for (position, step) in steps.iter().enumerate().filter(|(_, step)| Phase::of(&step.operation) == phase) {
-            if devices(&step.operation).any(|at| self.broken.contains(&(step.link, at))) {
+            if step.operation.devices().any(|at| self.broken.contains(&(step.link, at))) {
                 self.settle(position, Err(KernelError::Skipped));
             } else {
                 taken.push(position);
@@ -147,7 +123,7 @@ impl<'a> Run<'a> {
     fn settle(&mut self, position: usize, outcome: Outcome) {
         let step = &self.steps[position];
         if outcome.is_err() {
-            self.broken.extend(devices(&step.operation).map(|at| (step.link, at)));
+            self.broken.extend(step.operation.devices().map(|at| (step.link, at)));
         }
         self.outcomes[position] = Some(outcome);
     }

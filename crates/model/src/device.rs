@@ -359,6 +359,32 @@ pub enum Operation {
     Commit(At, Alias),
 }
 
+impl Operation {
+    /// The devices that it is about: a pair's ends, and with a move where from, then where to.
+    pub fn devices(&self) -> impl DoubleEndedIterator<Item = &At> {
+        let (one, other) = match self {
+            Operation::CreateVeth { a, z } => (&a.at, Some(&z.at)),
+            Operation::Move { from, to, .. } => (from, Some(to)),
+            Operation::CreateVxlan { birth, .. } => (&birth.at, None),
+            Operation::Retarget { at, .. }
+            | Operation::Delete(at)
+            | Operation::SetMac(at, _)
+            | Operation::SetMtu(at, _)
+            | Operation::SetUp(at, _)
+            | Operation::AddAddress(at, _)
+            | Operation::RemoveAddress(at, _)
+            | Operation::AddRoute(at, _)
+            | Operation::RemoveRoute(at, _)
+            | Operation::RestoreAddress(at, _)
+            | Operation::AnnounceAddress(at, _)
+            | Operation::RestoreRoute(at, _)
+            | Operation::Begin(at, _)
+            | Operation::Commit(at, _) => (at, None),
+        };
+        std::iter::once(one).chain(other)
+    }
+}
+
 /// An operation, and the link for whose sake it is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {

@@ -7,7 +7,7 @@ use netlink_packet_route::route::RouteProtocol;
 use nix::errno::Errno;
 use ratchet_model::device::{At, Netns, Operation, PROTOCOL_OURS};
 
-use super::{Jobs, Phase, Run, devices, words};
+use super::{Jobs, Phase, Run, words};
 use crate::{
     error::KernelError,
     request,
@@ -78,13 +78,13 @@ impl<'a> Run<'a> {
     fn enable_ipv6(&mut self, refused: Vec<(usize, Failure)>) -> Vec<usize> {
         let mut places: BTreeMap<&'a Netns, Vec<(usize, Failure)>> = BTreeMap::new();
         for (position, failure) in refused {
-            for at in devices(self.operation(position)) {
+            for at in self.operation(position).devices() {
                 places.entry(&at.netns).or_default().push((position, failure.clone()));
             }
         }
         let mut again = Vec::new();
         for (netns, refused) in places {
-            let names = refused.iter().flat_map(|(position, _)| devices(self.operation(*position)));
+            let names = refused.iter().flat_map(|(position, _)| self.operation(*position).devices());
             let names = names.map(|at| at.name.as_str()).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>();
             let enabled = self.kernel.space(netns).map(|space| sysctl::enable_ipv6(&space.handle, &names));
             match enabled {
@@ -137,7 +137,7 @@ impl<'a> Run<'a> {
     /// Looks up the devices of these steps, each once.
     fn indexes(&self, positions: impl Iterator<Item = usize>) -> Indexes<'a> {
         let mut places: BTreeMap<&'a Netns, BTreeSet<&'a At>> = BTreeMap::new();
-        for at in positions.flat_map(|position| devices(self.operation(position))) {
+        for at in positions.flat_map(|position| self.operation(position).devices()) {
             places.entry(&at.netns).or_default().insert(at);
         }
         let mut indexes = Indexes::new();

@@ -1,0 +1,180 @@
+//! What the store says of this node's pods: read, put right where it is this node's to say, and listened for.
+//!
+//! Nothing here looks at the kernel; what follows from new facts is for [`Engine::reconcile`].
+
+use std::collections::BTreeSet;
+
+use ratchet_model::{PodKey, PodRecord, resolve::Link, wiring};
+use ratchet_store::{Change, Interest, Publish, Published, VniClaim, VniGrant};
+
+use super::{Engine, reconcile::Extent, sandboxes};
+
+impl Engine {
+    /// Reads what the store says about this node's pods (some of them, or all), puts right what it should say, and tells the
+    /// watch what to listen for. Gives whether it worked.
+    pub(super) fn refresh_facts(&mut self, pods: Option<&BTreeSet<PodKey>>) -> bool {
+        let own = match pods {
+            Some(pods) => pods.iter().filter(|pod| self.sandboxes.has(pod)).cloned().collect(),
+            None => self.sandboxes.pods(),
+        };
+        let everything = pods.is_none();
+        if own.is_empty() && !everything {
+            let gone: Vec<PodKey> = pods.into_iter().flatten().cloned().collect();
+            self.forget_pods(&gone);
+            return true;
+        }
+        let store = match self.store() {
+            Ok(store) => store,
+            Err(failure) => {
+                tracing::warn!(%failure, "the store cannot be used");
+                return false;
+            }
+        };
+        match self.runtime.block_on(store.read(&own)) {
+            Ok(facts) => {
+                let sandboxes = &self.sandboxes;
+                let lives_here = |pod: &PodKey| sandboxes.current(pod).is_some();
+                self.known.merge(&own, facts, |pod| sandboxes.has(pod), lives_here);
+                self.informed |= everything;
+                self.store_trouble = None;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the store");
+                self.store_failed(&error);
+                return false;
+            }
+        }
+        let published = own.iter().fold(true, |done, pod| done & self.uphold_record(pod));
+        self.tell_interest();
+        published
+    }
+
+    /// Makes the store say of a pod what is so here; or learns that the pod lives elsewhere by now.
+    fn uphold_record(&mut self, pod: &PodKey) -> bool {
+        let Ok(effective) = self.effective().cloned() else { return false };
+        let living: Vec<_> = self.sandboxes.of(pod).filter(|state| !state.leaving).cloned().collect();
+        let Some(latest) = living.iter().max_by_key(|state| (state.created, state.id.clone())) else { return true };
+        let ours = sandboxes::record(latest, &effective);
+        let said = self.known.record(pod);
+        if said == Some(&ours) {
+            self.sandboxes.supersede(&latest.id, false);
+            return true;
+        }
+        let elsewhere = said.is_some_and(|said| said.created > ours.created && said.sandbox() != Some(&latest.id));
+        let published = if elsewhere {
+            Ok(Published::Superseded)
+        } else {
+            let Ok(store) = self.store() else { return false };
+            self.runtime.block_on(store.publish(&ours, Publish::Again))
+        };
+        match published {
+            Ok(Published::Stored { created }) => {
+                self.sandboxes.supersede(&latest.id, false);
+                self.known.set(pod, Some(PodRecord { created, ..ours }));
+                true
+            }
+            Ok(Published::Superseded) => {
+                tracing::warn!(%pod, sandbox = %latest.id, "the pod has a later sandbox on another node; this one is left alone");
+                for state in &living {
+                    self.sandboxes.supersede(&state.id, true);
+                }
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%pod, %error, "cannot publish the pod's location");
+                self.store_failed(&error);
+                false
+            }
+        }
+    }
+
+    /// Pods that have no sandbox here any more are of interest only as far as they are neighbours.
+    pub(super) fn forget_pods(&mut self, pods: &[PodKey]) {
+        for pod in pods {
+            let around: Vec<PodKey> = self.known.neighbours(pod).into_iter().chain([pod.clone()]).collect();
+            for other in around {
+                let concerns =
+                    self.sandboxes.has(&other) || self.known.neighbours(&other).iter().any(|n| self.sandboxes.has(n));
+                if !concerns {
+                    self.known.set(&other, None);
+                }
+            }
+        }
+        self.tell_interest();
+    }
+
+    fn tell_interest(&self) {
+        let own = self.sandboxes.pods();
+        let peers = own.iter().flat_map(|pod| self.known.neighbours(pod)).filter(|pod| !own.contains(pod)).collect();
+        let interest = Interest { own, peers };
+        self.interest.send_if_modified(|current| {
+            let changed = *current != interest;
+            *current = interest.clone();
+            changed
+        });
+    }
+
+    /// The store has news.
+    pub(super) fn changed(&mut self, change: Change) {
+        let pods = match change {
+            Change::All => return self.look_at_everything(),
+            Change::Pods(pods) => pods,
+        };
+        let concerned: BTreeSet<PodKey> = pods
+            .iter()
+            .flat_map(|pod| self.known.neighbours(pod).into_iter().chain([pod.clone()]))
+            .filter(|pod| self.sandboxes.has(pod))
+            .collect();
+        if concerned.is_empty() {
+            return;
+        }
+        let read = self.refresh_facts(Some(&concerned));
+        if !(read & self.reconcile(&Extent::Pods(concerned))) {
+            self.look_again_soon();
+        }
+        self.tell();
+    }
+
+    /// Sees to it that every link between two nodes has a VNI.
+    pub(super) fn claim_vnis(&mut self, links: &[Link]) -> bool {
+        let claims: Vec<VniClaim> = links
+            .iter()
+            .filter(|link| self.known.vni(link.id).is_none() && wiring::needs_vni(link, &self.places(link)))
+            .map(|link| VniClaim { link: link.id, fixed: link.vni.or(self.known.former_vni(link.id)) })
+            .collect();
+        self.claim(claims, links)
+    }
+
+    fn claim(&mut self, claims: Vec<VniClaim>, links: &[Link]) -> bool {
+        if claims.is_empty() {
+            return true;
+        }
+        let mut without_former = Vec::new();
+        let Ok(store) = self.store() else { return false };
+        match self.runtime.block_on(store.claim_vnis(&claims)) {
+            Ok(grants) => {
+                for (link, grant) in grants {
+                    self.taken_vnis.remove(&link);
+                    match grant {
+                        VniGrant::Granted(vni) => self.known.set_vni(link, vni),
+                        VniGrant::TakenBy(_) if links.iter().any(|l| l.id == link && l.vni.is_none()) => {
+                            self.known.forget_former_vni(link);
+                            without_former.push(VniClaim { link, fixed: None });
+                        }
+                        VniGrant::TakenBy(owner) => {
+                            let fixed = claims.iter().find(|claim| claim.link == link).and_then(|claim| claim.fixed);
+                            self.taken_vnis.extend(fixed.map(|vni| (link, (vni, owner))));
+                        }
+                        VniGrant::Exhausted => tracing::error!(%link, "all VNIs are taken"),
+                    }
+                }
+                self.claim(without_former, links)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot claim VNIs");
+                self.store_failed(&error);
+                false
+            }
+        }
+    }
+}
