@@ -71,6 +71,26 @@ pub struct Facts {
     pub vnis: BTreeMap<LinkId, Vni>,
 }
 
+/// The links that these records declare and that have a pod which is there, each with the pods on whose records that rests:
+/// for as long as these do not change, the link does not end.
+pub fn living_links(records: &BTreeMap<PodKey, PodRecord>) -> BTreeMap<LinkId, BTreeSet<PodKey>> {
+    let lives = |pod: &PodKey| records.get(pod).is_some_and(PodRecord::lives);
+    let mut links: BTreeMap<LinkId, BTreeSet<PodKey>> = BTreeMap::new();
+    for record in records.values() {
+        for link in &record.links {
+            let rests_on = if record.lives() {
+                [record.pod.clone()].into()
+            } else if lives(&link.remote.pod) {
+                [record.pod.clone(), link.remote.pod.clone()].into()
+            } else {
+                continue;
+            };
+            links.insert(link.id(), rests_on);
+        }
+    }
+    links
+}
+
 /// What a change of one pod's record does to the rest of the store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Consequence {
@@ -208,6 +228,22 @@ mod tests {
         assert!(change.release.is_empty());
         let change = consequence(&key("a"), Some(after), &around(&[before.clone(), record("b", true, &[])]));
         assert_eq!(change.release, [before.links[0].id()].into());
+    }
+
+    #[test]
+    fn a_link_lives_while_it_is_declared_and_one_of_its_pods_is_there() {
+        let id = record("a", true, &["b"]).links[0].id();
+        let rests_on = |a: bool, b: Option<bool>| {
+            let peer = b.map(|b| record("b", b, &[]));
+            let records: Vec<PodRecord> = peer.into_iter().chain([record("a", a, &["b"])]).collect();
+            let links = living_links(&around(&records));
+            links.get(&id).map(|pods| pods.iter().map(|pod| pod.name().to_owned()).collect::<Vec<_>>().join("+"))
+        };
+        assert_eq!(rests_on(true, None).unwrap(), "a");
+        assert_eq!(rests_on(true, Some(false)).unwrap(), "a");
+        assert_eq!(rests_on(false, Some(true)).unwrap(), "a+b");
+        assert_eq!(rests_on(false, Some(false)), None);
+        assert_eq!(rests_on(false, None), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ratchet_model::{LinkId, NodeName, PodKey, PodRecord, SandboxId, Vni, record::Facts};
+use ratchet_model::{DeclaredLink, LinkId, NodeName, PodKey, PodRecord, SandboxId, Vni, record::Facts};
 
 mod etcd;
 mod rules;
@@ -108,8 +108,18 @@ pub enum Change {
 pub struct VniClaim {
     /// The link.
     pub link: LinkId,
+    /// Its two pods: one of them must declare it, and one of them must be there, lest a VNI is taken for a link that
+    /// ended since the claimer read of it. Nobody would free that.
+    pub pods: [PodKey; 2],
     /// The VNI its declaration insists on.
     pub fixed: Option<Vni>,
+}
+
+impl VniClaim {
+    /// Of a link as it is declared.
+    pub fn new(link: &DeclaredLink) -> Self {
+        Self { link: link.id(), pods: [link.local.pod.clone(), link.remote.pod.clone()], fixed: link.vni }
+    }
 }
 
 /// The answer to a [`VniClaim`].
@@ -121,6 +131,9 @@ pub enum VniGrant {
     TakenBy(LinkId),
     /// All 2^24 are taken.
     Exhausted,
+    /// It has none and gets none, since no record declares it with a pod that is there: the claim was made from stale
+    /// facts. Read again.
+    NotDeclared,
 }
 
 /// A place for the facts that nodes share. All methods are safe against other agents doing the same at once.
@@ -146,7 +159,7 @@ pub trait Store: Send + Sync {
     /// that has lost its own memory, and for nobody else.
     async fn located_on(&self, node: &NodeName) -> Result<Vec<PodRecord>, StoreError>;
 
-    /// Gives each link its VNI: the one it has, else the one it insists on, else the lowest free from
+    /// Gives each link that is declared its VNI: the one it has, else the one it insists on, else the lowest free from
     /// [`Vni::FIRST`] up. Idempotent.
     async fn claim_vnis(&self, claims: &[VniClaim]) -> Result<BTreeMap<LinkId, VniGrant>, StoreError>;
 

@@ -91,7 +91,7 @@ fn ten_thousand_links() {
         }
         println!("publish, a pod with 10 links: {:?}", begun.elapsed() / u32::try_from(PODS).unwrap());
 
-        let links: Vec<VniClaim> = records.iter().flat_map(|record| &record.links).map(|link| any(link.id())).collect();
+        let links: Vec<VniClaim> = records.iter().flat_map(|record| &record.links).map(any).collect();
         let begun = Instant::now();
         for one in &links[..9000] {
             store.claim_vnis(std::slice::from_ref(one)).await.unwrap();
@@ -143,7 +143,7 @@ fn two_pods_with_1500_links() {
         println!("publish: {:?}", begun.elapsed());
         hear(&mut *watch, &["a"]).await;
         println!("and heard: {:?}", begun.elapsed());
-        let claims: Vec<VniClaim> = one.links.iter().map(|link| any(link.id())).collect();
+        let claims: Vec<VniClaim> = one.links.iter().map(any).collect();
         let begun = Instant::now();
         store.claim_vnis(&claims).await.unwrap();
         println!("claim: {:?}", begun.elapsed());

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use ratchet_model::{PodKey, PodRecord, resolve::Link, wiring};
+use ratchet_model::{PodKey, PodRecord, link::End, resolve::Link, wiring};
 use ratchet_store::{Change, Interest, Publish, Published, VniClaim, VniGrant};
 
 use super::{Engine, reconcile::Extent, sandboxes};
@@ -140,7 +140,11 @@ impl Engine {
         let claims: Vec<VniClaim> = links
             .iter()
             .filter(|link| self.known.vni(link.id).is_none() && wiring::needs_vni(link, &self.places(link)))
-            .map(|link| VniClaim { link: link.id, fixed: link.vni.or(self.known.former_vni(link.id)) })
+            .map(|link| VniClaim {
+                link: link.id,
+                pods: End::BOTH.map(|end| link.endpoint(end).pod.clone()),
+                fixed: link.vni.or(self.known.former_vni(link.id)),
+            })
             .collect();
         self.claim(claims, links)
     }
@@ -149,7 +153,7 @@ impl Engine {
         if claims.is_empty() {
             return true;
         }
-        let mut without_former = Vec::new();
+        let (mut without_former, mut worked) = (Vec::new(), true);
         let Ok(store) = self.store() else { return false };
         match self.runtime.block_on(store.claim_vnis(&claims)) {
             Ok(grants) => {
@@ -159,16 +163,22 @@ impl Engine {
                         VniGrant::Granted(vni) => self.known.set_vni(link, vni),
                         VniGrant::TakenBy(_) if links.iter().any(|l| l.id == link && l.vni.is_none()) => {
                             self.known.forget_former_vni(link);
-                            without_former.push(VniClaim { link, fixed: None });
+                            let same = claims.iter().find(|claim| claim.link == link);
+                            without_former.extend(same.map(|claim| VniClaim { fixed: None, ..claim.clone() }));
                         }
                         VniGrant::TakenBy(owner) => {
                             let fixed = claims.iter().find(|claim| claim.link == link).and_then(|claim| claim.fixed);
                             self.taken_vnis.extend(fixed.map(|vni| (link, (vni, owner))));
                         }
                         VniGrant::Exhausted => tracing::error!(%link, "all VNIs are taken"),
+                        VniGrant::NotDeclared => {
+                            // It ended since it was read of, or the store has lost its declaration: to be read again.
+                            tracing::info!(%link, "no VNI yet: the store knows of no declaration of the link");
+                            worked = false;
+                        }
                     }
                 }
-                self.claim(without_former, links)
+                worked & self.claim(without_former, links)
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot claim VNIs");

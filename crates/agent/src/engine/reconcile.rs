@@ -99,7 +99,8 @@ impl Engine {
         match (self.known.vni(link.id), self.taken_vnis.get(&link.id)) {
             (Some(vni), _) => VniState::Granted(vni),
             (None, Some((vni, owner))) => VniState::TakenBy(*vni, *owner),
-            (None, None) => VniState::None,
+            // The store has lost it and does not give it again yet: until another link has it, what is there stays.
+            (None, None) => self.known.former_vni(link.id).map_or(VniState::None, VniState::Granted),
         }
     }
 }

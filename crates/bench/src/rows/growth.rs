@@ -96,7 +96,7 @@ async fn listen(url: &str, nodes: usize) -> Result<Heard> {
     let links = facts.records.values().flat_map(|record| &record.links);
     let claims: Vec<VniClaim> = links
         .filter(|link| own.contains(&link.local.pod) || own.contains(&link.remote.pod))
-        .map(|link| VniClaim { link: link.id(), fixed: None })
+        .map(VniClaim::new)
         .collect();
     watched.claim_vnis(&claims).await?;
     let mut watch = watched.watch().await?;
@@ -131,7 +131,7 @@ async fn build(store: &Arc<dyn Store>, nodes: usize) -> Result<()> {
     for node in 0..nodes {
         let mut claims = Vec::new();
         for pod in 0..PODS {
-            claims.extend(links(nodes, node, pod)?.iter().map(|link| VniClaim { link: link.id(), fixed: None }));
+            claims.extend(links(nodes, node, pod)?.iter().map(VniClaim::new));
         }
         store.claim_vnis(&claims).await?;
     }

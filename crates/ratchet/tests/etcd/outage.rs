@@ -164,6 +164,30 @@ fn an_etcd_that_lost_everything_is_filled_again() {
     three.end(&[(1, &r4)]);
 }
 
+/// The declaration of the link between the nodes is lost, and for now nobody can say it again: no VNI is given for it.
+#[test]
+fn an_etcd_that_lost_everything_while_the_declarer_is_cut_off_cuts_no_link() {
+    let mut three = Three::new();
+    let pingers = three.pingers();
+    let before = three.all.etcd.everything();
+    three.all.cluster.nodes[0].cut(Cut::Etcd);
+    three.all.etcd.wipe();
+    eventually("the other node's pod to be published again", || {
+        location(&three.all.etcd, "r3").map(drop).ok_or_else(|| "not there".to_owned())
+    });
+    assert_eq!(three.all.etcd.everything().keys().collect::<Vec<_>>(), ["/ratchet/pods/default/r3"]);
+    // The agent answers when it is through with what it found.
+    let links = three.all.cluster.nodes[1].links().links;
+    assert!(links.iter().all(|link| link.state == LinkState::Up && link.vni == Some(11)), "{links:?}");
+    three.all.cluster.nodes[0].mend();
+    eventually("what is the agents' own", || {
+        let found = three.all.etcd.everything();
+        if found == before { Ok(()) } else { Err(format!("{found:#?}, not {before:#?}")) }
+    });
+    pingers.into_iter().for_each(Pinger::assert_no_loss);
+    three.end(&[]);
+}
+
 #[test]
 fn compaction_under_the_agents_watch() {
     let three = Three::new();

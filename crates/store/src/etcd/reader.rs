@@ -16,7 +16,7 @@ const PAGE: i64 = 1000;
 
 /// Reads; all that it reads is of the moment of its first request.
 pub(super) struct Reader<'a> {
-    etcd: &'a Etcd,
+    pub etcd: &'a Etcd,
     /// etcd's revision at that moment; 0: nothing was read yet.
     pub revision: i64,
 }

@@ -1,18 +1,19 @@
 //! VNIs: one key a link, and one key that holds all numbers that are taken.
 //!
 //! Every transaction that takes or frees a number is conditional on that one key, so no number is ever given
-//! twice and the lowest free one is known without going through the links.
+//! twice and the lowest free one is known without going through the links. One that takes numbers is conditional on the
+//! records that declare their links, too: whatever ends a link changes one of these, so no number is taken for a link that has ended.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
-use ratchet_model::{LinkId, Vni};
+use ratchet_model::{LinkId, PodKey, Vni, record::living_links};
 
 use super::{
     Etcd, TXN_OPS,
     attempts::Attempts,
     change::{delete, put, unchanged},
     proto::{Compare, KeyValue, Op, Txn},
-    reader::{Reader, key, unreadable},
+    reader::{Reader, View, key, unreadable},
     taken::Taken,
 };
 use crate::{StoreError, VniClaim, VniGrant};
@@ -30,27 +31,69 @@ pub(super) async fn claim(
     // First those that insist, so that a link which takes any number does not take theirs.
     let (insisting, others): (Vec<&VniClaim>, Vec<&VniClaim>) = claims.iter().partition(|claim| claim.fixed.is_some());
     let claims = [insisting, others].concat();
+    let mut rest = claims.as_slice();
     let mut grants = BTreeMap::new();
-    // Two operations for the key of all numbers.
-    for batch in claims.chunks(TXN_OPS - 2) {
-        let mut attempts = Attempts::new();
-        let granted = loop {
-            match claim_batch(etcd, holders, batch).await? {
-                Some(granted) => break granted,
-                None => attempts.failed(etcd.rpc.url()).await?,
+    let mut declared = Declared::load(etcd, rest).await?;
+    let mut attempts = Attempts::new();
+    while !rest.is_empty() {
+        let (batch, behind) = rest.split_at(declared.fit(rest));
+        match claim_batch(etcd, holders, &declared, batch).await? {
+            Some(granted) => {
+                for (link, grant) in granted {
+                    grants.entry(link).or_insert(grant);
+                }
+                rest = behind;
+                attempts = Attempts::new();
             }
-        };
-        for (link, grant) in granted {
-            grants.entry(link).or_insert(grant);
+            None => {
+                attempts.failed(etcd.rpc.url()).await?;
+                declared = Declared::load(etcd, rest).await?;
+            }
         }
     }
     Ok(grants)
+}
+
+/// Which links are declared, and on what that rests.
+struct Declared<'a> {
+    view: View<'a>,
+    links: BTreeMap<LinkId, BTreeSet<PodKey>>,
+}
+
+impl<'a> Declared<'a> {
+    async fn load(etcd: &'a Etcd, claims: &[&VniClaim]) -> Result<Self, StoreError> {
+        let mut view = View::new(etcd);
+        view.load(claims.iter().flat_map(|claim| &claim.pods).cloned().collect()).await?;
+        Ok(Self { links: living_links(&view.records), view })
+    }
+
+    fn rests_on(&self, claim: &VniClaim) -> impl Iterator<Item = &PodKey> {
+        self.links.get(&claim.link).into_iter().flatten()
+    }
+
+    /// How many of these claims fit into one transaction: two operations and one condition are for the key of all numbers.
+    fn fit(&self, claims: &[&VniClaim]) -> usize {
+        let mut pods = BTreeSet::new();
+        let fits = |claim: &&&VniClaim| {
+            pods.extend(self.rests_on(claim));
+            pods.len() < TXN_OPS
+        };
+        claims.iter().take(TXN_OPS - 2).take_while(fits).count()
+    }
+
+    /// The conditions under which a link goes on being declared.
+    fn unchanged(&self, claims: &[&VniClaim]) -> Vec<Compare> {
+        let pods: BTreeSet<&PodKey> = claims.iter().flat_map(|claim| self.rests_on(claim)).collect();
+        let revision = |pod: &PodKey| self.view.revisions.get(pod).copied().unwrap_or(0);
+        pods.into_iter().map(|pod| unchanged(self.view.reader.etcd.keys.pod(pod), revision(pod))).collect()
+    }
 }
 
 /// `None`: somebody else was faster.
 async fn claim_batch(
     etcd: &Etcd,
     holders: &mut Holders,
+    declared: &Declared<'_>,
     claims: &[&VniClaim],
 ) -> Result<Option<BTreeMap<LinkId, VniGrant>>, StoreError> {
     let mut reader = Reader::new(etcd);
@@ -67,6 +110,10 @@ async fn claim_batch(
     let (mut ops, mut given) = (Vec::new(), BTreeMap::new());
     for claim in claims {
         let Entry::Vacant(entry) = grants.entry(claim.link) else { continue };
+        if !declared.links.contains_key(&claim.link) {
+            entry.insert(VniGrant::NotDeclared);
+            continue;
+        }
         let vni = match claim.fixed {
             Some(vni) if taken.contains(vni) => {
                 let holder = match given.get(&vni) {
@@ -97,7 +144,8 @@ async fn claim_batch(
         return Ok(Some(grants));
     }
     ops.push(put(etcd.keys.taken(), taken.to_string().into_bytes()));
-    let compare = vec![unchanged(etcd.keys.taken(), revision)];
+    let mut compare = declared.unchanged(claims);
+    compare.push(unchanged(etcd.keys.taken(), revision));
     Ok(etcd.rpc.txn(Txn { compare, success: ops }).await?.succeeded.then_some(grants))
 }
 

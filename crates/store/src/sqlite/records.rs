@@ -132,7 +132,12 @@ pub(super) fn collect_declared(
     declarers(connection, pod)?.iter().try_for_each(|declarer| collect(connection, declarer, records))
 }
 
-fn collect(connection: &Connection, pod: &PodKey, records: &mut BTreeMap<PodKey, PodRecord>) -> Result<(), Failure> {
+/// Adds a pod's record, if it has one.
+pub(super) fn collect(
+    connection: &Connection,
+    pod: &PodKey,
+    records: &mut BTreeMap<PodKey, PodRecord>,
+) -> Result<(), Failure> {
     if !records.contains_key(pod)
         && let Some(record) = get(connection, pod)?
     {

@@ -332,7 +332,7 @@ fn a_pod_is_two_rows_a_peer_at_most_and_a_vni_one() {
         connection.total_changes() - before
     };
     let pod = record("a", &["x", "y", "z"]);
-    let claims: Vec<VniClaim> = pod.links.iter().map(|link| VniClaim { link: link.id(), fixed: None }).collect();
+    let claims: Vec<VniClaim> = pod.links.iter().map(VniClaim::new).collect();
     let publish = |connection: &mut Connection, how| records::publish(connection, &pod, how).map(drop).unwrap();
     assert_eq!(writes(&mut |connection| publish(connection, Publish::New)), 1 + 3);
     assert_eq!(writes(&mut |connection| publish(connection, Publish::Again)), 0);

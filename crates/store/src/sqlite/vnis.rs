@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
-use ratchet_model::{LinkId, Vni};
+use ratchet_model::{LinkId, Vni, record::living_links};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
-use super::error::Failure;
+use super::{error::Failure, records};
 use crate::{VniClaim, VniGrant};
 
 /// See [`crate::Store::claim_vnis`].
@@ -20,7 +20,15 @@ pub(super) fn claim(connection: &mut Connection, claims: &[VniClaim]) -> Result<
 
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut grants = existing(&transaction, claims)?;
-    let missing: Vec<&VniClaim> = claims.iter().filter(|claim| !grants.contains_key(&claim.link)).collect();
+    let mut missing: Vec<&VniClaim> = claims.iter().filter(|claim| !grants.contains_key(&claim.link)).collect();
+    let mut pods = BTreeMap::new();
+    for pod in missing.iter().flat_map(|claim| &claim.pods) {
+        records::collect(&transaction, pod, &mut pods)?;
+    }
+    let declared = living_links(&pods);
+    for claim in missing.extract_if(.., |claim| !declared.contains_key(&claim.link)) {
+        grants.insert(claim.link, VniGrant::NotDeclared);
+    }
 
     // First those that insist, so that a link which takes any number does not take theirs.
     for (link, vni) in missing.iter().filter_map(|claim| Some((claim.link, claim.fixed?))) {

@@ -86,17 +86,29 @@ pub async fn names(store: &dyn Store, own: &[&str]) -> Vec<String> {
     read(store, own).await.into_keys().collect()
 }
 
-pub fn any(link: LinkId) -> VniClaim {
-    VniClaim { link, fixed: None }
+pub fn any(link: &DeclaredLink) -> VniClaim {
+    VniClaim::new(link)
 }
 
-pub fn fixed(link: LinkId, vni: u32) -> VniClaim {
-    VniClaim { link, fixed: Some(Vni::try_from(vni).unwrap()) }
+pub fn fixed(link: &DeclaredLink, vni: u32) -> VniClaim {
+    VniClaim { fixed: Some(Vni::try_from(vni).unwrap()), ..VniClaim::new(link) }
 }
 
 /// Claims and gives the VNI's number.
-pub async fn claim(store: &dyn Store, link: LinkId) -> u32 {
-    granted(store.claim_vnis(&[any(link)]).await.unwrap()[&link])
+pub async fn claim(store: &dyn Store, link: &DeclaredLink) -> u32 {
+    granted(ask(store, link).await)
+}
+
+pub async fn ask(store: &dyn Store, link: &DeclaredLink) -> VniGrant {
+    store.claim_vnis(&[any(link)]).await.unwrap()[&link.id()]
+}
+
+/// The pod lives and declares a link with each of `count` peers, which are called 0, 1, …
+pub async fn publish_hub(store: &dyn Store, name: &str, count: u32) -> Vec<DeclaredLink> {
+    let peers: Vec<String> = (0..count).map(|n| n.to_string()).collect();
+    let hub = record(name, &peers.iter().map(String::as_str).collect::<Vec<_>>());
+    publish(store, &hub).await;
+    hub.links
 }
 
 pub fn granted(grant: VniGrant) -> u32 {

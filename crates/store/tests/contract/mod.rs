@@ -66,7 +66,9 @@ macro_rules! contract_tests {
                 a_dropped_link_is_no_longer_declared, a_reopened_store_has_everything,
                 what_is_on_a_node_is_found, random_histories_equal_the_model;
             vnis: the_lowest_free_is_given_and_kept, fixed_ones_are_honoured, a_freed_one_is_given_again,
-                many_claims_in_one_batch;
+                many_claims_in_one_batch, many_claims_of_as_many_declarers,
+                nothing_is_taken_for_a_link_that_nobody_declares, a_claim_from_stale_facts_takes_nothing,
+                claims_that_meet_departures_leave_nothing;
             concurrency: threads_claim_unique_vnis, processes_claim_unique_vnis, one_link_claimed_by_all_has_one_vni,
                 two_agents_at_once, many_publish_the_same_pod, all_come_and_go_at_once;
             watch: the_first_change_is_everything, a_peer_that_comes_changes_and_goes, a_declarer_that_names_an_own_pod,

@@ -1,9 +1,15 @@
 //! Publishing, departing, reading.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use ratchet_model::{PodKey, PodRecord, Vni, record::consequence};
-use ratchet_store::{Publish, Published};
+use ratchet_model::{
+    PodKey, PodRecord, Vni,
+    record::{consequence, living_links},
+};
+use ratchet_store::{Publish, Published, VniGrant};
 
 use super::{Bench, helpers::*};
 
@@ -39,7 +45,7 @@ pub async fn vnis_of_own_links_are_read(bench: Arc<Bench>) {
     publish(&*store, &record("a", &["b", "c"])).await;
     publish(&*store, &record("b", &[])).await;
     for peer in ["b", "c"] {
-        claim(&*store, link_id("a", peer)).await;
+        claim(&*store, &link("a", peer)).await;
     }
     let vnis = |names: &'static [&str]| {
         let store = store.clone();
@@ -107,12 +113,12 @@ pub async fn a_declarer_is_remembered_while_a_peer_lives(bench: Arc<Bench>) {
     for record in [&declarer, &record("b", &[]), &record("c", &[])] {
         publish(&*store, record).await;
     }
-    let vni = claim(&*store, link_id("a", "b")).await;
+    let vni = claim(&*store, &link("a", "b")).await;
     depart(&*store, "a").await;
     assert_eq!(read(&*store, &["b"]).await["a"], gone(&declarer));
+    assert_eq!(claim(&*store, &link("a", "b")).await, vni, "a is remembered and so is its link's VNI");
     depart(&*store, "b").await;
     assert_eq!(read(&*store, &["c"]).await["a"], gone(&declarer), "c still lives");
-    assert_eq!(claim(&*store, link_id("a", "b")).await, vni, "a is remembered and so is its link's VNI");
     depart(&*store, "c").await;
     assert_eq!(bench.backend.leftovers(), 0);
 }
@@ -121,23 +127,24 @@ pub async fn a_dropped_link_is_no_longer_declared(bench: Arc<Bench>) {
     let store = bench.open().await;
     publish(&*store, &record("a", &["b", "c"])).await;
     publish(&*store, &record("b", &[])).await;
-    assert_eq!(claim(&*store, link_id("a", "b")).await, 11);
+    assert_eq!(claim(&*store, &link("a", "b")).await, 11);
     store.publish(&record("a", &["c"]), Publish::Again).await.unwrap();
     assert_eq!(names(&*store, &["b"]).await, ["b"]);
     assert_eq!(names(&*store, &["c"]).await, ["a"]);
-    assert_eq!(claim(&*store, link_id("x", "y")).await, 11, "it was freed");
+    publish(&*store, &record("x", &["y"])).await;
+    assert_eq!(claim(&*store, &link("x", "y")).await, 11, "it was freed");
 }
 
 pub async fn a_reopened_store_has_everything(bench: Arc<Bench>) {
     let store = bench.open().await;
     publish(&*store, &record("a", &["b"])).await;
     publish(&*store, &record("b", &[])).await;
-    claim(&*store, link_id("a", "b")).await;
+    claim(&*store, &link("a", "b")).await;
     let before = store.read(&keys(&["a", "b"])).await.unwrap();
     drop(store);
     let store = bench.open().await;
     assert_eq!(store.read(&keys(&["a", "b"])).await.unwrap(), before);
-    assert_eq!(claim(&*store, link_id("a", "b")).await, 11);
+    assert_eq!(claim(&*store, &link("a", "b")).await, 11);
 }
 
 /// The store after any history equals a map on which [`consequence`] was applied with everything in view.
@@ -168,10 +175,11 @@ pub async fn random_histories_equal_the_model(bench: Arc<Bench>) {
             model.retain(|pod, _| !change.forget.contains(pod));
             model.extend(change.record.map(|record| (record.pod.clone(), record)));
             assert_eq!(store.read(&keys(&PODS)).await.unwrap().records, model, "seed {seed} step {step}");
-            let links: Vec<_> =
-                model.values().flat_map(|record| record.links.iter().map(|link| any(link.id()))).collect();
-            let vnis = store.claim_vnis(&links).await.unwrap();
-            assert_eq!(store.read(&keys(&PODS)).await.unwrap().vnis.len(), vnis.len());
+            let links: Vec<_> = model.values().flat_map(|record| record.links.iter().map(any)).collect();
+            let vnis = store.claim_vnis(&links).await.unwrap().into_iter();
+            let numbered = vnis.filter(|(_, grant)| matches!(grant, VniGrant::Granted(_))).map(|(link, _)| link);
+            assert_eq!(numbered.collect::<BTreeSet<_>>(), living_links(&model).into_keys().collect());
+            assert_eq!(store.read(&keys(&PODS)).await.unwrap().vnis.len(), living_links(&model).len());
         }
         for record in model.into_values().filter(|record| record.location.is_some()) {
             store.depart(&record.pod, record.sandbox().unwrap()).await.unwrap();

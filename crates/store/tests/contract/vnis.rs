@@ -1,55 +1,141 @@
 //! Allocating VNIs.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc, thread};
 
-use ratchet_store::VniGrant;
+use ratchet_store::{Publish, VniGrant};
 
-use super::{Bench, helpers::*};
+use super::{Bench, block_on, helpers::*};
 
 pub async fn the_lowest_free_is_given_and_kept(bench: Arc<Bench>) {
     let store = bench.open().await;
-    let (one, two) = (link_id("a", "b"), link_id("a", "c"));
+    let links = publish_hub(&*store, "a", 2).await;
+    let (one, two) = (&links[0], &links[1]);
     assert_eq!(claim(&*store, one).await, 11);
     assert_eq!(claim(&*store, two).await, 12);
     let grants = store.claim_vnis(&[any(two), any(one), any(two)]).await.unwrap();
-    assert_eq!((granted(grants[&one]), granted(grants[&two])), (11, 12));
+    assert_eq!((granted(grants[&one.id()]), granted(grants[&two.id()])), (11, 12));
     assert!(store.claim_vnis(&[]).await.unwrap().is_empty());
 }
 
 pub async fn fixed_ones_are_honoured(bench: Arc<Bench>) {
     let store = bench.open().await;
-    let link = |n: u32| link_id("a", &n.to_string());
+    let links = publish_hub(&*store, "a", 7).await;
+    let link = |n: usize| &links[n];
     // A link that takes any number does not take one that another in the same batch insists on.
     let grants = store.claim_vnis(&[any(link(1)), fixed(link(2), 11), fixed(link(3), 7)]).await.unwrap();
-    assert_eq!([1, 2, 3].map(|n| granted(grants[&link(n)])), [12, 11, 7]);
+    assert_eq!([1, 2, 3].map(|n| granted(grants[&link(n).id()])), [12, 11, 7]);
     let grants = store.claim_vnis(&[fixed(link(4), 12), fixed(link(5), (1 << 24) - 1), any(link(6))]).await.unwrap();
-    assert_eq!(grants[&link(4)], VniGrant::TakenBy(link(1)));
-    assert_eq!([5, 6].map(|n| granted(grants[&link(n)])), [(1 << 24) - 1, 13]);
+    assert_eq!(grants[&link(4).id()], VniGrant::TakenBy(link(1).id()));
+    assert_eq!([5, 6].map(|n| granted(grants[&link(n).id()])), [(1 << 24) - 1, 13]);
     // It keeps what it has.
     let grants = store.claim_vnis(&[fixed(link(1), 99)]).await.unwrap();
-    assert_eq!(granted(grants[&link(1)]), 12);
+    assert_eq!(granted(grants[&link(1).id()]), 12);
 }
 
 pub async fn a_freed_one_is_given_again(bench: Arc<Bench>) {
     let store = bench.open().await;
     for name in ["a", "b", "c"] {
         publish(&*store, &record(name, &["peer"])).await;
-        claim(&*store, link_id(name, "peer")).await;
+        claim(&*store, &link(name, "peer")).await;
     }
     depart(&*store, "b").await;
     depart(&*store, "a").await;
-    let grants = store.claim_vnis(&[any(link_id("d", "peer")), any(link_id("e", "peer"))]).await.unwrap();
+    for name in ["d", "e", "f"] {
+        publish(&*store, &record(name, &["peer"])).await;
+    }
+    let grants = store.claim_vnis(&[any(&link("d", "peer")), any(&link("e", "peer"))]).await.unwrap();
     let mut vnis: Vec<u32> = grants.into_values().map(granted).collect();
     vnis.sort_unstable();
     assert_eq!(vnis, [11, 12]);
-    assert_eq!(claim(&*store, link_id("f", "peer")).await, 14);
+    assert_eq!(claim(&*store, &link("f", "peer")).await, 14);
 }
 
 pub async fn many_claims_in_one_batch(bench: Arc<Bench>) {
     let store = bench.open().await;
-    let claims: Vec<_> = (0..1500).map(|n| any(link_id("a", &n.to_string()))).collect();
+    let claims: Vec<_> = publish_hub(&*store, "a", 1500).await.iter().map(any).collect();
     let grants = store.claim_vnis(&claims).await.unwrap();
     let mut vnis: Vec<u32> = grants.into_values().map(granted).collect();
     vnis.sort_unstable();
     assert_eq!(vnis, (11..1511).collect::<Vec<_>>());
+}
+
+/// As many declarers as links, so that what the claims rest on does not fit into one transaction.
+pub async fn many_claims_of_as_many_declarers(bench: Arc<Bench>) {
+    let store = bench.open().await;
+    let names: Vec<String> = (0..150).map(|n| format!("pod{n}")).collect();
+    for peer in ["x", "y"] {
+        publish(&*store, &record(peer, &[])).await;
+    }
+    for name in &names {
+        publish(&*store, &record(name, &["x", "y"])).await;
+        // Those that have gone count together with the peer.
+        depart(&*store, name).await;
+    }
+    let claims: Vec<_> = names.iter().flat_map(|name| [any(&link(name, "x")), any(&link(name, "y"))]).collect();
+    let vnis: BTreeSet<u32> = store.claim_vnis(&claims).await.unwrap().into_values().map(granted).collect();
+    assert_eq!(vnis, (11..311).collect());
+}
+
+pub async fn nothing_is_taken_for_a_link_that_nobody_declares(bench: Arc<Bench>) {
+    let store = bench.open().await;
+    publish(&*store, &record("a", &["b"])).await;
+    let grants = store.claim_vnis(&[any(&link("x", "y")), fixed(&link("a", "x"), 20), any(&link("a", "b"))]).await;
+    let grants = grants.unwrap();
+    assert_eq!(grants[&link_id("x", "y")], VniGrant::NotDeclared);
+    assert_eq!(grants[&link_id("a", "x")], VniGrant::NotDeclared);
+    assert_eq!(granted(grants[&link_id("a", "b")]), 11);
+    depart(&*store, "a").await;
+    assert_eq!(bench.backend.leftovers(), 0);
+}
+
+/// An agent has read of a link, and claims a VNI for it after both pods have gone, or its declaration has.
+pub async fn a_claim_from_stale_facts_takes_nothing(bench: Arc<Bench>) {
+    let (ours, theirs) = (bench.open().await, bench.open().await);
+    publish(&*theirs, &record("a", &["b", "c"])).await;
+    publish(&*ours, &record("b", &[])).await;
+    assert_eq!(names(&*ours, &["b"]).await, ["a", "b"]);
+    theirs.publish(&record("a", &["c"]), Publish::Again).await.unwrap();
+    assert_eq!(ask(&*ours, &link("a", "b")).await, VniGrant::NotDeclared, "a has dropped it");
+
+    publish(&*theirs, &record_in("a", "a-2", 200, &["b", "c"])).await;
+    publish(&*ours, &record("c", &[])).await;
+    theirs.depart(&key("a"), &sandbox("a-2")).await.unwrap();
+    // a is remembered for the sake of b and c.
+    assert_eq!(claim(&*ours, &link("a", "b")).await, 11);
+    depart(&*ours, "b").await;
+    assert_eq!(ask(&*ours, &link("a", "b")).await, VniGrant::NotDeclared, "both its pods have gone");
+    assert_eq!(claim(&*ours, &link("a", "c")).await, 11);
+    depart(&*ours, "c").await;
+    assert_eq!(ask(&*ours, &link("a", "c")).await, VniGrant::NotDeclared);
+    assert_eq!(bench.backend.leftovers(), 0);
+}
+
+/// Claims that meet departures: whatever the order in which they come, no VNI is left behind.
+pub async fn claims_that_meet_departures_leave_nothing(bench: Arc<Bench>) {
+    let claimers: Vec<_> = (0..2)
+        .map(|_| {
+            let url = bench.backend.url();
+            thread::spawn(move || {
+                block_on(async {
+                    let store = ratchet_store::open(&url).await.unwrap();
+                    let links = ["b", "c", "d"].map(|peer| any(&link("a", peer)));
+                    let mut refused = 0;
+                    while refused < 200 {
+                        let grants = store.claim_vnis(&links).await.unwrap();
+                        refused += grants.values().filter(|grant| **grant == VniGrant::NotDeclared).count();
+                    }
+                })
+            })
+        })
+        .collect();
+    let store = bench.open().await;
+    let mut round = 0;
+    while !claimers.iter().all(thread::JoinHandle::is_finished) {
+        round += 1;
+        let pod = record_in("a", &format!("a-{round}"), round, &["b", "c", "d"]);
+        publish(&*store, &pod).await;
+        store.depart(&pod.pod, pod.sandbox().unwrap()).await.unwrap();
+    }
+    claimers.into_iter().for_each(|claimer| claimer.join().unwrap());
+    assert_eq!(bench.backend.leftovers(), 0);
 }

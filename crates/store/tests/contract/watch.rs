@@ -51,9 +51,9 @@ pub async fn vnis_of_own_links(bench: Arc<Bench>) {
     let mut watch = watch(&*ours, &["a"], &["b", "c"]).await;
     // Whoever has read which links a pod has, hears when they get their VNIs.
     ours.read(&keys(&["a"])).await.unwrap();
-    claim(&*theirs, link_id("a", "b")).await;
+    claim(&*theirs, &link("a", "b")).await;
     hear(&mut *watch, &["a"]).await;
-    claim(&*theirs, link_id("c", "a")).await;
+    claim(&*theirs, &link("c", "a")).await;
     hear(&mut *watch, &["a"]).await;
     assert_eq!(ours.read(&keys(&["a"])).await.unwrap().vnis.len(), 2);
 }
@@ -66,7 +66,7 @@ pub async fn unrelated_pods_are_not_heard(bench: Arc<Bench>) {
     for record in [record("x", &["y"]), record("y", &[]), record("z", &["b"])] {
         publish(&*theirs, &record).await;
     }
-    claim(&*theirs, link_id("x", "y")).await;
+    claim(&*theirs, &link("x", "y")).await;
     depart(&*theirs, "x").await;
     publish(&*theirs, &record("fence", &[])).await;
     assert_eq!(hear(&mut *watch, &["fence"]).await, keys(&["fence"]));
@@ -118,12 +118,12 @@ pub async fn saying_the_same_again_wakes_nobody(bench: Arc<Bench>) {
     let store = bench.open().await;
     let again = record("a", &["b"]);
     publish(&*store, &again).await;
-    claim(&*store, link_id("a", "b")).await;
+    claim(&*store, &link("a", "b")).await;
     let mut watch = watch(&*store, &["a"], &["fence"]).await;
     for _reconcile in 0..3 {
         store.publish(&again, Publish::Again).await.unwrap();
         store.depart(&key("a"), &sandbox("another")).await.unwrap();
-        claim(&*store, link_id("a", "b")).await;
+        claim(&*store, &link("a", "b")).await;
     }
     publish(&*store, &record("fence", &[])).await;
     assert_eq!(hear(&mut *watch, &["fence"]).await, keys(&["fence"]));
