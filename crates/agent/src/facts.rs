@@ -111,6 +111,23 @@ impl Known {
         since.elapsed() < MEMORY
     }
 
+    /// Pods that declare links with `own` ones, as far as is known, and of which the store says nothing any more when asked for `own`.
+    pub fn missing_declarers(&self, own: &BTreeSet<PodKey>, facts: &Facts) -> BTreeSet<PodKey> {
+        let declarers = own.iter().filter_map(|pod| self.declarers.get(pod)).flatten();
+        declarers.filter(|pod| !own.contains(pod) && !facts.records.contains_key(pod)).cloned().collect()
+    }
+
+    /// Takes what the store says about these pods themselves: what they declare now, if they are not lost.
+    pub fn correct(&mut self, pods: &BTreeSet<PodKey>, mut facts: Facts, is_own: impl Fn(&PodKey) -> bool) {
+        for pod in pods {
+            let Some(record) = facts.records.remove(pod) else { continue };
+            self.set(pod, Some(record));
+            if !self.neighbours(pod).iter().any(&is_own) {
+                self.set(pod, None);
+            }
+        }
+    }
+
     /// Takes what the store said about `own` pods in place of what was known about them. `is_own` tells for which other pods a record
     /// still matters, `lives_here` which pods have a sandbox here that is not leaving.
     ///
@@ -220,6 +237,30 @@ mod tests {
         );
         assert_eq!(known.record(&key("declarer")).unwrap().created, 2);
         assert_eq!(known.vni(link).map(Vni::number), Some(11));
+    }
+
+    #[test]
+    fn a_declarer_that_has_dropped_a_link_is_not_lost() {
+        let own: BTreeSet<PodKey> = [key("own"), key("other")].into();
+        let is_own = |pod: &PodKey| own.contains(pod);
+        let mut known = Known::default();
+        known.merge(&own, facts(&[record("dropper", &["own", "other"])], &[]), is_own, is_own);
+        let (one, dropper) = ([key("own")].into(), [key("dropper")].into());
+        assert_eq!(known.missing_declarers(&one, &Facts::default()), dropper);
+
+        known.correct(&dropper, Facts::default(), is_own);
+        known.merge(&one, Facts::default(), is_own, is_own);
+        assert_eq!(known.neighbours(&key("own")), dropper);
+
+        known.correct(&dropper, facts(&[record("dropper", &["other"])], &[]), is_own);
+        known.merge(&one, Facts::default(), is_own, is_own);
+        assert_eq!(
+            (known.neighbours(&key("own")), known.neighbours(&key("other"))),
+            (BTreeSet::new(), dropper.clone())
+        );
+
+        known.correct(&dropper, facts(&[record("dropper", &["foreign"])], &[]), is_own);
+        assert_eq!(known.record(&key("dropper")), None);
     }
 
     #[test]

@@ -360,6 +360,26 @@ fn one_agent_killed_in_the_middle_of_a_hundred_adds() {
 }
 
 #[test]
+fn a_link_ends_when_its_declarer_comes_back_without_it() {
+    let cluster = Cluster::new(2);
+    let declarer = Pod::with_links("r1", "[{interface: eth1, peer: r2}]").sandbox();
+    let survivor = Pod::with_links("r2", "[]").sandbox();
+    cluster.nodes[0].add(&declarer);
+    cluster.nodes[1].add(&survivor);
+    cluster.nodes[1].wait_for_links(1);
+    cluster.nodes[0].del(&declarer);
+    let again = Pod::with_links("r1", "[]").sandbox();
+    cluster.nodes[0].add(&again);
+    eventually("the link's end", || match survivor.netns.links().contains_key("eth1") {
+        true => Err("eth1 is still there".into()),
+        false => Ok(()),
+    });
+    cluster.nodes[0].del(&again);
+    cluster.nodes[1].del(&survivor);
+    cluster.assert_nothing_left();
+}
+
+#[test]
 fn links_say_what_they_wait_for() {
     let cluster = Cluster::with_agents(1);
     let node = &cluster.nodes[0];

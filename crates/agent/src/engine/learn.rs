@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use ratchet_model::{PodKey, PodRecord, link::End, resolve::Link, wiring};
+use ratchet_model::{PodKey, PodRecord, link::End, record::Facts, resolve::Link, wiring};
 use ratchet_store::{Change, Interest, Publish, Published, VniClaim, VniGrant};
 
 use super::{Engine, reconcile::Extent, sandboxes};
@@ -30,10 +30,18 @@ impl Engine {
                 return false;
             }
         };
-        match self.runtime.block_on(store.read(&own)) {
-            Ok(facts) => {
+        let answer = self.runtime.block_on(async {
+            let facts = store.read(&own).await?;
+            // They have dropped their links, or the store has lost them: it can tell when it is asked for themselves.
+            let missing = self.known.missing_declarers(&own, &facts);
+            let their_own = if missing.is_empty() { Facts::default() } else { store.read(&missing).await? };
+            Ok((facts, missing, their_own))
+        });
+        match answer {
+            Ok((facts, missing, their_own)) => {
                 let sandboxes = &self.sandboxes;
                 let lives_here = |pod: &PodKey| sandboxes.current(pod).is_some();
+                self.known.correct(&missing, their_own, |pod| sandboxes.has(pod));
                 self.known.merge(&own, facts, |pod| sandboxes.has(pod), lives_here);
                 self.informed |= everything;
                 self.store_trouble = None;
