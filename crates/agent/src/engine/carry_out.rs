@@ -58,8 +58,8 @@ impl Engine {
             let failure = failures.get(&link.id).cloned();
             self.log_outcome(&link, &wiring, failure.as_ref());
             let before = self.links.get(&link.id).filter(|before| before.wiring.obstacle == wiring.obstacle);
-            let since = before.map_or_else(Instant::now, |before| before.since);
-            self.links.insert(link.id, Tracked { link, wiring, failure, since, nodes });
+            let (since, told) = before.map_or_else(|| (Instant::now(), false), |before| (before.since, before.told));
+            self.links.insert(link.id, Tracked { link, wiring, failure, since, told, nodes });
         }
         worked
     }

@@ -91,6 +91,8 @@ pub(crate) struct Tracked {
     pub failure: Option<LinkFailure>,
     /// Since when it has waited for what it waits for.
     pub since: Instant,
+    /// Whether users have been told that this takes long.
+    pub told: bool,
     /// The nodes of its two ends, as far as they are known.
     pub nodes: [Option<NodeName>; 2],
 }
@@ -170,7 +172,8 @@ impl Engine {
     pub fn run(mut self, commands: &mpsc::Receiver<Command>) {
         self.look_at_everything();
         loop {
-            let next = self.announcements.due().map_or(self.next_look, |due| due.min(self.next_look));
+            let due = [self.announcements.due(), self.next_warning()].into_iter().flatten();
+            let next = due.fold(self.next_look, Instant::min);
             let wait = next.saturating_duration_since(Instant::now());
             match commands.recv_timeout(wait) {
                 Ok(Command::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => break,
@@ -181,6 +184,7 @@ impl Engine {
                 self.look_at_everything();
             }
             self.announce();
+            self.warn_of_what_takes_long();
         }
         if let Some(watcher) = self.watcher.take() {
             watcher.abort();
@@ -236,7 +240,6 @@ impl Engine {
         } else {
             self.look_again_soon();
         }
-        self.warn_of_what_takes_long();
         self.tell();
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ratchet_kubernetes::{PodFacts, PodNews, Reporter, Source};
@@ -15,7 +15,7 @@ use ratchet_model::{
 use ratchet_protocol::{Failure, FailureKind, Prepare, Settings};
 use tokio::task::JoinHandle;
 
-use super::{Command, Engine, reconcile::Extent};
+use super::{Command, Engine, Tracked, reconcile::Extent};
 use crate::{effective::node_name, state::SandboxState};
 
 /// How long an ADD waits for the API when it comes before the watch.
@@ -218,12 +218,35 @@ impl Engine {
         self.runtime.spawn(async move { reporter.warn(&facts.namespace, &facts.name, &facts.uid, &text).await });
     }
 
-    /// Links that have waited for their peer for long are worth an event.
-    pub(super) fn warn_of_what_takes_long(&self) {
-        for tracked in self.links.values().filter(|tracked| tracked.since.elapsed() >= LONG) {
-            if let Some(Obstacle::Waiting(text) | Obstacle::Unheard(text)) = &tracked.wiring.obstacle {
-                self.warn_pods(&tracked.link, text);
+    /// When a link will have waited for long of which nobody has been told yet; never while nobody can be told.
+    pub(super) fn next_warning(&self) -> Option<Instant> {
+        if self.pods.watched.is_none() || self.pods.trouble.is_some() {
+            return None;
+        }
+        let untold = self.links.values().filter(|tracked| !tracked.told && waits_for(tracked).is_some());
+        untold.map(|tracked| tracked.since + LONG).min()
+    }
+
+    /// Links that have waited for their peer for long are worth an event, once.
+    pub(super) fn warn_of_what_takes_long(&mut self) {
+        if self.next_warning().is_none_or(|due| due > Instant::now()) {
+            return;
+        }
+        let mut late = Vec::new();
+        for tracked in self.links.values_mut().filter(|tracked| tracked.since.elapsed() >= LONG && !tracked.told) {
+            if let Some(text) = waits_for(tracked) {
+                late.push((tracked.link.clone(), text.to_owned()));
+                tracked.told = true;
             }
         }
+        late.iter().for_each(|(link, text)| self.warn_pods(link, text));
+    }
+}
+
+/// What a link waits for, if it does.
+fn waits_for(tracked: &Tracked) -> Option<&str> {
+    match &tracked.wiring.obstacle {
+        Some(Obstacle::Waiting(text) | Obstacle::Unheard(text)) => Some(text),
+        Some(Obstacle::Error(_)) | None => None,
     }
 }
