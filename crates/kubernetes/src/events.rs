@@ -1,6 +1,6 @@
 //! Events on pods: what a user must mend, where `kubectl describe pod` shows it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
@@ -18,26 +18,24 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Posts events, each text once a pod.
 #[derive(Clone)]
 pub struct Reporter {
-    recorder: Recorder,
-    /// What was told last, by pod uid.
-    told: std::sync::Arc<tokio::sync::Mutex<BTreeMap<String, String>>>,
+    client: Client,
+    source: Source,
+    /// What has been told: pod uid and text.
+    told: Arc<tokio::sync::Mutex<BTreeSet<(String, String)>>>,
 }
 
 impl Reporter {
     /// A reporter of this node.
     pub fn new(client: Client, node: &NodeName) -> Self {
         let source = Source { controller: COMPONENT.to_owned(), instance: Some(node.to_string()) };
-        Self { recorder: Recorder::new(client, source), told: Default::default() }
+        Self { client, source, told: Arc::default() }
     }
 
-    /// Posts a warning on a pod, unless it was the last thing said of it. That it cannot be posted (the right to create events is not
+    /// Posts a warning on a pod, unless that has been said of it. That it cannot be posted (the right to create events is not
     /// among those the agent must have) is logged and no more.
     pub async fn warn(&self, namespace: &str, name: &str, uid: &str, text: &str) {
-        {
-            let mut told = self.told.lock().await;
-            if told.insert(uid.to_owned(), text.to_owned()).as_deref() == Some(text) {
-                return;
-            }
+        if !self.told.lock().await.insert((uid.to_owned(), text.to_owned())) {
+            return;
         }
         let event = Event {
             type_: EventType::Warning,
@@ -54,7 +52,9 @@ impl Reporter {
             uid: Some(uid.to_owned()),
             ..ObjectReference::default()
         };
-        match tokio::time::timeout(PATIENCE, self.recorder.publish(&event, &pod)).await {
+        // A recorder takes the second event of a pod for the first one again, whatever its text: each event gets its own.
+        let recorder = Recorder::new(self.client.clone(), self.source.clone());
+        match tokio::time::timeout(PATIENCE, recorder.publish(&event, &pod)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(pod = name, error = crate::chain(&error), "cannot post an event"),
             Err(_) => tracing::debug!(pod = name, "cannot post an event: the API does not answer"),
@@ -63,6 +63,6 @@ impl Reporter {
 
     /// Forgets a pod.
     pub async fn forget(&self, uid: &str) {
-        self.told.lock().await.remove(uid);
+        self.told.lock().await.retain(|(of, _)| of != uid);
     }
 }
