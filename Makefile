@@ -5,7 +5,7 @@ RATCHET := target/release/ratchet
 LAB := cloud-router
 
 .DEFAULT_GOAL := help
-.PHONY: help setup-demo setup-test build demo demo-down test fuzz build-bench bench bench-quick check cluster cluster-down test-kubernetes install clean
+.PHONY: help setup-demo setup-test build demo demo-down test fuzz build-bench bench bench-quick check cluster cluster-down test-kubernetes install dist clean
 
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -26,9 +26,16 @@ demo-down: ## Clear the demo away
 	@test -x $(RATCHET) || $(MAKE) build
 	$(RATCHET) lab down --name $(LAB)
 
+# The Kubernetes tests take the binary as it is without the failpoints of the other tests. For a new machine Kubernetes has to be
+# built first: that is begun early, in the background.
 test: setup-test ## Run all tests (as root: they make network namespaces of their own)
+	@tests/kubernetes/build/programs --ahead
 	$(CARGO) build --locked --workspace
-	$(CARGO) test --locked --workspace --no-fail-fast
+	@install -D target/debug/ratchet target/kubernetes/ratchet
+	@status=0; \
+	$(CARGO) test --locked --workspace --no-fail-fast || status=1; \
+	RATCHET=target/kubernetes/ratchet MESH_SECONDS=30 tests/kubernetes/test || status=1; \
+	exit $$status
 
 ROW ?=
 BENCH = target/release/ratchet-bench --ratchet $(RATCHET) $(addprefix --row ,$(ROW))
@@ -59,15 +66,23 @@ cluster: setup-test build ## A Kubernetes cluster with Ratchet on this machine: 
 cluster-down: ## Clear the cluster away
 	@tests/kubernetes/cluster down
 
-test-kubernetes: setup-test build ## The tests on a Kubernetes cluster of their own
+test-kubernetes: setup-test build ## The tests on a Kubernetes cluster of their own alone, at full length
 	@tests/kubernetes/test
 
 DESTDIR ?=
 BINDIR ?= /opt/cni/bin
-install: build ## Install the plugin (with its 2017 name for the agent) and the systemd unit
+SHAREDIR ?= /usr/share/ratchet
+install: build ## Install the plugin (with its 2017 name for the agent), the systemd unit, example configs and RBAC
 	install -D -m 0755 $(RATCHET) $(DESTDIR)$(BINDIR)/ratchet
 	ln -sf ratchet $(DESTDIR)$(BINDIR)/ratchet-child
 	install -D -m 0644 deploy/ratchet.service $(DESTDIR)/etc/systemd/system/ratchet.service
+	install -D -m 0644 -t $(DESTDIR)$(SHAREDIR) deploy/10-ratchet.conf deploy/10-ratchet.conflist deploy/rbac.yaml
+
+DIST = ratchet-$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)-linux-$(shell uname -m)
+dist: build ## The same files as a tarball, target/ratchet-VERSION-linux-MACHINE.tar.gz, to be unpacked at / on every node
+	@rm -rf target/dist
+	@$(MAKE) --no-print-directory install DESTDIR=target/dist
+	cd target/dist && find * ! -type d | sort | tar --owner=0 --group=0 -czf ../$(DIST).tar.gz -T -
 
 clean: ## Remove what was built
 	$(CARGO) clean

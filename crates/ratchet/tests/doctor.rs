@@ -3,9 +3,13 @@
 
 mod support;
 
-use std::{fs, os::unix::fs::symlink, path::PathBuf};
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use support::{Cluster, Node, RATCHET};
 
 /// A runtime's two directories for a node: network configs, and plugins.
@@ -40,6 +44,34 @@ fn assert_says(report: &(Option<i32>, String), code: i32, says: &[&str]) {
         assert!(report.1.contains(words), "does not say {words:?}:\n{}", report.1);
     }
     assert_eq!(report.0, Some(code), "{}", report.1);
+}
+
+/// The files that users are to start from are good configs, and what the documentation shows is one of them.
+#[test]
+fn the_examples_are_good_configs() {
+    let cluster = Cluster::new(1);
+    let runtime = Runtime::new(&cluster);
+    fs::remove_file(runtime.net.join("10-ratchet.conf")).unwrap();
+    for name in ["ratchet-child", "flannel", "bridge", "portmap"] {
+        symlink(RATCHET, runtime.bin.join(name)).unwrap();
+    }
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+    for name in ["10-ratchet.conf", "10-ratchet.conflist"] {
+        let text = fs::read_to_string(deploy.join(name)).unwrap();
+        let file = runtime.net.join(name);
+        fs::write(&file, text.replace("/opt/cni/bin", runtime.bin.to_str().unwrap())).unwrap();
+        let (_, says) = runtime.doctor(&cluster.nodes[0]);
+        for words in [format!("✓ CNI config: {name} is the first"), format!("✓ config's keys: {name} is good")] {
+            assert!(says.contains(&words), "does not say {words:?}:\n{says}");
+        }
+        assert!(says.contains("✓ plugins: "), "{says}");
+        fs::remove_file(file).unwrap();
+    }
+    let example: Value = serde_json::from_str(include_str!("../../../deploy/10-ratchet.conf")).unwrap();
+    let documentation = include_str!("../../../docs/kubernetes.md");
+    let block: String =
+        documentation.lines().skip_while(|line| *line != "    {").take_while(|line| line.starts_with("  ")).collect();
+    assert_eq!(serde_json::from_str::<Value>(&block).unwrap(), example);
 }
 
 #[test]
