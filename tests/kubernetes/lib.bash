@@ -4,12 +4,14 @@
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repo=$(cd "$here/../.." && pwd)
 target=${CARGO_TARGET_DIR:-$repo/target}
-ratchet=${RATCHET:-$target/release/ratchet}
-# The programs of Kubernetes and the image: kept from one cluster to the next.
-cache=$target/kubernetes
+ratchet=$(realpath -m "${RATCHET:-$target/release/ratchet}")
+# Made anew by each cluster. (The programs of Kubernetes are kept elsewhere: build/programs.)
+image=$target/kubernetes/image.tar
 # Everything else of a running cluster outside of its namespaces; the name is also that of its cgroups.
 name=${CLUSTER:-ratchet-kubernetes}
 state=/run/$name
+# A link to the folder of Kubernetes' programs.
+programs=$state/programs
 
 # The machines: the control plane and the article's two minions, with the article's addresses.
 nodes="left right"
@@ -89,6 +91,6 @@ kill_daemon() {
 kubectl() {
     local pid
     pid=$(holder control) || fail "the cluster is not up"
-    KUBECACHEDIR=$state/kubectl-cache KUBECONFIG=$state/admin.kubeconfig nsenter -t "$pid" -n -- "$cache/bin/kubectl" "$@"
+    KUBECACHEDIR=$state/kubectl-cache KUBECONFIG=$state/admin.kubeconfig nsenter -t "$pid" -n -- "$programs/kubectl" "$@"
 }
 etcdctl() { on control env ETCDCTL_API=3 etcdctl "$@"; }
