@@ -1,10 +1,10 @@
 //! From settings to what they come to on this node: defaults filled in, the underlay looked up, the store opened.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use ratchet_kernel::Kernel;
 use ratchet_model::{Mtu, NodeName, wiring::Node};
-use ratchet_protocol::{DEFAULT_STORE, Failure, FailureKind, Settings};
+use ratchet_protocol::{DEFAULT_NODE_TIMEOUT, DEFAULT_STORE, Failure, FailureKind, Settings};
 use ratchet_store::{EtcdOptions, Store, StoreError, StoreUrl};
 
 /// Settings with all defaults filled in, and the node they describe.
@@ -17,6 +17,12 @@ pub(crate) struct Effective {
 }
 
 impl Effective {
+    /// How long other agents are to wait for a word from this one; none: for ever.
+    pub fn node_timeout(&self) -> Option<Duration> {
+        let seconds = self.settings.node_timeout.unwrap_or(DEFAULT_NODE_TIMEOUT);
+        (seconds > 0).then(|| Duration::from_secs(seconds.into()))
+    }
+
     /// Looks at the node.
     pub fn resolve(settings: &Settings, kernel: &Kernel) -> Result<Self, Failure> {
         let invalid = |text: String| Failure::new(FailureKind::Invalid, text);
@@ -34,6 +40,7 @@ impl Effective {
         let settings = Settings {
             store: Some(settings.store.clone().unwrap_or_else(|| DEFAULT_STORE.to_owned())),
             node: Some(name),
+            node_timeout: Some(settings.node_timeout.unwrap_or(DEFAULT_NODE_TIMEOUT)),
             parent_interface: Some(underlay.interface),
             parent_address: Some(underlay.address),
             ..settings.clone()

@@ -35,6 +35,12 @@ pub struct AgentOptions {
     /// What all keys in etcd begin with [default: /ratchet]
     #[arg(long, env = "RATCHET_ETCD_PREFIX", value_name = "PREFIX", help_heading = "etcd")]
     pub etcd_prefix: Option<String>,
+    /// How long other agents wait for a word from this one before they take its node for gone for good and let its pods
+    /// depart, in seconds; 0: for ever [default: 3600]
+    ///
+    /// Only with etcd. A node that comes back later all the same publishes its pods again, and its links go on.
+    #[arg(long, env = "RATCHET_NODE_TIMEOUT", value_name = "SECONDS")]
+    pub node_timeout: Option<u32>,
     /// This node's name, unique among the nodes that share the store [default: the host's name]
     #[arg(long, env = "RATCHET_NODE", value_name = "NAME")]
     pub node: Option<NodeName>,
@@ -79,6 +85,7 @@ impl AgentOptions {
             etcd_user: self.etcd_user.clone(),
             etcd_password_file: self.etcd_password_file.clone(),
             etcd_prefix: self.etcd_prefix.clone(),
+            node_timeout: self.node_timeout,
             kubeconfig: self.kubeconfig.clone(),
         }
     }

@@ -75,6 +75,7 @@ impl Server {
             Request::Collect(collect) => self.ask(|answer| Command::Collect(collect, answer)).await,
             Request::Status { settings } => self.ask(|answer| Command::Status(settings, answer)).await,
             Request::Links { .. } => self.ask(Command::Links).await.map(Reply::Links),
+            Request::ForgetNode(forget) => self.ask(|answer| Command::ForgetNode(forget, answer)).await,
             Request::Release => self.release().await,
         };
         reply.unwrap_or_else(Reply::Error)

@@ -14,7 +14,7 @@ use ratchet_protocol::{DEFAULT_SOCKET, DEFAULT_STATE_DIR, Settings};
 use serde_json::Value;
 
 /// Our keys.
-const OURS: [&str; 22] = [
+const OURS: [&str; 23] = [
     "etcd_host",
     "etcd_port",
     "store",
@@ -24,6 +24,7 @@ const OURS: [&str; 22] = [
     "etcd_user",
     "etcd_password_file",
     "etcd_prefix",
+    "node_timeout",
     "kubeconfig",
     "child_path",
     "parent_interface",
@@ -225,6 +226,7 @@ impl Reader<'_> {
             etcd_password_file: self.file("etcd_password_file"),
             kubeconfig: self.kubeconfig(),
             etcd_prefix: self.text("etcd_prefix", "what the keys in etcd begin with, such as \"/ratchet\""),
+            node_timeout: self.number("node_timeout", "a number of seconds, or 0 for never"),
         }
     }
 

@@ -16,8 +16,8 @@ mod settings;
 
 pub use client::{Client, ClientError, MAX_MESSAGE, parse_reply, parse_request};
 pub use message::{
-    Attach, Attached, Attachment, Check, Collect, Detach, Failure, FailureKind, Hello, Pod, Prepare, Prepared, Reply,
-    Request, SUPPORTED,
+    Attach, Attached, Attachment, Check, Collect, Detach, Failure, FailureKind, ForgetNode, Forgotten, Hello, Pod,
+    Prepare, Prepared, Reply, Request, SUPPORTED,
 };
 pub use report::{EndReport, LinkReport, LinkState, Links};
 pub use settings::Settings;
@@ -31,6 +31,11 @@ pub const DEFAULT_SOCKET: &str = "/run/ratchet/agent.sock";
 /// Where agent and plugin keep their state unless told otherwise. Not the runtime's cache (/var/lib/cni), which the
 /// runtime cleans as it likes.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/ratchet";
+
+/// `node_timeout` unless told otherwise, in seconds. Long enough for whatever a node comes back from by itself, a reboot or a
+/// night's switch replacement; short enough that a cluster whose nodes come and go does not fill up with records. Nothing waits
+/// for it: a pod that is started elsewhere replaces its record at once, and Kubernetes does that after 5 minutes.
+pub const DEFAULT_NODE_TIMEOUT: u32 = 3600;
 
 /// The store unless told otherwise.
 pub const DEFAULT_STORE: &str = "sqlite:/var/lib/ratchet/ratchet.db";

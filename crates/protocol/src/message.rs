@@ -1,9 +1,12 @@
 //! Requests and answers.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use ipnet::IpNet;
-use ratchet_model::{SandboxId, device::Interface};
+use ratchet_model::{NodeName, PodKey, SandboxId, device::Interface};
 use serde::{Deserialize, Serialize};
 
 use crate::{report::Links, settings::Settings};
@@ -39,6 +42,8 @@ pub enum Request {
         #[serde(default)]
         watch: bool,
     },
+    /// A node is gone for good: let its pods depart.
+    ForgetNode(ForgetNode),
     /// Another agent takes over: write down what is to be written down and exit. A managed agent refuses.
     Release,
 }
@@ -137,6 +142,16 @@ pub struct Collect {
     pub valid: Vec<(String, String)>,
 }
 
+/// See [`Request::ForgetNode`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgetNode {
+    /// The node.
+    pub node: NodeName,
+    /// Whether to do so although its agent may live.
+    #[serde(default)]
+    pub force: bool,
+}
+
 /// What the agent answers: `ok` with the request's own answer, or `error`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -149,6 +164,8 @@ pub enum Reply {
     Attached(Attached),
     /// To [`Request::Links`].
     Links(Links),
+    /// To [`Request::ForgetNode`].
+    Forgotten(Forgotten),
     /// To all others: it is done, it is so.
     Done,
     /// It could not be done.
@@ -188,6 +205,13 @@ pub struct Attached {
     /// Links that are not up, and why.
     #[serde(default)]
     pub pending: Vec<String>,
+}
+
+/// What a node had that is forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forgotten {
+    /// The pods that were said to be there.
+    pub pods: BTreeSet<PodKey>,
 }
 
 /// Why a request failed.

@@ -42,6 +42,9 @@ pub struct Settings {
     /// What all of Ratchet's keys in etcd begin with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etcd_prefix: Option<String>,
+    /// After how many seconds without a word from this node's agent other agents let its pods depart; 0: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_timeout: Option<u32>,
     /// How the Kubernetes API is reached, for pods' labels: the path of a kubeconfig, or `auto`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubeconfig: Option<String>,
@@ -49,7 +52,7 @@ pub struct Settings {
 
 impl Settings {
     /// All of them by the config's keys. The agent's command line has options of the same names, with `-` for `_`.
-    pub fn entries(&self) -> [(&'static str, Option<String>); 12] {
+    pub fn entries(&self) -> [(&'static str, Option<String>); 13] {
         [
             ("store", self.store.clone()),
             ("node", self.node.as_ref().map(ToString::to_string)),
@@ -62,6 +65,7 @@ impl Settings {
             ("etcd_user", self.etcd_user.clone()),
             ("etcd_password_file", self.etcd_password_file.clone()),
             ("etcd_prefix", self.etcd_prefix.clone()),
+            ("node_timeout", self.node_timeout.map(|seconds| seconds.to_string())),
             ("kubeconfig", self.kubeconfig.clone()),
         ]
     }
@@ -93,6 +97,7 @@ impl Settings {
             etcd_user: asked.etcd_user.or(have.etcd_user),
             etcd_password_file: asked.etcd_password_file.or(have.etcd_password_file),
             etcd_prefix: asked.etcd_prefix.or(have.etcd_prefix),
+            node_timeout: asked.node_timeout.or(have.node_timeout),
             kubeconfig: asked.kubeconfig.or(have.kubeconfig),
         }
     }

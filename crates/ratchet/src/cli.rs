@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ratchet_agent::AgentOptions;
 use ratchet_doctor::DoctorOptions;
 use ratchet_lab::LabCommand;
+use ratchet_model::NodeName;
 
 /// Direct layer-2 links between pods: a veth pair on one node, a VXLAN tunnel between two.
 ///
@@ -29,6 +30,14 @@ pub(crate) enum Command {
 
     /// Show the node's links: both ends, nodes, kind, VNI, MTU, state, and the reason when one is not up
     Links(LinksOptions),
+
+    /// Forget a node that is gone for good: let its pods depart, as if the runtime had deleted them
+    ///
+    /// Asks the agent of this node, which must be another one. Links of the lost node's pods end, and their VNIs are free again,
+    /// once the pods at the other ends have gone, too. With etcd this happens by itself when nobody has heard of a node for
+    /// its `node_timeout`, and is refused before; with another store say --force. A node that comes back all the same
+    /// publishes its pods again, and their links go on.
+    ForgetNode(ForgetNodeOptions),
 
     /// Look at this node and say what is missing for links, and what to do about it
     ///
@@ -57,6 +66,18 @@ pub(crate) struct LinksOptions {
     /// Go on, and show them again after every change
     #[arg(short, long)]
     pub watch: bool,
+    /// The agent's socket
+    #[arg(long, env = "RATCHET_SOCKET", value_name = "PATH", default_value = ratchet_protocol::DEFAULT_SOCKET)]
+    pub socket: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ForgetNodeOptions {
+    /// The node's name, as `ratchet links` shows it
+    pub node: NodeName,
+    /// Also when its agent was heard of lately, or when that cannot be known
+    #[arg(long)]
+    pub force: bool,
     /// The agent's socket
     #[arg(long, env = "RATCHET_SOCKET", value_name = "PATH", default_value = ratchet_protocol::DEFAULT_SOCKET)]
     pub socket: PathBuf,

@@ -2,6 +2,7 @@
 //! command line. It joins the crates and holds nothing of its own but arguments and tables.
 
 mod cli;
+mod forget_node;
 mod links;
 
 use std::{ffi::OsString, path::Path, process::ExitCode};
@@ -37,6 +38,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Agent(options) => ratchet_agent::run(&options)?,
         Command::Links(options) => links::run(&options)?,
+        Command::ForgetNode(options) => forget_node::run(&options)?,
         Command::Doctor(options) => {
             let (text, is_well) = ratchet_doctor::report(&ratchet_doctor::examine(&options));
             print!("{text}");

@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -17,6 +18,7 @@ mod attempts;
 mod change;
 mod error;
 mod keys;
+mod nodes;
 mod options;
 mod proto;
 mod reader;
@@ -28,7 +30,7 @@ mod watch;
 
 pub use options::EtcdOptions;
 
-use crate::{HostPort, Publish, Published, Scope, Store, StoreError, StoreUrl, VniClaim, VniGrant, Watch};
+use crate::{HostPort, Publish, Published, Scope, Store, StoreError, StoreUrl, VniClaim, VniGrant, Watch, Withdrawn};
 use keys::Keys;
 use rpc::Rpc;
 use watch::Unnumbered;
@@ -49,6 +51,7 @@ pub(crate) struct EtcdStore {
     claims: sync::Mutex<vnis::Holders>,
     /// What the last reading of each own pod found, for the watches.
     unnumbered: sync::watch::Sender<Unnumbered>,
+    presence: nodes::Presence,
 }
 
 impl EtcdStore {
@@ -63,7 +66,8 @@ impl EtcdStore {
         let rpc = Rpc::new(url.to_string(), hosts, tls, options)?;
         let etcd = Arc::new(Etcd { rpc, keys: Keys::new(&options.prefix) });
         etcd.any_below(&etcd.keys.root()).await?;
-        Ok(Self { etcd, claims: sync::Mutex::default(), unnumbered: sync::watch::Sender::default() })
+        let unnumbered = sync::watch::Sender::default();
+        Ok(Self { etcd, claims: sync::Mutex::default(), unnumbered, presence: nodes::Presence::default() })
     }
 }
 
@@ -101,7 +105,24 @@ impl Store for EtcdStore {
         vnis::claim(&self.etcd, &mut holders, claims).await
     }
 
+    async fn attend(&self, node: &NodeName, timeout: Option<Duration>) -> Result<(), StoreError> {
+        self.presence.attend(&self.etcd, node, timeout).await
+    }
+
+    async fn retire(&self, node: &NodeName) -> Result<(), StoreError> {
+        self.presence.retire(&self.etcd, node).await
+    }
+
+    async fn lost_nodes(&self) -> Result<BTreeSet<NodeName>, StoreError> {
+        nodes::lost(&self.etcd).await
+    }
+
+    async fn withdraw(&self, node: &NodeName, even_if_alive: bool) -> Result<Withdrawn, StoreError> {
+        nodes::withdraw(&self.etcd, node, even_if_alive).await
+    }
+
     async fn watch(&self) -> Result<Box<dyn Watch>, StoreError> {
-        Ok(Box::new(watch::EtcdWatch::start(self.etcd.clone(), self.unnumbered.subscribe()).await?))
+        let (unnumbered, lapsed) = (self.unnumbered.subscribe(), self.presence.lapsed());
+        Ok(Box::new(watch::EtcdWatch::start(self.etcd.clone(), unnumbered, lapsed).await?))
     }
 }

@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -136,6 +137,17 @@ pub enum VniGrant {
     NotDeclared,
 }
 
+/// What became of the records of a node that was to be forgotten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Withdrawn {
+    /// These pods, and nobody else, were said to be there; now they have gone.
+    Done(BTreeSet<PodKey>),
+    /// Nothing was done (or no more than some of it): the node's agent lives.
+    Alive,
+    /// Nothing was done: this store cannot tell whether the node's agent lives.
+    Unsure,
+}
+
 /// A place for the facts that nodes share. All methods are safe against other agents doing the same at once.
 #[async_trait]
 pub trait Store: Send + Sync {
@@ -162,6 +174,22 @@ pub trait Store: Send + Sync {
     /// Gives each link that is declared its VNI: the one it has, else the one it insists on, else the lowest free from
     /// [`Vni::FIRST`] up. Idempotent.
     async fn claim_vnis(&self, claims: &[VniClaim]) -> Result<BTreeMap<LinkId, VniGrant>, StoreError>;
+
+    /// Says that a node's agent lives, which goes on being said for as long as this store is open. Once nobody has said so for
+    /// `timeout` (`None`: for ever), the node is among the [`Store::lost_nodes`]. To be called before the node's first record
+    /// is published, and now and then, since a store may forget. [`Change::All`] tells when it turns out that it did.
+    async fn attend(&self, node: &NodeName, timeout: Option<Duration>) -> Result<(), StoreError>;
+
+    /// The node has no records any more: nothing has to be known of it. Undoes [`Store::attend`].
+    async fn retire(&self, node: &NodeName) -> Result<(), StoreError>;
+
+    /// The nodes that may have records and whose agents have not been heard of for longer than they themselves allowed.
+    async fn lost_nodes(&self) -> Result<BTreeSet<NodeName>, StoreError>;
+
+    /// Lets all pods depart that are said to be on a node: it is gone for good. Not done to a node whose agent lives, unless
+    /// `even_if_alive`. A node that comes back all the same publishes its records again. It goes through all records there
+    /// are. Idempotent.
+    async fn withdraw(&self, node: &NodeName, even_if_alive: bool) -> Result<Withdrawn, StoreError>;
 
     /// Begins to watch. The first change is always [`Change::All`], so that nothing is missed between reading and watching.
     async fn watch(&self) -> Result<Box<dyn Watch>, StoreError>;

@@ -23,7 +23,7 @@ mod vnis;
 mod watch;
 mod worker;
 
-use crate::{Publish, Published, Scope, Store, StoreError, VniClaim, VniGrant, Watch};
+use crate::{Publish, Published, Scope, Store, StoreError, VniClaim, VniGrant, Watch, Withdrawn};
 use database::{Database, PATIENCE};
 use worker::Worker;
 
@@ -87,6 +87,27 @@ impl Store for SqliteStore {
     async fn claim_vnis(&self, claims: &[VniClaim]) -> Result<BTreeMap<LinkId, VniGrant>, StoreError> {
         let claims = claims.to_vec();
         self.worker.run(move |database| vnis::claim(database.connection()?, &claims)).await
+    }
+
+    async fn attend(&self, _node: &NodeName, _timeout: Option<Duration>) -> Result<(), StoreError> {
+        // The agents of one host live and die with it.
+        Ok(())
+    }
+
+    async fn retire(&self, _node: &NodeName) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn lost_nodes(&self) -> Result<BTreeSet<NodeName>, StoreError> {
+        Ok(BTreeSet::new())
+    }
+
+    async fn withdraw(&self, node: &NodeName, even_if_alive: bool) -> Result<Withdrawn, StoreError> {
+        if !even_if_alive {
+            return Ok(Withdrawn::Unsure);
+        }
+        let node = node.clone();
+        self.worker.run(move |database| records::withdraw(database.connection()?, &node)).await
     }
 
     async fn watch(&self) -> Result<Box<dyn Watch>, StoreError> {

@@ -129,6 +129,9 @@ impl Engine {
     }
 
     fn publish_new(&mut self, id: &SandboxId) -> Result<(), Failure> {
+        if !self.nodes.is_attended() {
+            self.attend()?;
+        }
         let store = self.store()?;
         let Some(state) = self.sandboxes.get(id).cloned() else { return Ok(()) };
         let record = sandboxes::record(&state, self.effective()?);

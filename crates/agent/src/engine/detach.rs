@@ -100,6 +100,12 @@ impl Engine {
         if !self.sandboxes.has(&state.pod) {
             self.forget_pods(&[state.pod]);
         }
+        if self.sandboxes.is_empty()
+            && let Err(failure) = self.attend()
+        {
+            tracing::warn!(%failure, "cannot tell the store that this node has no pods any more; trying again");
+            return false;
+        }
         true
     }
 

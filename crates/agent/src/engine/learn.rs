@@ -52,6 +52,14 @@ impl Engine {
                 return false;
             }
         }
+        let is_gone = |pod: &PodKey| self.known.record(pod).is_none_or(|said| said.location.is_none());
+        if own.iter().any(|pod| self.sandboxes.current(pod).is_some() && is_gone(pod)) {
+            // Others have taken this node for dead, or the store has forgotten it: that it lives is said first.
+            if let Err(failure) = self.attend() {
+                tracing::warn!(%failure, "cannot tell the store of this node");
+                return false;
+            }
+        }
         let published = own.iter().fold(true, |done, pod| done & self.uphold_record(pod));
         self.tell_interest();
         published

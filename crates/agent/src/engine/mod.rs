@@ -11,6 +11,7 @@ mod carry_out;
 mod detach;
 mod inspect;
 mod learn;
+mod nodes;
 mod pods;
 mod reconcile;
 mod report;
@@ -25,7 +26,9 @@ use std::{
 use ratchet_kernel::Kernel;
 use ratchet_kubernetes::PodNews;
 use ratchet_model::{LinkId, NodeName, SandboxId, Vni, resolve::Link, wiring::Wiring};
-use ratchet_protocol::{Attach, Check, Collect, Detach, Failure, FailureKind, Links, Prepare, Reply, Settings};
+use ratchet_protocol::{
+    Attach, Check, Collect, Detach, Failure, FailureKind, ForgetNode, Links, Prepare, Reply, Settings,
+};
 use ratchet_store::{Interest, Store};
 use tokio::{
     runtime::Handle,
@@ -36,6 +39,7 @@ use tokio::{
 use crate::{effective::Effective, facts::Known, state::StateDir, watcher::News};
 use announce::Announcements;
 use away::Away;
+use nodes::Nodes;
 use pods::Pods;
 use sandboxes::Sandboxes;
 
@@ -61,6 +65,7 @@ pub(crate) enum Command {
     Status(Settings, Answer<Reply>),
     Links(Answer<Links>),
     Settings(Answer<Settings>),
+    ForgetNode(ForgetNode, Answer<Reply>),
     /// There is something in the engine's [`News`].
     Changed,
     StoreLost(String),
@@ -133,6 +138,7 @@ pub(crate) struct Engine {
     taken_vnis: BTreeMap<LinkId, (Vni, LinkId)>,
     announcements: Announcements,
     pods: Pods,
+    nodes: Nodes,
     retry: Duration,
     next_look: Instant,
 }
@@ -163,6 +169,7 @@ impl Engine {
             taken_vnis: BTreeMap::new(),
             announcements: Announcements::default(),
             pods: Pods::default(),
+            nodes: Nodes::new(),
             retry: RETRY.0,
             next_look: Instant::now(),
         })
@@ -172,8 +179,8 @@ impl Engine {
     pub fn run(mut self, commands: &mpsc::Receiver<Command>) {
         self.look_at_everything();
         loop {
-            let due = [self.announcements.due(), self.next_warning()].into_iter().flatten();
-            let next = due.fold(self.next_look, Instant::min);
+            let due = [self.announcements.due(), self.next_warning(), Some(self.nodes.next_roll_call())];
+            let next = due.into_iter().flatten().fold(self.next_look, Instant::min);
             let wait = next.saturating_duration_since(Instant::now());
             match commands.recv_timeout(wait) {
                 Ok(Command::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => break,
@@ -185,6 +192,7 @@ impl Engine {
             }
             self.announce();
             self.warn_of_what_takes_long();
+            self.call_the_roll();
         }
         if let Some(watcher) = self.watcher.take() {
             watcher.abort();
@@ -206,6 +214,7 @@ impl Engine {
                 let settings = self.effective.as_ref().map_or(&self.asked, |effective| &effective.settings);
                 drop(answer.send(Ok(settings.clone())));
             }
+            Command::ForgetNode(forget, answer) => drop(answer.send(self.forget_node(&forget))),
             Command::Changed => {
                 if let Some(change) = self.news.take() {
                     self.changed(change);
@@ -234,7 +243,12 @@ impl Engine {
         }
         self.drop_dead_sandboxes();
         self.recall_own_pods();
-        let done = self.refresh_facts(None) & self.reconcile(&reconcile::Extent::Everything) & self.finish_departures();
+        let attended =
+            self.attend().inspect_err(|failure| tracing::warn!(%failure, "cannot tell the store of this node"));
+        let done = attended.is_ok()
+            & self.refresh_facts(None)
+            & self.reconcile(&reconcile::Extent::Everything)
+            & self.finish_departures();
         if done {
             self.retry = RETRY.0;
         } else {

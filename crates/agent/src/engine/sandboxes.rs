@@ -95,6 +95,10 @@ impl Sandboxes {
         self.by_id.get(id)
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
     pub fn all(&self) -> impl Iterator<Item = &SandboxState> {
         self.by_id.values()
     }

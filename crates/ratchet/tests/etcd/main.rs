@@ -5,6 +5,7 @@
 mod support;
 
 mod access;
+mod nodes;
 mod outage;
 mod reboot;
 mod works;

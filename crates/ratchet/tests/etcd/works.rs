@@ -42,8 +42,8 @@ fn the_articles_config_from_first_to_last() {
     let tunnel = sandboxes[1].netns.links()["mid1"]["linkinfo"].clone();
     assert_eq!((&tunnel["info_kind"], &tunnel["info_data"]["id"]), (&json!("vxlan"), &json!(11)));
     let keys: Vec<String> = etcd.everything().into_keys().collect();
-    // Four records, three links with one declarer each, one VNI, and the list of VNIs.
-    assert_eq!(keys.len(), 4 + 3 + 1 + 1, "{keys:#?}");
+    // Four records, three links with one declarer each, one VNI, the list of VNIs, and two keys a node.
+    assert_eq!(keys.len(), 4 + 3 + 1 + 1 + 2 * 2, "{keys:#?}");
     assert!(keys.iter().all(|key| key.starts_with("/ratchet/")), "{keys:#?}");
     for (pod, sandbox) in sandboxes.iter().enumerate() {
         call("DEL", pod, sandbox);

@@ -38,9 +38,9 @@ struct Step {
 
 impl Step {
     fn fits(&self, other: &Step) -> bool {
-        // And two for the VNIs that are taken, and two conditions for the pod itself.
+        // And two for the VNIs that are taken, two conditions for the pod itself, one for those, and the guard.
         self.ops.len() + self.release.len() + other.ops.len() + other.release.len() + 2 <= TXN_OPS
-            && self.conditions() + other.conditions() + 3 <= TXN_OPS
+            && self.conditions() + other.conditions() + 4 <= TXN_OPS
     }
 
     fn conditions(&self) -> usize {
@@ -62,10 +62,12 @@ pub(super) struct Change<'a> {
     etcd: &'a Etcd,
     pod: &'a PodKey,
     steps: Vec<Step>,
+    /// What every transaction depends on besides.
+    guard: Option<Compare>,
 }
 
 pub(super) fn put(key: String, value: Vec<u8>) -> Op {
-    OpKind::Put(Put { key: key.into_bytes(), value }).into()
+    OpKind::Put(Put { key: key.into_bytes(), value, lease: 0 }).into()
 }
 
 pub(super) fn delete(key: String) -> Op {
@@ -86,8 +88,9 @@ impl<'a> Change<'a> {
         view: &View<'_>,
         consequence: &Consequence,
         releasing: &[(LinkId, Vni)],
+        guard: Option<Compare>,
     ) -> Result<Self, StoreError> {
-        let mut change = Self { etcd, pod, steps: Vec::new() };
+        let mut change = Self { etcd, pod, steps: Vec::new(), guard };
         change.release(view, consequence, releasing);
         for forgotten in consequence.forget.iter().filter_map(|pod| view.records.get(pod)) {
             change.erase(forgotten, Some(&forgotten.pod));
@@ -183,6 +186,7 @@ impl<'a> Change<'a> {
             let writes_record = step.writes_record;
             let keys = &self.etcd.keys;
             let mut compare = vec![unchanged(keys.pod(self.pod), own)];
+            compare.extend(self.guard.clone());
             for pod in &step.unchanged {
                 compare.push(unchanged(keys.pod(pod), view.revisions.get(pod).copied().unwrap_or(0)));
             }

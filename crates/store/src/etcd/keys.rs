@@ -5,12 +5,15 @@
 //! <prefix>/peers/<namespace>/<pod>/<namespace>/<pod>     the second pod declares a link with the first: an index
 //! <prefix>/links/<link id>                               the link's VNI
 //! <prefix>/vnis                                          the VNIs that are taken, as in 11-18,20
+//! <prefix>/nodes/<node>                                  there may be pods on this node
+//! <prefix>/alive/<node>                                  its agent lives: hangs on a lease of `node_timeout`
 //! ```
 //!
-//! To look at it: `etcdctl get --prefix /ratchet/pods/`, `etcdctl get --prefix --keys-only /ratchet/peers/default/r1/`,
-//! `etcdctl get /ratchet/vnis`, `etcdctl watch --prefix /ratchet/`.
+//! A node has its two keys from before its first sandbox until after its last one.
+//!
+//! docs/etcd.md says the same to users, with `etcdctl` lines.
 
-use ratchet_model::{LinkId, PodKey};
+use ratchet_model::{LinkId, NodeName, PodKey};
 
 /// The keys below one prefix.
 #[derive(Debug, Clone)]
@@ -57,6 +60,26 @@ impl Keys {
     /// All links' VNIs.
     pub(super) fn links(&self) -> String {
         format!("{}/links/", self.prefix)
+    }
+
+    /// A node that may have records.
+    pub(super) fn node(&self, node: &NodeName) -> String {
+        format!("{}{node}", self.nodes())
+    }
+
+    /// All of them.
+    pub(super) fn nodes(&self) -> String {
+        format!("{}/nodes/", self.prefix)
+    }
+
+    /// That a node's agent lives.
+    pub(super) fn alive(&self, node: &NodeName) -> String {
+        format!("{}{node}", self.all_alive())
+    }
+
+    /// All that live.
+    pub(super) fn all_alive(&self) -> String {
+        format!("{}/alive/", self.prefix)
     }
 
     /// The VNIs that are taken.

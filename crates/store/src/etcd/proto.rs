@@ -1,4 +1,4 @@
-//! The part of etcd's gRPC API that the store speaks, by hand: a dozen messages, the same since etcd 3.4.
+//! The part of etcd's gRPC API that the store speaks, by hand: some two dozen messages, the same since etcd 3.4.
 //!
 //! Names and numbers are those of `etcdserverpb/rpc.proto` and `mvccpb/kv.proto`. Written out here since every crate that
 //! generates them asks for the protobuf compiler whenever Ratchet is built.
@@ -12,6 +12,8 @@ pub(super) struct KeyValue {
     pub mod_revision: i64,
     #[prost(bytes = "vec", tag = "5")]
     pub value: Vec<u8>,
+    #[prost(int64, tag = "6")]
+    pub lease: i64,
 }
 
 /// `ResponseHeader`.
@@ -34,6 +36,8 @@ pub(super) struct Range {
     pub revision: i64,
     #[prost(bool, tag = "8")]
     pub keys_only: bool,
+    #[prost(bool, tag = "9")]
+    pub count_only: bool,
 }
 
 /// `RangeResponse`.
@@ -45,6 +49,8 @@ pub(super) struct RangeResult {
     pub kvs: Vec<KeyValue>,
     #[prost(bool, tag = "3")]
     pub more: bool,
+    #[prost(int64, tag = "4")]
+    pub count: i64,
 }
 
 /// `PutRequest`.
@@ -54,6 +60,8 @@ pub(super) struct Put {
     pub key: Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
     pub value: Vec<u8>,
+    #[prost(int64, tag = "3")]
+    pub lease: i64,
 }
 
 /// `DeleteRangeRequest`.
@@ -222,4 +230,34 @@ pub(super) struct Authenticate {
 pub(super) struct Authenticated {
     #[prost(string, tag = "2")]
     pub token: String,
+}
+
+/// `LeaseGrantRequest`.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct Grant {
+    /// Seconds.
+    #[prost(int64, tag = "1")]
+    pub ttl: i64,
+}
+
+/// `LeaseGrantResponse`.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct Granted {
+    #[prost(int64, tag = "2")]
+    pub id: i64,
+}
+
+/// `LeaseRevokeRequest`, and `LeaseKeepAliveRequest`.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct Lease {
+    #[prost(int64, tag = "1")]
+    pub id: i64,
+}
+
+/// `LeaseKeepAliveResponse`.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct KeptAlive {
+    /// Seconds; 0: there is no such lease any more.
+    #[prost(int64, tag = "3")]
+    pub ttl: i64,
 }

@@ -11,7 +11,7 @@ use super::{
     Etcd, TXN_OPS,
     attempts::Attempts,
     change::{self, Change},
-    proto::{KeyValue, Txn},
+    proto::{Compare, KeyValue, Txn},
     reader::{Reader, View, key},
     vnis,
 };
@@ -38,7 +38,7 @@ pub(super) async fn publish(etcd: &Etcd, record: &PodRecord, how: Publish) -> Re
             view.load(next.peers().into_iter().cloned().collect()).await?;
         }
         let consequence = consequence(&record.pod, Some(next), &view.records);
-        if apply(etcd, &record.pod, &mut view, &consequence).await? {
+        if apply(etcd, &record.pod, &mut view, &consequence, None).await? {
             return Ok(Published::Stored { created });
         }
         attempts.failed(etcd.rpc.url()).await?;
@@ -47,20 +47,37 @@ pub(super) async fn publish(etcd: &Etcd, record: &PodRecord, how: Publish) -> Re
 
 /// See [`crate::Store::depart`].
 pub(super) async fn depart(etcd: &Etcd, pod: &PodKey, sandbox: &SandboxId) -> Result<(), StoreError> {
+    depart_unless(etcd, pod, sandbox, None).await.map(drop)
+}
+
+/// The same, unless there is this key; gives whether there is not.
+pub(super) async fn depart_unless(
+    etcd: &Etcd,
+    pod: &PodKey,
+    sandbox: &SandboxId,
+    unless: Option<String>,
+) -> Result<bool, StoreError> {
     let mut attempts = Attempts::new();
     loop {
         let mut view = View::new(etcd);
+        if let Some(unless) = &unless {
+            let found = view.reader.ranges(vec![key(unless.clone())]).await?;
+            if !found.concat().is_empty() {
+                return Ok(false);
+            }
+        }
         view.load([pod.clone()].into()).await?;
         if view.records.get(pod).is_none_or(|record| record.sandbox() != Some(sandbox)) {
-            return Ok(());
+            return Ok(true);
         }
         view.load_around(&[pod.clone()].into()).await?;
         // Whether a declarer that has gone is still needed depends on its other peers.
         let gone = view.records.values().filter(|record| record.location.is_none()).flat_map(PodRecord::peers);
         view.load(gone.cloned().collect()).await?;
         let consequence = consequence(pod, None, &view.records);
-        if apply(etcd, pod, &mut view, &consequence).await? {
-            return Ok(());
+        let guard = unless.clone().map(|key| change::unchanged(key, 0));
+        if apply(etcd, pod, &mut view, &consequence, guard).await? {
+            return Ok(true);
         }
         attempts.failed(etcd.rpc.url()).await?;
     }
@@ -108,10 +125,16 @@ async fn read_vnis(
 }
 
 /// Does what follows; says whether it was done.
-async fn apply(etcd: &Etcd, pod: &PodKey, view: &mut View<'_>, consequence: &Consequence) -> Result<bool, StoreError> {
+async fn apply(
+    etcd: &Etcd,
+    pod: &PodKey,
+    view: &mut View<'_>,
+    consequence: &Consequence,
+    guard: Option<Compare>,
+) -> Result<bool, StoreError> {
     let releasing = read_vnis(etcd, &mut view.reader, &consequence.release).await?;
     let releasing: Vec<(LinkId, Vni)> = releasing.into_iter().collect();
-    Change::new(etcd, pod, view, consequence, &releasing)?.run(view).await
+    Change::new(etcd, pod, view, consequence, &releasing, guard)?.run(view).await
 }
 
 /// A record with more peers than fit into one transaction may have been left without some of its entries in the index.

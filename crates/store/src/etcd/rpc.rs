@@ -23,7 +23,10 @@ use tonic_prost::ProstCodec;
 use super::{
     error,
     options::EtcdOptions,
-    proto::{Authenticate, Authenticated, Range, RangeResult, Txn, TxnResult, WatchNews, WatchRequest},
+    proto::{
+        Authenticate, Authenticated, Grant, Granted, Ignored, KeptAlive, Lease, Range, RangeResult, Txn, TxnResult,
+        WatchNews, WatchRequest,
+    },
 };
 use crate::{HostPort, StoreError};
 
@@ -104,6 +107,21 @@ impl Rpc {
     /// KV.Txn.
     pub(super) async fn txn(&self, request: Txn) -> Result<TxnResult, StoreError> {
         self.call("/etcdserverpb.KV/Txn", request).await
+    }
+
+    /// Lease.LeaseGrant.
+    pub(super) async fn grant(&self, request: Grant) -> Result<Granted, StoreError> {
+        self.call("/etcdserverpb.Lease/LeaseGrant", request).await
+    }
+
+    /// Lease.LeaseRevoke.
+    pub(super) async fn revoke(&self, lease: Lease) -> Result<(), StoreError> {
+        self.call("/etcdserverpb.Lease/LeaseRevoke", lease).await.map(|Ignored {}| ())
+    }
+
+    /// Lease.LeaseKeepAlive, once.
+    pub(super) async fn keep_alive(&self, lease: Lease) -> Result<KeptAlive, StoreError> {
+        self.attempt(|channel| keep_alive(channel, self.authorized(tokio_stream::once(lease)))).await
     }
 
     /// Watch.Watch, with a first request: etcd says nothing before it has one.
@@ -207,6 +225,12 @@ where
 {
     let mut grpc = ready(channel).await?;
     Ok(grpc.unary(request, PathAndQuery::from_static(path), ProstCodec::default()).await?.into_inner())
+}
+
+async fn keep_alive(channel: Channel, request: Request<tokio_stream::Once<Lease>>) -> Result<KeptAlive, Status> {
+    let path = PathAndQuery::from_static("/etcdserverpb.Lease/LeaseKeepAlive");
+    let mut answers = ready(channel).await?.streaming(request, path, ProstCodec::default()).await?.into_inner();
+    answers.message().await?.ok_or_else(|| Status::new(Code::Unavailable, "etcd has ended the call without an answer"))
 }
 
 async fn open_watch(

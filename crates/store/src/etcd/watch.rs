@@ -80,6 +80,8 @@ enum Subject {
 pub(super) struct EtcdWatch {
     etcd: Arc<Etcd>,
     unnumbered: sync::watch::Receiver<Unnumbered>,
+    /// Changes when etcd has let our lease go, and others may have let our pods depart.
+    lapsed: sync::watch::Receiver<u64>,
     interest: Interest,
     stream: Option<Watchers>,
     /// No attempt to connect before this.
@@ -108,9 +110,10 @@ impl EtcdWatch {
     pub(super) async fn start(
         etcd: Arc<Etcd>,
         unnumbered: sync::watch::Receiver<Unnumbered>,
+        lapsed: sync::watch::Receiver<u64>,
     ) -> Result<Self, StoreError> {
-        let (interest, pending) = (Interest::default(), BTreeSet::new());
-        let mut watch = Self { etcd, unnumbered, interest, stream: None, retry: Instant::now(), pending, all: false };
+        let (interest, pending, retry) = (Interest::default(), BTreeSet::new(), Instant::now());
+        let mut watch = Self { etcd, unnumbered, lapsed, interest, stream: None, retry, pending, all: false };
         watch.connect().await?;
         Ok(watch)
     }
@@ -287,6 +290,10 @@ impl Watch for EtcdWatch {
                 news = watchers.exchange() => news,
                 Ok(()) = self.unnumbered.changed() => {
                     self.choose();
+                    continue;
+                }
+                Ok(()) = self.lapsed.changed() => {
+                    self.all = true;
                     continue;
                 }
             };

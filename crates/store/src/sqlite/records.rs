@@ -9,7 +9,7 @@ use ratchet_model::{
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use super::{error::Failure, vnis};
-use crate::{Publish, Published, rules};
+use crate::{Publish, Published, Withdrawn, rules};
 
 /// See [`crate::Store::publish`].
 pub(super) fn publish(connection: &mut Connection, record: &PodRecord, how: Publish) -> Result<Published, Failure> {
@@ -61,6 +61,18 @@ pub(super) fn located_on(connection: &mut Connection, node: &NodeName) -> Result
     // What cannot be read is of no use here; whoever needs it will say so.
     let records = bodies.iter().filter_map(|body| serde_json::from_str::<PodRecord>(body).ok());
     Ok(records.filter(|record| record.location.as_ref().is_some_and(|location| location.node == *node)).collect())
+}
+
+/// See [`crate::Store::withdraw`].
+pub(super) fn withdraw(connection: &mut Connection, node: &NodeName) -> Result<Withdrawn, Failure> {
+    let mut gone = BTreeSet::new();
+    for record in located_on(connection, node)? {
+        if let Some(sandbox) = record.sandbox() {
+            depart(connection, &record.pod, sandbox)?;
+        }
+        gone.insert(record.pod);
+    }
+    Ok(Withdrawn::Done(gone))
 }
 
 /// A pod's record.

@@ -12,6 +12,7 @@
 
 pub mod concurrency;
 pub mod helpers;
+pub mod nodes;
 pub mod records;
 pub mod vnis;
 pub mod watch;
@@ -69,6 +70,8 @@ macro_rules! contract_tests {
                 many_claims_in_one_batch, many_claims_of_as_many_declarers,
                 nothing_is_taken_for_a_link_that_nobody_declares, a_claim_from_stale_facts_takes_nothing,
                 claims_that_meet_departures_leave_nothing;
+            nodes: a_node_that_comes_and_goes_leaves_nothing, a_forgotten_nodes_pods_depart,
+                a_forgotten_node_that_comes_back_has_its_links_again;
             concurrency: threads_claim_unique_vnis, processes_claim_unique_vnis, one_link_claimed_by_all_has_one_vni,
                 two_agents_at_once, many_publish_the_same_pod, all_come_and_go_at_once;
             watch: the_first_change_is_everything, a_peer_that_comes_changes_and_goes, a_declarer_that_names_an_own_pod,

@@ -1,0 +1,176 @@
+//! Nodes: which have records, and which of them are alive.
+//!
+//! A node that has records has one key that says so and another that hangs on a lease of its agent's. Where the second is missing,
+//! nobody has heard of the agent for as long as it allowed, and its pods may be let go. Whether there is such a node is
+//! seen by two counts, whose answers are as short in a large cluster as in a small one.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use ratchet_model::NodeName;
+use tokio::{sync, task::JoinHandle, time};
+
+use super::{
+    Etcd,
+    change::{delete, put, unchanged},
+    proto::{Grant, KeyValue, Lease, Op, OpKind, OpResultKind, Put, Range, Txn},
+    reader::{Reader, key, keys_below},
+    records,
+};
+use crate::{StoreError, Withdrawn};
+
+/// A lease is renewed this many times before it could end, and this often at least.
+const RENEWALS: u32 = 6;
+const RENEWAL_MAX: Duration = Duration::from_secs(60);
+
+/// What is said of this node, and goes on being said.
+#[derive(Default)]
+pub(super) struct Presence {
+    said: sync::Mutex<Option<Said>>,
+    /// Counts the leases that etcd has let go.
+    lapsed: Arc<sync::watch::Sender<u64>>,
+}
+
+struct Said {
+    node: NodeName,
+    timeout: Option<Duration>,
+    /// 0: for ever.
+    lease: i64,
+    keeper: Option<JoinHandle<()>>,
+}
+
+impl Drop for Said {
+    fn drop(&mut self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.abort();
+        }
+    }
+}
+
+impl Presence {
+    /// Changes when a lease has lapsed.
+    pub(super) fn lapsed(&self) -> sync::watch::Receiver<u64> {
+        self.lapsed.subscribe()
+    }
+
+    /// See [`crate::Store::attend`].
+    pub(super) async fn attend(
+        &self,
+        etcd: &Arc<Etcd>,
+        node: &NodeName,
+        timeout: Option<Duration>,
+    ) -> Result<(), StoreError> {
+        let mut said = self.said.lock().await;
+        if let Some(said) = &*said
+            && (&said.node, said.timeout) == (node, timeout)
+            && is_there(etcd, node, said.lease).await?
+        {
+            return Ok(());
+        }
+        let lease = match timeout {
+            None => 0,
+            Some(timeout) => {
+                let ttl = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX).max(1);
+                etcd.rpc.grant(Grant { ttl }).await?.id
+            }
+        };
+        let alive = Put { key: etcd.keys.alive(node).into_bytes(), value: Vec::new(), lease };
+        let success = vec![put(etcd.keys.node(node), Vec::new()), OpKind::Put(alive).into()];
+        etcd.rpc.txn(Txn { compare: Vec::new(), success }).await?;
+        let keeper = timeout.map(|timeout| tokio::spawn(keep(etcd.clone(), lease, timeout, self.lapsed.clone())));
+        let before = said.replace(Said { node: node.clone(), timeout, lease, keeper });
+        end_lease(etcd, before).await;
+        Ok(())
+    }
+
+    /// See [`crate::Store::retire`].
+    pub(super) async fn retire(&self, etcd: &Etcd, node: &NodeName) -> Result<(), StoreError> {
+        let mut said = self.said.lock().await;
+        forget(etcd, node, Vec::new()).await?;
+        end_lease(etcd, said.take()).await;
+        Ok(())
+    }
+}
+
+/// Ends a lease on which nothing hangs any more. If that does not work, it ends by itself.
+async fn end_lease(etcd: &Etcd, said: Option<Said>) {
+    if let Some(lease) = said.map(|said| said.lease).filter(|lease| *lease != 0) {
+        let _ended = etcd.rpc.revoke(Lease { id: lease }).await;
+    }
+}
+
+/// Renews a lease until it has lapsed.
+async fn keep(etcd: Arc<Etcd>, lease: i64, timeout: Duration, lapsed: Arc<sync::watch::Sender<u64>>) {
+    loop {
+        time::sleep((timeout / RENEWALS).min(RENEWAL_MAX)).await;
+        match etcd.rpc.keep_alive(Lease { id: lease }).await {
+            Ok(kept) if kept.ttl <= 0 => {
+                tracing::warn!("etcd has let this node's lease go; saying again what is so here");
+                lapsed.send_modify(|count| *count += 1);
+                return;
+            }
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "cannot renew the node's lease; trying again"),
+        }
+    }
+}
+
+/// Whether both of a node's keys are as this agent wrote them.
+async fn is_there(etcd: &Etcd, node: &NodeName, lease: i64) -> Result<bool, StoreError> {
+    let found = Reader::new(etcd).ranges(vec![key(etcd.keys.node(node)), key(etcd.keys.alive(node))]).await?;
+    Ok(matches!(&found[..], [node, alive] if !node.is_empty() && alive.iter().any(|kv| kv.lease == lease)))
+}
+
+/// Deletes both of a node's keys, if this holds; says whether it did.
+async fn forget(etcd: &Etcd, node: &NodeName, compare: Vec<super::proto::Compare>) -> Result<bool, StoreError> {
+    let success = vec![delete(etcd.keys.node(node)), delete(etcd.keys.alive(node))];
+    Ok(etcd.rpc.txn(Txn { compare, success }).await?.succeeded)
+}
+
+/// See [`crate::Store::lost_nodes`].
+pub(super) async fn lost(etcd: &Etcd) -> Result<BTreeSet<NodeName>, StoreError> {
+    let count = |prefix: String| Op::from(OpKind::Range(Range { count_only: true, ..keys_below(&prefix) }));
+    let success = vec![count(etcd.keys.nodes()), count(etcd.keys.all_alive())];
+    let counts = etcd.rpc.txn(Txn { compare: Vec::new(), success }).await?.responses;
+    let counts: Vec<i64> = counts
+        .into_iter()
+        .filter_map(|result| match result.kind? {
+            OpResultKind::Range(range) => Some(range.count),
+            _ => None,
+        })
+        .collect();
+    if matches!(counts[..], [nodes, alive] if nodes == alive) {
+        return Ok(BTreeSet::new());
+    }
+    let prefixes = [etcd.keys.nodes(), etcd.keys.all_alive()];
+    let found = Reader::new(etcd).ranges(prefixes.iter().map(|prefix| keys_below(prefix)).collect()).await?;
+    let mut names = prefixes.iter().zip(&found).map(|(prefix, kvs)| named(prefix, kvs));
+    let (nodes, alive) = (names.next().unwrap_or_default(), names.next().unwrap_or_default());
+    Ok(nodes.difference(&alive).cloned().collect())
+}
+
+fn named(prefix: &str, kvs: &[KeyValue]) -> BTreeSet<NodeName> {
+    let names = kvs.iter().filter_map(|kv| std::str::from_utf8(&kv.key).ok()?.strip_prefix(prefix));
+    names.filter_map(|name| name.parse().ok()).collect()
+}
+
+/// See [`crate::Store::withdraw`].
+pub(super) async fn withdraw(etcd: &Etcd, node: &NodeName, even_if_alive: bool) -> Result<Withdrawn, StoreError> {
+    let alive = etcd.keys.alive(node);
+    let unless = (!even_if_alive).then_some(alive);
+    if let Some(alive) = &unless
+        && !Reader::new(etcd).ranges(vec![key(alive.clone())]).await?.concat().is_empty()
+    {
+        return Ok(Withdrawn::Alive);
+    }
+    let mut gone = BTreeSet::new();
+    for record in records::located_on(etcd, node).await? {
+        let Some(sandbox) = record.sandbox() else { continue };
+        if !records::depart_unless(etcd, &record.pod, sandbox, unless.clone()).await? {
+            return Ok(Withdrawn::Alive);
+        }
+        gone.insert(record.pod);
+    }
+    let still_dead = unless.map(|alive| unchanged(alive, 0));
+    let forgotten = forget(etcd, node, still_dead.into_iter().collect()).await?;
+    Ok(if forgotten { Withdrawn::Done(gone) } else { Withdrawn::Alive })
+}

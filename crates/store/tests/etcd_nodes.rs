@@ -1,0 +1,173 @@
+//! Leases: who is alive, for etcd. The times are etcd's shortest; nothing is asserted of them.
+#![allow(clippy::unwrap_used, reason = "these are tests: a panic is how they fail")]
+
+mod contract;
+mod etcd_server;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use contract::{
+    block_on,
+    helpers::*,
+    nodes::{node, record_on},
+};
+use etcd_server::EtcdServer;
+use ratchet_store::{Change, Store, Withdrawn};
+
+/// etcd's shortest.
+const SHORT: Option<Duration> = Some(Duration::from_secs(2));
+const HOUR: Option<Duration> = Some(Duration::from_secs(3600));
+
+/// Polls until it is so. Asynchronously: leases are kept meanwhile.
+async fn eventually(what: &str, mut look: impl AsyncFnMut() -> bool) {
+    let begun = Instant::now();
+    while !look().await {
+        assert!(begun.elapsed() < Duration::from_secs(30), "waited for {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn open(server: &EtcdServer) -> Arc<dyn Store> {
+    ratchet_store::open(&server.url()).await.unwrap()
+}
+
+fn leases(server: &EtcdServer) -> Vec<String> {
+    server.ctl(&["lease", "list"]).lines().skip(1).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_dead_nodes_pods_go_once_its_lease_has_ended_and_no_sooner() {
+    let server = EtcdServer::start();
+    block_on(async {
+        let (ours, theirs) = (open(&server).await, open(&server).await);
+        ours.attend(&node("n1"), HOUR).await.unwrap();
+        theirs.attend(&node("n2"), HOUR).await.unwrap();
+        publish(&*theirs, &record_on("n2", "a", &["b"])).await;
+        publish(&*ours, &record_on("n1", "b", &[])).await;
+        claim(&*ours, &link("a", "b")).await;
+        assert!(ours.lost_nodes().await.unwrap().is_empty());
+        assert_eq!(ours.withdraw(&node("n2"), false).await.unwrap(), Withdrawn::Alive);
+        // Its settings change, and then it dies.
+        theirs.attend(&node("n2"), SHORT).await.unwrap();
+        assert_eq!(leases(&server).len(), 2);
+        drop(theirs);
+        eventually("the lease to end", async || !ours.lost_nodes().await.unwrap().is_empty()).await;
+        assert_eq!(ours.lost_nodes().await.unwrap(), [node("n2")].into());
+        assert_eq!(ours.withdraw(&node("n2"), false).await.unwrap(), Withdrawn::Done(keys(&["a"])));
+        assert!(ours.lost_nodes().await.unwrap().is_empty());
+        assert_eq!(ours.withdraw(&node("n1"), false).await.unwrap(), Withdrawn::Alive);
+        depart(&*ours, "b").await;
+        ours.retire(&node("n1")).await.unwrap();
+    });
+    assert_eq!(server.keys(), [""; 0]);
+    assert_eq!(leases(&server), [""; 0]);
+}
+
+#[test]
+fn a_lease_is_renewed_for_as_long_as_the_store_is_open() {
+    let server = EtcdServer::start();
+    block_on(async {
+        let store = open(&server).await;
+        store.attend(&node("n1"), Some(Duration::from_secs(12))).await.unwrap();
+        let [lease] = &leases(&server)[..] else { panic!("expected one lease") };
+        let remaining = || -> u64 {
+            let text = server.ctl(&["lease", "timetolive", lease]);
+            text.split("remaining(").nth(1).unwrap().split('s').next().unwrap().parse().unwrap()
+        };
+        let mut before = remaining();
+        eventually("it to be renewed", async || {
+            let now = remaining();
+            now > std::mem::replace(&mut before, now)
+        })
+        .await;
+        store.attend(&node("n1"), Some(Duration::from_secs(12))).await.unwrap();
+        assert_eq!(leases(&server), std::slice::from_ref(lease), "what is there is not said again");
+    });
+}
+
+#[test]
+fn a_lease_that_is_lost_is_noticed_and_another_one_taken() {
+    let server = EtcdServer::start();
+    block_on(async {
+        let store = open(&server).await;
+        store.attend(&node("n1"), SHORT).await.unwrap();
+        let mut watch = store.watch().await.unwrap();
+        assert_eq!(watch.next().await.unwrap(), Change::All);
+        for lease in leases(&server) {
+            server.ctl(&["lease", "revoke", &lease]);
+        }
+        assert_eq!(store.lost_nodes().await.unwrap(), [node("n1")].into());
+        assert_eq!(tokio::time::timeout(DEADLINE, watch.next()).await.unwrap().unwrap(), Change::All);
+        store.attend(&node("n1"), SHORT).await.unwrap();
+        assert!(store.lost_nodes().await.unwrap().is_empty());
+        // The same for keys that somebody has deleted.
+        server.ctl(&["del", "--prefix", "/ratchet/"]);
+        store.attend(&node("n1"), SHORT).await.unwrap();
+        assert_eq!(server.keys(), ["/ratchet/alive/n1", "/ratchet/nodes/n1"]);
+    });
+}
+
+#[test]
+fn a_node_without_timeout_is_never_lost() {
+    let server = EtcdServer::start();
+    block_on(async {
+        let store = open(&server).await;
+        store.attend(&node("n1"), None).await.unwrap();
+        publish(&*store, &record_on("n1", "a", &[])).await;
+        assert_eq!(leases(&server), [""; 0]);
+        drop(store);
+        let store = open(&server).await;
+        assert!(store.lost_nodes().await.unwrap().is_empty());
+        assert_eq!(store.withdraw(&node("n1"), false).await.unwrap(), Withdrawn::Alive);
+        assert_eq!(store.withdraw(&node("n1"), true).await.unwrap(), Withdrawn::Done(keys(&["a"])));
+    });
+    assert_eq!(server.keys(), [""; 0]);
+}
+
+/// All agents see at once that two nodes are gone, while a third comes back.
+#[test]
+fn many_at_once_let_dead_nodes_go_and_a_living_one_stays() {
+    let server = EtcdServer::start();
+    block_on(async {
+        let theirs = open(&server).await;
+        for name in ["n2", "n3", "n4"] {
+            theirs.attend(&node(name), SHORT).await.unwrap();
+            for pod in 0..10 {
+                publish(&*theirs, &record_on(name, &format!("{name}-{pod}"), &["hub"])).await;
+            }
+        }
+        drop(theirs);
+        let store = open(&server).await;
+        publish(&*store, &record_on("n1", "hub", &[])).await;
+        eventually("the leases to end", async || store.lost_nodes().await.unwrap().len() == 3).await;
+        let threads: Vec<_> = (0..6)
+            .map(|_| {
+                let url = server.url();
+                std::thread::spawn(move || {
+                    block_on(async {
+                        let store = ratchet_store::open(&url).await.unwrap();
+                        for node in store.lost_nodes().await.unwrap() {
+                            store.withdraw(&node, false).await.unwrap();
+                        }
+                    })
+                })
+            })
+            .collect();
+        let back = open(&server).await;
+        back.attend(&node("n4"), HOUR).await.unwrap();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        let on = async |name: &str| store.located_on(&node(name)).await.unwrap().len();
+        assert_eq!((on("n2").await, on("n3").await), (0, 0));
+        assert!(store.lost_nodes().await.unwrap().is_empty());
+        // As long as it lives nothing of it is let go any more.
+        for pod in 0..10 {
+            let again = record_on("n4", &format!("n4-{pod}"), &["hub"]);
+            back.publish(&again, ratchet_store::Publish::Again).await.unwrap();
+        }
+        assert_eq!(store.withdraw(&node("n4"), false).await.unwrap(), Withdrawn::Alive);
+        assert_eq!(on("n4").await, 10);
+    });
+}
