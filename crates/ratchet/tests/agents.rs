@@ -254,3 +254,43 @@ fn with_the_store_away_links_stay_and_a_del_leaves_the_survivor_its_end() {
     });
     cluster.assert_nothing_left();
 }
+
+/// A pod of which the Kubernetes API cannot be asked: what the runtime passes decides, and where it passes nothing, the pod waits.
+#[test]
+fn with_the_kubernetes_api_away_annotations_decide_or_the_pod_waits() {
+    let mut cluster = Cluster::new(1);
+    let kubeconfig = cluster.dir.path().join("kubeconfig");
+    // The discard port: nobody listens.
+    let text = r#"{"apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:9"}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}]}"#;
+    std::fs::write(&kubeconfig, text).unwrap();
+    cluster.nodes[0].set("kubeconfig", serde_json::json!(kubeconfig));
+    let node = &cluster.nodes[0];
+
+    let unknown = Pod::new("unknown").sandbox();
+    let mut config = unknown.pod.configure(node.config());
+    config.as_object_mut().unwrap().remove("runtimeConfig");
+    let output = node.plugin("ADD", &unknown, &config);
+    let error: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let says = error.to_string();
+    assert_eq!(error["code"], 11, "{says}");
+    for words in
+        ["pod default/unknown", "the Kubernetes API", "its labels are not known", "io.kubernetes.cri.pod-annotations"]
+    {
+        assert!(says.contains(words), "does not say {words:?}: {says}");
+    }
+    assert!(node.plugin("DEL", &unknown, &config).status.success());
+
+    let [a, z] = pair();
+    node.add(&a);
+    node.add(&z);
+    node.wait_for_links(1);
+    eventually("an answer", || if a.netns.ping("10.0.0.2") { Ok(()) } else { Err("none".into()) });
+    // Of its annotations none is ours.
+    let plain = Pod::new("plain").sandbox();
+    assert_eq!(node.add(&plain)["interfaces"][0]["name"], "lo");
+    [&a, &z, &plain].iter().for_each(|sandbox| node.del(sandbox));
+    cluster.assert_nothing_left();
+}
