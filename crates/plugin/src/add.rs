@@ -15,7 +15,7 @@ use crate::codes::{AgentError, own};
 use crate::failpoint::failpoint;
 use crate::identity::Identity;
 use crate::netns::is_namespace;
-use crate::state::{Kept, Mode, Slot};
+use crate::state::{Appended, Kept, Mode, Slot};
 
 /// How long the agent may take for everything that one ADD asks.
 const AGENT_PATIENCE: Duration = Duration::from_secs(60);
@@ -138,7 +138,7 @@ impl Add<'_> {
             (Some(prev), _) => {
                 let kept = slot.save(&call.record(Mode::Chained, &Rendered::default()), true);
                 failpoint("add.after_state");
-                kept.map(|()| (prev.clone(), Mode::Chained, Rendered::default()))
+                kept.map(|()| (prev.clone(), Rendered::default()))
             }
             (None, Some(boot)) => {
                 let added = boot.add(&call.caller, None, |rendered| {
@@ -146,11 +146,11 @@ impl Add<'_> {
                     failpoint("add.after_state");
                     Ok(())
                 });
-                added.map(|added| (added.result, Mode::Boot, added.rendered))
+                added.map(|added| (added.result, added.rendered))
             }
             (None, None) => Err(Error::internal("there is neither a boot network nor a prevResult")),
         };
-        let (base, mode, rendered) = match base {
+        let (base, rendered) = match base {
             Ok(base) => base,
             Err(error) => {
                 // The plugins have had their DEL; the agent has heard of nothing.
@@ -176,8 +176,7 @@ impl Add<'_> {
             call.console.warn(format_args!("a link is not up yet: {reason}"));
         }
         let (result, address) = self.result(base, &attached, outer_dns);
-        let record = crate::state::Record { interfaces: attached.interfaces, address, ..call.record(mode, &rendered) };
-        if let Err(error) = slot.save(&record, true) {
+        if let Err(error) = slot.append(&Appended { interfaces: attached.interfaces, address }) {
             self.undo(slot, &rendered, Some(attachment));
             return Err(error);
         }

@@ -10,7 +10,7 @@ use crate::agent::Agent;
 use crate::config::Keys;
 use crate::console::Console;
 use crate::netns::is_namespace;
-use crate::state::{Attachments, Key, Mode, Record};
+use crate::state::{Appended, Attachments, Key, Mode, Record};
 
 /// See the module.
 pub(crate) struct Call<'a> {
@@ -93,8 +93,7 @@ impl<'a> Call<'a> {
             rendered: rendered.clone(),
             args: self.request.invocation.args.raw().to_owned(),
             netns: self.netns().to_owned(),
-            interfaces: Vec::new(),
-            address: None,
+            appended: Appended::default(),
         }
     }
 }

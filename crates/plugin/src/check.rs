@@ -30,7 +30,7 @@ pub(crate) fn check(plugin: &Ratchet, request: &Request) -> Result<(), Error> {
         None => guess(&call)?,
     };
     if ours {
-        let interfaces = record.as_ref().map(|record| record.interfaces.clone()).unwrap_or_default();
+        let interfaces = record.as_ref().map(|record| record.appended.interfaces.clone()).unwrap_or_default();
         let asked = Check { attachment: call.attachment()?, netns: call.netns().into(), interfaces };
         let until = Instant::now() + AGENT_PATIENCE;
         call.agent().ask(&ratchet_protocol::Request::Check(asked), until, Start::OnDemand)?;
@@ -71,11 +71,11 @@ fn guess(call: &Call) -> Result<(bool, Rendered), Error> {
 
 /// The result as the embedded plugins would know it: without our interfaces and without the address that we added.
 fn without_ours(call: &Call, prev: CniResult, record: &Record) -> Result<CniResult, Error> {
-    let prev = match &record.address {
+    let prev = match &record.appended.address {
         Some(address) => without_address(call, address)?.unwrap_or(prev),
         None => prev,
     };
-    let is_ours = |name: &str| record.interfaces.iter().any(|interface| interface.name == name);
+    let is_ours = |name: &str| record.appended.interfaces.iter().any(|interface| interface.name == name);
     Ok(prev.without_interfaces(|_, interface| interface.sandbox == call.netns() && is_ours(&interface.name)))
 }
 

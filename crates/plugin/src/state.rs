@@ -1,5 +1,5 @@
 //! What ADD did, kept on disk for DEL, CHECK and GC: one file an attachment,
-//! `STATE_DIR/attachments/NETWORK/CONTAINER/IFNAME.json`.
+//! `STATE_DIR/attachments/NETWORK/CONTAINER/IFNAME.json`, and, once it has succeeded, `IFNAME.appended` beside it.
 //!
 //! The three parts are directories and names of their own, so that no two attachments share a file. A lock beside the file
 //! (`IFNAME.lock`) is held while a call works on the attachment; it dies with the process. Nothing here decides what
@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 
 /// The longest file name (NAME_MAX, include/uapi/linux/limits.h).
 const NAME_MAX: usize = 255;
+/// The files of an attachment, in the order in which they go. The lock goes last: as long as it is there, nobody else begins.
+const SUFFIXES: [&str; 4] = ["tmp", "appended", "json", "lock"];
 const LOCK_POLL: Duration = Duration::from_millis(5);
 /// How often a directory may vanish under us; a state directory behind a dangling link vanishes each time.
 const MAKE_TRIES: u32 = 1000;
@@ -53,10 +55,18 @@ pub(crate) struct Record {
     /// CNI_NETNS; for people to read.
     #[serde(default)]
     pub netns: String,
-    /// The interfaces that we appended to the result.
+    /// What we appended to the result.
+    #[serde(flatten, default)]
+    pub appended: Appended,
+}
+
+/// What was appended to the embedded plugins' result; for CHECK.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Appended {
+    /// Our interfaces.
     #[serde(default)]
     pub interfaces: Vec<Interface>,
-    /// The address without interface that we appended to the result.
+    /// The address without interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
 }
@@ -198,7 +208,7 @@ impl Attachments {
             let mut keys = Vec::new();
             for container in names(&root)? {
                 for file in names(&root.join(&container))? {
-                    let ifname = [".json", ".lock", ".tmp"].iter().find_map(|suffix| file.strip_suffix(suffix));
+                    let ifname = SUFFIXES.iter().find_map(|suffix| file.strip_suffix(suffix)?.strip_suffix('.'));
                     // What is not named as we name is not ours.
                     let key = ifname.and_then(|ifname| Key::new(network, &container, ifname).ok());
                     keys.extend(key.filter(|key| !keys.contains(key)));
@@ -238,11 +248,29 @@ impl Slot {
         match fs::read(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Kept::Nothing,
             Err(error) => Kept::Unreadable(format!("{}: {error}", path.display())),
-            Ok(bytes) => match serde_json::from_slice(&bytes) {
-                Ok(record) => Kept::Record(Box::new(record)),
+            Ok(bytes) => match serde_json::from_slice::<Record>(&bytes) {
+                Ok(mut record) => {
+                    // Missing or torn after a power cut, which no sandbox survives: nobody asks for it any more.
+                    let appended = fs::read(self.file("appended")).ok();
+                    if let Some(appended) = appended.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+                        record.appended = appended;
+                    }
+                    Kept::Record(Box::new(record))
+                }
                 Err(error) => Kept::Unreadable(format!("{}: {error}", path.display())),
             },
         }
+    }
+
+    /// Keeps what ADD appended to the result. In a file of its own, so that the record, which must outlive a power cut, is not written
+    /// again; and without waiting for the disk, since this is of use only as long as the sandbox lives.
+    pub fn append(&self, appended: &Appended) -> Result<(), Error> {
+        let path = self.file("appended");
+        let write = || -> io::Result<()> {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+            file.write_all(&serde_json::to_vec(appended)?)
+        };
+        write().map_err(|error| failed("keep the attachment's interfaces", &path, &error))
     }
 
     /// Keeps a record: all of it or, with code 5, what was there before.
@@ -284,8 +312,7 @@ impl Slot {
 
     /// Removes the record, the lock, and the directories if they are empty then.
     pub fn remove(self) -> Result<(), Error> {
-        // The lock goes last: as long as it is there, nobody else begins.
-        for suffix in ["tmp", "json", "lock"] {
+        for suffix in SUFFIXES {
             let path = self.file(suffix);
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {

@@ -17,9 +17,13 @@ fn record() -> Record {
         rendered: Rendered::default(),
         args: "A=b".into(),
         netns: "/n".into(),
-        interfaces: vec![Interface { name: "in1".into(), mac: "02:00:00:00:00:01".parse().ok(), mtu: 1450 }],
-        address: Some("127.0.0.1/8".into()),
+        appended: Appended::default(),
     }
+}
+
+fn appended() -> Appended {
+    let interface = Interface { name: "in1".into(), mac: "02:00:00:00:00:01".parse().ok(), mtu: 1450 };
+    Appended { interfaces: vec![interface], address: Some("127.0.0.1/8".into()) }
 }
 
 #[test]
@@ -31,8 +35,11 @@ fn what_is_saved_is_loaded_and_nobody_else_may_read_it() {
         assert_eq!(slot.load(), Kept::Nothing);
         slot.save(&record(), durable).unwrap();
         assert_eq!(slot.load(), Kept::Record(Box::new(record())));
+        slot.append(&appended()).unwrap();
+        assert_eq!(slot.load(), Kept::Record(Box::new(Record { appended: appended(), ..record() })));
         let mode = |path: &str| fs::metadata(dir.path().join(path)).unwrap().permissions().mode() & 0o7777;
         assert_eq!(mode("state/attachments/net/c1/eth0.json"), 0o600);
+        assert_eq!(mode("state/attachments/net/c1/eth0.appended"), 0o600);
         for path in ["state", "state/attachments", "state/attachments/net", "state/attachments/net/c1"] {
             assert_eq!(mode(path), 0o700, "{path}");
         }
@@ -88,6 +95,27 @@ fn damaged_records_are_told_from_none() {
 }
 
 #[test]
+fn what_was_appended_may_be_torn_and_the_record_still_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let slot = Attachments::of(dir.path()).claim(&key("c1", "eth0"), NOW).unwrap();
+    slot.save(&record(), true).unwrap();
+    for torn in ["", "{\"interfaces\":["] {
+        fs::write(slot.file("appended"), torn).unwrap();
+        assert_eq!(slot.load(), Kept::Record(Box::new(record())), "{torn:?}");
+    }
+}
+
+#[test]
+fn what_an_older_ratchet_kept_in_one_file_is_understood() {
+    let dir = tempfile::tempdir().unwrap();
+    let slot = Attachments::of(dir.path()).claim(&key("c1", "eth0"), NOW).unwrap();
+    let old = r#"{"mode":"chained","rendered":{"plugins":[]},"interfaces":[{"name":"in1","mac":"02:00:00:00:00:01","mtu":1450}],"address":"127.0.0.1/8"}"#;
+    fs::write(slot.file("json"), old).unwrap();
+    let Kept::Record(found) = slot.load() else { panic!("{:?}", slot.load()) };
+    assert_eq!(found.appended, appended());
+}
+
+#[test]
 fn a_record_that_cannot_be_written_is_code_5_and_leaves_the_old_one() {
     let dir = tempfile::tempdir().unwrap();
     let all = Attachments::of(dir.path());
@@ -95,7 +123,7 @@ fn a_record_that_cannot_be_written_is_code_5_and_leaves_the_old_one() {
     slot.save(&record(), true).unwrap();
     // In the way of the temporary file, for root too.
     fs::create_dir(slot.file("tmp")).unwrap();
-    assert_eq!(slot.save(&Record { address: None, ..record() }, true).unwrap_err().code, 5);
+    assert_eq!(slot.save(&Record { mode: Mode::Chained, ..record() }, true).unwrap_err().code, 5);
     assert_eq!(slot.load(), Kept::Record(Box::new(record())));
 }
 
@@ -117,7 +145,9 @@ fn the_list_holds_all_of_one_network() {
     let dir = tempfile::tempdir().unwrap();
     let all = Attachments::of(dir.path());
     for (id, ifname) in [("a", "eth0"), ("a", "eth1"), ("a.b", "eth0.json")] {
-        all.claim(&key(id, ifname), NOW).unwrap().save(&record(), false).unwrap();
+        let slot = all.claim(&key(id, ifname), NOW).unwrap();
+        slot.save(&record(), false).unwrap();
+        slot.append(&appended()).unwrap();
     }
     all.claim(&Key::new("net2", "z", "eth0").unwrap(), NOW).unwrap();
     let mut listed = all.list("net").unwrap();

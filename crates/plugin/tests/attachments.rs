@@ -11,6 +11,7 @@ use ratchet_protocol::{Attached, FailureKind, Prepared, Reply, Request};
 use serde_json::{Value, json};
 
 const STATE: [&str; 2] = ["net/c1/eth0.json", "net/c1/eth0.lock"];
+const STATE_OF_OURS: [&str; 3] = ["net/c1/eth0.appended", "net/c1/eth0.json", "net/c1/eth0.lock"];
 
 fn sorted(mut names: Vec<String>) -> Vec<String> {
     names.sort();
@@ -364,7 +365,7 @@ fn del_goes_on_after_an_error_keeps_the_state_and_can_be_repeated() {
     assert!(!seen.stdout.contains("not found") && !seen.stdout.contains("no such file"), "{}", seen.stdout);
     assert_eq!(agent.asked(), ["detach"]);
     let first = node.read("lo.DEL.stdin");
-    assert_eq!(sorted(node.state()), STATE);
+    assert_eq!(sorted(node.state()), STATE_OF_OURS);
     node.plugin("lo", "exit 0");
     node.call("DEL", "c1", &node.config(json!({"boot_network": {"type": "lo", "edited": true}}))).ok();
     assert_eq!(node.read("lo.DEL.stdin"), first);
@@ -380,7 +381,7 @@ fn a_del_that_the_agent_refuses_keeps_the_state_but_undoes_the_rest() {
     drop(agent);
     let agent = node.agent(|_| failure(FailureKind::Io));
     assert_eq!(node.call("DEL", "c1", &config).code(), 5);
-    assert_eq!((node.calls().len(), sorted(node.state())), (2, STATE.map(String::from).to_vec()));
+    assert_eq!((node.calls().len(), sorted(node.state())), (2, STATE_OF_OURS.map(String::from).to_vec()));
     drop(agent);
     // "Later" and no agent at all are left to the agent.
     let agent = node.agent(|_| failure(FailureKind::TryLater));
