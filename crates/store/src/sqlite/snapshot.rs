@@ -2,22 +2,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ratchet_model::{LinkId, PodKey};
-use rusqlite::{Connection, OptionalExtension};
+use ratchet_model::{LinkId, PodKey, PodRecord};
+use rusqlite::Connection;
 
 use super::{database::Database, error::Failure, records, vnis};
 use crate::{Change, Interest};
 
-/// The state of everything of interest at the last look, and the changes that nobody has fetched yet.
+/// Which records the file has, and the changes to those of interest that nobody has fetched yet.
 ///
-/// A look compares states instead of reading a log: it costs a few index look-ups a pod of interest, nothing has to be
-/// kept for watchers in the file, and a watcher that was away misses nothing.
+/// Every write of a record draws a new, higher number (`pods.change`), so a look asks for the records beyond the highest
+/// one seen: it costs what has changed and not what there is. Only removals leave no number behind; they are known by the count of
+/// records. Nothing has to be kept for watchers in the file, and a watcher that was away misses nothing.
 #[derive(Default)]
 pub(super) struct Snapshot {
     interest: Interest,
-    own: BTreeMap<PodKey, Own>,
-    peers: BTreeMap<PodKey, Version>,
-    /// The newest VNI seen.
+    /// All records of the file, with the pods that each declares links with.
+    records: BTreeMap<PodKey, BTreeSet<PodKey>>,
+    /// The highest `pods.change` seen.
+    changed: i64,
+    /// The links of own pods, found when first needed after a change to them.
+    links: BTreeMap<PodKey, BTreeSet<LinkId>>,
+    /// The highest `vnis.change` seen.
     claimed: i64,
     /// The opening of the file that all this was seen in.
     generation: u64,
@@ -25,18 +30,6 @@ pub(super) struct Snapshot {
     seen: Option<Moment>,
     pending: BTreeSet<PodKey>,
     all: bool,
-}
-
-/// `pods.change`; none: there is no record.
-type Version = Option<i64>;
-
-/// An own pod's facts, by their versions.
-#[derive(Default)]
-struct Own {
-    record: Version,
-    declarers: Vec<(String, i64)>,
-    /// Its links, found when first needed.
-    links: Option<BTreeSet<LinkId>>,
 }
 
 /// As long as this stays the same, no other connection has changed anything.
@@ -58,14 +51,9 @@ impl Snapshot {
         let added = |pod: &PodKey| !self.interest.own.contains(pod) && !self.interest.peers.contains(pod);
         self.pending.extend(interest.own.difference(&self.interest.own).cloned());
         self.pending.extend(interest.peers.iter().filter(|pod| added(pod)).cloned());
-        for (pod, own) in self.own.extract_if(.., |pod, _| !interest.own.contains(pod)) {
-            // An own pod that is a peer's now: its record was looked at all along.
-            self.peers.entry(pod).or_insert(own.record);
-        }
         self.pending.retain(|pod| interest.own.contains(pod) || interest.peers.contains(pod));
-        self.peers.retain(|pod, _| interest.peers.contains(pod));
+        self.links.retain(|pod, _| interest.own.contains(pod));
         self.interest = interest;
-        self.seen = None;
     }
 
     /// What has changed since it was last asked.
@@ -99,27 +87,47 @@ impl Snapshot {
     fn compare(&mut self, connection: &mut Connection) -> Result<(), Failure> {
         // One transaction, so that all is of one moment.
         let transaction = connection.transaction()?;
-        for pod in &self.interest.peers {
-            let now = version(&transaction, pod)?;
-            if self.peers.insert(pod.clone(), now).is_some_and(|before| before != now) {
-                self.pending.insert(pod.clone());
-            }
-        }
-        for pod in &self.interest.own {
-            let now =
-                Own { record: version(&transaction, pod)?, declarers: declarers(&transaction, pod)?, links: None };
-            match self.own.get_mut(pod) {
-                Some(before) if before.record == now.record && before.declarers == now.declarers => {}
-                Some(before) => {
-                    *before = now;
-                    self.pending.insert(pod.clone());
-                }
-                None => {
-                    self.own.insert(pod.clone(), now);
-                }
-            }
-        }
+        self.compare_records(&transaction)?;
         self.compare_vnis(&transaction)
+    }
+
+    fn compare_records(&mut self, connection: &Connection) -> Result<(), Failure> {
+        let mut statement =
+            connection.prepare_cached("SELECT change, pod, body FROM pods WHERE change > ?1 ORDER BY change")?;
+        let mut rows = statement.query([self.changed])?;
+        while let Some(row) = rows.next()? {
+            let (change, name, body): (i64, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            self.changed = change;
+            // What cannot be read is told of when somebody asks for it.
+            let Ok(pod) = name.parse() else { continue };
+            let peers =
+                serde_json::from_str::<PodRecord>(&body).map(|record| record.peers().into_iter().cloned().collect());
+            self.note(pod, Some(peers.unwrap_or_default()));
+        }
+        let count: i64 = connection.prepare_cached("SELECT count(*) FROM pods")?.query_row([], |row| row.get(0))?;
+        if usize::try_from(count) != Ok(self.records.len()) {
+            let mut statement = connection.prepare_cached("SELECT pod FROM pods")?;
+            let left = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<BTreeSet<_>, _>>()?;
+            let gone: Vec<PodKey> =
+                self.records.keys().filter(|pod| !left.contains(&pod.to_string())).cloned().collect();
+            gone.into_iter().for_each(|pod| self.note(pod, None));
+        }
+        Ok(())
+    }
+
+    /// Takes a record as it is now; none: it was removed. It concerns its pod and the own pods with which it declares links, or
+    /// did before.
+    fn note(&mut self, pod: PodKey, peers: Option<BTreeSet<PodKey>>) {
+        let before = self.records.remove(&pod).unwrap_or_default();
+        let mut own: BTreeSet<&PodKey> = before.iter().chain(peers.iter().flatten()).collect();
+        own.insert(&pod);
+        own.retain(|pod| self.interest.own.contains(*pod));
+        own.iter().for_each(|pod| drop(self.links.remove(*pod)));
+        self.pending.extend(own.into_iter().cloned());
+        if self.interest.peers.contains(&pod) {
+            self.pending.insert(pod.clone());
+        }
+        self.records.extend(peers.map(|peers| (pod, peers)));
     }
 
     /// Only new VNIs matter: one is freed only when a record that has the link changes as well.
@@ -127,8 +135,8 @@ impl Snapshot {
         let claimed = claimed_since(connection, self.claimed)?;
         let Some(newest) = claimed.values().copied().max() else { return Ok(()) };
         self.find_links(connection)?;
-        for (pod, own) in &self.own {
-            if claimed.keys().any(|link| own.links.as_ref().is_some_and(|links| links.contains(link))) {
+        for (pod, links) in &self.links {
+            if claimed.keys().any(|link| links.contains(link)) {
                 self.pending.insert(pod.clone());
             }
         }
@@ -138,39 +146,24 @@ impl Snapshot {
 
     /// Fills in the links of the own pods whose records have changed since they were last filled in.
     fn find_links(&mut self, connection: &Connection) -> Result<(), Failure> {
+        let missing: BTreeSet<&PodKey> =
+            self.interest.own.iter().filter(|pod| !self.links.contains_key(*pod)).collect();
         let mut records = BTreeMap::new();
-        for (pod, own) in &mut self.own {
-            if own.links.is_none() {
-                records::collect_declared(connection, pod, &mut records)?;
-            }
+        for pod in &missing {
+            records::collect_declared(connection, pod, &mut records)?;
         }
-        let mut found: BTreeMap<PodKey, BTreeSet<LinkId>> = BTreeMap::new();
+        let mut found: BTreeMap<PodKey, BTreeSet<LinkId>> =
+            missing.into_iter().map(|pod| (pod.clone(), BTreeSet::new())).collect();
         for link in records.values().flat_map(|record| &record.links) {
             for pod in [&link.local.pod, &link.remote.pod] {
-                if self.own.get(pod).is_some_and(|own| own.links.is_none()) {
-                    found.entry(pod.clone()).or_default().insert(link.id());
+                if let Some(links) = found.get_mut(pod) {
+                    links.insert(link.id());
                 }
             }
         }
-        for (pod, own) in &mut self.own {
-            own.links.get_or_insert_with(|| found.remove(pod).unwrap_or_default());
-        }
+        self.links.extend(found);
         Ok(())
     }
-}
-
-fn version(connection: &Connection, pod: &PodKey) -> Result<Version, Failure> {
-    let mut statement = connection.prepare_cached("SELECT change FROM pods WHERE pod = ?1")?;
-    Ok(statement.query_row([pod.to_string()], |row| row.get(0)).optional()?)
-}
-
-fn declarers(connection: &Connection, pod: &PodKey) -> Result<Vec<(String, i64)>, Failure> {
-    let mut statement = connection.prepare_cached(
-        "SELECT declared.declarer, pods.change FROM declared JOIN pods ON pods.pod = declared.declarer
-         WHERE declared.peer = ?1 ORDER BY declared.declarer",
-    )?;
-    let found = statement.query_map([pod.to_string()], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(found.collect::<Result<_, _>>()?)
 }
 
 fn claimed_since(connection: &Connection, change: i64) -> Result<BTreeMap<LinkId, i64>, Failure> {
