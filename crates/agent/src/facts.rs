@@ -57,6 +57,11 @@ impl Known {
         peers.chain(self.declarers.get(pod).into_iter().flatten()).cloned().collect()
     }
 
+    /// These pods and their neighbours.
+    pub fn with_neighbours(&self, pods: &BTreeSet<PodKey>) -> BTreeSet<PodKey> {
+        pods.iter().flat_map(|pod| self.neighbours(pod)).chain(pods.iter().cloned()).collect()
+    }
+
     /// The records that decide about the links of these pods: theirs, their neighbours', and those of the neighbours' neighbours,
     /// which may claim the same interface.
     pub fn around(&self, pods: &BTreeSet<PodKey>) -> BTreeMap<PodKey, PodRecord> {
@@ -175,8 +180,10 @@ impl Known {
 
     /// Drops VNIs of links that nobody declares any more.
     pub fn forget_vnis(&mut self, ended: &BTreeSet<LinkId>) {
-        self.vnis.retain(|link, _| !ended.contains(link));
-        self.former.retain(|link, _| !ended.contains(link));
+        for link in ended {
+            self.vnis.remove(link);
+            self.former.remove(link);
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsStr,
     fs, io,
     io::Write,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
@@ -77,12 +78,14 @@ impl StateDir {
                 fs::remove_file(&path)?;
                 continue;
             }
-            if path.extension().is_none_or(|extension| extension != "json") {
-                continue;
-            }
+            let leaving = match path.extension().and_then(OsStr::to_str) {
+                Some("json") => false,
+                Some("leaving") => true,
+                _ => continue,
+            };
             let read = fs::read(&path).map_err(|e| e.to_string());
-            match read.and_then(|bytes| serde_json::from_slice(&bytes).map_err(|e| e.to_string())) {
-                Ok(state) => states.push(state),
+            match read.and_then(|bytes| serde_json::from_slice::<SandboxState>(&bytes).map_err(|e| e.to_string())) {
+                Ok(state) => states.push(SandboxState { leaving: state.leaving || leaving, ..state }),
                 Err(problem) => {
                     tracing::error!(path = %path.display(), problem, "cannot read the state of a sandbox; set aside");
                     match fs::remove_file(&self.marker) {
@@ -98,25 +101,38 @@ impl StateDir {
 
     /// Writes a sandbox: when this returns, it is on disk, whole, whatever happens next.
     pub fn save(&self, state: &SandboxState) -> io::Result<()> {
+        let path = self.path(&state.id, state.leaving);
+        let is_new = !path.exists();
+        // In one piece: serde would write token by token.
+        let bytes = serde_json::to_vec(state)?;
         let mut file = tempfile::NamedTempFile::new_in(&self.sandboxes)?;
         file.as_file().set_permissions(fs::Permissions::from_mode(0o600))?;
-        serde_json::to_writer(&mut file, state)?;
-        file.flush()?;
+        file.write_all(&bytes)?;
         file.as_file().sync_all()?;
-        file.persist(self.path(&state.id)).map_err(|e| e.error)?;
-        sync_dir(&self.sandboxes)
+        file.persist(path).map_err(|e| e.error)?;
+        // Of one that is replaced a power cut leaves the old or the new one; no sandbox outlives it, so either will do.
+        if is_new { sync_dir(&self.sandboxes) } else { Ok(()) }
+    }
+
+    /// Marks a sandbox as leaving, by the name of its file: nothing has to be written, which also works on a full disk. It holds when we
+    /// are killed; a power cut may undo it, and ends the sandbox itself.
+    pub fn set_leaving(&self, id: &SandboxId) -> io::Result<()> {
+        fs::rename(self.path(id, false), self.path(id, true))
     }
 
     /// Removes a sandbox; that it is not there is no error.
     pub fn remove(&self, id: &SandboxId) -> io::Result<()> {
-        match fs::remove_file(self.path(id)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => Ok(()),
+        for leaving in [false, true] {
+            match fs::remove_file(self.path(id, leaving)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
         }
+        Ok(())
     }
 
-    fn path(&self, id: &SandboxId) -> PathBuf {
-        self.sandboxes.join(format!("{id}.json"))
+    fn path(&self, id: &SandboxId, leaving: bool) -> PathBuf {
+        self.sandboxes.join(format!("{id}.{}", if leaving { "leaving" } else { "json" }))
     }
 }
 
@@ -161,13 +177,15 @@ mod tests {
         let states = StateDir::open(dir.path()).unwrap();
         states.save(&state("one")).unwrap();
         states.save(&state("two")).unwrap();
-        states.save(&SandboxState { leaving: true, ..state("two") }).unwrap();
+        states.set_leaving(&"two".parse().unwrap()).unwrap();
         states.remove(&"one".parse().unwrap()).unwrap();
         states.remove(&"one".parse().unwrap()).unwrap();
         assert_eq!(states.load().unwrap(), [SandboxState { leaving: true, ..state("two") }]);
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&dir.path().join("sandboxes")), 0o700);
-        assert_eq!(mode(&dir.path().join("sandboxes/two.json")), 0o600);
+        assert_eq!(mode(&dir.path().join("sandboxes/two.leaving")), 0o600);
+        states.remove(&"two".parse().unwrap()).unwrap();
+        assert_eq!(fs::read_dir(dir.path().join("sandboxes")).unwrap().count(), 0);
     }
 
     #[test]

@@ -60,6 +60,11 @@ impl Kernel {
         self.sandboxes.remove(id);
     }
 
+    /// Lets go of all sandboxes' namespaces.
+    pub fn forget_all(&mut self) {
+        self.sandboxes.clear();
+    }
+
     pub(crate) fn space(&self, netns: &Netns) -> Result<&Space, KernelError> {
         match netns {
             Netns::Node => Ok(&self.node),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use netlink_packet_route::AddressFamily;
 use nix::errno::Errno;
-use ratchet_model::device::{Alias, At, Interface, Netns, Observed, PROTOCOL_OURS};
+use ratchet_model::device::{At, Interface, Netns, Observed, PROTOCOL_OURS};
 
 use crate::{
     error::KernelError,
@@ -19,12 +19,16 @@ use crate::{
 pub enum Look {
     /// All of them.
     All,
-    /// Those with these names. The cost does not grow with the number of other devices.
+    /// Those with these names. While they are few, the cost does not grow with the number of other devices.
     Names(BTreeSet<String>),
 }
 
 /// Up to so many devices their addresses are asked for one by one; beyond that one dump of all is cheaper.
 const FEW: usize = 8;
+
+/// More devices than this are looked up in a dump of all: a device of a dump costs half as much as one that is asked for, and a
+/// namespace in which so many are looked up rarely has many others.
+const MANY: usize = 256;
 
 /// RTPROT_BOOT and RTPROT_STATIC (include/uapi/linux/rtnetlink.h): routes that a person or a script added.
 const ROUTE_PROTOCOLS: [u8; 3] = [PROTOCOL_OURS, 3, 4];
@@ -32,26 +36,22 @@ const ROUTE_PROTOCOLS: [u8; 3] = [PROTOCOL_OURS, 3, 4];
 impl Kernel {
     /// Reports devices. One that is asked for by name and does not exist is left out.
     ///
-    /// Addresses and routes are read only of devices of ours whose alias is not in `settled`, that is, not known
-    /// to be as wanted already.
+    /// Addresses and routes are read only of those devices of ours that are to be `detailed`: they cost as much again.
     ///
     /// # Errors
     /// When a namespace is not registered or the kernel does not answer.
     pub fn observe(
         &self,
         scope: &BTreeMap<Netns, Look>,
-        settled: &HashSet<Alias>,
+        detailed: impl Fn(&Observed) -> bool,
     ) -> Result<Vec<Observed>, KernelError> {
         let mut found = Vec::new();
         for (netns, look) in scope {
             let failed = |what: &str, failure| refused(format!("read {what} of {netns}"), failure);
             found.extend(self.talk(netns, |channel| {
                 let mut devices = links(channel, netns, look).map_err(|failure| failed("the devices", failure))?;
-                let detailed = devices
-                    .iter_mut()
-                    .filter(|device| device.is_ours() && !device.alias.as_ref().is_some_and(|a| settled.contains(a)))
-                    .collect::<Vec<_>>();
-                details(channel, detailed).map_err(|failure| failed("the addresses and routes", failure))?;
+                let chosen = devices.iter_mut().filter(|device| device.is_ours() && detailed(device)).collect();
+                details(channel, chosen).map_err(|failure| failed("the addresses and routes", failure))?;
                 Ok::<_, KernelError>(devices)
             })??);
         }
@@ -117,13 +117,28 @@ fn by_name<'a>(
     netns: &Netns,
     names: impl Iterator<Item = &'a str>,
 ) -> Result<Vec<Option<Observed>>, Failure> {
-    let answers = channel.fetch(names.map(request::get_link).collect());
+    let names: Vec<&str> = names.collect();
+    if names.len() > MANY {
+        return by_names(channel, netns, &names);
+    }
+    let answers = channel.fetch(names.into_iter().map(request::get_link).collect());
     let read = |answer: Result<Vec<u8>, Failure>| match answer {
         Ok(payload) => Ok(reply::link(netns, &payload)),
         Err(failure) if failure.errno == Errno::ENODEV => Ok(None),
         Err(failure) => Err(failure),
     };
     answers.into_iter().map(read).collect()
+}
+
+/// The same from a dump of all. Alternative names lead to a device there as they do where the kernel is asked.
+fn by_names(channel: &mut Channel, netns: &Netns, names: &[&str]) -> Result<Vec<Option<Observed>>, Failure> {
+    let read = |payload: &[u8]| Some((reply::link(netns, payload)?, reply::alternative_names(payload)));
+    let devices = channel.dump(request::dump_links(), read)?;
+    let mut by_name: HashMap<&str, &Observed> = HashMap::new();
+    for (device, alternatives) in &devices {
+        by_name.extend(alternatives.iter().chain([&device.name]).map(|name| (name.as_str(), device)));
+    }
+    Ok(names.iter().map(|name| by_name.get(name).map(|device| (*device).clone())).collect())
 }
 
 /// Fills in addresses and routes.
@@ -133,18 +148,20 @@ fn details(channel: &mut Channel, devices: Vec<&mut Observed>) -> Result<(), Fai
     }
     let mut addresses: HashMap<u32, Vec<Address>> = HashMap::new();
     let indexes = if devices.len() <= FEW { devices.iter().map(|device| device.index).collect() } else { vec![0] };
-    for index in indexes {
-        let found = match channel.dump(request::dump_addresses(index), reply::address) {
-            // The device is gone since.
-            Err(failure) if failure.errno == Errno::ENODEV => continue,
-            found => found?,
-        };
-        for address in found {
-            addresses.entry(address.index).or_default().push(address);
-        }
-    }
     let mut routes: HashMap<u32, Vec<Hop>> = HashMap::new();
+    // Each family by itself: a dump of all families waits for the RTNL lock, which somebody may hold for tens of
+    // milliseconds; these do not (net/core/rtnetlink.c, RTNL_FLAG_DUMP_UNLOCKED).
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        for index in &indexes {
+            let found = match channel.dump(request::dump_addresses(family, *index), reply::address) {
+                // The device is gone since.
+                Err(failure) if failure.errno == Errno::ENODEV => continue,
+                found => found?,
+            };
+            for address in found {
+                addresses.entry(address.index).or_default().push(address);
+            }
+        }
         // By protocol, since a router's table may hold a million routes that it learned.
         for protocol in ROUTE_PROTOCOLS {
             for hop in main_routes(channel, family, protocol)? {

@@ -85,6 +85,12 @@ pub(crate) fn link(netns: &Netns, payload: &[u8]) -> Option<Observed> {
     Some(found)
 }
 
+/// Reads the names that a device has beside its own: IFLA_ALT_IFNAME within IFLA_PROP_LIST.
+pub(crate) fn alternative_names(payload: &[u8]) -> Vec<String> {
+    let lists = attributes(payload.get(16..).unwrap_or_default()).filter(|(kind, _)| *kind == 52);
+    lists.flat_map(|(_, list)| attributes(list)).filter(|(kind, _)| *kind == 53).map(|(_, name)| text(name)).collect()
+}
+
 /// Reads IFLA_LINKINFO: IFLA_INFO_KIND and IFLA_INFO_DATA.
 fn kind(info: &[u8], lower: u32) -> Kind {
     let part = |wanted| attributes(info).find(|(kind, _)| *kind == wanted).map(|(_, value)| value).unwrap_or_default();

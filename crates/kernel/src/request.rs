@@ -215,9 +215,10 @@ pub(crate) fn remove_address(index: u32, net: IpNet) -> Request {
     Request { message: Rtnl::DelAddress(address(index, net)), flags: 0 }
 }
 
-/// Dumps the addresses of one device, or of all (index 0).
-pub(crate) fn dump_addresses(index: u32) -> Request {
+/// Dumps one family's addresses of one device, or of all (index 0).
+pub(crate) fn dump_addresses(family: AddressFamily, index: u32) -> Request {
     let mut message = AddressMessage::default();
+    message.header.family = family;
     message.header.index = index;
     Request { message: Rtnl::GetAddress(message), flags: 0 }
 }

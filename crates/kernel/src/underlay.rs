@@ -100,9 +100,9 @@ struct Node {
 
 fn read(channel: &mut Channel) -> Result<Node, Failure> {
     let devices = channel.dump(request::dump_links(), |payload| reply::link(&Netns::Node, payload))?;
-    let addresses = channel.dump(request::dump_addresses(0), reply::address)?;
-    let mut defaults = Vec::new();
+    let (mut addresses, mut defaults) = (Vec::new(), Vec::new());
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        addresses.extend(channel.dump(request::dump_addresses(family, 0), reply::address)?);
         let mut hops = main_routes(channel, family, 0)?;
         hops.retain(|hop| hop.route.dst.prefix_len() == 0);
         hops.sort_by_key(|hop| hop.route.metric);

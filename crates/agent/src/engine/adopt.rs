@@ -110,7 +110,7 @@ impl Engine {
             }
             self.kernel.register(scan.clone(), handle);
             let look = [(Netns::Sandbox(scan.clone()), Look::All)].into();
-            let devices = self.kernel.observe(&look, &Default::default()).unwrap_or_default();
+            let devices = self.kernel.observe(&look, |_| false).unwrap_or_default();
             let found = devices.into_iter().filter_map(|device| device.alias?.sandbox).filter(|id| ids.contains(id));
             for id in found {
                 homes.entry(id).or_insert_with(|| Home { path: path.clone(), identity });

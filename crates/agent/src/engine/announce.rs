@@ -80,7 +80,7 @@ impl Engine {
         let opened = self.open_namespaces(looks.keys());
         let looks = looks.into_iter().filter(|(netns, _)| opened.contains(netns));
         let looks = looks.map(|(netns, names)| (netns, Look::Names(names))).collect();
-        let observed = self.kernel.observe(&looks, &Default::default()).unwrap_or_default();
+        let observed = self.kernel.observe(&looks, |_| true).unwrap_or_default();
         let there =
             observed.iter().flat_map(|device| device.addresses.iter().map(|found| (device.at(), found.address)));
         let steps: Vec<Step> = there
@@ -89,11 +89,6 @@ impl Engine {
             .collect();
         for error in self.kernel.execute(&steps).into_iter().filter_map(Result::err) {
             tracing::debug!(%error, "cannot announce an address");
-        }
-        for netns in &opened {
-            if let Netns::Sandbox(id) = netns {
-                self.kernel.forget(id);
-            }
         }
     }
 }

@@ -59,7 +59,7 @@ impl Engine {
         let id = attach.attachment.container_id.clone();
         if self.sandboxes.get(&id).is_some_and(|state| state.leaving) {
             // Its DEL was not finished; whoever adds it again has meant it.
-            self.dissolve(&id);
+            self.dissolve(&[id.clone()].into());
         }
         if let Some(state) = self.sandboxes.get(&id) {
             return self.attach_again(&attach, state.clone());
@@ -95,7 +95,7 @@ impl Engine {
             Ok(attached) => Ok(Reply::Attached(attached)),
             Err(failure) => {
                 tracing::warn!(%pod, sandbox = %id, %failure, "cannot attach; undoing");
-                self.dissolve(&id);
+                self.dissolve(&[id.clone()].into());
                 Err(failure)
             }
         }
@@ -154,7 +154,7 @@ impl Engine {
             self.look_again_soon();
         }
         self.tell();
-        let failed = self.links_of(pod).find_map(|tracked| {
+        let failed = self.links.of(pod).find_map(|tracked| {
             let failure = tracked.failure.as_ref()?;
             (failure.sandbox.as_ref() == Some(id)).then(|| failure.clone())
         });
@@ -172,7 +172,7 @@ impl Engine {
         let mut attached = Attached::default();
         let netns = Netns::Sandbox(id.clone());
         let mut places: Vec<At> = Vec::new();
-        for tracked in self.links_of(pod) {
+        for tracked in self.links.of(pod) {
             let ends = match &tracked.wiring.wanted {
                 Some(Wanted::Veth { a, z }) => vec![a, z],
                 Some(Wanted::Vxlan { end, .. }) => vec![end],
@@ -197,7 +197,7 @@ impl Engine {
         let declared = self.sandboxes.current(pod).into_iter().flat_map(|state| &state.links);
         let own = declared.flat_map(|link| [&link.local, &link.remote]).filter(|end| end.pod == *pod);
         let mut addresses: Vec<IpNet> = own.flat_map(|end| end.addresses.iter().flatten()).copied().collect();
-        let ends = self.links_of(pod).flat_map(|tracked| [&tracked.link.a, &tracked.link.z]);
+        let ends = self.links.of(pod).flat_map(|tracked| [&tracked.link.a, &tracked.link.z]);
         for address in ends.filter(|end| end.pod == *pod).flat_map(|end| &end.addresses) {
             if !addresses.contains(address) {
                 addresses.push(*address);

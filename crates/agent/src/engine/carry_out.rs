@@ -16,6 +16,16 @@ use ratchet_model::{
 };
 
 use super::{Engine, LinkFailure, Tracked, reconcile::Extent, sandboxes};
+use crate::state::SandboxState;
+
+/// A plan and what came of it.
+struct Done {
+    plan: Plan,
+    /// One a step.
+    results: Vec<Result<(), KernelError>>,
+    /// The leaving sandboxes of which nothing is left.
+    swept: BTreeSet<SandboxId>,
+}
 
 impl Engine {
     /// Observes, plans, executes, and notes what came of it.
@@ -38,28 +48,23 @@ impl Engine {
         let opened = self.open_namespaces(looks.keys());
         let looks: BTreeMap<Netns, Look> =
             looks.into_iter().filter(|(netns, _)| *netns == Netns::Node || opened.contains(netns)).collect();
-        let outcome = self.plan_and_execute(extent, &wanted, &looks, links, &leaving);
-        for netns in &opened {
-            if let Netns::Sandbox(id) = netns {
-                self.kernel.forget(id);
-            }
-        }
-        let (plan, results) = match outcome {
+        let Done { plan, results, swept } = match self.plan_and_execute(extent, &wanted, &looks, links, &leaving) {
             Ok(done) => done,
             Err(error) => {
                 tracing::error!(%error, "cannot see what is in the kernel");
                 return false;
             }
         };
+        self.swept.extend(swept);
         self.announcements.note(&plan.steps, &results);
         let failures = failures(&plan, &results);
         let worked = failures.is_empty();
         for (link, nodes, wiring) in fresh.drain(..) {
             let failure = failures.get(&link.id).cloned();
             self.log_outcome(&link, &wiring, failure.as_ref());
-            let before = self.links.get(&link.id).filter(|before| before.wiring.obstacle == wiring.obstacle);
+            let before = self.links.get(link.id).filter(|before| before.wiring.obstacle == wiring.obstacle);
             let (since, told) = before.map_or_else(|| (Instant::now(), false), |before| (before.since, before.told));
-            self.links.insert(link.id, Tracked { link, wiring, failure, since, told, nodes });
+            self.links.insert(Tracked { link, wiring, failure, since, told, nodes });
         }
         worked
     }
@@ -72,8 +77,13 @@ impl Engine {
         looks: &BTreeMap<Netns, Look>,
         mut links: BTreeSet<LinkId>,
         leaving: &BTreeSet<SandboxId>,
-    ) -> Result<(Plan, Vec<Result<(), KernelError>>), KernelError> {
-        let mut observed = self.kernel.observe(looks, &settled(wanted))?;
+    ) -> Result<Done, KernelError> {
+        let settled = settled(wanted);
+        let is_leaving = |netns: &Netns| matches!(netns, Netns::Sandbox(id) if leaving.contains(id));
+        // What a device has matters where the device is to stay and is not known to be as wanted.
+        let matters =
+            |d: &Observed| !is_leaving(&d.netns) && !d.alias.as_ref().is_some_and(|alias| settled.contains(alias));
+        let mut observed = self.kernel.observe(looks, matters)?;
         let plan = |observed: &[Observed], links: &mut BTreeSet<LinkId>| {
             // Whatever a leaving sandbox still has goes, whether its link is known or not.
             links.extend(observed.iter().filter_map(|d| d.alias.as_ref()).filter_map(|alias| {
@@ -88,27 +98,29 @@ impl Engine {
         let mut planned = plan(&observed, &mut links);
         if planned.replaces {
             // What users added to the devices that are to be replaced must be seen, settled or not.
-            observed = self.kernel.observe(looks, &HashSet::new())?;
+            observed = self.kernel.observe(looks, |_| true)?;
             planned = plan(&observed, &mut links);
         }
         for step in &planned.steps {
             tracing::debug!(link = %step.link, operation = ?step.operation, "step");
         }
         let results = self.kernel.execute(&planned.steps);
-        Ok((planned, results))
+        let swept = leaving
+            .iter()
+            .filter(|id| looks.contains_key(&Netns::Sandbox((*id).clone())))
+            .filter(|id| is_swept(id, &observed, &planned.steps, &results))
+            .cloned()
+            .collect();
+        Ok(Done { plan: planned, results, swept })
     }
 
     /// The sandboxes that are leaving and within the extent.
     fn leaving_of(&self, extent: &Extent) -> BTreeSet<SandboxId> {
-        self.sandboxes
-            .all()
-            .filter(|state| state.leaving)
-            .filter(|state| match extent {
-                Extent::Everything => true,
-                Extent::Pods(pods) => pods.contains(&state.pod),
-            })
-            .map(|state| state.id.clone())
-            .collect()
+        let ids = |state: &SandboxState| state.leaving.then(|| state.id.clone());
+        match extent {
+            Extent::Everything => self.sandboxes.all().filter_map(ids).collect(),
+            Extent::Pods(pods) => pods.iter().flat_map(|pod| self.sandboxes.of(pod)).filter_map(ids).collect(),
+        }
     }
 
     fn look_everywhere(&self) -> BTreeMap<Netns, Look> {
@@ -124,7 +136,7 @@ impl Engine {
         leaving: &BTreeSet<SandboxId>,
     ) -> BTreeMap<Netns, Look> {
         let mut names: BTreeMap<Netns, BTreeSet<String>> = BTreeMap::new();
-        let ended = ended.iter().filter_map(|id| self.links.get(id)).map(|tracked| &tracked.link);
+        let ended = ended.iter().filter_map(|id| self.links.get(*id)).map(|tracked| &tracked.link);
         for link in fresh.iter().map(|(link, _, _)| link).chain(ended) {
             for end in End::BOTH {
                 let endpoint = link.endpoint(end);
@@ -141,7 +153,7 @@ impl Engine {
         looks
     }
 
-    /// Opens the namespaces of sandboxes for as long as the work takes; one that is gone is left out, which is as good as empty.
+    /// Opens the namespaces of sandboxes until the command is dealt with; one that is gone is left out, which is as good as empty.
     pub(super) fn open_namespaces<'n>(&mut self, netns: impl Iterator<Item = &'n Netns>) -> BTreeSet<Netns> {
         let mut opened = BTreeSet::new();
         for netns in netns {
@@ -159,7 +171,7 @@ impl Engine {
     }
 
     fn log_outcome(&self, link: &Link, wiring: &Wiring, failure: Option<&LinkFailure>) {
-        let before = self.links.get(&link.id);
+        let before = self.links.get(link.id);
         if before.is_some_and(|t| t.wiring == *wiring && t.failure.as_ref() == failure && t.link == *link) {
             return;
         }
@@ -195,6 +207,23 @@ fn settled(wanted: &[Wanted]) -> HashSet<Alias> {
         }
     }
     wanted.iter().flat_map(ends).map(|end| end.alias.clone()).collect()
+}
+
+/// Whether everything of ours that was seen in a sandbox, all of which was looked at, has been taken out of it.
+fn is_swept(id: &SandboxId, observed: &[Observed], steps: &[Step], results: &[Result<(), KernelError>]) -> bool {
+    let done = steps.iter().zip(results).filter(|(_, result)| result.is_ok()).map(|(step, _)| &step.operation);
+    let taken: HashSet<&str> = done
+        .filter_map(|operation| match operation {
+            Operation::Delete(at) | Operation::Move { from: at, .. } => Some(at),
+            _ => None,
+        })
+        .filter(|at| matches!(&at.netns, Netns::Sandbox(of) if of == id))
+        .map(|at| at.name.as_str())
+        .collect();
+    observed
+        .iter()
+        .filter(|device| matches!(&device.netns, Netns::Sandbox(of) if of == id))
+        .all(|device| !device.is_ours() || taken.contains(device.name.as_str()))
 }
 
 /// What went wrong, by link: the first error of each.

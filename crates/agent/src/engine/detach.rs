@@ -7,33 +7,61 @@ use std::collections::BTreeSet;
 use ratchet_kernel::{Look, NetnsHandle};
 use ratchet_model::{
     LinkId, PodRecord, SandboxId,
-    device::{Netns, Operation, Step},
+    device::{Netns, Operation, Step, Wanted},
+    planner::MOVE_LIMIT,
 };
 use ratchet_protocol::{Collect, Detach, Failure, FailureKind, Reply};
 
-use super::{Engine, reconcile::Extent, sandboxes::open_netns};
+use super::{Answer, Engine, Tracked, reconcile::Extent, sandboxes::open_netns};
 use crate::state::SandboxState;
 
 impl Engine {
-    pub(super) fn detach(&mut self, detach: &Detach) -> Result<Reply, Failure> {
+    /// Whether to wait a moment for the detaches of the pods at the other ends: when a topology goes they all come at once,
+    /// and links that both ends leave are deleted once, instead of first being taken from the one and then from the other.
+    pub(super) fn is_worth_waiting_for_more(&self, detach: &Detach) -> bool {
+        let Some(state) = self.sandboxes.get(&detach.attachment.container_id) else { return false };
+        let is_veth = |tracked: &&Tracked| matches!(tracked.wiring.wanted, Some(Wanted::Veth { .. }));
+        self.links.of(&state.pod).filter(is_veth).count() > MOVE_LIMIT
+    }
+
+    /// Detaches that came while something else was done: what leaves, leaves in one go.
+    pub(super) fn detach_all(&mut self, all: Vec<(Detach, Answer<Reply>)>) {
+        let (mut leaving, mut answers) = (BTreeSet::new(), Vec::new());
+        for (detach, answer) in all {
+            // Whoever asked may have gone meanwhile.
+            match self.release(&detach) {
+                Ok(id) => {
+                    leaving.extend(id);
+                    answers.push(answer);
+                }
+                Err(failure) => drop(answer.send(Err(failure))),
+            }
+        }
+        self.dissolve(&leaving);
+        answers.into_iter().for_each(|answer| drop(answer.send(Ok(Reply::Done))));
+    }
+
+    /// Takes an attachment from its sandbox; gives the sandbox if that was its last and it is to leave.
+    fn release(&mut self, detach: &Detach) -> Result<Option<SandboxId>, Failure> {
         let attachment = &detach.attachment;
         let id = &attachment.container_id;
         let Some(state) = self.sandboxes.get(id) else {
             self.sweep(detach);
-            return Ok(Reply::Done);
+            return Ok(None);
         };
         let key = (attachment.network.clone(), attachment.interface.clone());
         let mut rest = state.attachments.clone();
         rest.remove(&key);
         if rest.is_empty() || state.leaving {
-            self.dissolve(id);
-        } else if state.attachments.contains(&key) {
+            return Ok(Some(id.clone()));
+        }
+        if state.attachments.contains(&key) {
             let state = SandboxState { attachments: rest, ..state.clone() };
             self.sandboxes
                 .save(state)
                 .map_err(|e| Failure::new(FailureKind::Io, format!("cannot write the state of sandbox {id}: {e}")))?;
         }
-        Ok(Reply::Done)
+        Ok(None)
     }
 
     pub(super) fn collect(&mut self, collect: &Collect) -> Result<Reply, Failure> {
@@ -45,24 +73,35 @@ impl Engine {
             .filter(|(id, _, interface)| !collect.valid.iter().any(|(i, n)| i == id.as_str() && n == *interface))
             .map(|(id, _, interface)| (id.clone(), interface.clone()))
             .collect();
+        let (mut leaving, mut failures) = (BTreeSet::new(), Vec::new());
         for (container_id, interface) in stale {
             tracing::info!(sandbox = %container_id, interface, "the runtime no longer knows this attachment; undoing it");
             let network = collect.network.clone();
             let attachment = ratchet_protocol::Attachment { network, container_id, interface };
-            self.detach(&Detach { attachment, netns: None })?;
+            match self.release(&Detach { attachment, netns: None }) {
+                Ok(id) => leaving.extend(id),
+                Err(failure) => failures.push(failure),
+            }
         }
-        Ok(Reply::Done)
+        self.dissolve(&leaving);
+        failures.pop().map_or(Ok(Reply::Done), Err)
     }
 
-    /// Undoes a whole sandbox: its links first, then what others know of it, then its state.
-    pub(super) fn dissolve(&mut self, id: &SandboxId) {
-        let Some(state) = self.sandboxes.get(id) else { return };
-        let pod = state.pod.clone();
-        tracing::info!(%pod, sandbox = %id, "detaching");
-        self.sandboxes.set_leaving(id);
-        let wired = self.reconcile(&Extent::Pods([pod].into()));
+    /// Undoes whole sandboxes: their links first, then what others know of them, then their state.
+    pub(super) fn dissolve(&mut self, ids: &BTreeSet<SandboxId>) {
+        let mut pods = BTreeSet::new();
+        for id in ids {
+            let Some(state) = self.sandboxes.get(id) else { continue };
+            tracing::info!(pod = %state.pod, sandbox = %id, "detaching");
+            pods.insert(state.pod.clone());
+            self.sandboxes.set_leaving(id);
+        }
+        if pods.is_empty() {
+            return;
+        }
+        let wired = self.reconcile(&Extent::Pods(pods));
         // With the store in trouble nobody waits for it once more; it is told when it is back.
-        let told = self.store_trouble.is_none() && self.finish_departure(id);
+        let told = ids.iter().fold(true, |told, id| told & (self.store_trouble.is_none() && self.finish_departure(id)));
         if !(wired && told) {
             self.look_again_soon();
         }
@@ -78,7 +117,7 @@ impl Engine {
     /// Tells the store that a sandbox has gone, and forgets it. Only done when nothing of it is left in the kernel.
     fn finish_departure(&mut self, id: &SandboxId) -> bool {
         let Some(state) = self.sandboxes.get(id).cloned() else { return true };
-        if !self.is_swept(&state) {
+        if !self.swept.remove(id) && !self.is_swept(&state) {
             return false;
         }
         let store = match self.store() {
@@ -114,8 +153,7 @@ impl Engine {
         let Ok(handle) = open_netns(state) else { return true };
         let netns = Netns::Sandbox(state.id.clone());
         self.kernel.register(state.id.clone(), handle);
-        let left = self.kernel.observe(&[(netns, Look::All)].into(), &Default::default());
-        self.kernel.forget(&state.id);
+        let left = self.kernel.observe(&[(netns, Look::All)].into(), |_| false);
         left.map_or_else(
             |error| error.is_netns_gone(),
             |devices| !devices.iter().any(ratchet_model::device::Observed::is_ours),
@@ -132,7 +170,7 @@ impl Engine {
         }
         let netns = Netns::Sandbox(id.clone());
         self.kernel.register(id.clone(), handle);
-        let devices = self.kernel.observe(&[(netns, Look::All)].into(), &Default::default()).unwrap_or_default();
+        let devices = self.kernel.observe(&[(netns, Look::All)].into(), |_| false).unwrap_or_default();
         let steps: Vec<Step> = devices
             .iter()
             .filter(|device| device.alias.as_ref().is_some_and(|alias| alias.sandbox.as_ref() == Some(id)))
@@ -144,7 +182,6 @@ impl Engine {
                 tracing::warn!(sandbox = %id, %error, "cannot remove a device");
             }
         }
-        self.kernel.forget(id);
     }
 
     /// Sandboxes whose namespace is no more, or that were made before the last boot, are leaving.

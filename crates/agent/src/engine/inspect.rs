@@ -41,8 +41,7 @@ impl Engine {
             .collect();
         let netns = Netns::Sandbox(id.clone());
         self.kernel.register(id.clone(), handle);
-        let observed = self.kernel.observe(&[(netns, Look::Names(names))].into(), &Default::default());
-        self.kernel.forget(id);
+        let observed = self.kernel.observe(&[(netns, Look::Names(names))].into(), |_| false);
         let observed = observed.map_err(|e| broken(e.to_string()))?;
         let find = |name: &str| observed.iter().find(|device| device.name == name);
         for end in &expected {
@@ -61,7 +60,8 @@ impl Engine {
     /// The ends that a sandbox should have by now.
     fn expected_ends(&self, id: &SandboxId) -> Vec<WantedEnd> {
         let netns = Netns::Sandbox(id.clone());
-        let made = self.links.values().filter(|tracked| tracked.failure.is_none());
+        let Some(state) = self.sandboxes.get(id) else { return Vec::new() };
+        let made = self.links.of(&state.pod).filter(|tracked| tracked.failure.is_none());
         made.filter_map(|tracked| tracked.wiring.wanted.as_ref())
             .flat_map(|wanted| match wanted {
                 Wanted::Veth { a, z } => vec![a, z],
@@ -76,9 +76,7 @@ impl Engine {
     pub(super) fn read_interfaces(&mut self, id: &SandboxId, places: &[At]) -> Vec<Option<Interface>> {
         let Some(handle) = self.sandboxes.get(id).and_then(|state| open_netns(state).ok()) else { return Vec::new() };
         self.kernel.register(id.clone(), handle);
-        let interfaces = self.kernel.interfaces(places);
-        self.kernel.forget(id);
-        interfaces.unwrap_or_default()
+        self.kernel.interfaces(places).unwrap_or_default()
     }
 
     /// Whether an ADD could succeed now.

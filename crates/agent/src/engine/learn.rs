@@ -30,6 +30,7 @@ impl Engine {
                 return false;
             }
         };
+        let mut around = self.known.with_neighbours(&own);
         let answer = self.runtime.block_on(async {
             let facts = store.read(&own).await?;
             // They have dropped their links, or the store has lost them: it can tell when it is asked for themselves.
@@ -61,7 +62,12 @@ impl Engine {
             }
         }
         let published = own.iter().fold(true, |done, pod| done & self.uphold_record(pod));
-        self.tell_interest();
+        if everything {
+            self.tell_interest();
+        } else {
+            around.extend(self.known.with_neighbours(&own));
+            self.tell_interest_in(&around);
+        }
         published
     }
 
@@ -106,28 +112,50 @@ impl Engine {
 
     /// Pods that have no sandbox here any more are of interest only as far as they are neighbours.
     pub(super) fn forget_pods(&mut self, pods: &[PodKey]) {
-        for pod in pods {
-            let around: Vec<PodKey> = self.known.neighbours(pod).into_iter().chain([pod.clone()]).collect();
-            for other in around {
-                let concerns =
-                    self.sandboxes.has(&other) || self.known.neighbours(&other).iter().any(|n| self.sandboxes.has(n));
-                if !concerns {
-                    self.known.set(&other, None);
-                }
+        let around = self.known.with_neighbours(&pods.iter().cloned().collect());
+        for other in &around {
+            if !self.sandboxes.has(other) && !self.is_peer(other) {
+                self.known.set(other, None);
             }
         }
-        self.tell_interest();
+        self.tell_interest_in(&around);
     }
 
-    fn tell_interest(&self) {
-        let own = self.sandboxes.pods();
-        let peers = own.iter().flat_map(|pod| self.known.neighbours(pod)).filter(|pod| !own.contains(pod)).collect();
-        let interest = Interest { own, peers };
-        self.interest.send_if_modified(|current| {
-            let changed = *current != interest;
-            *current = interest.clone();
+    /// Whether a pod is a neighbour of one of this node's.
+    fn is_peer(&self, pod: &PodKey) -> bool {
+        self.known.neighbours(pod).iter().any(|neighbour| self.sandboxes.has(neighbour))
+    }
+
+    /// Tells the watch what has become of these pods. Only they can have become of interest, or have ceased to be, when they are all
+    /// whose records or sandboxes have changed, with their neighbours before and after: what it costs does not grow with
+    /// the pods of the node.
+    fn tell_interest_in(&self, pods: &BTreeSet<PodKey>) {
+        self.interest.send_if_modified(|interest| {
+            let mut changed = false;
+            for pod in pods {
+                let is_own = self.sandboxes.has(pod);
+                changed |= put(&mut interest.own, pod, is_own);
+                changed |= put(&mut interest.peers, pod, !is_own && self.is_peer(pod));
+            }
             changed
         });
+        debug_assert_eq!(*self.interest.borrow(), self.whole_interest(), "after {pods:?}");
+    }
+
+    /// The same for all pods there are.
+    fn tell_interest(&self) {
+        let interest = self.whole_interest();
+        self.interest.send_if_modified(|current| {
+            let changed = *current != interest;
+            *current = interest;
+            changed
+        });
+    }
+
+    fn whole_interest(&self) -> Interest {
+        let own = self.sandboxes.pods();
+        let peers = own.iter().flat_map(|pod| self.known.neighbours(pod)).filter(|pod| !own.contains(pod)).collect();
+        Interest { own, peers }
     }
 
     /// The store has news.
@@ -202,5 +230,14 @@ impl Engine {
                 false
             }
         }
+    }
+}
+
+/// Sees to it that a set has a pod or has it not; gives whether that changed it.
+fn put(set: &mut BTreeSet<PodKey>, pod: &PodKey, is_in: bool) -> bool {
+    match (is_in, set.contains(pod)) {
+        (true, false) => set.insert(pod.clone()),
+        (false, true) => set.remove(pod),
+        _ => false,
     }
 }

@@ -16,16 +16,17 @@ mod pods;
 mod reconcile;
 mod report;
 mod sandboxes;
+mod tracked;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
 use ratchet_kernel::Kernel;
 use ratchet_kubernetes::PodNews;
-use ratchet_model::{LinkId, NodeName, SandboxId, Vni, resolve::Link, wiring::Wiring};
+use ratchet_model::{LinkId, SandboxId, Vni};
 use ratchet_protocol::{
     Attach, Check, Collect, Detach, Failure, FailureKind, ForgetNode, Links, Prepare, Reply, Settings,
 };
@@ -42,12 +43,17 @@ use away::Away;
 use nodes::Nodes;
 use pods::Pods;
 use sandboxes::Sandboxes;
+use tracked::TrackedLinks;
+pub(crate) use tracked::{LinkFailure, Tracked};
 
 /// How often everything is looked at anew although nothing has happened.
 const PERIOD: Duration = Duration::from_secs(60);
 
 /// How long after a failure it is tried again: at first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), PERIOD);
+
+/// How long a detach of many links waits for those of the pods at their other ends: a hundredth of what it takes itself.
+const LINGER: Duration = Duration::from_millis(10);
 
 /// Where commands are sent.
 pub(crate) type Commands = mpsc::Sender<Command>;
@@ -88,30 +94,6 @@ pub(crate) struct Setup {
     pub progress: watch::Sender<u64>,
 }
 
-/// A link as it was last dealt with.
-pub(crate) struct Tracked {
-    pub link: Link,
-    pub wiring: Wiring,
-    /// Why the kernel does not have it as wanted.
-    pub failure: Option<LinkFailure>,
-    /// Since when it has waited for what it waits for.
-    pub since: Instant,
-    /// Whether users have been told that this takes long.
-    pub told: bool,
-    /// The nodes of its two ends, as far as they are known.
-    pub nodes: [Option<NodeName>; 2],
-}
-
-/// Why a link could not be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LinkFailure {
-    pub text: String,
-    /// The sandbox on whose side it happened, if it was on one's.
-    pub sandbox: Option<SandboxId>,
-    /// Whether it is of a kind that only somebody can mend.
-    pub conflict: bool,
-}
-
 pub(crate) struct Engine {
     asked: Settings,
     managed: bool,
@@ -133,9 +115,11 @@ pub(crate) struct Engine {
     known: Known,
     /// Whether `known` holds what the store says about all of this node's pods; without that nothing is removed.
     informed: bool,
-    links: BTreeMap<LinkId, Tracked>,
+    links: TrackedLinks,
     /// Links that insist on a VNI which is another link's.
     taken_vnis: BTreeMap<LinkId, (Vni, LinkId)>,
+    /// Leaving sandboxes in which nothing of ours is left.
+    swept: BTreeSet<SandboxId>,
     announcements: Announcements,
     pods: Pods,
     nodes: Nodes,
@@ -165,8 +149,9 @@ impl Engine {
             sandboxes,
             known: Known::default(),
             informed: false,
-            links: BTreeMap::new(),
+            links: TrackedLinks::default(),
             taken_vnis: BTreeMap::new(),
+            swept: BTreeSet::new(),
             announcements: Announcements::default(),
             pods: Pods::default(),
             nodes: Nodes::new(),
@@ -178,12 +163,20 @@ impl Engine {
     /// Works until it is told to stop.
     pub fn run(mut self, commands: &mpsc::Receiver<Command>) {
         self.look_at_everything();
+        self.kernel.forget_all();
+        // Commands that were taken from the channel to see whether they could be dealt with together.
+        let mut taken: VecDeque<Command> = VecDeque::new();
         loop {
             let due = [self.announcements.due(), self.next_warning(), Some(self.nodes.next_roll_call())];
             let next = due.into_iter().flatten().fold(self.next_look, Instant::min);
             let wait = next.saturating_duration_since(Instant::now());
-            match commands.recv_timeout(wait) {
+            let command = taken.pop_front().map_or_else(|| commands.recv_timeout(wait), Ok);
+            match command {
                 Ok(Command::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Ok(Command::Detach(detach, answer)) => {
+                    let all = self.with_those_that_wait((detach, answer), commands, &mut taken);
+                    self.detach_all(all);
+                }
                 Ok(command) => self.obey(command),
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
             }
@@ -193,6 +186,8 @@ impl Engine {
             self.announce();
             self.warn_of_what_takes_long();
             self.call_the_roll();
+            // Namespaces that were opened for any of this may die now.
+            self.kernel.forget_all();
         }
         if let Some(watcher) = self.watcher.take() {
             watcher.abort();
@@ -200,12 +195,36 @@ impl Engine {
         self.pods.stop();
     }
 
+    /// A detach, and those that come right behind it.
+    fn with_those_that_wait(
+        &self,
+        first: (Detach, Answer<Reply>),
+        commands: &mpsc::Receiver<Command>,
+        taken: &mut VecDeque<Command>,
+    ) -> Vec<(Detach, Answer<Reply>)> {
+        if taken.is_empty() && self.is_worth_waiting_for_more(&first.0) {
+            taken.extend(commands.recv_timeout(LINGER));
+        }
+        taken.extend(commands.try_iter());
+        let mut all = vec![first];
+        while let Some(command) = taken.pop_front() {
+            match command {
+                Command::Detach(detach, answer) => all.push((detach, answer)),
+                other => {
+                    taken.push_front(other);
+                    break;
+                }
+            }
+        }
+        all
+    }
+
     fn obey(&mut self, command: Command) {
         // Whoever asked may have gone meanwhile; what was done is done.
         match command {
             Command::Prepare(prepare, answer) => drop(answer.send(self.prepare(&prepare))),
             Command::Attach(attach, answer) => drop(answer.send(self.attach(*attach))),
-            Command::Detach(detach, answer) => drop(answer.send(self.detach(&detach))),
+            Command::Detach(detach, answer) => self.detach_all(vec![(detach, answer)]),
             Command::Check(check, answer) => drop(answer.send(self.check(&check))),
             Command::Collect(collect, answer) => drop(answer.send(self.collect(&collect))),
             Command::Status(settings, answer) => drop(answer.send(self.status(&settings))),

@@ -10,12 +10,11 @@ use ratchet_model::{
     declaration::{Texts, declare},
     names::PodKey,
     resolve::Link,
-    wiring::Obstacle,
 };
 use ratchet_protocol::{Failure, FailureKind, Prepare, Settings};
 use tokio::task::JoinHandle;
 
-use super::{Command, Engine, Tracked, reconcile::Extent};
+use super::{Command, Engine, reconcile::Extent};
 use crate::{effective::node_name, state::SandboxState};
 
 /// How long an ADD waits for the API when it comes before the watch.
@@ -223,30 +222,15 @@ impl Engine {
         if self.pods.watched.is_none() || self.pods.trouble.is_some() {
             return None;
         }
-        let untold = self.links.values().filter(|tracked| !tracked.told && waits_for(tracked).is_some());
-        untold.map(|tracked| tracked.since + LONG).min()
+        self.links.waiting_since().map(|since| since + LONG)
     }
 
     /// Links that have waited for their peer for long are worth an event, once.
     pub(super) fn warn_of_what_takes_long(&mut self) {
-        if self.next_warning().is_none_or(|due| due > Instant::now()) {
-            return;
+        while self.next_warning().is_some_and(|due| due <= Instant::now())
+            && let Some((link, text)) = self.links.tell_of_longest_waiting()
+        {
+            self.warn_pods(&link, &text);
         }
-        let mut late = Vec::new();
-        for tracked in self.links.values_mut().filter(|tracked| tracked.since.elapsed() >= LONG && !tracked.told) {
-            if let Some(text) = waits_for(tracked) {
-                late.push((tracked.link.clone(), text.to_owned()));
-                tracked.told = true;
-            }
-        }
-        late.iter().for_each(|(link, text)| self.warn_pods(link, text));
-    }
-}
-
-/// What a link waits for, if it does.
-fn waits_for(tracked: &Tracked) -> Option<&str> {
-    match &tracked.wiring.obstacle {
-        Some(Obstacle::Waiting(text) | Obstacle::Unheard(text)) => Some(text),
-        Some(Obstacle::Error(_)) | None => None,
     }
 }

@@ -33,8 +33,10 @@ impl Engine {
         let candidates = self.candidates(extent);
         let vnis_claimed = self.claim_vnis(&candidates);
 
-        let mut ended: BTreeSet<LinkId> =
-            self.links.iter().filter(|(_, tracked)| extent.covers(&tracked.link)).map(|(id, _)| *id).collect();
+        let mut ended: BTreeSet<LinkId> = match extent {
+            Extent::Everything => self.links.ids().collect(),
+            Extent::Pods(pods) => pods.iter().flat_map(|pod| self.links.ids_of(pod)).collect(),
+        };
         let mut fresh: Vec<(Link, [Option<NodeName>; 2], Wiring)> = Vec::new();
         for link in candidates {
             let places = self.places(&link);
@@ -43,13 +45,8 @@ impl Engine {
             let nodes = places_nodes(&places, &effective.node);
             if wiring.wanted.is_some() {
                 ended.remove(&link.id);
-                let unchanged = self.links.get_mut(&link.id).is_some_and(|tracked| {
-                    let unchanged = tracked.wiring == wiring && tracked.failure.is_none();
-                    // What is only reported may change without any work.
-                    tracked.link.clone_from(&link);
-                    tracked.nodes.clone_from(&nodes);
-                    unchanged
-                });
+                let before = self.links.describe(link.id, &link, &nodes);
+                let unchanged = before.is_some_and(|before| before.wiring == wiring && before.failure.is_none());
                 if unchanged && matches!(extent, Extent::Pods(_)) {
                     continue;
                 }
@@ -59,7 +56,7 @@ impl Engine {
         let worked = self.carry_out(extent, &mut fresh, &ended);
         self.known.forget_vnis(&ended);
         for id in &ended {
-            self.links.remove(id);
+            self.links.remove(*id);
         }
         worked & vnis_claimed
     }

@@ -1,6 +1,6 @@
 //! What the node's links look like from outside.
 
-use ratchet_model::{PodKey, device::Wanted, link::Endpoint, resolve::Link, wiring::Obstacle};
+use ratchet_model::{device::Wanted, link::Endpoint, resolve::Link, wiring::Obstacle};
 use ratchet_protocol::{EndReport, LinkReport, LinkState, Links};
 use ratchet_store::Scope;
 
@@ -12,10 +12,6 @@ pub(super) fn name(link: &Link) -> String {
 }
 
 impl Engine {
-    pub(super) fn links_of(&self, pod: &PodKey) -> impl Iterator<Item = &Tracked> {
-        self.links.values().filter(move |tracked| tracked.link.a.pod == *pod || tracked.link.z.pod == *pod)
-    }
-
     /// Why a link is not up, if it is not.
     pub(super) fn reason(&self, tracked: &Tracked) -> Option<String> {
         match (&tracked.failure, &tracked.wiring.obstacle) {
@@ -32,7 +28,7 @@ impl Engine {
     }
 
     pub(super) fn report(&self) -> Links {
-        let mut links: Vec<LinkReport> = self.links.values().map(|tracked| self.report_link(tracked)).collect();
+        let mut links: Vec<LinkReport> = self.links.all().map(|tracked| self.report_link(tracked)).collect();
         links.sort_by(|one, other| {
             let key = |l: &LinkReport| (l.a.pod.clone(), l.a.interface.clone(), l.z.pod.clone(), l.z.interface.clone());
             key(one).cmp(&key(other))

@@ -65,7 +65,7 @@ impl Sandboxes {
             return;
         }
         state.leaving = true;
-        if let Err(error) = self.dir.save(state) {
+        if let Err(error) = self.dir.set_leaving(id) {
             tracing::warn!(sandbox = %id, %error, "cannot write down that the sandbox is leaving");
         }
     }

@@ -1,6 +1,6 @@
 //! Observations: by name and all, with and without addresses.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use ratchet_kernel::Look;
 use ratchet_model::{
@@ -39,7 +39,19 @@ fn by_name_and_all_tell_the_same() {
 }
 
 #[test]
-fn addresses_of_settled_devices_and_of_strangers_are_not_read() {
+fn alternative_names_lead_to_a_device_whether_few_or_many_are_asked_for() {
+    let world = World::new(1);
+    sh(&world.pods[0], "ip link add stranger type bridge");
+    sh(&world.pods[0], "ip link property add dev stranger altname elsewhere");
+    for others in [0, 1000] {
+        let names = (0..others).map(|number| format!("a{number}")).chain(["elsewhere".to_owned()]).collect();
+        let found = world.look(pod(0), Look::Names(names));
+        assert_eq!(found.iter().map(|device| device.name.as_str()).collect::<Vec<_>>(), ["stranger"], "{others}");
+    }
+}
+
+#[test]
+fn addresses_are_read_of_those_devices_of_ours_that_are_chosen() {
     let world = World::new(2);
     let (a, z) = (at(pod(0), "eth1"), at(pod(1), "eth1"));
     let settled = alias(End::A, Some(0));
@@ -51,12 +63,13 @@ fn addresses_of_settled_devices_and_of_strangers_are_not_read() {
     sh(&world.pods[0], "ip address add 127.0.0.1/8 dev lo");
     let scope =
         BTreeMap::from([(pod(0), Look::All), (Netns::Node, Look::All), (pod(1), Look::Names(Default::default()))]);
-    let addresses = |settled: HashSet<_>| {
-        let found = world.kernel.observe(&scope, &settled).unwrap();
+    let addresses = |chosen: &ratchet_model::device::Alias| {
+        let found = world.kernel.observe(&scope, |device| device.alias.as_ref() == Some(chosen)).unwrap();
         assert_eq!(found.len(), 3);
         found.into_iter().map(|device| device.addresses.len()).sum::<usize>()
     };
-    assert_eq!(addresses(HashSet::new()), 1);
-    assert_eq!(addresses([settled].into()), 0);
-    assert_eq!(addresses([alias(End::Z, Some(0))].into()), 1);
+    assert_eq!(addresses(&settled), 1);
+    assert_eq!(addresses(&alias(End::Z, Some(0))), 0);
+    let all = world.kernel.observe(&scope, |_| true).unwrap();
+    assert_eq!(all.iter().map(|device| device.addresses.len()).sum::<usize>(), 1);
 }

@@ -1,7 +1,7 @@
 //! A node with pods: anonymous network namespaces and a [`Kernel`] that lives in the first.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     process::Command,
     time::{Duration, Instant},
 };
@@ -101,7 +101,7 @@ impl World {
     }
 
     pub fn look(&self, netns: Netns, look: Look) -> Vec<Observed> {
-        self.kernel.observe(&BTreeMap::from([(netns, look)]), &HashSet::new()).unwrap()
+        self.kernel.observe(&BTreeMap::from([(netns, look)]), |_| true).unwrap()
     }
 
     pub fn one(&self, at: &At) -> Observed {

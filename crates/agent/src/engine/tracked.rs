@@ -1,0 +1,130 @@
+//! The links of this node's pods as they were last dealt with, found by id and by pod, so that what one pod needs does not
+//! cost more the more links others have. Nothing here decides anything.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
+
+use ratchet_model::{
+    LinkId, NodeName, PodKey, SandboxId,
+    resolve::Link,
+    wiring::{Obstacle, Wiring},
+};
+
+/// A link as it was last dealt with.
+pub(crate) struct Tracked {
+    pub link: Link,
+    pub wiring: Wiring,
+    /// Why the kernel does not have it as wanted.
+    pub failure: Option<LinkFailure>,
+    /// Since when it has waited for what it waits for.
+    pub since: Instant,
+    /// Whether users have been told that this takes long.
+    pub told: bool,
+    /// The nodes of its two ends, as far as they are known.
+    pub nodes: [Option<NodeName>; 2],
+}
+
+impl Tracked {
+    /// What it waits for, if it does.
+    fn waits_for(&self) -> Option<&str> {
+        match &self.wiring.obstacle {
+            Some(Obstacle::Waiting(text) | Obstacle::Unheard(text)) => Some(text),
+            Some(Obstacle::Error(_)) | None => None,
+        }
+    }
+}
+
+/// Why a link could not be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LinkFailure {
+    pub text: String,
+    /// The sandbox on whose side it happened, if it was on one's.
+    pub sandbox: Option<SandboxId>,
+    /// Whether it is of a kind that only somebody can mend.
+    pub conflict: bool,
+}
+
+/// All of them.
+#[derive(Default)]
+pub(crate) struct TrackedLinks {
+    by_id: BTreeMap<LinkId, Tracked>,
+    /// A link's id is made of its two endpoints, so a link never changes its pods.
+    by_pod: BTreeMap<PodKey, BTreeSet<LinkId>>,
+    /// Those that wait and of which users have not been told, the longest waiting first.
+    waiting: BTreeSet<(Instant, LinkId)>,
+}
+
+impl TrackedLinks {
+    pub fn get(&self, id: LinkId) -> Option<&Tracked> {
+        self.by_id.get(&id)
+    }
+
+    /// Takes note of what is only reported of a link and may change without any work.
+    pub fn describe(&mut self, id: LinkId, link: &Link, nodes: &[Option<NodeName>; 2]) -> Option<&Tracked> {
+        let tracked = self.by_id.get_mut(&id)?;
+        tracked.link.clone_from(link);
+        tracked.nodes.clone_from(nodes);
+        Some(tracked)
+    }
+
+    pub fn ids(&self) -> impl Iterator<Item = LinkId> {
+        self.by_id.keys().copied()
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Tracked> {
+        self.by_id.values()
+    }
+
+    /// The ids of a pod's links.
+    pub fn ids_of(&self, pod: &PodKey) -> impl Iterator<Item = LinkId> {
+        self.by_pod.get(pod).into_iter().flatten().copied()
+    }
+
+    /// A pod's links, in the order of their ids.
+    pub fn of(&self, pod: &PodKey) -> impl Iterator<Item = &Tracked> {
+        self.ids_of(pod).filter_map(|id| self.by_id.get(&id))
+    }
+
+    /// Puts a link in place of what was known of it.
+    pub fn insert(&mut self, tracked: Tracked) {
+        for pod in [&tracked.link.a.pod, &tracked.link.z.pod] {
+            match self.by_pod.get_mut(pod) {
+                Some(ids) => drop(ids.insert(tracked.link.id)),
+                None => drop(self.by_pod.insert(pod.clone(), [tracked.link.id].into())),
+            }
+        }
+        let wait = (!tracked.told && tracked.waits_for().is_some()).then_some((tracked.since, tracked.link.id));
+        if let Some(before) = self.by_id.insert(tracked.link.id, tracked) {
+            self.waiting.remove(&(before.since, before.link.id));
+        }
+        self.waiting.extend(wait);
+    }
+
+    /// Since when the longest waiting link waits of which users have not been told.
+    pub fn waiting_since(&self) -> Option<Instant> {
+        self.waiting.first().map(|(since, _)| *since)
+    }
+
+    /// That link and what it waits for; from here on, users count as told.
+    pub fn tell_of_longest_waiting(&mut self) -> Option<(Link, String)> {
+        let (_, id) = self.waiting.pop_first()?;
+        let tracked = self.by_id.get_mut(&id)?;
+        tracked.told = true;
+        Some((tracked.link.clone(), tracked.waits_for()?.to_owned()))
+    }
+
+    pub fn remove(&mut self, id: LinkId) {
+        let Some(tracked) = self.by_id.remove(&id) else { return };
+        self.waiting.remove(&(tracked.since, id));
+        for pod in [&tracked.link.a.pod, &tracked.link.z.pod] {
+            if let Some(ids) = self.by_pod.get_mut(pod) {
+                ids.remove(&id);
+                if ids.is_empty() {
+                    self.by_pod.remove(pod);
+                }
+            }
+        }
+    }
+}
