@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ratchet_failpoint as failpoint;
 use ratchet_model::{DeclaredLink, PodKey, SandboxId};
 use serde::{Deserialize, Serialize};
 
@@ -64,7 +65,9 @@ impl StateDir {
 
     /// Notes that no sandbox is missing.
     pub fn set_complete(&self) -> io::Result<()> {
-        fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&self.marker).map(drop)
+        fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&self.marker)?;
+        failpoint::pass("state.complete");
+        Ok(())
     }
 
     /// All sandboxes. A file that cannot be read is set aside (renamed) and reported: the kernel's aliases still tell
@@ -109,15 +112,22 @@ impl StateDir {
         file.as_file().set_permissions(fs::Permissions::from_mode(0o600))?;
         file.write_all(&bytes)?;
         file.as_file().sync_all()?;
+        failpoint::pass("state.written");
         file.persist(path).map_err(|e| e.error)?;
         // Of one that is replaced a power cut leaves the old or the new one; no sandbox outlives it, so either will do.
-        if is_new { sync_dir(&self.sandboxes) } else { Ok(()) }
+        if is_new {
+            sync_dir(&self.sandboxes)?;
+        }
+        failpoint::pass("state.saved");
+        Ok(())
     }
 
     /// Marks a sandbox as leaving, by the name of its file: nothing has to be written, which also works on a full disk. It holds when we
     /// are killed; a power cut may undo it, and ends the sandbox itself.
     pub fn set_leaving(&self, id: &SandboxId) -> io::Result<()> {
-        fs::rename(self.path(id, false), self.path(id, true))
+        fs::rename(self.path(id, false), self.path(id, true))?;
+        failpoint::pass("state.leaving");
+        Ok(())
     }
 
     /// Removes a sandbox; that it is not there is no error.
@@ -128,6 +138,7 @@ impl StateDir {
                 _ => {}
             }
         }
+        failpoint::pass("state.removed");
         Ok(())
     }
 

@@ -18,6 +18,8 @@ use nix::{
     },
 };
 
+use ratchet_failpoint as failpoint;
+
 use crate::{
     error::errno_of,
     netns::{NetnsHandle, inside},
@@ -116,7 +118,17 @@ impl Channel {
 
     /// Has requests done, in order; a refused one does not keep the later ones from being done.
     pub(crate) fn batch(&mut self, requests: Vec<Request>) -> Vec<Result<(), Failure>> {
+        if failpoint::is_counting() {
+            return requests.into_iter().map(|request| self.single(request)).collect();
+        }
         self.exchange(requests, NLM_F_ACK).into_iter().map(|answer| answer.map(drop)).collect()
+    }
+
+    /// One request by itself, with a point behind it.
+    fn single(&mut self, request: Request) -> Result<(), Failure> {
+        let answer = self.exchange(vec![request], NLM_F_ACK).pop().unwrap_or(Err(Errno::EIO.into()));
+        failpoint::pass("kernel.request");
+        answer.map(drop)
     }
 
     /// Has one request done.

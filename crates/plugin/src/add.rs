@@ -6,13 +6,13 @@
 use std::time::{Duration, Instant};
 
 use ratchet_cni::{Added, Cidr, CniResult, Dns, Error, Interface, IpConfig, Output, Rendered, Request, Version};
+use ratchet_failpoint as failpoint;
 use ratchet_protocol::{Attach, Attached, Attachment, Detach, FailureKind, Prepare, Reply};
 
 use crate::Ratchet;
 use crate::agent::Start;
 use crate::call::Call;
 use crate::codes::{AgentError, own};
-use crate::failpoint::failpoint;
 use crate::identity::Identity;
 use crate::netns::is_namespace;
 use crate::state::{Appended, Kept, Mode, Slot};
@@ -79,12 +79,12 @@ impl Add<'_> {
         };
         let added = delegate.add(&call.caller, None, |rendered| {
             slot.save(&call.record(Mode::Delegate, rendered), false)?;
-            failpoint("add.after_state");
+            failpoint::pass("add.after_state");
             Ok(())
         });
         match added {
             Ok(added) => {
-                failpoint("add.after_embedded");
+                failpoint::pass("add.after_embedded");
                 Ok(Output::pass_through(added, version))
             }
             Err(error) => {
@@ -102,7 +102,7 @@ impl Add<'_> {
         require_netns(call.netns())?;
         let outer_dns = outer_dns(call)?;
         let slot = self.claim()?;
-        failpoint("add.after_lock");
+        failpoint::pass("add.after_lock");
 
         let until = Instant::now() + AGENT_PATIENCE;
         let prepare = Prepare {
@@ -122,7 +122,7 @@ impl Add<'_> {
                 return Err(unexpected(other));
             }
         };
-        failpoint("add.after_prepare");
+        failpoint::pass("add.after_prepare");
         if !ours {
             return self.not_ours(Some(slot));
         }
@@ -137,13 +137,13 @@ impl Add<'_> {
         let base = match (&self.prev, call.keys.boot()) {
             (Some(prev), _) => {
                 let kept = slot.save(&call.record(Mode::Chained, &Rendered::default()), true);
-                failpoint("add.after_state");
+                failpoint::pass("add.after_state");
                 kept.map(|()| (prev.clone(), Rendered::default()))
             }
             (None, Some(boot)) => {
                 let added = boot.add(&call.caller, None, |rendered| {
                     slot.save(&call.record(Mode::Boot, rendered), true)?;
-                    failpoint("add.after_state");
+                    failpoint::pass("add.after_state");
                     Ok(())
                 });
                 added.map(|added| (added.result, added.rendered))
@@ -158,7 +158,7 @@ impl Add<'_> {
                 return Err(error);
             }
         };
-        failpoint("add.after_embedded");
+        failpoint::pass("add.after_embedded");
 
         let attachment = attach.attachment.clone();
         let attached = match call.agent().ask(&ratchet_protocol::Request::Attach(attach), until, Start::OnDemand) {
@@ -170,7 +170,7 @@ impl Add<'_> {
                 return Err(unexpected(other));
             }
         };
-        failpoint("add.after_attach");
+        failpoint::pass("add.after_attach");
 
         for reason in &attached.pending {
             call.console.warn(format_args!("a link is not up yet: {reason}"));
@@ -180,7 +180,7 @@ impl Add<'_> {
             self.undo(slot, &rendered, Some(attachment));
             return Err(error);
         }
-        failpoint("add.after_interfaces");
+        failpoint::pass("add.after_interfaces");
         Ok(Output::Result(result))
     }
 
@@ -246,12 +246,12 @@ impl Add<'_> {
                 is_undone = false;
             }
         }
-        failpoint("add.after_rollback_detach");
+        failpoint::pass("add.after_rollback_detach");
         if let Err(error) = rendered.del(&call.caller) {
             call.console.warn(format_args!("the network of a failed ADD is left to DEL: {error}"));
             is_undone = false;
         }
-        failpoint("add.after_rollback_embedded");
+        failpoint::pass("add.after_rollback_embedded");
         if is_undone {
             discard(call, Some(slot));
         }

@@ -9,13 +9,13 @@
 use std::time::{Duration, Instant};
 
 use ratchet_cni::{Embedded, Error, Rendered, Request, Verb, code};
+use ratchet_failpoint as failpoint;
 use ratchet_protocol::{Detach, FailureKind};
 
 use crate::Ratchet;
 use crate::agent::Start;
 use crate::call::Call;
 use crate::codes::AgentError;
-use crate::failpoint::failpoint;
 use crate::identity::Identity;
 use crate::state::{Kept, Record, Slot};
 
@@ -30,11 +30,11 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) fn del(plugin: &Ratchet, request: &Request) -> Result<(), Error> {
     let call = Call::lenient(plugin, request);
     let (slot, record) = kept(&call)?;
-    failpoint("del.after_lock");
+    failpoint::pass("del.after_lock");
     let errors = [detach(&call, record.as_deref()), embedded(&call, record.as_deref())];
     Error::collect(errors.into_iter().filter_map(Result::err).collect())?;
     slot.map_or(Ok(()), Slot::remove)?;
-    failpoint("del.after_state");
+    failpoint::pass("del.after_state");
     Ok(())
 }
 
@@ -99,7 +99,7 @@ fn detach(call: &Call, record: Option<&Record>) -> Result<(), Error> {
             Ok(())
         }
     };
-    failpoint("del.after_detach");
+    failpoint::pass("del.after_detach");
     result
 }
 
@@ -121,7 +121,7 @@ fn embedded(call: &Call, record: Option<&Record>) -> Result<(), Error> {
             Error::collect(errors.collect())
         }
     };
-    failpoint("del.after_embedded");
+    failpoint::pass("del.after_embedded");
     result
 }
 

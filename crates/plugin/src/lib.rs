@@ -23,7 +23,6 @@ mod codes;
 mod config;
 mod console;
 mod del;
-mod failpoint;
 #[cfg(test)]
 mod fuzz_tests;
 mod gc;
@@ -41,8 +40,6 @@ use ratchet_cni::{Environment, Error, Executor, Output, Plugin, Request};
 
 pub use codes::own as code;
 use console::Console;
-#[cfg(feature = "failpoints")]
-pub use failpoint::NAMES as FAILPOINTS;
 pub use inspect::{ConfigSummary, read_config};
 
 /// Serves the call that the process was started for, on its own environment and streams.

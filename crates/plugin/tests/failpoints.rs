@@ -1,7 +1,4 @@
 //! The plugin killed at each of its steps; then a DEL, after which nothing may be left.
-//!
-//! `cargo test -p ratchet-plugin --features failpoints`
-#![cfg(feature = "failpoints")]
 #![allow(clippy::unwrap_used, reason = "tests: a panic is the report")]
 
 mod common;
@@ -34,7 +31,7 @@ fn is_killed(node: &Node, verb: &str, config: &Value, failpoint: &str) -> bool {
 
 #[test]
 fn whatever_step_it_dies_at_del_leaves_nothing() {
-    for &name in ratchet_plugin::FAILPOINTS {
+    for &name in ratchet_failpoint::PLUGIN {
         let mut times_killed = 0;
         for (attach_fails, eligible) in [(false, true), (true, true), (false, false)] {
             let node = Node::new();

@@ -10,9 +10,11 @@ use std::{
 };
 
 use async_trait::async_trait;
+use ratchet_failpoint as failpoint;
 use ratchet_model::{DeclaredLink, LinkId, NodeName, PodKey, PodRecord, SandboxId, Vni, record::Facts};
 
 mod etcd;
+mod points;
 mod rules;
 mod sqlite;
 mod url;
@@ -33,11 +35,12 @@ pub async fn open(url: &StoreUrl) -> Result<Arc<dyn Store>, StoreError> {
 /// # Errors
 /// As [`open`].
 pub async fn open_with(url: &StoreUrl, etcd: &EtcdOptions) -> Result<Arc<dyn Store>, StoreError> {
-    match url {
-        StoreUrl::Sqlite(path) => Ok(Arc::new(sqlite::SqliteStore::open(path).await?)),
-        StoreUrl::Etcd { hosts, tls } => Ok(Arc::new(etcd::EtcdStore::open(url, hosts, *tls, etcd).await?)),
-        StoreUrl::Kubernetes => Err(StoreError::Config(format!("store {url}: not built in yet"))),
-    }
+    let store: Arc<dyn Store> = match url {
+        StoreUrl::Sqlite(path) => Arc::new(sqlite::SqliteStore::open(path).await?),
+        StoreUrl::Etcd { hosts, tls } => Arc::new(etcd::EtcdStore::open(url, hosts, *tls, etcd).await?),
+        StoreUrl::Kubernetes => return Err(StoreError::Config(format!("store {url}: not built in yet"))),
+    };
+    Ok(if failpoint::ARMED { points::around(store) } else { store })
 }
 
 /// Why the store could not do what was asked.

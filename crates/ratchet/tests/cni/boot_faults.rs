@@ -1,7 +1,7 @@
 //! Points 26, 27 and 29: an ADD that fails, or dies, at any step leaves nothing behind.
 //!
 //! Steps are made to fail from outside: by plugins, by a foreign device, by limits and locks. Every step of the plugin itself is
-//! killed in crates/plugin/tests/failpoints.rs and in the runs with the feature `failpoints`.
+//! killed in crates/plugin/tests/failpoints.rs and crates/ratchet/tests/kills.
 
 use std::{
     fs,

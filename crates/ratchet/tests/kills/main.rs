@@ -45,7 +45,7 @@ impl Random {
     fn kill(&mut self, verb: &str) -> Kill {
         let prefix = verb.to_lowercase();
         let steps: Vec<&str> =
-            ratchet_plugin::FAILPOINTS.iter().copied().filter(|name| name.starts_with(&prefix)).collect();
+            ratchet_failpoint::PLUGIN.iter().copied().filter(|name| name.starts_with(&prefix)).collect();
         match self.below(10) {
             0..6 => Kill::At(self.of(&steps).to_owned()),
             6..9 => Kill::After(Duration::from_micros(self.below(120_000))),
@@ -106,7 +106,7 @@ fn whenever_the_plugin_is_killed_a_del_leaves_nothing() {
     }
     eprintln!("killed: {died:#?}");
     if runs >= 500 {
-        for step in ratchet_plugin::FAILPOINTS {
+        for step in ratchet_failpoint::PLUGIN {
             assert!(died.contains_key(*step), "no run died at {step}");
         }
     }
@@ -127,6 +127,6 @@ fn a_build_that_is_no_test_has_no_failpoints() {
         .output()
         .unwrap();
     let text = String::from_utf8(tree.stdout).unwrap();
-    assert!(tree.status.success() && text.contains("ratchet-plugin"), "{}", String::from_utf8_lossy(&tree.stderr));
-    assert!(!text.contains("failpoints"), "{text}");
+    assert!(tree.status.success() && text.contains("ratchet-failpoint"), "{}", String::from_utf8_lossy(&tree.stderr));
+    assert!(!text.contains("armed"), "{text}");
 }

@@ -129,6 +129,8 @@ pub struct Node {
     pub socket: PathBuf,
     pub log: PathBuf,
     pub agent: Option<Child>,
+    /// Variables of the agents that are started here (not of those that the plugin starts).
+    pub environment: BTreeMap<&'static str, PathBuf>,
     store: String,
     /// Further keys of the config.
     keys: BTreeMap<String, Value>,
@@ -205,6 +207,7 @@ impl Node {
             socket: dir.join(format!("{name}.run")).join("agent.sock"),
             log: dir.join(format!("{name}.log")),
             agent: None,
+            environment: BTreeMap::new(),
             store: store.to_owned(),
             keys: BTreeMap::new(),
             netns,
@@ -219,13 +222,24 @@ impl Node {
     }
 
     pub fn start_agent_with(&mut self, extra: &[&str]) {
+        self.spawn_agent(extra);
+        // One that the plugin started may go on answering for a moment.
+        let pid = self.agent.as_ref().map(Child::id);
+        eventually("the agent", || match self.agent_pid() {
+            answering if answering == pid => Ok(()),
+            answering => Err(format!("{answering:?} answers, not {pid:?}; log: {}", self.log_text())),
+        });
+    }
+
+    /// Starts an agent and does not wait for it.
+    pub fn spawn_agent(&mut self, extra: &[&str]) {
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
         let mut command = self.netns.command(RATCHET);
         command.args(["agent", "--store", &self.store, "--node", &self.name, "--parent-interface", "eth0"]);
         command.args(["--parent-address", &self.address, "--log-level", "debug"]);
         command.arg("--socket").arg(&self.socket).arg("--state-dir").arg(&self.state_dir).args(extra);
+        command.envs(&self.environment);
         self.agent = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
-        self.wait_for_agent();
     }
 
     #[track_caller]
@@ -322,13 +336,20 @@ impl Node {
 
     /// Calls the plugin as a runtime does.
     pub fn plugin(&self, verb: &str, sandbox: &Sandbox, config: &Value) -> Output {
-        let mut child = self
-            .plugin_command(verb, sandbox)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        self.plugin_with(verb, sandbox, config, |_| ())
+    }
+
+    /// The same with something changed about the command.
+    pub fn plugin_with(
+        &self,
+        verb: &str,
+        sandbox: &Sandbox,
+        config: &Value,
+        change: impl FnOnce(&mut Command),
+    ) -> Output {
+        let mut command = self.plugin_command(verb, sandbox);
+        change(&mut command);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(config.to_string().as_bytes()).unwrap();
         child.wait_with_output().unwrap()
     }

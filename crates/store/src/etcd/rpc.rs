@@ -9,6 +9,7 @@ use std::{
 };
 
 use prost::Message;
+use ratchet_failpoint as failpoint;
 use tokio::{sync::mpsc, time};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -106,7 +107,9 @@ impl Rpc {
 
     /// KV.Txn.
     pub(super) async fn txn(&self, request: Txn) -> Result<TxnResult, StoreError> {
-        self.call("/etcdserverpb.KV/Txn", request).await
+        let result = self.call("/etcdserverpb.KV/Txn", request).await;
+        failpoint::pass("etcd.txn");
+        result
     }
 
     /// Lease.LeaseGrant.

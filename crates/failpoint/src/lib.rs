@@ -1,0 +1,111 @@
+//! Points at which tests have a process die, to see that whatever was begun can be finished or undone.
+//!
+//! A process dies by its own SIGKILL at a point: at that of a name (`RATCHET_FAILPOINT`), or at the n-th of all that it passes
+//! (`RATCHET_FAILPOINT_SCRIPT`), so that a test goes through points that it does not know the names of. The script is a file: a
+//! number in its first line, and behind it a line for every point passed since. While there is no such file, nothing
+//! is counted; so a test writes it when it begins with what it is about. A number of 0 only counts.
+//!
+//! Points stand **after** what they are named for, unless they say `before`. Compiled in with the feature `armed` alone.
+
+/// The points of the plugin, in the order in which a call passes them.
+pub const PLUGIN: &[&str] = &[
+    "add.after_lock",
+    "add.after_prepare",
+    "add.after_state",
+    "add.after_embedded",
+    "add.after_attach",
+    "add.after_interfaces",
+    "add.after_rollback_detach",
+    "add.after_rollback_embedded",
+    "del.after_lock",
+    "del.after_detach",
+    "del.after_embedded",
+    "del.after_state",
+];
+
+/// The points of the agent. One name may be passed many times.
+pub const AGENT: &[&str] = &[
+    "kernel.request",
+    "state.written",
+    "state.saved",
+    "state.leaving",
+    "state.removed",
+    "state.complete",
+    "store.open",
+    "store.before_publish",
+    "store.publish",
+    "store.before_depart",
+    "store.depart",
+    "store.before_read",
+    "store.read",
+    "store.before_claim",
+    "store.claim",
+    "store.before_attend",
+    "store.attend",
+    "store.before_retire",
+    "store.retire",
+    "store.before_withdraw",
+    "store.withdraw",
+    "etcd.txn",
+];
+
+/// Whether there are points at all in this build.
+pub const ARMED: bool = cfg!(feature = "armed");
+
+/// Passes a point.
+#[cfg(feature = "armed")]
+pub fn pass(name: &str) {
+    assert!(PLUGIN.contains(&name) || AGENT.contains(&name), "{name} is not in the list of failpoints");
+    if std::env::var_os("RATCHET_FAILPOINT").is_some_and(|wanted| wanted == name) || script::is_last(name) {
+        // Fails only if there is no such process, which is us.
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
+    }
+}
+
+/// Whether points are counted now: then what is done in one go is done one by one, with a point after each.
+#[cfg(feature = "armed")]
+pub fn is_counting() -> bool {
+    script::path().is_some_and(|path| path.exists())
+}
+
+/// Without the feature: nothing.
+#[cfg(not(feature = "armed"))]
+#[inline(always)]
+pub fn pass(_name: &str) {}
+
+/// Without the feature: never.
+#[cfg(not(feature = "armed"))]
+#[inline(always)]
+pub fn is_counting() -> bool {
+    false
+}
+
+#[cfg(feature = "armed")]
+mod script {
+    use std::{
+        fs::OpenOptions,
+        io::{Read, Write},
+        path::PathBuf,
+        sync::{Mutex, PoisonError},
+    };
+
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+    pub(super) fn path() -> Option<PathBuf> {
+        std::env::var_os("RATCHET_FAILPOINT_SCRIPT").map(PathBuf::from)
+    }
+
+    /// Notes a point; whether it is the one to die at.
+    pub(super) fn is_last(name: &str) -> bool {
+        let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(path) = path() else { return false };
+        let Ok(mut file) = OpenOptions::new().read(true).append(true).open(path) else { return false };
+        let mut text = String::new();
+        if file.read_to_string(&mut text).is_err() || writeln!(file, "{name}").is_err() {
+            return false;
+        }
+        let mut lines = text.lines();
+        let last = lines.next().and_then(|number| number.parse().ok()).unwrap_or(0);
+        lines.count() + 1 == last
+    }
+}
