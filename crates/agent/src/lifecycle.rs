@@ -3,7 +3,10 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::{
+        fs::{OpenOptionsExt, PermissionsExt},
+        net::UnixStream,
+    },
     path::{Path, PathBuf},
     sync::mpsc,
     time::{Duration, Instant},
@@ -174,12 +177,15 @@ fn take_the_node(options: &AgentOptions) -> Result<Option<Flock<File>>, AgentErr
             .map_err(system(format!("open {}", path.display())))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Ok(Some(lock)),
-            Err((_, Errno::EWOULDBLOCK)) if options.on_demand => return Ok(None),
+            // One that holds the lock and does not listen may be dying: its connections are closed before its files.
+            Err((_, Errno::EWOULDBLOCK)) if options.on_demand && UnixStream::connect(&options.socket).is_ok() => {
+                return Ok(None);
+            }
             Err((_, Errno::EWOULDBLOCK)) => {}
             Err((_, errno)) => return Err(system(format!("lock {}", path.display()))(errno.into())),
         }
         // Asked again now and then: between two agents the plugin may have started yet another one.
-        if ask_at <= Instant::now() && ask_to_give_way(&options.socket)? {
+        if !options.on_demand && ask_at <= Instant::now() && ask_to_give_way(&options.socket)? {
             ask_at = Instant::now() + Duration::from_millis(500);
         }
         if Instant::now() > deadline {

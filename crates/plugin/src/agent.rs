@@ -25,6 +25,9 @@ use crate::launch::launch;
 /// How long a started agent has until it answers.
 const START_PATIENCE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(5);
+/// How long an agent that is dying may go on taking calls without answering them: its socket is closed after the first
+/// connections are.
+const DYING: Duration = Duration::from_secs(1);
 
 /// Whether to start an agent when none answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,18 +49,24 @@ impl<'a> Agent<'a> {
 
     /// Asks, starting an agent if need be, and waits for the answer until then.
     pub fn ask(&self, request: &Request, until: Instant, start: Start) -> Result<Reply, AgentError> {
-        let (mut may_start, mut may_repeat) = (start == Start::OnDemand, !matches!(request, Request::Attach(_)));
+        let (mut may_start, may_repeat) = (start == Start::OnDemand, !matches!(request, Request::Attach(_)));
+        let mut first_hangup = None;
         loop {
             match self.call(request, until) {
                 Ok(Reply::Error(failure)) => return Err(AgentError::Refused(failure)),
                 Ok(reply) => return Ok(reply),
                 Err(ClientError::NoAgent { source, .. }) if may_start && is_nobody(&source) => {
-                    may_start = false;
-                    self.start(until, &source).map_err(AgentError::Unreachable)?;
+                    may_start = !self.start(until, &source).map_err(AgentError::Unreachable)?;
                 }
-                // One agent has handed over to another while we asked. An Attach is not repeated: nobody knows whether
-                // it was done, and its caller undoes it.
-                Err(ClientError::Broken { source, .. }) if may_repeat && is_hangup(&source) => may_repeat = false,
+                // One agent has handed over to another while we asked, or has died. An Attach is not repeated: nobody knows
+                // whether it was done, and its caller undoes it.
+                Err(ClientError::Broken { source, .. })
+                    if may_repeat
+                        && is_hangup(&source)
+                        && first_hangup.get_or_insert_with(Instant::now).elapsed() < DYING =>
+                {
+                    thread::sleep(POLL);
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -77,16 +86,17 @@ impl<'a> Agent<'a> {
         })
     }
 
-    /// Starts an agent, unless another plugin is just doing it or has done it.
-    fn start(&self, until: Instant, absent: &io::Error) -> Result<(), Error> {
+    /// Starts an agent, unless another plugin is just doing it or has done it. Gives whether this one did: one that was found
+    /// listening may have been about to die.
+    fn start(&self, until: Instant, absent: &io::Error) -> Result<bool, Error> {
         let until = until.min(Instant::now() + START_PATIENCE);
         let is_patient = until.saturating_duration_since(Instant::now()) >= START_PATIENCE - Duration::from_secs(1);
         let socket = &self.keys.socket;
         let program =
             self.program().map_err(|error| self.none(absent, &format!("cannot name this program: {error}")))?;
-        let Some(_lock) = self.lock(until).map_err(|why| self.none(absent, &why))? else { return Ok(()) };
+        let Some(_lock) = self.lock(until).map_err(|why| self.none(absent, &why))? else { return Ok(false) };
         if is_listening(socket) {
-            return Ok(());
+            return Ok(false);
         }
 
         let shown = program.display();
@@ -105,12 +115,12 @@ impl<'a> Agent<'a> {
         loop {
             if is_listening(socket) {
                 launched.let_go();
-                return Ok(());
+                return Ok(true);
             }
             if let Some(status) = launched.ended() {
                 // It may have ended because another one is there.
                 if is_listening(socket) {
-                    return Ok(());
+                    return Ok(false);
                 }
                 let log = match &self.keys.log_file {
                     Some(path) => format!("see {}", path.display()),

@@ -137,3 +137,17 @@ fn a_start_that_fails_says_how() {
     assert!(not_a_program.contains("could not be started"), "{not_a_program}");
     assert!(node.state().is_empty());
 }
+
+#[test]
+fn an_agent_that_dies_while_it_is_asked_is_replaced() {
+    let node = Node::new();
+    let started = node.path("run/agent.sock.started");
+    let _ending = Ending(started.clone());
+    let config = node.config(json!({"runtimeConfig": ours(), "child_path": fake_agent()}));
+    fs::create_dir(node.path("run")).unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(node.path("run/agent.sock")).unwrap();
+    // A process that is killed closes its connections first, and goes on taking new ones for a moment.
+    std::thread::spawn(move || (0..3).for_each(|_| drop(listener.accept().unwrap())));
+    node.call("DEL", "c1", &config).ok();
+    assert!(started.exists(), "no agent was started");
+}

@@ -76,6 +76,25 @@ fn fifty_plugins_start_one_agent() {
 }
 
 #[test]
+fn an_agent_on_demand_outwaits_one_that_is_dying() {
+    let mut cluster = Cluster::new(1);
+    let node = &mut cluster.nodes[0];
+    std::fs::create_dir_all(&node.state_dir).unwrap();
+    // As a killed process does for a moment: it holds the lock, and listens no more.
+    let lock = std::fs::File::create(node.state_dir.join("agent.lock")).unwrap();
+    lock.lock().unwrap();
+    node.spawn_agent(&["--on-demand"]);
+    let pid = node.agent.as_ref().unwrap().id();
+    eventually("its look at the lock", || {
+        let files = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        let mut paths = files.filter_map(|file| std::fs::read_link(file.unwrap().path()).ok());
+        paths.any(|path| path.ends_with("agent.lock")).then_some(()).ok_or_else(|| "not yet".into())
+    });
+    drop(lock);
+    eventually("the agent", || node.agent_pid().filter(|found| *found == pid).ok_or_else(|| node.log_text()));
+}
+
+#[test]
 fn a_managed_agent_takes_over_without_dropping_a_frame() {
     let mut cluster = Cluster::new(1);
     let [a, z] = pair();
