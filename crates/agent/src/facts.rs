@@ -9,7 +9,7 @@ use ratchet_model::{DeclaredLink, LinkId, PodKey, PodRecord, Vni, record::Facts}
 
 /// For how long a declaration is believed that the store has lost. Its declarer's agent says it again as soon as it can reach
 /// the store.
-const MEMORY: Duration = Duration::from_secs(600);
+pub(crate) const MEMORY: Duration = Duration::from_secs(600);
 
 /// The facts at hand, with an index of who declares links with whom.
 #[derive(Debug, Default)]
@@ -44,6 +44,13 @@ impl Known {
     /// The VNI that a link had in a store that has forgotten it.
     pub fn former_vni(&self, link: LinkId) -> Option<Vni> {
         self.former.get(&link).copied()
+    }
+
+    /// The VNI that a device of the link has, unless the store says which.
+    pub fn recall_vni(&mut self, link: LinkId, vni: Vni) {
+        if !self.vnis.contains_key(&link) {
+            self.former.insert(link, vni);
+        }
     }
 
     /// The former VNI is another link's by now.

@@ -10,7 +10,7 @@ use ratchet_protocol::{Failure, Settings};
 use ratchet_store::{Store, StoreError};
 use tokio::task::JoinHandle;
 
-use super::{Command, Engine, nodes::Nodes};
+use super::{Command, Engine, nodes::Nodes, recollect::Recollection};
 use crate::{
     effective::{self, store_failure},
     facts::Known,
@@ -82,6 +82,7 @@ impl Engine {
         self.store = None;
         self.store_trouble = None;
         self.nodes = Nodes::new();
+        self.recollection = Recollection::default();
         self.known = Known::default();
         self.informed = false;
     }

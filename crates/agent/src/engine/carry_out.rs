@@ -35,7 +35,10 @@ impl Engine {
         fresh: &mut Vec<(Link, [Option<NodeName>; 2], Wiring)>,
         ended: &BTreeSet<LinkId>,
     ) -> bool {
-        let wanted: Vec<Wanted> = fresh.iter().filter_map(|(_, _, wiring)| wiring.wanted.clone()).collect();
+        let mut wanted: Vec<Wanted> = fresh.iter().filter_map(|(_, _, wiring)| wiring.wanted.clone()).collect();
+        if matches!(extent, Extent::Everything) {
+            wanted.extend(self.recollection.wanted());
+        }
         let links: BTreeSet<LinkId> = wanted.iter().map(Wanted::link).chain(ended.iter().copied()).collect();
         let leaving: BTreeSet<SandboxId> = self.leaving_of(extent);
         if links.is_empty() && leaving.is_empty() && matches!(extent, Extent::Pods(_)) {

@@ -40,10 +40,16 @@ impl Engine {
         });
         match answer {
             Ok((facts, missing, their_own)) => {
+                let is_first = everything && !self.informed;
+                let is_there = |pod: &PodKey| facts.records.get(pod).is_some_and(|record| record.location.is_some());
+                let forgotten = own.iter().filter(|pod| is_first && !is_there(pod)).cloned().collect();
                 let sandboxes = &self.sandboxes;
                 let lives_here = |pod: &PodKey| sandboxes.current(pod).is_some();
                 self.known.correct(&missing, their_own, |pod| sandboxes.has(pod));
                 self.known.merge(&own, facts, |pod| sandboxes.has(pod), lives_here);
+                if is_first && !self.recollect(&forgotten) {
+                    return false;
+                }
                 self.informed |= everything;
                 self.store_trouble = None;
             }

@@ -13,6 +13,7 @@ mod inspect;
 mod learn;
 mod nodes;
 mod pods;
+mod recollect;
 mod reconcile;
 mod report;
 mod sandboxes;
@@ -42,6 +43,7 @@ use announce::Announcements;
 use away::Away;
 use nodes::Nodes;
 use pods::Pods;
+use recollect::Recollection;
 use sandboxes::Sandboxes;
 use tracked::TrackedLinks;
 pub(crate) use tracked::{LinkFailure, Tracked};
@@ -123,6 +125,7 @@ pub(crate) struct Engine {
     announcements: Announcements,
     pods: Pods,
     nodes: Nodes,
+    recollection: Recollection,
     retry: Duration,
     next_look: Instant,
 }
@@ -155,6 +158,7 @@ impl Engine {
             announcements: Announcements::default(),
             pods: Pods::default(),
             nodes: Nodes::new(),
+            recollection: Recollection::default(),
             retry: RETRY.0,
             next_look: Instant::now(),
         })

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use ratchet_model::{
-    LinkId, NodeName, PodKey,
+    LinkId, NodeName, PodKey, SandboxId,
     link::End,
     resolve::{Link, resolve},
     wiring::{self, Node, Place, VniState, Wiring},
@@ -32,6 +32,9 @@ impl Engine {
         let Ok(effective) = self.effective().cloned() else { return false };
         let candidates = self.candidates(extent);
         let vnis_claimed = self.claim_vnis(&candidates);
+        let sandboxes = &self.sandboxes;
+        let is_current = |id: &SandboxId| sandboxes.get(id).is_some_and(|state| !state.leaving);
+        self.recollection.forget(candidates.iter().map(|link| link.id), is_current);
 
         let mut ended: BTreeSet<LinkId> = match extent {
             Extent::Everything => self.links.ids().collect(),

@@ -189,6 +189,50 @@ fn an_etcd_that_lost_everything_while_the_declarer_is_cut_off_cuts_no_link() {
     three.end(&[]);
 }
 
+/// The agents' memory is lost with etcd's: devices are all that is left to know links by.
+#[test]
+fn an_etcd_that_lost_everything_while_agents_restart_cuts_no_link() {
+    let mut all = EtcdCluster::with_agents(2);
+    let [first, hub] = [("r0", "r2"), ("r1", "r3")].map(|(name, peer)| hub(name, &[peer]).sandbox());
+    let [second, far] = ["r2", "r3"].map(|name| leaf(name).sandbox());
+    for (node, sandbox) in [(0, &first), (1, &second), (0, &hub), (1, &far)] {
+        all.cluster.nodes[node].add(sandbox);
+    }
+    eventually("the link", || if hub.netns.ping("10.0.0.2") { Ok(()) } else { Err("no answer".into()) });
+    // Not the VNI that a new link would get.
+    all.cluster.nodes[0].del(&first);
+    all.cluster.nodes[1].del(&second);
+    let before = all.etcd.everything();
+    assert_eq!(before["/ratchet/vnis"], "12");
+    let pinger = Pinger::start(&hub.netns, "10.0.0.2");
+    all.cluster.nodes[0].cut(Cut::Etcd);
+    all.etcd.wipe();
+    let node = &mut all.cluster.nodes[1];
+    node.kill_agent();
+    node.start_agent();
+    eventually("the leaf to be published again", || {
+        location(&all.etcd, "r3").map(drop).ok_or_else(|| "not there".to_owned())
+    });
+    // It answers when it is through with its first look, and knows of no link.
+    assert_eq!(node.links().links, []);
+    assert!(far.netns.links().contains_key("eth1"));
+    let node = &mut all.cluster.nodes[0];
+    node.kill_agent();
+    node.start_agent();
+    node.mend();
+    eventually("what is the agents' own", || {
+        let found = all.etcd.everything();
+        if found == before { Ok(()) } else { Err(format!("{found:#?}, not {before:#?}")) }
+    });
+    all.cluster.nodes.iter().for_each(|node| node.wait_for_links(1));
+    pinger.assert_no_loss();
+    // What was kept is undone with its pod all the same.
+    all.cluster.nodes[1].del(&far);
+    all.cluster.nodes[0].del(&hub);
+    all.cluster.assert_nothing_left();
+    all.etcd.wait_until_empty();
+}
+
 #[test]
 fn compaction_under_the_agents_watch() {
     let three = Three::new();

@@ -1,0 +1,91 @@
+//! Recollection: what the kernel still knows when an agent starts and the store has forgotten.
+//!
+//! An agent that runs on believes for a while what a store has lost (`facts`). One that was restarted meanwhile has no facts to believe. But
+//! where the store has forgotten a pod of this node, it has forgotten who declares links with it, too: the devices in the pod's
+//! sandbox stay for as long, and say which VNIs their links had.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
+
+use ratchet_kernel::Look;
+use ratchet_model::{
+    LinkId, PodKey, SandboxId, Vni,
+    device::{Kind, Netns, Wanted},
+};
+
+use super::Engine;
+use crate::facts::MEMORY;
+
+/// Links of which nothing is known but their devices.
+#[derive(Default)]
+pub(super) struct Recollection {
+    /// The sandbox that a device was found in.
+    links: BTreeMap<LinkId, SandboxId>,
+    since: Option<Instant>,
+}
+
+impl Recollection {
+    /// Forgets what is known by now, what has been waited for too long, and what is in other sandboxes than these.
+    pub fn forget(&mut self, known: impl Iterator<Item = LinkId>, is_current: impl Fn(&SandboxId) -> bool) {
+        if self.since.is_some_and(|since| since.elapsed() > MEMORY) {
+            self.links.clear();
+        }
+        for link in known {
+            self.links.remove(&link);
+        }
+        self.links.retain(|_, sandbox| is_current(sandbox));
+    }
+
+    /// What is left of these links stays as it is.
+    pub fn wanted(&self) -> impl Iterator<Item = Wanted> {
+        self.links.keys().copied().map(Wanted::Frozen)
+    }
+}
+
+impl Engine {
+    /// The store does not say of these pods that they are here, and they were before this agent was: looks at what they have. Gives
+    /// whether that worked.
+    pub(super) fn recollect(&mut self, forgotten: &BTreeSet<PodKey>) -> bool {
+        if forgotten.is_empty() {
+            return true;
+        }
+        let current = forgotten.iter().filter_map(|pod| self.sandboxes.current(pod));
+        let places: Vec<Netns> = current.map(|state| Netns::Sandbox(state.id.clone())).collect();
+        let opened = self.open_namespaces(places.iter());
+        let looks = opened.iter().map(|netns| (netns.clone(), Look::All)).collect();
+        let devices = self.kernel.observe(&looks, |_| false);
+        for netns in &opened {
+            if let Netns::Sandbox(id) = netns {
+                self.kernel.forget(id);
+            }
+        }
+        let devices = match devices {
+            Ok(devices) => devices,
+            Err(error) => {
+                tracing::error!(%error, "cannot see what is in the kernel");
+                return false;
+            }
+        };
+        for device in devices {
+            let Some(alias) = device.alias else { continue };
+            let Some(sandbox) = alias.sandbox else { continue };
+            if let Kind::Vxlan { vni, .. } = device.kind
+                && let Ok(vni) = Vni::try_from(vni)
+            {
+                self.known.recall_vni(alias.link, vni);
+            }
+            self.recollection.links.insert(alias.link, sandbox);
+        }
+        self.recollection.since = Some(Instant::now());
+        let links = self.recollection.links.len();
+        if links > 0 {
+            tracing::warn!(
+                links,
+                "the store has forgotten pods of this node; what they have stays until it is declared again"
+            );
+        }
+        true
+    }
+}
