@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::{
     Cluster, Node, Pod,
     etcd::{ADDRESS, EtcdCluster},
-    sh,
+    eventually, sh,
 };
 
 /// An authority, and certificates that it signed.
@@ -72,6 +72,62 @@ fn assert_works(node: &mut Node, keys: &[(&str, Value)]) {
     node.add(&sandbox);
     assert_eq!(sandbox.netns.links().len(), 2);
     node.del(&sandbox);
+}
+
+/// The host's name leads elsewhere while agents run: they find it there, with nobody doing anything.
+#[test]
+fn a_name_that_changes_its_address() {
+    let everywhere = |_: &Cluster| vec!["--listen-client-urls=http://0.0.0.0:2379".to_owned()];
+    let mut all = EtcdCluster::with(2, everywhere);
+    let hosts = all.cluster.dir.path().join("hosts");
+    std::fs::write(&hosts, format!("{ADDRESS} etcd.example\n")).unwrap();
+    for node in &mut all.cluster.nodes {
+        node.set_store("etcd://etcd.example:2379");
+        node.hosts = Some(hosts.clone());
+        node.start_agent();
+    }
+    let nodes = &all.cluster.nodes;
+    let link = |n: u32, peer: &str| {
+        let link =
+            format!("[{{interface: eth1, peer: {peer}, addresses: [10.0.{n}.1/24], peerAddresses: [10.0.{n}.2/24]}}]");
+        Pod::with_links(&format!("{peer}-hub"), &link).sandbox()
+    };
+    let [one, two] = [link(1, "one"), link(2, "two")];
+    let [at_one, at_two] = ["one", "two"].map(|name| Pod::with_links(name, "[]").sandbox());
+    nodes[0].add(&one);
+    nodes[1].add(&at_one);
+    eventually("a link", || if one.netns.ping("10.0.1.2") { Ok(()) } else { Err("no answer".into()) });
+
+    // In place: the file is mounted.
+    std::fs::write(&hosts, "10.91.0.251 etcd.example\n").unwrap();
+    all.etcd.move_to("10.91.0.251");
+    for (node, sandbox) in [(&nodes[0], &two), (&nodes[1], &at_two)] {
+        // It finds out by asking, and gives the connection up when that has not answered for 15 s.
+        if node.try_add(sandbox).is_err() {
+            node.del(sandbox);
+        }
+        eventually("etcd to be found", || {
+            let notices = node.links().notices;
+            if notices.is_empty() { Ok(()) } else { Err(format!("{notices:?}")) }
+        });
+    }
+    for (node, sandbox) in [(&nodes[0], &two), (&nodes[1], &at_two)] {
+        node.del(sandbox);
+        eventually("ADD", || {
+            node.try_add(sandbox).map(drop).map_err(|error| {
+                node.del(sandbox);
+                error.to_string()
+            })
+        });
+    }
+    // Both agents hear of each other's pods again, too.
+    eventually("a link", || if two.netns.ping("10.0.2.2") { Ok(()) } else { Err("no answer".into()) });
+    assert!(one.netns.ping("10.0.1.2"));
+    for (node, sandboxes) in nodes.iter().zip([[one, two], [at_one, at_two]]) {
+        sandboxes.iter().for_each(|sandbox| node.del(sandbox));
+    }
+    all.etcd.wait_until_empty();
+    drop(all.cluster);
 }
 
 #[test]

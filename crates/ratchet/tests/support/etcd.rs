@@ -111,6 +111,14 @@ impl Etcd {
         });
     }
 
+    /// From now on it can only be reached at another address of the underlay. It must have been told to listen everywhere.
+    pub fn move_to(&self, address: &str) {
+        self.netns.sh(&format!(
+            "ip addr add {address}/24 dev eth0; nft 'table inet moved {{ chain input {{ type filter hook input priority 0; \
+             iifname eth0 ip daddr {ADDRESS} drop; }}; }}'"
+        ));
+    }
+
     /// Kills it; its data remain.
     pub fn stop(&mut self) {
         let mut child = self.child.take().unwrap();

@@ -132,6 +132,8 @@ pub struct Node {
     /// Variables of the agents that are started here (not of those that the plugin starts).
     pub environment: BTreeMap<&'static str, PathBuf>,
     store: String,
+    /// What its agents find in place of /etc/hosts.
+    pub hosts: Option<PathBuf>,
     /// Further keys of the config.
     keys: BTreeMap<String, Value>,
 }
@@ -209,6 +211,7 @@ impl Node {
             agent: None,
             environment: BTreeMap::new(),
             store: store.to_owned(),
+            hosts: None,
             keys: BTreeMap::new(),
             netns,
             name,
@@ -235,6 +238,12 @@ impl Node {
     pub fn spawn_agent(&mut self, extra: &[&str]) {
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
         let mut command = self.netns.command(RATCHET);
+        if let Some(hosts) = self.hosts.clone() {
+            // SAFETY: unshare and mount are plain system calls; the path was made before the fork.
+            unsafe {
+                command.pre_exec(move || Ok(instead_of_etc_hosts(&hosts)?));
+            }
+        }
         command.args(["agent", "--store", &self.store, "--node", &self.name, "--parent-interface", "eth0"]);
         command.args(["--parent-address", &self.address, "--log-level", "debug"]);
         command.arg("--socket").arg(&self.socket).arg("--state-dir").arg(&self.state_dir).args(extra);
@@ -390,6 +399,14 @@ impl Node {
         let output = self.plugin("DEL", sandbox, &sandbox.pod.configure(self.config()));
         assert!(output.status.success(), "DEL of {}: {output:?}\nagent: {}", sandbox.pod.name, self.log_text());
     }
+}
+
+/// Gives this process a mount namespace of its own with another /etc/hosts. It sees network namespaces that others mount later on.
+fn instead_of_etc_hosts(hosts: &Path) -> nix::Result<()> {
+    use nix::mount::{MsFlags, mount};
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_SLAVE | MsFlags::MS_REC, None::<&str>)?;
+    mount(Some(hosts), "/etc/hosts", None::<&str>, MsFlags::MS_BIND, None::<&str>)
 }
 
 impl Drop for Node {
