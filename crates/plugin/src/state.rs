@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use ratchet_cni::{Error, Rendered, validate_container_id, validate_interface_name, validate_network_name};
 use ratchet_model::device::Interface;
 use serde::{Deserialize, Serialize};
@@ -115,7 +116,7 @@ pub(crate) struct Slot {
     network: PathBuf,
     dir: PathBuf,
     ifname: String,
-    _lock: File,
+    lock: File,
 }
 
 /// What a slot holds.
@@ -196,7 +197,10 @@ impl Attachments {
             let held = file.metadata()?;
             let is_current = fs::metadata(&path).is_ok_and(|now| (now.dev(), now.ino()) == (held.dev(), held.ino()));
             if is_current {
-                return Ok(Some(Slot { network, dir, ifname: key.ifname.clone(), _lock: file }));
+                // Embedded plugins hold it, too: one that is killed with us may still have the kernel do something, and whoever
+                // comes next waits for that.
+                fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty()))?;
+                return Ok(Some(Slot { network, dir, ifname: key.ifname.clone(), lock: file }));
             }
         }
     }
@@ -235,6 +239,14 @@ fn names(dir: &Path) -> io::Result<Vec<String>> {
         names.extend(entry?.file_name().into_string().ok());
     }
     Ok(names)
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // Said and not left to the closing: a daemon that an embedded plugin has started may have a copy. It does not fail for a
+        // lock that is held.
+        let _ = self.lock.unlock();
+    }
 }
 
 impl Slot {

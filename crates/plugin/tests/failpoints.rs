@@ -6,15 +6,16 @@ mod common;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use common::{Node, failure, good, ours};
 use ratchet_protocol::{FailureKind, Request};
 use serde_json::{Value, json};
 
-/// Calls the plugin as a process; whether it was killed.
-fn is_killed(node: &Node, verb: &str, config: &Value, failpoint: &str) -> bool {
+/// Starts the plugin as a process.
+fn spawn(node: &Node, verb: &str, config: &Value, failpoint: &str) -> Child {
     let program = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples/plugin");
     let mut child = Command::new(program)
         .env_clear()
@@ -26,7 +27,20 @@ fn is_killed(node: &Node, verb: &str, config: &Value, failpoint: &str) -> bool {
         .spawn()
         .unwrap();
     child.stdin.take().unwrap().write_all(config.to_string().as_bytes()).unwrap();
-    child.wait().unwrap().signal() == Some(9)
+    child
+}
+
+/// Calls the plugin as a process; whether it was killed.
+fn is_killed(node: &Node, verb: &str, config: &Value, failpoint: &str) -> bool {
+    spawn(node, verb, config, failpoint).wait().unwrap().signal() == Some(9)
+}
+
+fn eventually(what: &str, mut probe: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !probe() {
+        assert!(Instant::now() < deadline, "{what} did not come about");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]
@@ -69,4 +83,36 @@ fn whatever_step_it_dies_at_del_leaves_nothing() {
         }
         assert!(times_killed > 0, "{name} is never passed");
     }
+}
+
+/// An embedded plugin that is killed with its caller ends when the kernel is done with what it asked for last, be it after the next
+/// call has begun.
+#[test]
+fn a_del_waits_until_the_killed_adds_plugins_have_ended() {
+    let node = Node::new();
+    // What the kernel still does for it is played by a process that is not killed with it.
+    let script = r#"
+        if [ $CNI_COMMAND = DEL ]; then rm -f $D/device; exit; fi
+        (touch $D/begun; until [ -e $D/go ]; do sleep 0.01; done; touch $D/device; touch $D/done) &
+        wait"#;
+    node.plugin("bridge", script);
+    let config = node.config(json!({}));
+    let mut add = spawn(&node, "ADD", &config, "");
+    eventually("the plugin's beginning", || node.path("begun").exists());
+    add.kill().unwrap();
+    add.wait().unwrap();
+    let mut del = spawn(&node, "DEL", &config, "");
+    let fds = format!("/proc/{}/fd", del.id());
+    eventually("DEL at the lock, or its end", || {
+        let files = std::fs::read_dir(&fds).into_iter().flatten().flatten();
+        let mut paths = files.filter_map(|file| std::fs::read_link(file.path()).ok());
+        paths.any(|path| path.ends_with("c1/eth0.lock")) || del.try_wait().unwrap().is_some()
+    });
+    std::fs::write(node.path("go"), "").unwrap();
+    // On a busy machine it may have had to wait for too long, and is repeated, as by a runtime.
+    let is_done = del.wait().unwrap().success();
+    eventually("DEL", || is_done || spawn(&node, "DEL", &config, "").wait().unwrap().success());
+    eventually("the device", || node.path("done").exists());
+    assert!(!node.path("device").exists(), "DEL came before what it was to undo");
+    assert!(node.state().is_empty(), "{:?}", node.state());
 }
