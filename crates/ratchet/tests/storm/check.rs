@@ -18,6 +18,9 @@ struct Contents {
     index: BTreeSet<(usize, usize)>,
     vnis: BTreeMap<LinkId, u64>,
     taken: BTreeSet<u64>,
+    /// Nodes that may have records, and those whose agents live.
+    nodes: BTreeSet<String>,
+    alive: BTreeSet<String>,
     strange: Vec<String>,
 }
 
@@ -62,6 +65,8 @@ impl World {
                     }
                     true
                 }
+                Some(("nodes", name)) => contents.nodes.insert(name.to_owned()),
+                Some(("alive", name)) => contents.alive.insert(name.to_owned()),
                 _ => false,
             };
             if !understood {
@@ -107,6 +112,12 @@ impl World {
                 }
                 (None, None) => {}
             }
+        }
+        let inhabited: BTreeSet<String> =
+            self.living.values().map(|instance| self.node(instance.node).name.clone()).collect();
+        if contents.nodes != inhabited || contents.alive != inhabited {
+            let Contents { nodes, alive, .. } = contents;
+            problems.push(format!("store: nodes {nodes:?}, alive {alive:?}, and pods live on {inhabited:?}"));
         }
         let declared = contents.records.iter().flat_map(|(pod, record)| {
             let peers = record.peers().into_iter().map(|peer| peer.name()[1..].parse().unwrap());
