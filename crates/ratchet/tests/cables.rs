@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use ratchet_protocol::LinkState;
-use support::{Cluster, Netns, Pinger, Pod, Sandbox, cloud_router, eventually};
+use support::{Cluster, Netns, Node, Pinger, Pod, Sandbox, cloud_router, eventually};
 
 #[track_caller]
 fn answers(netns: &Netns, address: &str) {
@@ -202,20 +202,20 @@ fn the_survivors_interface_stays_what_it_is() {
     answers(&survivor.netns, "fd00::1");
 }
 
+/// Two linked pods on a node: the first, its sandbox, and that of the other one, which is to survive it.
+fn linked_pair(node: &Node) -> (Pod, Sandbox, Sandbox) {
+    let link = "[{interface: eth1, peer: r2/eth1, addresses: [10.0.0.1/24], peerAddresses: [10.0.0.2/24]}]";
+    let r1 = Pod::with_links("r1", link);
+    let [first, survivor] = [r1.sandbox(), Pod::with_links("r2", "[]").sandbox()];
+    node.add(&survivor);
+    node.add(&first);
+    (r1, first, survivor)
+}
+
 #[test]
 fn a_late_del_of_the_old_sandbox_harms_nothing() {
     let cluster = Cluster::with_agents(2);
-    let [r1, r2] = [
-        Pod::with_links(
-            "r1",
-            "[{interface: eth1, peer: r2/eth1, addresses: [10.0.0.1/24], peerAddresses: [10.0.0.2/24]}]",
-        ),
-        Pod::with_links("r2", "[]"),
-    ];
-    let survivor = r2.sandbox();
-    cluster.nodes[0].add(&survivor);
-    let first = r1.sandbox();
-    cluster.nodes[0].add(&first);
+    let (r1, first, survivor) = linked_pair(&cluster.nodes[0]);
     let index = identity(&survivor, "eth1").0;
     let second = r1.sandbox();
     cluster.nodes[0].add(&second);
@@ -232,17 +232,7 @@ fn a_late_del_of_the_old_sandbox_harms_nothing() {
 #[test]
 fn a_namespace_that_vanishes_without_a_del() {
     let mut cluster = Cluster::with_agents(1);
-    let [r1, r2] = [
-        Pod::with_links(
-            "r1",
-            "[{interface: eth1, peer: r2/eth1, addresses: [10.0.0.1/24], peerAddresses: [10.0.0.2/24]}]",
-        ),
-        Pod::with_links("r2", "[]"),
-    ];
-    let survivor = r2.sandbox();
-    cluster.nodes[0].add(&survivor);
-    let first = r1.sandbox();
-    cluster.nodes[0].add(&first);
+    let (r1, first, _survivor) = linked_pair(&cluster.nodes[0]);
     let Sandbox { netns, id, pod } = first;
     drop(netns);
     let second = r1.sandbox();
