@@ -45,6 +45,7 @@ build-bench: build
 
 bench: build-bench ## Measure against the kernel and Debian's plugins, into bench/RESULTS.md (ROW=name: one row, only shown)
 	$(BENCH) $(if $(ROW),,--out bench/RESULTS.md)
+	$(if $(ROW),,scripts/bench-functions.sh bench/RESULTS.md)
 
 bench-quick: build-bench ## The same with smaller numbers, in under two minutes, only shown
 	$(BENCH) --quick

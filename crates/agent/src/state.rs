@@ -87,6 +87,11 @@ impl StateDir {
                 _ => continue,
             };
             let read = fs::read(&path).map_err(|e| e.to_string());
+            if read.as_ref().is_ok_and(Vec::is_empty) {
+                // A power cut came while it was written: see `save`.
+                fs::remove_file(&path)?;
+                continue;
+            }
             match read.and_then(|bytes| serde_json::from_slice::<SandboxState>(&bytes).map_err(|e| e.to_string())) {
                 Ok(state) => states.push(SandboxState { leaving: state.leaving || leaving, ..state }),
                 Err(problem) => {
@@ -111,12 +116,18 @@ impl StateDir {
         let mut file = tempfile::NamedTempFile::new_in(&self.sandboxes)?;
         file.as_file().set_permissions(fs::Permissions::from_mode(0o600))?;
         file.write_all(&bytes)?;
-        file.as_file().sync_all()?;
-        failpoint::pass("state.written");
-        file.persist(path).map_err(|e| e.error)?;
-        // Of one that is replaced a power cut leaves the old or the new one; no sandbox outlives it, so either will do.
         if is_new {
-            sync_dir(&self.sandboxes)?;
+            failpoint::pass("state.written");
+            // Renamed first, file and name go into one commit of the file system's journal. A power cut in between may leave an empty
+            // file under the name, but nothing was done for the sandbox yet.
+            let file = file.persist(&path).map_err(|e| e.error)?;
+            let synced = file.sync_all().and_then(|()| sync_dir(&self.sandboxes));
+            synced.inspect_err(|_| drop(fs::remove_file(&path)))?;
+        } else {
+            // A power cut leaves the old one or the new one, whole; no sandbox outlives it, so either will do.
+            file.as_file().sync_all()?;
+            failpoint::pass("state.written");
+            file.persist(path).map_err(|e| e.error)?;
         }
         failpoint::pass("state.saved");
         Ok(())
@@ -197,6 +208,18 @@ mod tests {
         assert_eq!(mode(&dir.path().join("sandboxes/two.leaving")), 0o600);
         states.remove(&"two".parse().unwrap()).unwrap();
         assert_eq!(fs::read_dir(dir.path().join("sandboxes")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_power_cut_left_empty_was_never_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let states = StateDir::open(dir.path()).unwrap();
+        states.set_complete().unwrap();
+        states.save(&state("one")).unwrap();
+        fs::write(dir.path().join("sandboxes/two.json"), "").unwrap();
+        assert_eq!(states.load().unwrap(), [state("one")]);
+        assert!(states.is_complete());
+        assert_eq!(fs::read_dir(dir.path().join("sandboxes")).unwrap().count(), 1);
     }
 
     #[test]

@@ -51,6 +51,13 @@ pub(crate) use tracked::{LinkFailure, Tracked};
 /// How often everything is looked at anew although nothing has happened.
 const PERIOD: Duration = Duration::from_secs(60);
 
+/// A look at everything takes at most one part in so many of the time of one core: where there is much to look at it is done less often,
+/// though at least every [`LONGEST_PERIOD`]. (10,000 links: some 0.3 s, so every five minutes.)
+const REST: u32 = 1500;
+
+/// At the latest after this long somebody's meddling with our devices is noticed and mended, however much there is to look at.
+const LONGEST_PERIOD: Duration = Duration::from_secs(300);
+
 /// How long after a failure it is tried again: at first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), PERIOD);
 
@@ -256,7 +263,9 @@ impl Engine {
 
     /// The full round: node, store, sandboxes, facts, kernel.
     fn look_at_everything(&mut self) {
-        self.next_look = Instant::now() + PERIOD;
+        let begun = Instant::now();
+        // Whatever goes wrong below brings it forward.
+        self.next_look = begun + LONGEST_PERIOD;
         self.refresh_effective();
         self.watch_pods(&self.asked.clone());
         if !self.adopt() {
@@ -272,6 +281,7 @@ impl Engine {
             & self.refresh_facts(None)
             & self.reconcile(&reconcile::Extent::Everything)
             & self.finish_departures();
+        self.next_look = self.next_look.min(begun + (begun.elapsed() * REST).clamp(PERIOD, LONGEST_PERIOD));
         if done {
             self.retry = RETRY.0;
         } else {
