@@ -52,11 +52,11 @@ pub(crate) use tracked::{LinkFailure, Tracked};
 const PERIOD: Duration = Duration::from_secs(60);
 
 /// A look at everything takes at most one part in so many of the time of one core: where there is much to look at it is done less often,
-/// though at least every [`LONGEST_PERIOD`]. (10,000 links: some 0.3 s, so every five minutes.)
+/// though at least every [`LONGEST_PERIOD`]. (10,000 links: some 0.4 s, so every ten minutes.)
 const REST: u32 = 1500;
 
 /// At the latest after this long somebody's meddling with our devices is noticed and mended, however much there is to look at.
-const LONGEST_PERIOD: Duration = Duration::from_secs(300);
+const LONGEST_PERIOD: Duration = Duration::from_secs(600);
 
 /// How long after a failure it is tried again: at first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), PERIOD);

@@ -86,7 +86,7 @@ fn compare(bench: &Bench, kind: &str, nodes: usize) -> Result<Vec<Line>> {
     let mut ours = Path::new([&pods[0].netns, &pods[1].netns])?;
     let mut theirs = Path::new([&hand[0], &hand[1]])?;
     std::thread::sleep(Duration::from_millis(200));
-    for round in 0..bench.rounds(2, 7) {
+    for round in 0..bench.rounds(2, 5) {
         // In turns, so that neither always comes after the other.
         let order = if round % 2 == 0 { [&mut ours, &mut theirs] } else { [&mut theirs, &mut ours] };
         for path in order {

@@ -27,7 +27,7 @@ pub fn links(bench: &Bench) -> Result<Vec<Line>> {
     let most = levels.last().copied().unwrap_or_default();
     let before = (pss(agent)?, cpu_time(agent)?);
     // More than the longest time after which the agent looks at everything anew (LONGEST_PERIOD of its engine).
-    let rest = Duration::from_secs(bench.pick(5, 310));
+    let rest = Duration::from_secs(bench.pick(5, 610));
     std::thread::sleep(rest);
     let after = (pss(agent)?, cpu_time(agent)?);
     let memory = before.0.max(after.0);
