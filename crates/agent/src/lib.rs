@@ -11,6 +11,7 @@ mod engine;
 mod facts;
 mod lifecycle;
 mod logging;
+mod memory;
 mod options;
 mod server;
 mod state;

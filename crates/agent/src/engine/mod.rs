@@ -38,7 +38,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::{effective::Effective, facts::Known, state::StateDir, watcher::News};
+use crate::{effective::Effective, facts::Known, memory, state::StateDir, watcher::News};
 use announce::Announcements;
 use away::Away;
 use nodes::Nodes;
@@ -175,6 +175,7 @@ impl Engine {
     pub fn run(mut self, commands: &mpsc::Receiver<Command>) {
         self.look_at_everything();
         self.kernel.forget_all();
+        memory::give_back();
         // Commands that were taken from the channel to see whether they could be dealt with together.
         let mut taken: VecDeque<Command> = VecDeque::new();
         loop {
@@ -191,7 +192,8 @@ impl Engine {
                 Ok(command) => self.obey(command),
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
             }
-            if self.next_look <= Instant::now() {
+            let is_time = self.next_look <= Instant::now();
+            if is_time {
                 self.look_at_everything();
             }
             self.announce();
@@ -199,6 +201,9 @@ impl Engine {
             self.call_the_roll();
             // Namespaces that were opened for any of this may die now.
             self.kernel.forget_all();
+            if is_time {
+                memory::give_back();
+            }
         }
         if let Some(watcher) = self.watcher.take() {
             watcher.abort();

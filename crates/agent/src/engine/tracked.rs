@@ -13,6 +13,7 @@ use ratchet_model::{
 };
 
 /// A link as it was last dealt with.
+#[derive(PartialEq)]
 pub(crate) struct Tracked {
     pub link: Link,
     pub wiring: Wiring,
@@ -64,7 +65,9 @@ impl TrackedLinks {
     /// Takes note of what is only reported of a link and may change without any work.
     pub fn describe(&mut self, id: LinkId, link: &Link, nodes: &[Option<NodeName>; 2]) -> Option<&Tracked> {
         let tracked = self.by_id.get_mut(&id)?;
-        tracked.link.clone_from(link);
+        if tracked.link != *link {
+            tracked.link.clone_from(link);
+        }
         tracked.nodes.clone_from(nodes);
         Some(tracked)
     }
@@ -87,8 +90,12 @@ impl TrackedLinks {
         self.ids_of(pod).filter_map(|id| self.by_id.get(&id))
     }
 
-    /// Puts a link in place of what was known of it.
+    /// Puts a link in place of what was known of it. One that is what it was stays where it is: a look at everything would leave all
+    /// of them scattered over the memory that it took itself, and none of that could be given back.
     pub fn insert(&mut self, tracked: Tracked) {
+        if self.by_id.get(&tracked.link.id) == Some(&tracked) {
+            return;
+        }
         for pod in [&tracked.link.a.pod, &tracked.link.z.pod] {
             match self.by_pod.get_mut(pod) {
                 Some(ids) => drop(ids.insert(tracked.link.id)),
