@@ -153,8 +153,7 @@ impl Known {
     ) -> BTreeSet<PodKey> {
         // The store was asked for the VNIs of own pods' links; those of a neighbour's other links stand.
         let is_forgotten = |link: &LinkId| !facts.vnis.contains_key(link);
-        let around =
-            own.iter().flat_map(|pod| self.neighbours(pod)).chain(own.iter().cloned()).collect::<BTreeSet<_>>();
+        let around = self.with_neighbours(own);
         let of_own = around.iter().filter_map(|pod| self.records.get(pod)).flat_map(|record| &record.links);
         let of_own = of_own.filter(|link| own.contains(&link.local.pod) || own.contains(&link.remote.pod));
         let forgotten: Vec<LinkId> = of_own.map(DeclaredLink::id).filter(is_forgotten).collect();

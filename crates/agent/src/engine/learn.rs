@@ -170,11 +170,8 @@ impl Engine {
             Change::All => return self.look_at_everything(),
             Change::Pods(pods) => pods,
         };
-        let concerned: BTreeSet<PodKey> = pods
-            .iter()
-            .flat_map(|pod| self.known.neighbours(pod).into_iter().chain([pod.clone()]))
-            .filter(|pod| self.sandboxes.has(pod))
-            .collect();
+        let mut concerned = self.known.with_neighbours(&pods);
+        concerned.retain(|pod| self.sandboxes.has(pod));
         if concerned.is_empty() {
             return;
         }

@@ -55,13 +55,7 @@ impl Engine {
         let places: Vec<Netns> = current.map(|state| Netns::Sandbox(state.id.clone())).collect();
         let opened = self.open_namespaces(places.iter());
         let looks = opened.iter().map(|netns| (netns.clone(), Look::All)).collect();
-        let devices = self.kernel.observe(&looks, |_| false);
-        for netns in &opened {
-            if let Netns::Sandbox(id) = netns {
-                self.kernel.forget(id);
-            }
-        }
-        let devices = match devices {
+        let devices = match self.kernel.observe(&looks, |_| false) {
             Ok(devices) => devices,
             Err(error) => {
                 tracing::error!(%error, "cannot see what is in the kernel");
