@@ -11,21 +11,14 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+mod answer;
+use answer::answer;
+
 #[derive(Deserialize)]
 struct File {
     bodies: BTreeMap<String, Box<RawValue>>,
     outputs: Vec<Value>,
     table: BTreeMap<String, BTreeMap<String, [i64; 7]>>,
-}
-
-/// The body as an answer of this version, made exactly as the generator makes it.
-fn answer(body: &str, from: &str) -> String {
-    if from.is_empty() || body == "null" {
-        return body.to_owned();
-    }
-    let rest = &body[1..];
-    let comma = if rest == "}" { "" } else { "," };
-    format!(r#"{{"cniVersion":"{from}"{comma}{rest}"#)
 }
 
 fn convert(text: &str, to: Version) -> Result<Value, ratchet_cni::Error> {

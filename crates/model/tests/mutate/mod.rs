@@ -10,6 +10,26 @@ use serde_json::{Value, json};
 /// How many inputs a target has where PROPTEST_CASES does not say.
 const CASES: u32 = 1000;
 
+/// What the text of every JSON document is salted with.
+const JSON_TOKENS: &[&str] = &[
+    "\"",
+    "\\",
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    "null",
+    "\n",
+    "\u{0}",
+    "\\ud800",
+    "\\u0000",
+    "1e999",
+    "-0",
+    "18446744073709551616",
+];
+
 /// One change; numbers are taken modulo what there is to choose from.
 #[derive(Debug, Clone)]
 enum Change {
@@ -39,8 +59,9 @@ pub fn config() -> Config {
     if std::env::var_os("PROPTEST_CASES").is_some() { default } else { Config { cases: CASES, ..default } }
 }
 
-/// Mutations of JSON documents. `tokens` are what the text is salted with.
-pub fn json(corpus: &'static [&'static str], tokens: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
+/// Mutations of JSON documents. `words` are what the text is salted with besides [`JSON_TOKENS`].
+pub fn json(corpus: &'static [&'static str], words: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
+    let tokens = [JSON_TOKENS, words].concat();
     let of_json = prop_oneof![
         4 => (any::<u16>(), any::<u8>()).prop_map(|(at, with)| Change::Replace(at, with)),
         2 => (any::<u16>(), any::<u16>()).prop_map(|(at, from)| Change::Copy(at, from)),
@@ -49,11 +70,11 @@ pub fn json(corpus: &'static [&'static str], tokens: &'static [&'static str]) ->
     ];
     (0..corpus.len(), vec(of_json, 0..4), vec(of_text(), 0..3)).prop_map(move |(index, of_json, of_text)| {
         let mut document: Value = serde_json::from_str(corpus[index]).expect("the corpus is JSON");
-        of_json.iter().for_each(|change| change_value(&mut document, change, tokens));
+        of_json.iter().for_each(|change| change_value(&mut document, change, &tokens));
         // Untouched inputs keep their order and their doubled keys.
         let mut bytes =
             if of_json.is_empty() { corpus[index].as_bytes().to_vec() } else { document.to_string().into_bytes() };
-        of_text.iter().for_each(|change| change_text(&mut bytes, change, tokens));
+        of_text.iter().for_each(|change| change_text(&mut bytes, change, &tokens));
         bytes
     })
 }

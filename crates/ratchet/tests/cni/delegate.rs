@@ -11,6 +11,7 @@ use std::{
 use serde_json::{Value, json, value::RawValue};
 
 use crate::{
+    answer::answer,
     bench::{ANSWER, Bench, answering, sandbox},
     support::eventually,
 };
@@ -204,16 +205,6 @@ fn p17_conversion_matrix() {
     }
     assert!(rows >= 500, "only {rows}");
     assert!(wrong.is_empty(), "{} of {rows} differ:\n{}", wrong.len(), wrong.join("\n"));
-}
-
-/// The body as an answer of this version, made exactly as the generator makes it.
-fn answer(body: &str, from: &str) -> String {
-    if from.is_empty() || body == "null" {
-        return body.to_owned();
-    }
-    let rest = &body[1..];
-    let comma = if rest == "}" { "" } else { "," };
-    format!(r#"{{"cniVersion":"{from}"{comma}{rest}"#)
 }
 
 #[test]

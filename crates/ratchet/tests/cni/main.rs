@@ -7,6 +7,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../../../cni/tests/answer/mod.rs"]
+mod answer;
+
 mod bench;
 mod boot;
 mod boot_faults;
