@@ -211,6 +211,7 @@ mod tests {
             vtep: "10.0.0.1".parse().unwrap(),
             sandbox: name.parse().unwrap(),
             mtu: 1450.try_into().unwrap(),
+            leaving: false,
         };
         PodRecord { pod: key(name), location: Some(location), created: 1, links: peers.iter().map(link).collect() }
     }

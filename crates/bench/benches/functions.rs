@@ -60,7 +60,8 @@ fn records(count: usize) -> BTreeMap<PodKey, PodRecord> {
     let declared = declare(&key("a"), &Texts::new(), &annotations(count)).unwrap().unwrap();
     let record = |name: &str, links| {
         let Node { vtep, mtu, .. } = node();
-        let location = Location { node: NodeName::clone(&node().name), vtep, sandbox: sandbox(name), mtu };
+        let location =
+            Location { node: NodeName::clone(&node().name), vtep, sandbox: sandbox(name), mtu, leaving: false };
         (key(name), PodRecord { pod: key(name), location: Some(location), created: 1, links })
     };
     [record("a", declared.links), record("b", Vec::new())].into()

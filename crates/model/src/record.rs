@@ -24,6 +24,10 @@ pub struct Location {
     /// The greatest link MTU that fits into a tunnel on the node's underlay: both ends of a link get the
     /// lesser of the two nodes'.
     pub mtu: Mtu,
+    /// Its departure has begun and takes a store several steps: the pod counts as gone already, and whoever finds this
+    /// and knows of the sandbox has the rest to do.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaving: bool,
 }
 
 /// One pod's facts: what it declares and where it is.
@@ -56,8 +60,9 @@ impl PodRecord {
         self.location.as_ref().map(|location| &location.sandbox)
     }
 
-    fn lives(&self) -> bool {
-        self.location.is_some()
+    /// Whether the pod is there, and not about to leave.
+    pub fn lives(&self) -> bool {
+        self.location.as_ref().is_some_and(|location| !location.leaving)
     }
 }
 
@@ -170,6 +175,7 @@ mod tests {
                 vtep: "10.0.0.1".parse().unwrap(),
                 sandbox: name.parse().unwrap(),
                 mtu: Mtu::try_from(1450).unwrap(),
+                leaving: false,
             }),
             created: 1,
             links: links.collect(),

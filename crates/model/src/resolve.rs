@@ -243,6 +243,7 @@ mod tests {
                 vtep: "10.0.0.1".parse().unwrap(),
                 sandbox: "s".parse().unwrap(),
                 mtu: Mtu::try_from(1450).unwrap(),
+                leaving: false,
             };
             (pod.clone(), PodRecord { pod, location: Some(location), created: 0, links: declared.links })
         };

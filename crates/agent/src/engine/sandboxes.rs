@@ -157,6 +157,7 @@ pub(crate) fn record(state: &SandboxState, effective: &Effective) -> PodRecord {
             vtep: effective.node.vtep,
             sandbox: state.id.clone(),
             mtu: effective.node.mtu,
+            leaving: false,
         }),
         created: state.created,
         links: state.links.clone(),

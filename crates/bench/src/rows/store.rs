@@ -76,6 +76,7 @@ pub(super) fn record(name: &str, node: usize, links: Vec<DeclaredLink>) -> Resul
             vtep: format!("10.92.{}.{}", 1 + node / 250, 1 + node % 250).parse()?,
             sandbox: format!("s-{name}-{created}").parse()?,
             mtu,
+            leaving: false,
         }),
         created: u64::try_from(created)?,
         links,

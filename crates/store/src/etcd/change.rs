@@ -1,12 +1,14 @@
 //! A change of a record with all that follows from it, as transactions.
 //!
-//! One is enough for all but the largest: etcd takes 128 operations at a time. Where more are needed, the pod's record is
-//! written first when it comes and deleted last when it goes. Whoever is interrupted in between finds in the record what
-//! is left to do, and the agent, which has it from its own disk, does it again.
+//! One is enough for all but the largest: etcd takes 128 operations at a time. Where more are needed, each of them leaves behind
+//! what might have been said as well: whoever frees a link's VNI takes the link from the records that declare it at the same
+//! time, unless they are kept, so that nobody claims a VNI anew that nobody would free; and a pod that goes is said to be
+//! leaving before anything else. The pod's record is written or deleted last. Whoever is interrupted
+//! finds in it what is left to do, and the agent, which has it from its own disk, does it again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ratchet_model::{LinkId, PodKey, PodRecord, Vni, record::Consequence};
+use ratchet_model::{DeclaredLink, LinkId, Location, PodKey, PodRecord, Vni, record::Consequence};
 
 use super::{
     Etcd, TXN_OPS,
@@ -24,36 +26,52 @@ const MOD: i32 = 2;
 #[derive(Default)]
 struct Step {
     ops: Vec<Op>,
-    /// VNIs to free.
-    release: Vec<(LinkId, Vni)>,
-    /// Links that end and had no VNI: nobody must have claimed one meanwhile, since nobody would ever free it.
-    unclaimed: Vec<LinkId>,
+    /// Links that end, with the VNI to free. Of one without, nobody must have claimed one meanwhile, since nobody would
+    /// ever free it.
+    ends: BTreeMap<LinkId, Option<Vni>>,
+    /// Links that records no longer declare.
+    taken: BTreeMap<PodKey, BTreeSet<LinkId>>,
+    /// What becomes of records in the end.
+    records: BTreeMap<PodKey, Op>,
     /// Pods whose records must not have changed.
     unchanged: BTreeSet<PodKey>,
     /// Whether the index of the pod's declarers must not have changed.
     declarers_unchanged: bool,
-    /// Whether the pod's own record is written.
-    writes_record: bool,
 }
 
 impl Step {
     fn fits(&self, other: &Step) -> bool {
         // And two for the VNIs that are taken, two conditions for the pod itself, one for those, and the guard.
-        self.ops.len() + self.release.len() + other.ops.len() + other.release.len() + 2 <= TXN_OPS
-            && self.conditions() + other.conditions() + 4 <= TXN_OPS
+        self.operations() + other.operations() + 2 <= TXN_OPS && self.conditions() + other.conditions() + 4 <= TXN_OPS
+    }
+
+    fn operations(&self) -> usize {
+        self.ops.len() + self.freed().count() + self.written().len()
     }
 
     fn conditions(&self) -> usize {
-        self.unchanged.len() + self.unclaimed.len()
+        self.unchanged.len() + self.ends.len() - self.freed().count()
+    }
+
+    fn freed(&self) -> impl Iterator<Item = (LinkId, Vni)> {
+        self.ends.iter().filter_map(|(link, vni)| Some((*link, (*vni)?)))
+    }
+
+    fn written(&self) -> BTreeSet<&PodKey> {
+        self.taken.keys().chain(self.records.keys()).collect()
     }
 
     fn join(&mut self, other: Step) {
         self.ops.extend(other.ops);
-        self.unclaimed.extend(other.unclaimed);
-        self.release.extend(other.release);
+        for (link, vni) in other.ends {
+            self.ends.entry(link).or_insert(vni);
+        }
+        for (pod, links) in other.taken {
+            self.taken.entry(pod).or_default().extend(links);
+        }
+        self.records.extend(other.records);
         self.unchanged.extend(other.unchanged);
         self.declarers_unchanged |= other.declarers_unchanged;
-        self.writes_record |= other.writes_record;
     }
 }
 
@@ -61,6 +79,9 @@ impl Step {
 pub(super) struct Change<'a> {
     etcd: &'a Etcd,
     pod: &'a PodKey,
+    view: &'a View<'a>,
+    /// Links that end.
+    ends: BTreeMap<LinkId, Option<Vni>>,
     steps: Vec<Step>,
     /// What every transaction depends on besides.
     guard: Option<Compare>,
@@ -80,118 +101,180 @@ pub(super) fn unchanged(key: String, revision: i64) -> Compare {
     Compare { relation, target: MOD, key: key.into_bytes(), mod_revision, range_end: Vec::new() }
 }
 
+fn body(record: &PodRecord) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(record).map_err(|error| {
+        StoreError::Broken(format!("the record of pod {} cannot be written as JSON: {error}", record.pod))
+    })
+}
+
 impl<'a> Change<'a> {
-    /// What these consequences ask for. `releasing` are those of the links to be released that have a VNI.
+    /// What these consequences ask for. `releasing` are the VNIs of those links to be released that have one.
     pub(super) fn new(
         etcd: &'a Etcd,
         pod: &'a PodKey,
-        view: &View<'_>,
+        view: &'a View<'a>,
         consequence: &Consequence,
-        releasing: &[(LinkId, Vni)],
+        releasing: &BTreeMap<LinkId, Vni>,
         guard: Option<Compare>,
     ) -> Result<Self, StoreError> {
-        let mut change = Self { etcd, pod, steps: Vec::new(), guard };
-        change.release(view, consequence, releasing);
+        let ends = consequence.release.iter().map(|link| (*link, releasing.get(link).copied())).collect();
+        let mut change = Self { etcd, pod, view, ends, steps: Vec::new(), guard };
         for forgotten in consequence.forget.iter().filter_map(|pod| view.records.get(pod)) {
-            change.erase(forgotten, Some(&forgotten.pod));
+            change.erase(forgotten);
         }
         let previous = view.records.get(pod);
         match &consequence.record {
-            Some(next) => change.write(view, previous, next)?,
-            None => previous.into_iter().for_each(|record| change.erase(record, None)),
+            Some(next) => change.write(previous, next)?,
+            None => {
+                change.end_kept();
+                previous.into_iter().for_each(|record| change.erase(record));
+            }
         }
-        if consequence.record.as_ref().is_none_or(|next| next.location.is_none()) {
-            change.depart(view, consequence);
+        if consequence.record.as_ref().is_none_or(|next| !next.lives()) {
+            change.depart(consequence);
         }
         Ok(change)
     }
 
-    /// Frees VNIs, for as long as neither end declares the link again.
-    fn release(&mut self, view: &View<'_>, consequence: &Consequence, releasing: &[(LinkId, Vni)]) {
-        let unclaimed = consequence.release.iter().filter(|link| !releasing.iter().any(|(other, _)| other == *link));
-        self.steps.extend(unclaimed.map(|link| Step { unclaimed: vec![*link], ..Step::default() }));
-        let mut ends: BTreeMap<LinkId, BTreeSet<PodKey>> = BTreeMap::new();
-        for link in view.records.values().flat_map(|record| &record.links) {
-            ends.entry(link.id()).or_default().extend([link.local.pod.clone(), link.remote.pod.clone()]);
+    /// What is on condition that this link ends, if it does: its VNI is freed as long as neither end declares it again.
+    fn end(&self, link: &DeclaredLink) -> Step {
+        let Some(vni) = self.ends.get(&link.id()) else { return Step::default() };
+        let ends = [&link.local.pod, &link.remote.pod].into_iter().filter(|end| vni.is_some() && *end != self.pod);
+        Step { ends: [(link.id(), *vni)].into(), unchanged: ends.cloned().collect(), ..Step::default() }
+    }
+
+    /// Ends those links that only records declare which are kept.
+    fn end_kept(&mut self) {
+        let done: BTreeSet<LinkId> =
+            self.steps.iter().flat_map(|step| step.taken.values().flatten()).copied().collect();
+        let links: BTreeMap<LinkId, &DeclaredLink> =
+            self.view.records.values().flat_map(|record| &record.links).map(|link| (link.id(), link)).collect();
+        let kept = links.into_iter().filter(|(id, _)| self.ends.contains_key(id) && !done.contains(id));
+        let steps: Vec<Step> = kept.map(|(_, link)| self.end(link)).collect();
+        self.steps.extend(steps);
+    }
+
+    /// Takes links from a record as it is now, and with the last one with a peer the entry in that one's index, unless it `stays`.
+    fn take(&mut self, record: &PodRecord, links: &BTreeSet<LinkId>, stays: &BTreeSet<&PodKey>) {
+        let mut left: BTreeMap<&PodKey, usize> = BTreeMap::new();
+        for link in &record.links {
+            *left.entry(&link.remote.pod).or_default() += 1;
         }
-        for (link, vni) in releasing {
-            let mut unchanged = ends.remove(link).unwrap_or_default();
-            unchanged.remove(self.pod);
-            self.steps.push(Step { release: vec![(*link, *vni)], unchanged, ..Step::default() });
+        for link in record.links.iter().filter(|link| links.contains(&link.id())) {
+            let peer = &link.remote.pod;
+            let mut step = self.end(link);
+            step.taken.insert(record.pod.clone(), [link.id()].into());
+            step.unchanged.extend((record.pod != *self.pod).then(|| record.pod.clone()));
+            if let Some(left) = left.get_mut(peer) {
+                *left -= 1;
+                if *left == 0 && *peer != record.pod && !stays.contains(peer) {
+                    step.ops.push(delete(self.etcd.keys.declarer(peer, &record.pod)));
+                }
+            }
+            self.steps.push(step);
         }
     }
 
-    /// Deletes a record, after its entries in the index. `other`: it is that of another pod.
-    fn erase(&mut self, record: &PodRecord, other: Option<&PodKey>) {
-        let keys = &self.etcd.keys;
-        let unchanged: BTreeSet<PodKey> = other.into_iter().cloned().collect();
-        let entries = record.peers().into_iter().map(|peer| delete(keys.declarer(peer, &record.pod)));
-        let steps = entries.chain([delete(keys.pod(&record.pod))]);
-        self.steps.extend(steps.map(|op| Step { ops: vec![op], unchanged: unchanged.clone(), ..Step::default() }));
-        if other.is_none()
-            && let Some(last) = self.steps.last_mut()
-        {
-            last.writes_record = true;
-        }
+    /// Deletes a record, after its entries in the index.
+    fn erase(&mut self, record: &PodRecord) {
+        self.take(record, &ids(record), &BTreeSet::new());
+        let records = [(record.pod.clone(), delete(self.etcd.keys.pod(&record.pod)))].into();
+        let unchanged = (record.pod != *self.pod).then(|| record.pod.clone()).into_iter().collect();
+        self.steps.push(Step { records, unchanged, ..Step::default() });
     }
 
-    /// Writes a record, and then its entries in the index.
-    fn write(&mut self, view: &View<'_>, previous: Option<&PodRecord>, next: &PodRecord) -> Result<(), StoreError> {
+    /// Writes the pod's record, and then its new entries in the index.
+    fn write(&mut self, previous: Option<&PodRecord>, next: &PodRecord) -> Result<(), StoreError> {
         let keys = &self.etcd.keys;
-        let body = serde_json::to_vec(next).map_err(|error| {
-            StoreError::Broken(format!("the record of pod {} cannot be written as JSON: {error}", next.pod))
-        })?;
-        let ops = vec![put(keys.pod(&next.pod), body)];
-        self.steps.push(Step { ops, writes_record: true, ..Step::default() });
         let (before, after) = (previous.map(PodRecord::peers).unwrap_or_default(), next.peers());
-        let gone = before.difference(&after).map(|peer| delete(keys.declarer(peer, &next.pod)));
-        let new = after.difference(&before).map(|peer| put(keys.declarer(peer, &next.pod), Vec::new()));
-        self.steps.extend(gone.chain(new).map(|op| Step { ops: vec![op], ..Step::default() }));
-        if next.location.is_none()
-            && let Some(witness) = next.peers().into_iter().find(|peer| view.lives(peer))
+        if let Some(previous) = previous {
+            let dropped = ids(previous).difference(&ids(next)).copied().collect();
+            self.take(previous, &dropped, &after);
+        }
+        self.end_kept();
+        let records = [(next.pod.clone(), put(keys.pod(&next.pod), body(next)?))].into();
+        let mut step = Step { records, ..Step::default() };
+        if !next.lives()
+            && let Some(witness) = next.peers().into_iter().find(|peer| self.view.lives(peer))
         {
             // Kept for this peer's sake. The entry is written again so that the peer, should it go at this very moment,
             // notices that its declarers have changed.
-            let ops = vec![put(keys.declarer(witness, &next.pod), Vec::new())];
-            self.steps.push(Step { ops, unchanged: [witness.clone()].into(), ..Step::default() });
+            step.ops.push(put(keys.declarer(witness, &next.pod), Vec::new()));
+            step.unchanged.insert(witness.clone());
         }
+        self.steps.push(step);
+        let new = after.difference(&before).map(|peer| put(keys.declarer(peer, &next.pod), Vec::new()));
+        self.steps.extend(new.map(|op| Step { ops: vec![op], ..Step::default() }));
         Ok(())
     }
 
     /// What a departure was decided on: that nobody new declares a link with the pod, that those who do have not gone
     /// in this very moment, that those of them who have gone are still needed by somebody else, and that those who live do.
-    fn depart(&mut self, view: &View<'_>, consequence: &Consequence) {
-        let kept = view.records.values().filter(|record| {
-            record.pod != *self.pod && record.location.is_none() && !consequence.forget.contains(&record.pod)
-        });
+    fn depart(&mut self, consequence: &Consequence) {
+        let view = self.view;
+        let kept = view
+            .records
+            .values()
+            .filter(|record| record.pod != *self.pod && !record.lives() && !consequence.forget.contains(&record.pod));
         let witnesses = kept.filter(|record| record.peers().contains(self.pod)).filter_map(|record| {
             record.peers().into_iter().find(|peer| *peer != self.pod && view.lives(peer)).cloned()
         });
         // A link ends with the second of its pods: if both go at this very moment, one must notice that it is the second.
         let own = view.records.get(self.pod).map(PodRecord::peers).unwrap_or_default();
-        let others = view.records.values().filter(|record| record.pod != *self.pod && record.location.is_some());
+        let others = view.records.values().filter(|record| record.pod != *self.pod && record.lives());
         let others = others.filter(|record| own.contains(&record.pod) || record.peers().contains(self.pod));
         let others = others.map(|record| record.pod.clone());
         let witnesses: BTreeSet<PodKey> = witnesses.chain(others).take(TXN_OPS / 2).collect();
-        if let Some(last) = self.steps.iter_mut().rfind(|step| step.writes_record) {
+        if let Some(last) = self.steps.iter_mut().rfind(|step| step.records.contains_key(self.pod)) {
             last.unchanged.extend(witnesses);
             last.declarers_unchanged = true;
         }
     }
 
     /// Does it; says whether it was done. If not, something that it was decided on has changed.
-    pub(super) async fn run(self, view: &View<'_>) -> Result<bool, StoreError> {
-        let mut own = view.revisions.get(self.pod).copied().unwrap_or(0);
-        for step in pack(self.steps) {
-            let writes_record = step.writes_record;
-            let keys = &self.etcd.keys;
-            let mut compare = vec![unchanged(keys.pod(self.pod), own)];
-            compare.extend(self.guard.clone());
-            for pod in &step.unchanged {
-                compare.push(unchanged(keys.pod(pod), view.revisions.get(pod).copied().unwrap_or(0)));
+    pub(super) async fn run(self) -> Result<bool, StoreError> {
+        let (pod, view, keys) = (self.pod, self.view, &self.etcd.keys);
+        let goes = self.steps.iter().any(|step| step.declarers_unchanged);
+        let steps = pack(self.steps);
+        // As they are at each moment.
+        let mut revisions = view.revisions.clone();
+        let mut records: BTreeMap<&PodKey, PodRecord> = BTreeMap::new();
+        let taken_from = steps.iter().flat_map(|step| step.taken.keys());
+        records.extend(taken_from.filter_map(|pod| Some((pod, view.records.get(pod)?.clone()))));
+
+        let leaving = view.records.get(pod).filter(|record| goes && steps.len() > 1 && record.lives());
+        let leaving = leaving.map(|record| {
+            let location = record.location.clone().map(|location| Location { leaving: true, ..location });
+            PodRecord { location, ..record.clone() }
+        });
+        let first = match leaving {
+            Some(record) => {
+                let ops = [(pod.clone(), put(keys.pod(pod), body(&record)?))].into();
+                records.insert(pod, record);
+                Some(Step { records: ops, ..Step::default() })
             }
+            None => None,
+        };
+        for step in first.iter().chain(&steps) {
+            let mut ops = step.ops.clone();
+            for pod in step.written() {
+                let none = BTreeSet::new();
+                let taken = step.taken.get(pod).unwrap_or(&none);
+                if let Some(record) = records.get_mut(pod) {
+                    record.links.retain(|link| !taken.contains(&link.id()));
+                }
+                ops.push(match (step.records.get(pod), records.get(pod)) {
+                    (Some(last), _) => last.clone(),
+                    (None, Some(record)) => put(keys.pod(pod), body(record)?),
+                    (None, None) => continue,
+                });
+            }
+            let on = step.unchanged.iter().chain([pod]);
+            let mut compare: Vec<Compare> =
+                on.map(|pod| unchanged(keys.pod(pod), revisions.get(pod).copied().unwrap_or(0))).collect();
+            compare.extend(self.guard.clone());
             if step.declarers_unchanged {
-                let prefix = keys.declarers(self.pod);
+                let prefix = keys.declarers(pod);
                 compare.push(Compare {
                     relation: Relation::Less.into(),
                     target: MOD,
@@ -200,10 +283,11 @@ impl<'a> Change<'a> {
                     mod_revision: Some(view.reader.revision + 1),
                 });
             }
-            compare.extend(step.unclaimed.iter().map(|link| unchanged(keys.link(*link), 0)));
-            let mut ops = step.ops;
-            if !step.release.is_empty() {
-                let (guard, freeing) = vnis::release(self.etcd, &step.release).await?;
+            let unclaimed = step.ends.iter().filter(|(_, vni)| vni.is_none());
+            compare.extend(unclaimed.map(|(link, _)| unchanged(keys.link(*link), 0)));
+            let release: Vec<(LinkId, Vni)> = step.freed().collect();
+            if !release.is_empty() {
+                let (guard, freeing) = vnis::release(self.etcd, &release).await?;
                 compare.push(guard);
                 ops.extend(freeing);
             }
@@ -211,18 +295,31 @@ impl<'a> Change<'a> {
             if !answer.succeeded {
                 return Ok(false);
             }
-            if writes_record {
-                own = answer.header.map_or(0, |header| header.revision);
+            let revision = answer.header.map_or(0, |header| header.revision);
+            let is_deleted = |pod: &PodKey| matches!(step.records.get(pod), Some(Op { kind: Some(OpKind::Delete(_)) }));
+            for pod in step.written() {
+                revisions.insert(pod.clone(), if is_deleted(pod) { 0 } else { revision });
             }
         }
         Ok(true)
     }
 }
 
+fn ids(record: &PodRecord) -> BTreeSet<LinkId> {
+    record.links.iter().map(DeclaredLink::id).collect()
+}
+
 /// As few transactions as possible, in the same order.
 fn pack(steps: Vec<Step>) -> Vec<Step> {
     let mut packed: Vec<Step> = Vec::new();
-    for step in steps {
+    // A link that two records declare is freed with the first.
+    let mut freed = BTreeSet::new();
+    for mut step in steps {
+        for (link, vni) in &mut step.ends {
+            if vni.is_some() && !freed.insert(*link) {
+                *vni = None;
+            }
+        }
         match packed.last_mut() {
             Some(last) if last.fits(&step) => last.join(step),
             _ => packed.push(step),

@@ -143,7 +143,7 @@ impl<'a> View<'a> {
 
     /// Whether a pod has a sandbox.
     pub(super) fn lives(&self, pod: &PodKey) -> bool {
-        self.records.get(pod).is_some_and(|record| record.location.is_some())
+        self.records.get(pod).is_some_and(PodRecord::lives)
     }
 }
 

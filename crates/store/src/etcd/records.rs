@@ -72,7 +72,7 @@ pub(super) async fn depart_unless(
         }
         view.load_around(&[pod.clone()].into()).await?;
         // Whether a declarer that has gone is still needed depends on its other peers.
-        let gone = view.records.values().filter(|record| record.location.is_none()).flat_map(PodRecord::peers);
+        let gone = view.records.values().filter(|record| !record.lives()).flat_map(PodRecord::peers);
         view.load(gone.cloned().collect()).await?;
         let consequence = consequence(pod, None, &view.records);
         let guard = unless.clone().map(|key| change::unchanged(key, 0));
@@ -133,8 +133,7 @@ async fn apply(
     guard: Option<Compare>,
 ) -> Result<bool, StoreError> {
     let releasing = read_vnis(etcd, &mut view.reader, &consequence.release).await?;
-    let releasing: Vec<(LinkId, Vni)> = releasing.into_iter().collect();
-    Change::new(etcd, pod, view, consequence, &releasing, guard)?.run(view).await
+    Change::new(etcd, pod, view, consequence, &releasing, guard)?.run().await
 }
 
 /// A record with more peers than fit into one transaction may have been left without some of its entries in the index.

@@ -45,6 +45,7 @@ fn record(name: &str, peers: &[&str]) -> PodRecord {
         vtep: "10.0.0.1".parse().unwrap(),
         sandbox: name.parse().unwrap(),
         mtu: 1450.try_into().unwrap(),
+        leaving: false,
     };
     PodRecord { pod: key(name), location: Some(location), created: 1, links: links.collect() }
 }

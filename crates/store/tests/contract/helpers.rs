@@ -52,6 +52,7 @@ pub fn record_in(name: &str, id: &str, created: u64, peers: &[&str]) -> PodRecor
             vtep: "10.0.0.1".parse().unwrap(),
             sandbox: sandbox(id),
             mtu: 1450.try_into().unwrap(),
+            leaving: false,
         }),
         created,
         links: peers.iter().map(|peer| link(name, peer)).collect(),
