@@ -1,8 +1,9 @@
 //! Names that cannot be wrong once they exist: pods, interfaces, sandboxes, nodes, links.
 //!
-//! Each is a newtype made by parsing, so that a bad name is met at the edge and nowhere else.
+//! Each is a newtype made by parsing, so that a bad name is met at the edge and nowhere else. Clones share their text: an agent
+//! holds each name many times over.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -43,8 +44,8 @@ macro_rules! text_serde {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PodKey {
-    namespace: String,
-    name: String,
+    namespace: Arc<str>,
+    name: Arc<str>,
 }
 
 impl PodKey {
@@ -64,7 +65,7 @@ impl PodKey {
                 return Err(NameError::new(what, value, EXPECTED));
             }
         }
-        Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+        Ok(Self { namespace: namespace.into(), name: name.into() })
     }
 
     /// The namespace.
@@ -97,7 +98,7 @@ text_serde!(PodKey);
 /// The name of a network interface that Ratchet may make.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct InterfaceName(String);
+pub struct InterfaceName(Arc<str>);
 
 impl InterfaceName {
     /// The name as text.
@@ -129,7 +130,7 @@ impl FromStr for InterfaceName {
         if text.chars().any(|c| matches!(c, '/' | ':' | '%') || c.is_whitespace() || c.is_control()) {
             return refuse("expected no '/', ':', '%', white space or control characters");
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(text.into()))
     }
 }
 text_serde!(InterfaceName);
@@ -137,7 +138,7 @@ text_serde!(InterfaceName);
 /// One runtime instance of a pod: its container id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct SandboxId(String);
+pub struct SandboxId(Arc<str>);
 
 impl SandboxId {
     /// The longest id that still fits, with the rest of an alias, the kernel's IFALIASZ of 256
@@ -165,7 +166,7 @@ impl FromStr for SandboxId {
             && text.starts_with(|c: char| c.is_ascii_alphanumeric())
             && text.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
         if good {
-            Ok(Self(text.to_owned()))
+            Ok(Self(text.into()))
         } else {
             Err(NameError::new(
                 "container id",
@@ -180,7 +181,7 @@ text_serde!(SandboxId);
 /// A node, by the name its agent goes by.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct NodeName(String);
+pub struct NodeName(Arc<str>);
 
 impl NodeName {
     /// The name as text.
@@ -201,7 +202,7 @@ impl FromStr for NodeName {
         let good =
             (1..=253).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
         if good {
-            Ok(Self(text.to_owned()))
+            Ok(Self(text.into()))
         } else {
             Err(NameError::new("node name", text, "expected 1 to 253 letters, digits, '-', '_' or '.'"))
         }
