@@ -71,21 +71,22 @@ impl Known {
 
     /// The records that decide about the links of these pods: theirs, their neighbours', and those of the neighbours' neighbours,
     /// which may claim the same interface.
-    pub fn around(&self, pods: &BTreeSet<PodKey>) -> BTreeMap<PodKey, PodRecord> {
+    pub fn around(&self, pods: &BTreeSet<PodKey>) -> Vec<&PodRecord> {
         let mut all = pods.clone();
         for _ in 0..2 {
             let next: Vec<_> = all.iter().flat_map(|pod| self.neighbours(pod)).collect();
             all.extend(next);
         }
-        all.into_iter()
-            .filter_map(|pod| self.records.get_key_value(&pod))
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect()
+        all.iter().filter_map(|pod| self.records.get(pod)).collect()
     }
 
-    /// All records.
-    pub fn all(&self) -> &BTreeMap<PodKey, PodRecord> {
-        &self.records
+    /// The pods of these links, as far as somebody declares them. It goes through all records there are.
+    pub fn pods_of(&self, links: &BTreeSet<LinkId>) -> BTreeSet<PodKey> {
+        if links.is_empty() {
+            return BTreeSet::new();
+        }
+        let declared = self.records.values().flat_map(|record| &record.links).filter(|link| links.contains(&link.id()));
+        declared.flat_map(|link| [&link.local.pod, &link.remote.pod]).cloned().collect()
     }
 
     /// Puts one record in place (`None` removes it).
@@ -129,25 +130,33 @@ impl Known {
         declarers.filter(|pod| !own.contains(pod) && !facts.records.contains_key(pod)).cloned().collect()
     }
 
-    /// Takes what the store says about these pods themselves: what they declare now, if they are not lost.
-    pub fn correct(&mut self, pods: &BTreeSet<PodKey>, mut facts: Facts, is_own: impl Fn(&PodKey) -> bool) {
-        for pod in pods {
-            let Some(record) = facts.records.remove(pod) else { continue };
+    /// Takes what the store says about these pods themselves: what they declare now. Gives those of which it has no record at all.
+    pub fn correct(
+        &mut self,
+        mut pods: BTreeSet<PodKey>,
+        mut facts: Facts,
+        is_own: impl Fn(&PodKey) -> bool,
+    ) -> BTreeSet<PodKey> {
+        pods.retain(|pod| {
+            let Some(record) = facts.records.remove(pod) else { return true };
             self.set(pod, Some(record));
             if !self.neighbours(pod).iter().any(&is_own) {
                 self.set(pod, None);
             }
-        }
+            false
+        });
+        pods
     }
 
-    /// Takes what the store said about `own` pods in place of what was known about them. `is_own` tells for which other pods a record
-    /// still matters, `lives_here` which pods have a sandbox here that is not leaving.
+    /// Takes what the store said about `own` pods in place of what was known about them. `absent` are pods of which it has no record at
+    /// all, `is_own` tells for which other pods a record still matters, `lives_here` which pods have a sandbox here that is not leaving.
     ///
     /// Gives the pods whose record is not what it was.
     pub fn merge(
         &mut self,
         own: &BTreeSet<PodKey>,
         facts: Facts,
+        absent: &BTreeSet<PodKey>,
         is_own: impl Fn(&PodKey) -> bool,
         lives_here: impl Fn(&PodKey) -> bool,
     ) -> BTreeSet<PodKey> {
@@ -160,13 +169,22 @@ impl Known {
         for link in forgotten {
             self.former.extend(self.vnis.remove(&link).map(|vni| (link, vni)));
         }
+        // Of the pods with which own ones declare links the store was asked for all that it has.
+        let said = own.iter().filter_map(|pod| facts.records.get(pod));
+        let declared: BTreeSet<PodKey> = said.flat_map(PodRecord::peers).cloned().collect();
         let mut changed = BTreeSet::new();
         for pod in around {
             if facts.records.contains_key(&pod) {
                 self.lost.remove(&pod);
                 continue;
             }
-            let concerns_others = self.neighbours(&pod).iter().any(|other| is_own(other) && !own.contains(other));
+            // Its own reading tells.
+            if is_own(&pod) && !own.contains(&pod) {
+                continue;
+            }
+            let is_absent = absent.contains(&pod) || declared.contains(&pod);
+            let concerns_others =
+                !is_absent && self.neighbours(&pod).iter().any(|other| is_own(other) && !own.contains(other));
             let stays = !own.contains(&pod) && (concerns_others || self.is_lost(&pod, &lives_here));
             if self.records.contains_key(&pod) && !stays {
                 self.lost.remove(&pod);
@@ -226,19 +244,21 @@ mod tests {
     #[test]
     fn what_a_wiped_store_has_lost_is_believed_until_it_is_said_again() {
         let own = [key("own")].into();
-        let (is_own, declarer) = (|pod: &PodKey| *pod == key("own"), record("declarer", &["own"]));
+        let (is_own, declarer, none) =
+            (|pod: &PodKey| *pod == key("own"), record("declarer", &["own"]), BTreeSet::new());
         let link = declarer.links[0].id();
         let mut known = Known::default();
         known.merge(
             &own,
             facts(&[record("own", &["leaf"]), declarer.clone(), record("leaf", &[])], &[(link, 12)]),
+            &none,
             is_own,
             is_own,
         );
         assert_eq!((known.vni(link).map(Vni::number), known.former_vni(link)), (Some(12), None));
 
-        known.merge(&own, Facts::default(), is_own, is_own);
-        let left: Vec<&str> = known.all().keys().map(PodKey::name).collect();
+        known.merge(&own, Facts::default(), &none, is_own, is_own);
+        let left: Vec<&str> = known.records.keys().map(PodKey::name).collect();
         // The own pod is to be published again, and the leaf may have gone.
         assert_eq!(left, ["declarer"]);
         assert_eq!((known.vni(link), known.former_vni(link).map(Vni::number)), (None, Some(12)));
@@ -246,6 +266,7 @@ mod tests {
         known.merge(
             &own,
             facts(&[record("own", &["leaf"]), PodRecord { created: 2, ..declarer }], &[(link, 11)]),
+            &none,
             is_own,
             is_own,
         );
@@ -258,31 +279,60 @@ mod tests {
         let own: BTreeSet<PodKey> = [key("own"), key("other")].into();
         let is_own = |pod: &PodKey| own.contains(pod);
         let mut known = Known::default();
-        known.merge(&own, facts(&[record("dropper", &["own", "other"])], &[]), is_own, is_own);
+        known.merge(&own, facts(&[record("dropper", &["own", "other"])], &[]), &BTreeSet::new(), is_own, is_own);
         let (one, dropper) = ([key("own")].into(), [key("dropper")].into());
         assert_eq!(known.missing_declarers(&one, &Facts::default()), dropper);
 
-        known.correct(&dropper, Facts::default(), is_own);
-        known.merge(&one, Facts::default(), is_own, is_own);
+        let absent = known.correct(dropper.clone(), Facts::default(), is_own);
+        assert_eq!(absent, dropper);
+        known.merge(&one, Facts::default(), &absent, is_own, is_own);
         assert_eq!(known.neighbours(&key("own")), dropper);
 
-        known.correct(&dropper, facts(&[record("dropper", &["other"])], &[]), is_own);
-        known.merge(&one, Facts::default(), is_own, is_own);
+        let absent = known.correct(dropper.clone(), facts(&[record("dropper", &["other"])], &[]), is_own);
+        known.merge(&one, Facts::default(), &absent, is_own, is_own);
         assert_eq!(
             (known.neighbours(&key("own")), known.neighbours(&key("other"))),
             (BTreeSet::new(), dropper.clone())
         );
 
-        known.correct(&dropper, facts(&[record("dropper", &["foreign"])], &[]), is_own);
+        known.correct(dropper, facts(&[record("dropper", &["foreign"])], &[]), is_own);
         assert_eq!(known.record(&key("dropper")), None);
     }
 
     #[test]
     fn a_declarer_is_forgotten_with_the_last_of_its_peers_here() {
-        let (own, declarer) = ([key("own")].into(), record("declarer", &["own"]));
+        let (own, declarer, none) = ([key("own")].into(), record("declarer", &["own"]), BTreeSet::new());
         let mut known = Known::default();
-        known.merge(&own, facts(&[record("own", &[]), declarer], &[]), |_| true, |_| false);
-        known.merge(&own, Facts::default(), |pod| *pod == key("own"), |_| false);
-        assert!(known.all().is_empty());
+        known.merge(&own, facts(&[record("own", &[]), declarer], &[]), &none, |_| true, |_| false);
+        known.merge(&own, Facts::default(), &none, |pod| *pod == key("own"), |_| false);
+        assert!(known.records.is_empty());
+    }
+
+    /// Own pods are read some at a time: what is missing from the store goes all the same, and what is another own pod's stays.
+    #[test]
+    fn what_two_own_pods_share_goes_when_one_of_them_is_read() {
+        let (one, two): (BTreeSet<_>, BTreeSet<_>) = ([key("one")].into(), [key("two")].into());
+        let is_own = |pod: &PodKey| one.contains(pod) || two.contains(pod);
+        let mut known = Known::default();
+        let none = BTreeSet::new();
+        let [first, second] = [record("one", &["peer"]), record("two", &["peer", "one"])];
+        known.merge(&one, facts(&[first.clone(), second.clone(), record("peer", &[])], &[]), &none, is_own, is_own);
+        known.merge(&two, facts(&[first.clone(), second, record("peer", &[])], &[]), &none, is_own, is_own);
+
+        known.merge(&one, facts(&[first], &[]), &none, is_own, is_own);
+        assert_eq!(known.record(&key("peer")), None);
+        assert!(known.record(&key("two")).is_some(), "its own reading tells what has become of it");
+    }
+
+    #[test]
+    fn a_declarer_that_two_own_pods_have_lost_is_not_believed_for_ever() {
+        let (one, both): (BTreeSet<_>, BTreeSet<_>) = ([key("one")].into(), [key("one"), key("two")].into());
+        let is_own = |pod: &PodKey| both.contains(pod);
+        let mut known = Known::default();
+        known.merge(&both, facts(&[record("declarer", &["one", "two"])], &[]), &BTreeSet::new(), is_own, is_own);
+        let absent = known.correct(known.missing_declarers(&one, &Facts::default()), Facts::default(), is_own);
+        known.merge(&one, Facts::default(), &absent, is_own, is_own);
+        assert!(known.record(&key("declarer")).is_some());
+        assert!(known.lost.contains_key(&key("declarer")));
     }
 }

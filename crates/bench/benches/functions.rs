@@ -74,6 +74,11 @@ fn wanted(count: usize) -> Vec<Wanted> {
     links.iter().filter_map(|link| wiring::direct(link, &places, VniState::None, &node()).wanted).collect()
 }
 
+/// The two pods' sandboxes.
+fn both() -> BTreeSet<Netns> {
+    ["a", "b"].map(|pod| Netns::Sandbox(sandbox(pod))).into()
+}
+
 /// The kernel once all that is made.
 fn made(wanted: &[Wanted]) -> Vec<Observed> {
     let device = |end: &WantedEnd, index: u32, peer: u32| Observed {
@@ -113,15 +118,17 @@ fn resolve_declarations(bencher: Bencher, count: usize) {
 fn plan_what_is_missing(bencher: Bencher, count: usize) {
     let wanted = wanted(count);
     assert_eq!(wanted.len(), count);
-    bencher.counter(ItemsCount::new(count)).bench(|| plan(black_box(&wanted), &[], Scope::All));
+    let scope = Scope { links: &BTreeSet::new(), places: &both() };
+    bencher.counter(ItemsCount::new(count)).bench(|| plan(black_box(&wanted), &[], scope));
 }
 
 #[divan::bench(args = LINKS)]
 fn plan_where_all_is_as_wanted(bencher: Bencher, count: usize) {
     let wanted = wanted(count);
     let made = made(&wanted);
-    assert_eq!(plan(&wanted, &made, Scope::All).steps, []);
-    bencher.counter(ItemsCount::new(count)).bench(|| plan(black_box(&wanted), black_box(&made), Scope::All));
+    let scope = Scope { links: &BTreeSet::new(), places: &both() };
+    assert_eq!(plan(&wanted, &made, scope).steps, []);
+    bencher.counter(ItemsCount::new(count)).bench(|| plan(black_box(&wanted), black_box(&made), scope));
 }
 
 #[divan::bench(args = LINKS)]
@@ -129,7 +136,8 @@ fn plan_the_end_of_both_pods(bencher: Bencher, count: usize) {
     let made = made(&wanted(count));
     let ids: BTreeSet<_> = made.iter().filter_map(|device| Some(device.alias.as_ref()?.link)).collect();
     assert!(made.iter().all(|device| device.netns != Netns::Node));
-    bencher.counter(ItemsCount::new(count)).bench(|| plan(&[], black_box(&made), Scope::Links(&ids)));
+    let scope = Scope { links: &ids, places: &BTreeSet::new() };
+    bencher.counter(ItemsCount::new(count)).bench(|| plan(&[], black_box(&made), scope));
 }
 
 #[divan::bench(args = LINKS)]

@@ -179,6 +179,16 @@ impl Wanted {
             Wanted::Frozen(link) => *link,
         }
     }
+
+    /// The ends that are to be there.
+    pub fn ends(&self) -> Vec<&WantedEnd> {
+        match self {
+            Wanted::Veth { a, z } => vec![a, z],
+            Wanted::Vxlan { end, .. } => vec![end],
+            Wanted::Hold { survivor, parked } => vec![survivor, parked],
+            Wanted::Frozen(_) => vec![],
+        }
+    }
 }
 
 /// What kind of device was observed.

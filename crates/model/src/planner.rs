@@ -6,7 +6,7 @@
 //! * A device of ours without alias, or with another one, is unfinished and is finished.
 //! * A device that is not ours is never touched, even when it stands where one of ours is wanted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::{
     device::{Alias, At, Birth, GROUP_OURS, Kind, Netns, Observed, Operation, Step, Tunnel, Wanted, WantedEnd},
@@ -21,22 +21,19 @@ pub const MOVE_LIMIT: usize = 64;
 /// The digest ([`Alias::config`]) of a device that is not what it should be yet.
 const UNFINISHED: u32 = 0;
 
-/// Which links a plan is about. What it finds of other links it leaves alone.
+/// What a plan is about: whatever is ours within it and not wanted is removed. What it finds outside of it, it leaves alone.
 #[derive(Debug, Clone, Copy)]
-pub enum Scope<'a> {
-    /// All: whatever is ours and not wanted is removed.
-    All,
-    /// These.
-    Links(&'a BTreeSet<LinkId>),
+pub struct Scope<'a> {
+    /// The devices of these links, wherever they are.
+    pub links: &'a BTreeSet<LinkId>,
+    /// All devices in these namespaces, be their links known or not.
+    pub places: &'a BTreeSet<Netns>,
 }
 
 impl Scope<'_> {
     fn covers(self, device: &Observed) -> bool {
-        match (self, &device.alias) {
-            (Scope::All, _) => true,
-            (Scope::Links(links), Some(alias)) => links.contains(&alias.link),
-            (Scope::Links(_), None) => false,
-        }
+        self.places.contains(&device.netns)
+            || device.alias.as_ref().is_some_and(|alias| self.links.contains(&alias.link))
     }
 }
 
@@ -63,8 +60,9 @@ pub struct Plan {
 
 /// Plans the way from `observed` to `wanted`.
 ///
-/// `observed` must hold every device that bears the alias of a link in `scope`, and whatever stands at the places where
-/// ends are wanted. At most one [`Wanted`] a link.
+/// `observed` must hold all devices of ours in the places of `scope`, and of each of its links that is not [`settled`] every device that
+/// bears its alias and whatever stands at the places where its ends are wanted. `wanted` must hold the links of the scope, and those
+/// that have ends in its places. At most one [`Wanted`] a link.
 pub fn plan(wanted: &[Wanted], observed: &[Observed], scope: Scope<'_>) -> Plan {
     let mut planner = Planner::new(observed);
     let too_many_moves = planner.sandboxes_with_too_many_moves(wanted);
@@ -77,6 +75,16 @@ pub fn plan(wanted: &[Wanted], observed: &[Observed], scope: Scope<'_>) -> Plan 
         }
     }
     planner.finish()
+}
+
+/// The links of which nothing is missing: every end that is wanted was observed, at its place and with its alias.
+pub fn settled(wanted: &[Wanted], observed: &[Observed]) -> BTreeSet<LinkId> {
+    let there: HashSet<(&Netns, &str, &Alias)> =
+        observed.iter().filter_map(|d| Some((&d.netns, d.name.as_str(), d.alias.as_ref()?))).collect();
+    let is_settled = |wanted: &&Wanted| {
+        wanted.ends().into_iter().all(|end| there.contains(&(&end.netns, end.name.as_str(), &end.alias)))
+    };
+    wanted.iter().filter(is_settled).map(Wanted::link).collect()
 }
 
 /// A device to be configured: the one that is there (perhaps after a move), or a newborn.

@@ -2,15 +2,24 @@
 //!
 //! Pure, and the same on every node that reads the same records.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod concerned;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 
 use crate::{
     link::{DeclaredEnd, DeclaredLink, End, Endpoint, Mac, Mtu, Route, Vni},
-    names::{InterfaceName, LinkId, PodKey},
+    names::{LinkId, PodKey},
     record::PodRecord,
 };
+use concerned::{Declarations, Place, places};
+
+/// So many of the ends that share an address are named in a warning.
+const SHOWN: usize = 4;
 
 /// A link, as all declarations of it together say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +35,7 @@ pub struct Link {
     /// The VNI that was set, if one was.
     pub vni: Option<Vni>,
     /// The pods that declare it.
-    pub declared_by: BTreeSet<PodKey>,
+    pub declared_by: Vec<PodKey>,
     /// Why it cannot be wired: its declarations contradict each other or another link's.
     pub problem: Option<String>,
     /// What will probably not work as the user hopes.
@@ -44,44 +53,37 @@ impl Link {
 }
 
 /// All links that these records declare, sorted by id.
+pub fn resolve(records: &BTreeMap<PodKey, PodRecord>) -> Vec<Link> {
+    resolve_of(&records.keys().cloned().collect(), &records.values().collect::<Vec<_>>())
+}
+
+/// The links of these pods, as the records say that concern them: theirs, their neighbours', and those of the neighbours' neighbours.
+/// Sorted by id. Others' links are only looked at as far as they are in the way of these.
 ///
 /// What a pod that has gone declared stands only as long as no living pod says otherwise: it keeps survivors' interfaces as they
 /// are, but contradicts nobody and claims no interface that a living pod's declaration claims.
-pub fn resolve(records: &BTreeMap<PodKey, PodRecord>) -> Vec<Link> {
-    let mut links = declared_by(records.values().filter(|record| record.location.is_some()));
-    let known: BTreeSet<LinkId> = links.iter().map(|link| link.id).collect();
-    let claimed: BTreeSet<(PodKey, InterfaceName)> = links.iter().flat_map(ends).collect();
-    let remembered = declared_by(records.values().filter(|record| record.location.is_none()));
-    links.extend(
-        remembered
-            .into_iter()
-            .filter(|link| !known.contains(&link.id) && ends(link).into_iter().all(|end| !claimed.contains(&end))),
-    );
+pub fn resolve_of(pods: &BTreeSet<PodKey>, records: &[&PodRecord]) -> Vec<Link> {
+    let declarations = Declarations::of(records, pods);
+    let mut links: Vec<Link> = declarations.living.values().map(|all| merge(all)).collect();
+    if !declarations.remembered.is_empty() {
+        let living = records.iter().filter(|record| record.location.is_some());
+        let claimed: HashSet<Place<'_>> = living.flat_map(|record| &record.links).flat_map(places).collect();
+        let remembered = declarations.remembered.iter();
+        let stand = remembered.filter(|(places, _)| places.iter().all(|place| !claimed.contains(place)));
+        links.extend(stand.map(|(_, all)| merge(all)));
+    }
     links.sort_by_key(|link| link.id);
     find_shared_interfaces(&mut links);
     find_shared_addresses(&mut links);
+    links.retain(|link| pods.contains(&link.a.pod) || pods.contains(&link.z.pod));
     links
 }
 
-/// The links that some records declare, each merged from all its declarations.
-fn declared_by<'r>(records: impl Iterator<Item = &'r PodRecord>) -> Vec<Link> {
-    let mut declared: BTreeMap<LinkId, Vec<(&PodKey, &DeclaredLink)>> = BTreeMap::new();
-    for record in records {
-        for link in &record.links {
-            declared.entry(link.id()).or_default().push((&record.pod, link));
-        }
-    }
-    declared.into_iter().map(|(id, declarations)| merge(id, &declarations)).collect()
-}
-
-fn ends(link: &Link) -> [(PodKey, InterfaceName); 2] {
-    [&link.a, &link.z].map(|end| (end.pod.clone(), end.interface.clone()))
-}
-
 /// Brings the declarations of one link together.
-fn merge(id: LinkId, declarations: &[(&PodKey, &DeclaredLink)]) -> Link {
+fn merge(declarations: &[(&PodKey, &DeclaredLink)]) -> Link {
     let mut merged = Merge { problem: None };
     let first = declarations[0].1;
+    let id = first.id();
     let sorted = |link: &DeclaredLink| {
         let own_first = (&link.local.pod, &link.local.interface) <= (&link.remote.pod, &link.remote.interface);
         if own_first { (link.local.clone(), link.remote.clone()) } else { (link.remote.clone(), link.local.clone()) }
@@ -113,13 +115,15 @@ fn merge(id: LinkId, declarations: &[(&PodKey, &DeclaredLink)]) -> Link {
         addresses: declared.addresses.unwrap_or_default(),
         routes: declared.routes.unwrap_or_default(),
     };
+    let mut declared_by: Vec<PodKey> = declarations.iter().map(|(pod, _)| (*pod).clone()).collect();
+    declared_by.dedup();
     Link {
         id,
         a: settle(a, End::A),
         z: settle(z, End::Z),
         mtu,
         vni,
-        declared_by: declarations.iter().map(|(pod, _)| (*pod).clone()).collect(),
+        declared_by,
         problem: merged.problem,
         warnings: Vec::new(),
     }
@@ -185,37 +189,62 @@ impl Merge {
 
 /// One interface can be the end of one link only.
 fn find_shared_interfaces(links: &mut [Link]) {
-    let mut users: BTreeMap<(PodKey, InterfaceName), Vec<usize>> = BTreeMap::new();
+    let mut users: BTreeMap<Place<'_>, Vec<usize>> = BTreeMap::new();
     for (index, link) in links.iter().enumerate() {
         for end in [&link.a, &link.z] {
-            users.entry((end.pod.clone(), end.interface.clone())).or_default().push(index);
+            users.entry((&end.pod, &end.interface)).or_default().push(index);
         }
     }
+    let mut problems: Vec<(usize, String)> = Vec::new();
     for ((pod, interface), users) in users.into_iter().filter(|(_, users)| users.len() > 1) {
         let all = users.iter().map(|index| describe(&links[*index])).collect::<Vec<_>>().join(" and ");
-        for index in users {
-            links[index].problem.get_or_insert(format!(
-                "interface {interface} of pod {pod} is claimed by several links, {all}: give each link an interface of its own"
-            ));
-        }
+        let text = format!(
+            "interface {interface} of pod {pod} is claimed by several links, {all}: give each link an interface of its own"
+        );
+        problems.extend(users.into_iter().map(|index| (index, text.clone())));
+    }
+    for (index, text) in problems {
+        links[index].problem.get_or_insert(text);
     }
 }
 
-/// The same address on two pods is possible (the links may never meet) and mostly a slip.
+/// The same address on both ends of a link, or on two links that meet in a pod, is possible and mostly a slip. Links that do not meet may
+/// belong to labs that know nothing of each other.
 fn find_shared_addresses(links: &mut [Link]) {
-    let mut users: BTreeMap<std::net::IpAddr, BTreeSet<(PodKey, InterfaceName, usize)>> = BTreeMap::new();
+    let mut count: HashMap<IpAddr, usize> = HashMap::new();
+    let addresses = |end: &Endpoint| end.addresses.iter().map(IpNet::addr).collect::<BTreeSet<_>>();
+    for address in links.iter().flat_map(|link| [&link.a, &link.z]).flat_map(addresses) {
+        *count.entry(address).or_default() += 1;
+    }
+    // By the pod in which they meet: the links, and the ends that have the address.
+    let mut users: BTreeMap<(IpAddr, &PodKey), Vec<(usize, Place<'_>)>> = BTreeMap::new();
     for (index, link) in links.iter().enumerate() {
         for end in [&link.a, &link.z] {
-            for address in &end.addresses {
-                users.entry(address.addr()).or_default().insert((end.pod.clone(), end.interface.clone(), index));
+            for address in addresses(end).into_iter().filter(|address| count[address] > 1) {
+                for pod in BTreeSet::from([&link.a.pod, &link.z.pod]) {
+                    users.entry((address, pod)).or_default().push((index, (&end.pod, &end.interface)));
+                }
             }
         }
     }
-    for (address, users) in users.into_iter().filter(|(_, users)| users.len() > 1) {
-        let at = users.iter().map(|(pod, interface, _)| format!("{pod}/{interface}")).collect::<Vec<_>>().join(" and ");
-        for index in users.iter().map(|(_, _, index)| *index).collect::<BTreeSet<_>>() {
-            links[index].warnings.push(format!("address {address} is given to {at}"));
+    let mut shared: BTreeMap<(usize, IpAddr), BTreeSet<Place<'_>>> = BTreeMap::new();
+    for ((address, _), users) in users {
+        let places: BTreeSet<Place<'_>> = users.iter().map(|(_, place)| *place).collect();
+        if places.len() > 1 {
+            for (index, _) in users {
+                shared.entry((index, address)).or_default().extend(&places);
+            }
         }
+    }
+    let warn = |((index, address), places): ((usize, IpAddr), BTreeSet<Place<'_>>)| {
+        let mut at: Vec<String> =
+            places.iter().take(SHOWN).map(|(pod, interface)| format!("{pod}/{interface}")).collect();
+        at.extend((places.len() > SHOWN).then(|| format!("{} others", places.len() - SHOWN)));
+        (index, format!("address {address} is given to {}", at.join(" and ")))
+    };
+    let warnings: Vec<(usize, String)> = shared.into_iter().map(warn).collect();
+    for (index, warning) in warnings {
+        links[index].warnings.push(warning);
     }
 }
 
@@ -325,6 +354,39 @@ mod tests {
             assert!(problem.contains("interface eth1 of pod default/r3 is claimed by several links"), "{problem}");
             assert!(problem.contains("declared by default/r1") && problem.contains("declared by default/r2"));
         }
+    }
+
+    #[test]
+    fn a_pods_links_are_what_they_are_among_all() {
+        let records = records(&[
+            ("r1", "[{interface: eth1, peer: r2/eth1, addresses: [10.0.0.1/30]}, {interface: eth2, peer: r3/eth2}]"),
+            (
+                "r2",
+                "[{interface: eth1, peer: r1/eth1, mtu: 1400}, {interface: eth2, peer: r4/eth9, addresses: [10.0.0.1/30]}]",
+            ),
+            ("r4", "[{interface: eth1, peer: r3/eth2}, {interface: eth3, peer: r5/eth3, addresses: [10.0.0.1/30]}]"),
+        ]);
+        let all = resolve(&records);
+        assert!(all.iter().any(|link| link.problem.is_some()) && all.iter().any(|link| !link.warnings.is_empty()));
+        for pod in records.keys() {
+            let has = |link: &&Link| link.a.pod == *pod || link.z.pod == *pod;
+            let own: Vec<Link> = all.iter().filter(has).cloned().collect();
+            assert_eq!(resolve_of(&[pod.clone()].into(), &records.values().collect::<Vec<_>>()), own, "{pod}");
+        }
+    }
+
+    #[test]
+    fn links_that_do_not_meet_may_have_the_same_addresses() {
+        let links = resolve(&records(&[
+            ("r1", "[{interface: eth1, peer: r2, addresses: [10.0.0.1/30]}]"),
+            ("r3", "[{interface: eth1, peer: r4, addresses: [10.0.0.1/30]}]"),
+        ]));
+        assert!(links.iter().all(|link| link.warnings.is_empty()));
+        let ends: Vec<String> =
+            (0..9).map(|n| format!("{{interface: e{n}, peer: r{n}, addresses: [10.0.0.1/32]}}")).collect();
+        let links = resolve(&records(&[("hub", &format!("[{}]", ends.join(",")))]));
+        let expected = "address 10.0.0.1 is given to default/hub/e0 and default/hub/e1 and default/hub/e2 and default/hub/e3 and 5 others";
+        assert!(links.iter().all(|link| link.warnings == [expected]), "{links:?}");
     }
 
     #[test]

@@ -254,7 +254,7 @@ mod tests {
             routes: Vec::<Route>::new(),
         });
         let mtu = mtu.map(|mtu| Mtu::try_from(mtu).unwrap());
-        Link { id, a, z, mtu, vni: None, declared_by: [].into(), problem: None, warnings: Vec::new() }
+        Link { id, a, z, mtu, vni: None, declared_by: Vec::new(), problem: None, warnings: Vec::new() }
     }
 
     fn node() -> Node {

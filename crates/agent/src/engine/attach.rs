@@ -146,11 +146,11 @@ impl Engine {
 
     fn wire_new(&mut self, pod: &PodKey, id: &SandboxId) -> Result<Attached, Failure> {
         let pods: BTreeSet<PodKey> = [pod.clone()].into();
-        if !self.refresh_facts(Some(&pods)) {
+        if !self.refresh_facts(&pods) {
             let trouble = self.store_trouble.clone().unwrap_or_else(|| "it does not answer".to_owned());
             return Err(Failure::new(FailureKind::TryLater, format!("store: {trouble}")));
         }
-        if !self.reconcile(&Extent::Pods(pods)) {
+        if !self.reconcile(&Extent::Links(pods)) {
             self.look_again_soon();
         }
         self.tell();

@@ -68,7 +68,7 @@ impl Engine {
     pub(super) fn store_is_back(&mut self) {
         if self.away.take().is_some() {
             tracing::info!("the store is back");
-            self.look_at_everything();
+            self.begin_round();
         }
     }
 

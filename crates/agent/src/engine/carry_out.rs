@@ -7,8 +7,8 @@ use std::{
 
 use ratchet_kernel::{KernelError, Look};
 use ratchet_model::{
-    LinkId, NodeName, SandboxId,
-    device::{Alias, At, Netns, Observed, Operation, Step, Wanted, WantedEnd},
+    LinkId, NodeName, PodKey, SandboxId,
+    device::{Alias, At, Netns, Observed, Operation, Step, Wanted},
     link::End,
     planner::{self, Plan, Scope},
     resolve::Link,
@@ -17,6 +17,17 @@ use ratchet_model::{
 
 use super::{Engine, LinkFailure, Tracked, reconcile::Extent, sandboxes};
 use crate::state::SandboxState;
+
+/// What is to be looked at and planned for.
+struct Task {
+    wanted: Vec<Wanted>,
+    /// Links that are no longer wanted.
+    ended: BTreeSet<LinkId>,
+    /// The namespaces in which nothing of ours stays that is not wanted.
+    places: BTreeSet<Netns>,
+    /// All that is looked at, but for the names of parked ends.
+    looks: BTreeMap<Netns, Look>,
+}
 
 /// A plan and what came of it.
 struct Done {
@@ -36,22 +47,18 @@ impl Engine {
         ended: &BTreeSet<LinkId>,
     ) -> bool {
         let mut wanted: Vec<Wanted> = fresh.iter().filter_map(|(_, _, wiring)| wiring.wanted.clone()).collect();
-        if matches!(extent, Extent::Everything) {
-            wanted.extend(self.recollection.wanted());
-        }
-        let links: BTreeSet<LinkId> = wanted.iter().map(Wanted::link).chain(ended.iter().copied()).collect();
-        let leaving: BTreeSet<SandboxId> = self.leaving_of(extent);
-        if links.is_empty() && leaving.is_empty() && matches!(extent, Extent::Pods(_)) {
+        wanted.extend(self.left_alone(extent));
+        let mut places = self.places_of(extent);
+        if wanted.is_empty() && ended.is_empty() && places.is_empty() {
             return true;
         }
-        let looks = match extent {
-            Extent::Everything => self.look_everywhere(),
-            Extent::Pods(_) => self.look_at(fresh, ended, &leaving),
-        };
+        let mut looks = self.look_at(fresh, ended);
+        looks.extend(places.iter().map(|netns| (netns.clone(), Look::All)));
         let opened = self.open_namespaces(looks.keys());
-        let looks: BTreeMap<Netns, Look> =
-            looks.into_iter().filter(|(netns, _)| *netns == Netns::Node || opened.contains(netns)).collect();
-        let Done { plan, results, swept } = match self.plan_and_execute(extent, &wanted, &looks, links, &leaving) {
+        looks.retain(|netns, _| *netns == Netns::Node || opened.contains(netns));
+        places.retain(|netns| looks.contains_key(netns));
+        let task = Task { wanted, ended: ended.clone(), places, looks };
+        let Done { plan, results, swept } = match self.plan_and_execute(&task) {
             Ok(done) => done,
             Err(error) => {
                 tracing::error!(%error, "cannot see what is in the kernel");
@@ -73,87 +80,112 @@ impl Engine {
     }
 
     /// Observes, plans and executes.
-    fn plan_and_execute(
-        &self,
-        extent: &Extent,
-        wanted: &[Wanted],
-        looks: &BTreeMap<Netns, Look>,
-        mut links: BTreeSet<LinkId>,
-        leaving: &BTreeSet<SandboxId>,
-    ) -> Result<Done, KernelError> {
-        let settled = settled(wanted);
-        let is_leaving = |netns: &Netns| matches!(netns, Netns::Sandbox(id) if leaving.contains(id));
+    fn plan_and_execute(&self, task: &Task) -> Result<Done, KernelError> {
+        let aliases: HashSet<&Alias> = task.wanted.iter().flat_map(Wanted::ends).map(|end| &end.alias).collect();
+        let is_leaving = |netns: &Netns| matches!(netns, Netns::Sandbox(id) if self.is_leaving(id));
         // What a device has matters where the device is to stay and is not known to be as wanted.
         let matters =
-            |d: &Observed| !is_leaving(&d.netns) && !d.alias.as_ref().is_some_and(|alias| settled.contains(alias));
-        let mut observed = self.kernel.observe(looks, matters)?;
-        let plan = |observed: &[Observed], links: &mut BTreeSet<LinkId>| {
-            // Whatever a leaving sandbox still has goes, whether its link is known or not.
-            links.extend(observed.iter().filter_map(|d| d.alias.as_ref()).filter_map(|alias| {
-                alias.sandbox.as_ref().is_some_and(|id| leaving.contains(id)).then_some(alias.link)
-            }));
-            let scope = match extent {
-                Extent::Everything => Scope::All,
-                Extent::Pods(_) => Scope::Links(links),
-            };
-            planner::plan(wanted, observed, scope)
-        };
-        let mut planned = plan(&observed, &mut links);
+            |d: &Observed| !is_leaving(&d.netns) && !d.alias.as_ref().is_some_and(|alias| aliases.contains(alias));
+        let links = task.wanted.iter().map(Wanted::link).chain(task.ended.iter().copied()).collect();
+        let scope = Scope { links: &links, places: &task.places };
+        let mut observed = self.observe(task, matters)?;
+        let mut planned = planner::plan(&task.wanted, &observed, scope);
         if planned.replaces {
             // What users added to the devices that are to be replaced must be seen, settled or not.
-            observed = self.kernel.observe(looks, |_| true)?;
-            planned = plan(&observed, &mut links);
+            observed = self.observe(task, |_| true)?;
+            planned = planner::plan(&task.wanted, &observed, scope);
         }
         for step in &planned.steps {
             tracing::debug!(link = %step.link, operation = ?step.operation, "step");
         }
         let results = self.kernel.execute(&planned.steps);
-        let swept = leaving
-            .iter()
-            .filter(|id| looks.contains_key(&Netns::Sandbox((*id).clone())))
-            .filter(|id| is_swept(id, &observed, &planned.steps, &results))
-            .cloned()
-            .collect();
+        let looked_through = task.places.iter().filter_map(|netns| match netns {
+            Netns::Sandbox(id) if self.is_leaving(id) => Some(id),
+            _ => None,
+        });
+        let swept = looked_through.filter(|id| is_swept(id, &observed, &planned.steps, &results)).cloned().collect();
         Ok(Done { plan: planned, results, swept })
     }
 
-    /// The sandboxes that are leaving and within the extent.
-    fn leaving_of(&self, extent: &Extent) -> BTreeSet<SandboxId> {
-        let ids = |state: &SandboxState| state.leaving.then(|| state.id.clone());
+    /// Looks at all that the task says, and in the node's namespace for the parked ends of links that have ended or of which something
+    /// is not where it should be. (Others that are parked are found by the look at that namespace itself.)
+    fn observe(&self, task: &Task, matters: impl Fn(&Observed) -> bool) -> Result<Vec<Observed>, KernelError> {
+        let mut observed = self.kernel.observe(&task.looks, &matters)?;
+        let settled = planner::settled(&task.wanted, &observed);
+        let unsettled = task.wanted.iter().map(Wanted::link).filter(|link| !settled.contains(link));
+        let names: BTreeSet<String> = unsettled
+            .chain(task.ended.iter().copied())
+            .flat_map(|link| End::BOTH.map(|end| wiring::parked_name(link, end)))
+            .collect();
+        if !names.is_empty() && !task.looks.contains_key(&Netns::Node) {
+            observed.extend(self.kernel.observe(&[(Netns::Node, Look::Names(names))].into(), &matters)?);
+        }
+        Ok(observed)
+    }
+
+    fn is_leaving(&self, id: &SandboxId) -> bool {
+        self.sandboxes.get(id).is_some_and(|state| state.leaving)
+    }
+
+    /// The namespaces of which the extent is all that is there. Leaving sandboxes always are: whatever of ours they still have goes, whether
+    /// its link is known or not.
+    fn places_of(&self, extent: &Extent) -> BTreeSet<Netns> {
+        let sandboxes_of = |pods: &BTreeSet<PodKey>, is_such: fn(&SandboxState) -> bool| {
+            let states = pods.iter().flat_map(|pod| self.sandboxes.of(pod)).filter(|state| is_such(state));
+            states.map(|state| Netns::Sandbox(state.id.clone())).collect()
+        };
         match extent {
-            Extent::Everything => self.sandboxes.all().filter_map(ids).collect(),
-            Extent::Pods(pods) => pods.iter().flat_map(|pod| self.sandboxes.of(pod)).filter_map(ids).collect(),
+            Extent::Links(pods) => sandboxes_of(pods, |state| state.leaving),
+            Extent::Sandboxes(pods) => sandboxes_of(pods, |_| true),
+            Extent::Node(strays) if strays.is_empty() => BTreeSet::new(),
+            Extent::Node(_) => [Netns::Node].into(),
         }
     }
 
-    fn look_everywhere(&self) -> BTreeMap<Netns, Look> {
-        let sandboxes = self.sandboxes.all().map(|state| (Netns::Sandbox(state.id.clone()), Look::All));
-        sandboxes.chain([(Netns::Node, Look::All)]).collect()
+    /// What is in the extent's namespaces without being about its links.
+    fn left_alone(&self, extent: &Extent) -> Vec<Wanted> {
+        match extent {
+            Extent::Links(_) => Vec::new(),
+            Extent::Sandboxes(_) => self.recollection.wanted().collect(),
+            Extent::Node(strays) => {
+                let held = self.links.all().filter(|tracked| !strays.contains(&tracked.link.id));
+                let held = held.filter(|tracked| matches!(tracked.wiring.wanted, Some(Wanted::Hold { .. })));
+                held.map(|tracked| Wanted::Frozen(tracked.link.id)).chain(self.recollection.wanted()).collect()
+            }
+        }
     }
 
-    /// Where devices of these links can be: at their places in all sandboxes of their pods, or parked.
+    /// The links of what is ours in the node's namespace and is no end that waits there for its pod.
+    pub(super) fn strays(&self) -> Result<BTreeSet<LinkId>, KernelError> {
+        let is_held = |device: &Observed, alias: &Alias| {
+            let tracked = self.links.get(alias.link).and_then(|tracked| tracked.wiring.wanted.as_ref());
+            matches!(tracked, Some(Wanted::Hold { parked, .. }) if parked.alias == *alias && parked.name == device.name)
+        };
+        let devices = self.kernel.observe(&[(Netns::Node, Look::All)].into(), |_| false)?;
+        let strays = devices
+            .iter()
+            .filter(|device| device.is_ours() && !device.alias.as_ref().is_some_and(|alias| is_held(device, alias)));
+        Ok(strays.map(|device| device.alias.as_ref().map_or(LinkId::UNKNOWN, |alias| alias.link)).collect())
+    }
+
+    /// Where devices of these links can be, but for where they are parked: at their places in all sandboxes of their pods.
     fn look_at(
         &self,
         fresh: &[(Link, [Option<NodeName>; 2], Wiring)],
         ended: &BTreeSet<LinkId>,
-        leaving: &BTreeSet<SandboxId>,
     ) -> BTreeMap<Netns, Look> {
         let mut names: BTreeMap<Netns, BTreeSet<String>> = BTreeMap::new();
         let ended = ended.iter().filter_map(|id| self.links.get(*id)).map(|tracked| &tracked.link);
         for link in fresh.iter().map(|(link, _, _)| link).chain(ended) {
             for end in End::BOTH {
                 let endpoint = link.endpoint(end);
-                names.entry(Netns::Node).or_default().insert(wiring::parked_name(link.id, end));
                 for state in self.sandboxes.of(&endpoint.pod) {
                     let netns = Netns::Sandbox(state.id.clone());
                     names.entry(netns).or_default().insert(endpoint.interface.to_string());
                 }
             }
         }
-        let mut looks: BTreeMap<Netns, Look> =
-            names.into_iter().map(|(netns, names)| (netns, Look::Names(names))).collect();
-        looks.extend(leaving.iter().map(|id| (Netns::Sandbox(id.clone()), Look::All)));
-        looks
+        names.into_iter().map(|(netns, names)| (netns, Look::Names(names))).collect()
     }
 
     /// Opens the namespaces of sandboxes until the command is dealt with; one that is gone is left out, which is as good as empty.
@@ -197,19 +229,6 @@ impl Engine {
             (None, None) => tracing::info!(link = %link.id, name, "link is up"),
         }
     }
-}
-
-/// The aliases of devices that need nothing more.
-fn settled(wanted: &[Wanted]) -> HashSet<Alias> {
-    fn ends(wanted: &Wanted) -> Vec<&WantedEnd> {
-        match wanted {
-            Wanted::Veth { a, z } => vec![a, z],
-            Wanted::Vxlan { end, .. } => vec![end],
-            Wanted::Hold { survivor, parked } => vec![survivor, parked],
-            Wanted::Frozen(_) => vec![],
-        }
-    }
-    wanted.iter().flat_map(ends).map(|end| end.alias.clone()).collect()
 }
 
 /// Whether everything of ours that was seen in a sandbox, all of which was looked at, has been taken out of it.

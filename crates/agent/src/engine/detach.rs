@@ -99,7 +99,7 @@ impl Engine {
         if pods.is_empty() {
             return;
         }
-        let wired = self.reconcile(&Extent::Pods(pods));
+        let wired = self.reconcile(&Extent::Links(pods));
         // With the store in trouble nobody waits for it once more; it is told when it is back.
         let told = ids.iter().fold(true, |told, id| told & (self.store_trouble.is_none() && self.finish_departure(id)));
         if !(wired && told) {
@@ -137,7 +137,7 @@ impl Engine {
         }
         self.sandboxes.forget(id);
         if !self.sandboxes.has(&state.pod) {
-            self.forget_pods(&[state.pod]);
+            self.forget_pods(&[state.pod].into());
         }
         if self.sandboxes.is_empty()
             && let Err(failure) = self.attend()

@@ -10,54 +10,17 @@ use ratchet_store::{Change, Interest, Publish, Published, VniClaim, VniGrant};
 use super::{Engine, reconcile::Extent, sandboxes};
 
 impl Engine {
-    /// Reads what the store says about this node's pods (some of them, or all), puts right what it should say, and tells the
-    /// watch what to listen for. Gives whether it worked.
-    pub(super) fn refresh_facts(&mut self, pods: Option<&BTreeSet<PodKey>>) -> bool {
-        let own = match pods {
-            Some(pods) => pods.iter().filter(|pod| self.sandboxes.has(pod)).cloned().collect(),
-            None => self.sandboxes.pods(),
-        };
-        let everything = pods.is_none();
-        if own.is_empty() && !everything {
-            let gone: Vec<PodKey> = pods.into_iter().flatten().cloned().collect();
-            self.forget_pods(&gone);
+    /// Reads what the store says about these pods, as far as they are this node's, puts right what it should say, and tells the
+    /// watch what to listen for. Gives whether it worked. Asked about none, it finds out whether the store answers.
+    pub(super) fn refresh_facts(&mut self, pods: &BTreeSet<PodKey>) -> bool {
+        let own: BTreeSet<PodKey> = pods.iter().filter(|pod| self.sandboxes.has(pod)).cloned().collect();
+        if own.is_empty() && !pods.is_empty() {
+            self.forget_pods(pods);
             return true;
         }
-        let store = match self.store() {
-            Ok(store) => store,
-            Err(failure) => {
-                tracing::warn!(%failure, "the store cannot be used");
-                return false;
-            }
-        };
         let mut around = self.known.with_neighbours(&own);
-        let answer = self.runtime.block_on(async {
-            let facts = store.read(&own).await?;
-            // They have dropped their links, or the store has lost them: it can tell when it is asked for themselves.
-            let missing = self.known.missing_declarers(&own, &facts);
-            let their_own = if missing.is_empty() { Facts::default() } else { store.read(&missing).await? };
-            Ok((facts, missing, their_own))
-        });
-        match answer {
-            Ok((facts, missing, their_own)) => {
-                let is_first = everything && !self.informed;
-                let is_there = |pod: &PodKey| facts.records.get(pod).is_some_and(|record| record.location.is_some());
-                let forgotten = own.iter().filter(|pod| is_first && !is_there(pod)).cloned().collect();
-                let sandboxes = &self.sandboxes;
-                let lives_here = |pod: &PodKey| sandboxes.current(pod).is_some();
-                self.known.correct(&missing, their_own, |pod| sandboxes.has(pod));
-                self.known.merge(&own, facts, |pod| sandboxes.has(pod), lives_here);
-                if is_first && !self.recollect(&forgotten) {
-                    return false;
-                }
-                self.informed |= everything;
-                self.store_trouble = None;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot read the store");
-                self.store_failed(&error);
-                return false;
-            }
+        if !self.read_facts(&own) {
+            return false;
         }
         let is_gone = |pod: &PodKey| self.known.record(pod).is_none_or(|said| said.location.is_none());
         if own.iter().any(|pod| self.sandboxes.current(pod).is_some() && is_gone(pod)) {
@@ -68,13 +31,43 @@ impl Engine {
             }
         }
         let published = own.iter().fold(true, |done, pod| done & self.uphold_record(pod));
-        if everything {
-            self.tell_interest();
-        } else {
-            around.extend(self.known.with_neighbours(&own));
-            self.tell_interest_in(&around);
-        }
+        around.extend(self.known.with_neighbours(&own));
+        self.tell_interest_in(&around);
         published
+    }
+
+    /// Reads what the store says about pods of this node, and nothing more.
+    pub(super) fn read_facts(&mut self, own: &BTreeSet<PodKey>) -> bool {
+        let store = match self.store() {
+            Ok(store) => store,
+            Err(failure) => {
+                tracing::warn!(%failure, "the store cannot be used");
+                return false;
+            }
+        };
+        let answer = self.runtime.block_on(async {
+            let facts = store.read(own).await?;
+            // They have dropped their links, or the store has lost them: it can tell when it is asked for themselves.
+            let missing = self.known.missing_declarers(own, &facts);
+            let their_own = if missing.is_empty() { Facts::default() } else { store.read(&missing).await? };
+            Ok((facts, missing, their_own))
+        });
+        let (facts, missing, their_own) = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the store");
+                self.store_failed(&error);
+                return false;
+            }
+        };
+        self.store_trouble = None;
+        let is_there = |pod: &PodKey| facts.records.get(pod).is_some_and(|record| record.location.is_some());
+        let forgotten = own.iter().filter(|pod| !self.informed && !is_there(pod)).cloned().collect();
+        let sandboxes = &self.sandboxes;
+        let lives_here = |pod: &PodKey| sandboxes.current(pod).is_some();
+        let absent = self.known.correct(missing, their_own, |pod| sandboxes.has(pod));
+        self.known.merge(own, facts, &absent, |pod| sandboxes.has(pod), lives_here);
+        self.recollect(&forgotten)
     }
 
     /// Makes the store say of a pod what is so here; or learns that the pod lives elsewhere by now.
@@ -117,8 +110,8 @@ impl Engine {
     }
 
     /// Pods that have no sandbox here any more are of interest only as far as they are neighbours.
-    pub(super) fn forget_pods(&mut self, pods: &[PodKey]) {
-        let around = self.known.with_neighbours(&pods.iter().cloned().collect());
+    pub(super) fn forget_pods(&mut self, pods: &BTreeSet<PodKey>) {
+        let around = self.known.with_neighbours(pods);
         for other in &around {
             if !self.sandboxes.has(other) && !self.is_peer(other) {
                 self.known.set(other, None);
@@ -136,6 +129,9 @@ impl Engine {
     /// whose records or sandboxes have changed, with their neighbours before and after: what it costs does not grow with
     /// the pods of the node.
     fn tell_interest_in(&self, pods: &BTreeSet<PodKey>) {
+        if !self.informed {
+            return self.tell_interest();
+        }
         self.interest.send_if_modified(|interest| {
             let mut changed = false;
             for pod in pods {
@@ -149,7 +145,7 @@ impl Engine {
     }
 
     /// The same for all pods there are.
-    fn tell_interest(&self) {
+    pub(super) fn tell_interest(&self) {
         let interest = self.whole_interest();
         self.interest.send_if_modified(|current| {
             let changed = *current != interest;
@@ -167,7 +163,7 @@ impl Engine {
     /// The store has news.
     pub(super) fn changed(&mut self, change: Change) {
         let pods = match change {
-            Change::All => return self.look_at_everything(),
+            Change::All => return self.begin_round(),
             Change::Pods(pods) => pods,
         };
         let mut concerned = self.known.with_neighbours(&pods);
@@ -175,8 +171,8 @@ impl Engine {
         if concerned.is_empty() {
             return;
         }
-        let read = self.refresh_facts(Some(&concerned));
-        if !(read & self.reconcile(&Extent::Pods(concerned))) {
+        let read = self.refresh_facts(&concerned);
+        if !(read & self.reconcile(&Extent::Links(concerned))) {
             self.look_again_soon();
         }
         self.tell();

@@ -16,6 +16,7 @@ mod pods;
 mod recollect;
 mod reconcile;
 mod report;
+mod round;
 mod sandboxes;
 mod tracked;
 
@@ -44,19 +45,10 @@ use away::Away;
 use nodes::Nodes;
 use pods::Pods;
 use recollect::Recollection;
+use round::{PERIOD, Round};
 use sandboxes::Sandboxes;
 use tracked::TrackedLinks;
 pub(crate) use tracked::{LinkFailure, Tracked};
-
-/// How often everything is looked at anew although nothing has happened.
-const PERIOD: Duration = Duration::from_secs(60);
-
-/// A look at everything takes at most one part in so many of the time of one core: where there is much to look at it is done less often,
-/// though at least every [`LONGEST_PERIOD`]. (10,000 links: some 0.4 s, so every ten minutes.)
-const REST: u32 = 1500;
-
-/// At the latest after this long somebody's meddling with our devices is noticed and mended, however much there is to look at.
-const LONGEST_PERIOD: Duration = Duration::from_secs(600);
 
 /// How long after a failure it is tried again: at first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), PERIOD);
@@ -133,6 +125,8 @@ pub(crate) struct Engine {
     pods: Pods,
     nodes: Nodes,
     recollection: Recollection,
+    /// The look at everything that is under way.
+    round: Option<Round>,
     retry: Duration,
     next_look: Instant,
 }
@@ -166,6 +160,7 @@ impl Engine {
             pods: Pods::default(),
             nodes: Nodes::new(),
             recollection: Recollection::default(),
+            round: None,
             retry: RETRY.0,
             next_look: Instant::now(),
         })
@@ -173,42 +168,51 @@ impl Engine {
 
     /// Works until it is told to stop.
     pub fn run(mut self, commands: &mpsc::Receiver<Command>) {
-        self.look_at_everything();
-        self.kernel.forget_all();
+        self.begin_round();
+        while self.round.is_some() {
+            self.go_on_with_round();
+            self.kernel.forget_all();
+        }
         memory::give_back();
         // Commands that were taken from the channel to see whether they could be dealt with together.
-        let mut taken: VecDeque<Command> = VecDeque::new();
-        loop {
-            let due = [self.announcements.due(), self.next_warning(), Some(self.nodes.next_roll_call())];
-            let next = due.into_iter().flatten().fold(self.next_look, Instant::min);
-            let wait = next.saturating_duration_since(Instant::now());
-            let command = taken.pop_front().map_or_else(|| commands.recv_timeout(wait), Ok);
-            match command {
-                Ok(Command::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => break,
-                Ok(Command::Detach(detach, answer)) => {
-                    let all = self.with_those_that_wait((detach, answer), commands, &mut taken);
-                    self.detach_all(all);
-                }
-                Ok(command) => self.obey(command),
-                Err(mpsc::RecvTimeoutError::Timeout) => {}
-            }
-            let is_time = self.next_look <= Instant::now();
-            if is_time {
-                self.look_at_everything();
-            }
-            self.announce();
-            self.warn_of_what_takes_long();
-            self.call_the_roll();
-            // Namespaces that were opened for any of this may die now.
-            self.kernel.forget_all();
-            if is_time {
-                memory::give_back();
-            }
-        }
+        let mut taken = VecDeque::new();
+        while self.turn(commands, &mut taken) {}
         if let Some(watcher) = self.watcher.take() {
             watcher.abort();
         }
         self.pods.stop();
+    }
+
+    /// One command, if there is one, and what is due: of a round no more than a portion, so that nobody waits for all of it. Gives whether
+    /// to go on.
+    fn turn(&mut self, commands: &mpsc::Receiver<Command>, taken: &mut VecDeque<Command>) -> bool {
+        let due = [self.announcements.due(), self.next_warning(), Some(self.nodes.next_roll_call())];
+        let next = due.into_iter().flatten().fold(self.next_look, Instant::min);
+        let is_looking = self.round.is_some();
+        let wait = if is_looking { Duration::ZERO } else { next.saturating_duration_since(Instant::now()) };
+        let command = taken.pop_front().map_or_else(|| commands.recv_timeout(wait), Ok);
+        match command {
+            Ok(Command::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => return false,
+            Ok(Command::Detach(detach, answer)) => {
+                let all = self.with_those_that_wait((detach, answer), commands, taken);
+                self.detach_all(all);
+            }
+            Ok(command) => self.obey(command),
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+        }
+        if self.round.is_none() && self.next_look <= Instant::now() {
+            self.begin_round();
+        }
+        self.go_on_with_round();
+        self.announce();
+        self.warn_of_what_takes_long();
+        self.call_the_roll();
+        // Namespaces that were opened for any of this may die now.
+        self.kernel.forget_all();
+        if is_looking && self.round.is_none() {
+            memory::give_back();
+        }
+        true
     }
 
     /// A detach, and those that come right behind it.
@@ -266,51 +270,6 @@ impl Engine {
         }
     }
 
-    /// The full round: node, store, sandboxes, facts, kernel.
-    fn look_at_everything(&mut self) {
-        let begun = Instant::now();
-        // Whatever goes wrong below brings it forward.
-        self.next_look = begun + LONGEST_PERIOD;
-        self.refresh_effective();
-        self.watch_pods(&self.asked.clone());
-        if !self.adopt() {
-            // Whose the devices are that are there is not known: nothing is done to them.
-            self.look_again_soon();
-            return self.tell();
-        }
-        self.drop_dead_sandboxes();
-        self.recall_own_pods();
-        let attended =
-            self.attend().inspect_err(|failure| tracing::warn!(%failure, "cannot tell the store of this node"));
-        let done = attended.is_ok()
-            & self.refresh_facts(None)
-            & self.reconcile(&reconcile::Extent::Everything)
-            & self.finish_departures();
-        self.next_look = self.next_look.min(begun + (begun.elapsed() * REST).clamp(PERIOD, LONGEST_PERIOD));
-        if done {
-            self.retry = RETRY.0;
-        } else {
-            self.look_again_soon();
-        }
-        self.tell();
-    }
-
-    /// Until the store has been read, what is known of this node's own pods is what is on disk: enough to tell which of their links
-    /// are with each other, so that a DEL leaves the survivors theirs although the store is away.
-    fn recall_own_pods(&mut self) {
-        let Ok(effective) = self.effective.as_ref().cloned() else { return };
-        if self.informed {
-            return;
-        }
-        for pod in self.sandboxes.pods() {
-            if let Some(state) = self.sandboxes.current(&pod)
-                && self.known.record(&pod).is_none()
-            {
-                self.known.set(&pod, Some(sandboxes::record(state, &effective)));
-            }
-        }
-    }
-
     fn look_again_soon(&mut self) {
         self.next_look = self.next_look.min(Instant::now() + self.retry);
         self.retry = (self.retry * 2).min(RETRY.1);
@@ -364,7 +323,7 @@ impl Engine {
         }
         self.asked = self.asked.overridden_by(asked);
         self.effective = Ok(next);
-        self.look_at_everything();
+        self.begin_round();
         Ok(())
     }
 

@@ -196,7 +196,7 @@ impl Engine {
             return;
         }
         let pods: BTreeSet<PodKey> = [pod].into();
-        if !(self.refresh_facts(Some(&pods)) & self.reconcile(&Extent::Pods(pods))) {
+        if !(self.refresh_facts(&pods) & self.reconcile(&Extent::Links(pods))) {
             self.look_again_soon();
         }
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use ratchet_model::{
     LinkId, NodeName, PodKey, SandboxId,
     link::End,
-    resolve::{Link, resolve},
+    resolve::{Link, resolve_of},
     wiring::{self, Node, Place, VniState, Wiring},
 };
 
@@ -16,19 +16,17 @@ use super::Engine;
 
 /// How much a reconcile looks at.
 pub(super) enum Extent {
-    /// All links, and whatever else of ours is found.
-    Everything,
-    /// The links of these pods.
-    Pods(BTreeSet<PodKey>),
+    /// The links of these pods, as far as something has changed for them.
+    Links(BTreeSet<PodKey>),
+    /// The links of these pods, and whatever else of ours is in their sandboxes.
+    Sandboxes(BTreeSet<PodKey>),
+    /// The links of strays in the node's namespace, with whatever else of ours is there, and links that have no pod here any more.
+    Node(BTreeSet<LinkId>),
 }
 
 impl Engine {
     /// Makes the kernel match what is known. Gives whether all of it worked.
     pub(super) fn reconcile(&mut self, extent: &Extent) -> bool {
-        if !self.informed && matches!(extent, Extent::Everything) {
-            // Not knowing what is wanted, everything there stays.
-            return false;
-        }
         let Ok(effective) = self.effective().cloned() else { return false };
         let candidates = self.candidates(extent);
         let vnis_claimed = self.claim_vnis(&candidates);
@@ -37,8 +35,13 @@ impl Engine {
         self.recollection.forget(candidates.iter().map(|link| link.id), is_current);
 
         let mut ended: BTreeSet<LinkId> = match extent {
-            Extent::Everything => self.links.ids().collect(),
-            Extent::Pods(pods) => pods.iter().flat_map(|pod| self.links.ids_of(pod)).collect(),
+            Extent::Links(pods) | Extent::Sandboxes(pods) => {
+                pods.iter().flat_map(|pod| self.links.ids_of(pod)).collect()
+            }
+            Extent::Node(strays) => {
+                let strays = strays.iter().copied().filter(|id| self.links.get(*id).is_some());
+                strays.chain(self.links.ids_without(|pod| self.sandboxes.has(pod))).collect()
+            }
         };
         let mut fresh: Vec<(Link, [Option<NodeName>; 2], Wiring)> = Vec::new();
         for link in candidates {
@@ -50,7 +53,7 @@ impl Engine {
                 ended.remove(&link.id);
                 let before = self.links.describe(link.id, &link, &nodes);
                 let unchanged = before.is_some_and(|before| before.wiring == wiring && before.failure.is_none());
-                if unchanged && matches!(extent, Extent::Pods(_)) {
+                if unchanged && matches!(extent, Extent::Links(_)) {
                     continue;
                 }
                 fresh.push((link, nodes, wiring));
@@ -64,13 +67,27 @@ impl Engine {
         worked & vnis_claimed
     }
 
+    /// The same for the node's own namespace, in which only those ends of ours are to be that wait for their pods, and for links that
+    /// are nobody's here.
+    pub(super) fn reconcile_node(&mut self) -> bool {
+        match self.strays() {
+            Ok(strays) => self.reconcile(&Extent::Node(strays)),
+            Err(error) => {
+                tracing::error!(%error, "cannot see what is in the kernel");
+                false
+            }
+        }
+    }
+
     /// The links to look at, as they are declared.
     fn candidates(&self, extent: &Extent) -> Vec<Link> {
-        let links = match extent {
-            Extent::Everything => resolve(self.known.all()),
-            Extent::Pods(pods) => resolve(&self.known.around(pods)),
-        };
-        links.into_iter().filter(|link| extent.covers(link)).collect()
+        let of = |pods: &BTreeSet<PodKey>| resolve_of(pods, &self.known.around(pods));
+        match extent {
+            Extent::Links(pods) | Extent::Sandboxes(pods) => of(pods),
+            Extent::Node(strays) => {
+                of(&self.known.pods_of(strays)).into_iter().filter(|link| strays.contains(&link.id)).collect()
+            }
+        }
     }
 
     pub(super) fn places(&self, link: &Link) -> [Place; 2] {
@@ -101,15 +118,6 @@ impl Engine {
             (None, Some((vni, owner))) => VniState::TakenBy(*vni, *owner),
             // The store has lost it and does not give it again yet: until another link has it, what is there stays.
             (None, None) => self.known.former_vni(link.id).map_or(VniState::None, VniState::Granted),
-        }
-    }
-}
-
-impl Extent {
-    fn covers(&self, link: &Link) -> bool {
-        match self {
-            Extent::Everything => true,
-            Extent::Pods(pods) => pods.contains(&link.a.pod) || pods.contains(&link.z.pod),
         }
     }
 }

@@ -75,7 +75,7 @@ impl Engine {
             state,
             reason: self.reason(tracked),
             warnings: link.warnings.clone(),
-            declared_by: link.declared_by.iter().cloned().collect(),
+            declared_by: link.declared_by.clone(),
         }
     }
 }

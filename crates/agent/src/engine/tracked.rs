@@ -50,7 +50,8 @@ pub(crate) struct LinkFailure {
 /// All of them.
 #[derive(Default)]
 pub(crate) struct TrackedLinks {
-    by_id: BTreeMap<LinkId, Tracked>,
+    /// Boxed: a tree keeps room for more than it has, and a tracked link is large.
+    by_id: BTreeMap<LinkId, Box<Tracked>>,
     /// A link's id is made of its two endpoints, so a link never changes its pods.
     by_pod: BTreeMap<PodKey, BTreeSet<LinkId>>,
     /// Those that wait and of which users have not been told, the longest waiting first.
@@ -59,7 +60,7 @@ pub(crate) struct TrackedLinks {
 
 impl TrackedLinks {
     pub fn get(&self, id: LinkId) -> Option<&Tracked> {
-        self.by_id.get(&id)
+        self.by_id.get(&id).map(Box::as_ref)
     }
 
     /// Takes note of what is only reported of a link and may change without any work.
@@ -72,12 +73,14 @@ impl TrackedLinks {
         Some(tracked)
     }
 
-    pub fn ids(&self) -> impl Iterator<Item = LinkId> {
-        self.by_id.keys().copied()
+    /// The ids of links neither of whose pods is such a one.
+    pub fn ids_without(&self, is_such: impl Fn(&PodKey) -> bool) -> impl Iterator<Item = LinkId> {
+        let links = self.by_id.values().map(|tracked| &tracked.link);
+        links.filter(move |link| !is_such(&link.a.pod) && !is_such(&link.z.pod)).map(|link| link.id)
     }
 
     pub fn all(&self) -> impl Iterator<Item = &Tracked> {
-        self.by_id.values()
+        self.by_id.values().map(Box::as_ref)
     }
 
     /// The ids of a pod's links.
@@ -87,13 +90,13 @@ impl TrackedLinks {
 
     /// A pod's links, in the order of their ids.
     pub fn of(&self, pod: &PodKey) -> impl Iterator<Item = &Tracked> {
-        self.ids_of(pod).filter_map(|id| self.by_id.get(&id))
+        self.ids_of(pod).filter_map(|id| self.get(id))
     }
 
-    /// Puts a link in place of what was known of it. One that is what it was stays where it is: a look at everything would leave all
-    /// of them scattered over the memory that it took itself, and none of that could be given back.
+    /// Puts a link in place of what was known of it. One that is what it was stays where it is: a round would leave all of them scattered
+    /// over the memory that it took itself, and none of that could be given back.
     pub fn insert(&mut self, tracked: Tracked) {
-        if self.by_id.get(&tracked.link.id) == Some(&tracked) {
+        if self.get(tracked.link.id) == Some(&tracked) {
             return;
         }
         for pod in [&tracked.link.a.pod, &tracked.link.z.pod] {
@@ -103,7 +106,7 @@ impl TrackedLinks {
             }
         }
         let wait = (!tracked.told && tracked.waits_for().is_some()).then_some((tracked.since, tracked.link.id));
-        if let Some(before) = self.by_id.insert(tracked.link.id, tracked) {
+        if let Some(before) = self.by_id.insert(tracked.link.id, Box::new(tracked)) {
             self.waiting.remove(&(before.since, before.link.id));
         }
         self.waiting.extend(wait);

@@ -1,4 +1,5 @@
 //! A kernel in miniature, to carry out plans on: devices in namespaces, veth pairs that die together, addresses that a move loses.
+#![allow(dead_code, missing_docs)]
 
 use ipnet::IpNet;
 use ratchet_model::device::{

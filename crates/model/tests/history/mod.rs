@@ -1,0 +1,270 @@
+//! Random histories of a node: which links there are, where their pods are, and what befalls the node in between.
+#![allow(dead_code, missing_docs)]
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use ratchet_model::{
+    End, Endpoint, InterfaceName, LinkId, Mac, Mtu, PodKey, SandboxId, Vni,
+    device::{At, Kind, Netns, Observed, Wanted, WantedEnd},
+    planner::{Plan, Scope, plan},
+    resolve::Link,
+    wiring::{Node, Place, VniState, direct},
+};
+
+use super::world::World;
+
+pub const PODS: usize = 4;
+
+/// One link of the random topology: pods, interface numbers, an address or none.
+#[derive(Debug, Clone)]
+pub struct Cable {
+    pub pods: (usize, usize),
+    pub addressed: bool,
+    pub frozen: bool,
+}
+
+/// Where a pod is in an epoch.
+#[derive(Debug, Clone, Copy)]
+pub enum Spot {
+    /// Here, in its n-th sandbox.
+    Here(u8),
+    There(u8),
+    Gone,
+    Unknown,
+}
+
+/// What befalls the node between two reconciles.
+#[derive(Debug, Clone)]
+pub enum Mishap {
+    None,
+    /// The plan is cut off after so many steps.
+    Crash(usize),
+    /// A sandbox's namespace vanishes with all in it.
+    NetnsGone(usize, u8),
+    /// Somebody deletes the n-th device.
+    Deleted(usize),
+    /// Somebody makes a device where a pod's n-th interface is to be.
+    Stranger(usize, usize),
+    /// Somebody adds an address to the n-th device.
+    Address(usize),
+}
+
+#[derive(Debug, Clone)]
+pub struct Epoch {
+    /// Which of two configurations the links have.
+    pub variant: u8,
+    pub spots: Vec<Spot>,
+    pub present: Vec<bool>,
+    pub mishap: Mishap,
+}
+
+fn spot() -> impl Strategy<Value = Spot> {
+    prop_oneof![
+        4 => (0u8..2).prop_map(Spot::Here),
+        2 => (0u8..2).prop_map(Spot::There),
+        1 => Just(Spot::Gone),
+        1 => Just(Spot::Unknown),
+    ]
+}
+
+fn mishap() -> impl Strategy<Value = Mishap> {
+    prop_oneof![
+        3 => Just(Mishap::None),
+        4 => (0usize..40).prop_map(Mishap::Crash),
+        2 => (0..PODS, 0u8..2).prop_map(|(pod, n)| Mishap::NetnsGone(pod, n)),
+        2 => (0usize..20).prop_map(Mishap::Deleted),
+        1 => (0..PODS, 0usize..8).prop_map(|(pod, n)| Mishap::Stranger(pod, n)),
+        2 => (0usize..20).prop_map(Mishap::Address),
+    ]
+}
+
+pub fn history() -> impl Strategy<Value = (Vec<Cable>, Vec<Epoch>)> {
+    let cable = ((0..PODS, 0..PODS), any::<bool>(), proptest::bool::weighted(0.1))
+        .prop_map(|(pods, addressed, frozen)| Cable { pods, addressed, frozen });
+    proptest::collection::vec(cable, 1..8).prop_flat_map(|cables| {
+        let count = cables.len();
+        let epoch = (
+            proptest::collection::vec(spot(), PODS),
+            proptest::collection::vec(proptest::bool::weighted(0.85), count),
+            mishap(),
+            0u8..2,
+        )
+            .prop_map(|(spots, present, mishap, variant)| Epoch { variant, spots, present, mishap });
+        (Just(cables), proptest::collection::vec(epoch, 1..6))
+    })
+}
+
+pub fn pod(number: usize) -> PodKey {
+    PodKey::new("default", &format!("p{number}")).unwrap()
+}
+
+pub fn sandbox(pod: usize, n: u8) -> SandboxId {
+    format!("p{pod}-{n}").parse().unwrap()
+}
+
+/// The link of the n-th cable: interface `e<n>` at its first pod, `f<n>` at its second.
+pub fn link(number: usize, cable: &Cable, variant: u8) -> Link {
+    let near: (PodKey, InterfaceName) = (pod(cable.pods.0), format!("e{number}").parse().unwrap());
+    let far: (PodKey, InterfaceName) = (pod(cable.pods.1), format!("f{number}").parse().unwrap());
+    let id = LinkId::derive((&near.0, &near.1), (&far.0, &far.1));
+    let (a, z) = if near <= far { (near, far) } else { (far, near) };
+    let endpoint = |(pod, interface): (PodKey, InterfaceName), end| Endpoint {
+        pod,
+        interface,
+        addresses: if cable.addressed {
+            vec![format!("10.{number}.{variant}.{}/24", 1 + end as u8).parse().unwrap()]
+        } else {
+            vec![]
+        },
+        mac: Mac::derive(id, end),
+        routes: vec![],
+    };
+    Link {
+        id,
+        a: endpoint(a, End::A),
+        z: endpoint(z, End::Z),
+        mtu: Mtu::try_from(1400 + u32::from(variant)).ok(),
+        vni: None,
+        declared_by: vec![],
+        problem: cable.frozen.then(|| "at odds".to_string()),
+        warnings: vec![],
+    }
+}
+
+fn node() -> Node {
+    Node {
+        name: "here".parse().unwrap(),
+        vtep: "10.99.0.1".parse().unwrap(),
+        parent: 2,
+        mtu: Mtu::try_from(1450).unwrap(),
+        default_mtu: None,
+    }
+}
+
+pub fn wanted(cables: &[Cable], epoch: &Epoch) -> Vec<Wanted> {
+    let place = |key: &PodKey| {
+        let number: usize = key.name()[1..].parse().unwrap();
+        match epoch.spots[number] {
+            Spot::Here(n) => Place::Here(sandbox(number, n)),
+            Spot::There(n) => Place::There {
+                node: format!("there{n}").parse().unwrap(),
+                vtep: format!("10.99.0.{}", 10 + n).parse().unwrap(),
+                mtu: Mtu::try_from(1450).unwrap(),
+            },
+            Spot::Gone => Place::Gone,
+            Spot::Unknown => Place::Unknown,
+        }
+    };
+    cables
+        .iter()
+        .enumerate()
+        .filter(|(number, _)| epoch.present[*number])
+        .filter_map(|(number, cable)| {
+            let link = link(number, cable, epoch.variant);
+            let vni = VniState::Granted(Vni::try_from(11 + number as u32).unwrap());
+            direct(&link, &[place(&link.a.pod), place(&link.z.pod)], vni, &node()).wanted
+        })
+        .collect()
+}
+
+fn find<'a>(observed: &'a [Observed], end: &WantedEnd) -> Option<&'a Observed> {
+    observed.iter().find(|device| device.netns == end.netns && device.name == end.name)
+}
+
+/// The end is in place and is all that was wanted.
+fn assert_end(observed: &[Observed], end: &WantedEnd) {
+    let device = find(observed, end).unwrap_or_else(|| panic!("{end:?} is missing"));
+    assert_eq!(device.alias.as_ref(), Some(&end.alias));
+    assert_eq!((device.mac, device.mtu, device.up), (Some(end.mac), end.mtu.bytes(), end.up));
+    for address in &end.addresses {
+        assert!(device.addresses.iter().any(|o| o.address == *address && o.ours), "{end:?} lacks {address}");
+    }
+}
+
+/// What is there after a plan is what is wanted, and nothing of ours besides.
+pub fn assert_effect(wanted: &[Wanted], observed: &[Observed], plan: &Plan) {
+    let blocked: BTreeSet<LinkId> = plan.conflicts.iter().map(|conflict| conflict.link).collect();
+    let mut expected: BTreeSet<At> = BTreeSet::new();
+    for object in wanted {
+        let at = |end: &WantedEnd| At { netns: end.netns.clone(), name: end.name.clone() };
+        match object {
+            _ if blocked.contains(&object.link()) => {
+                expected.extend(
+                    observed
+                        .iter()
+                        .filter(|d| d.alias.as_ref().is_some_and(|a| a.link == object.link()))
+                        .map(Observed::at),
+                );
+            }
+            Wanted::Veth { a, z } => {
+                assert_end(observed, a);
+                assert_end(observed, z);
+                let (one, other) = (find(observed, a).unwrap(), find(observed, z).unwrap());
+                assert_eq!(one.kind, Kind::Veth { peer: other.index });
+                assert_eq!(other.kind, Kind::Veth { peer: one.index });
+                expected.extend([at(a), at(z)]);
+            }
+            Wanted::Vxlan { end, tunnel } => {
+                assert_end(observed, end);
+                let Kind::Vxlan { vni, remote, local, parent, port } = find(observed, end).unwrap().kind.clone() else {
+                    panic!()
+                };
+                assert_eq!((vni, parent, port), (tunnel.vni.number(), tunnel.parent, tunnel.port));
+                assert_eq!((remote, local), (Some(tunnel.remote), Some(tunnel.local)));
+                expected.insert(at(end));
+            }
+            Wanted::Hold { survivor, parked } => {
+                expected.insert(at(survivor));
+                expected.insert(at(parked));
+                if let Some(held) = find(observed, parked) {
+                    assert_eq!(held.alias.as_ref(), Some(&parked.alias));
+                    assert!(!held.up);
+                }
+            }
+            Wanted::Frozen(link) => {
+                expected.extend(
+                    observed.iter().filter(|d| d.alias.as_ref().is_some_and(|a| a.link == *link)).map(Observed::at),
+                );
+            }
+        }
+    }
+    for device in observed.iter().filter(|device| device.is_ours()) {
+        assert!(expected.contains(&device.at()), "{device:?} is wanted by nobody");
+    }
+}
+
+pub fn strangers(observed: &[Observed]) -> Vec<Observed> {
+    observed.iter().filter(|device| !device.is_ours()).cloned().collect()
+}
+
+/// Plans for everything that is there.
+pub fn plan_all(wanted: &[Wanted], observed: &[Observed]) -> Plan {
+    let places = observed.iter().map(|device| device.netns.clone()).collect();
+    plan(wanted, observed, Scope { links: &BTreeSet::new(), places: &places })
+}
+
+/// Plans and carries out, all or the first steps only.
+pub fn reconcile(world: &mut World, wanted: &[Wanted], crash_after: Option<usize>) -> Plan {
+    let observed = world.observe();
+    let plan = plan_all(wanted, &observed);
+    let steps = crash_after.map_or(plan.steps.as_slice(), |n| &plan.steps[..n.min(plan.steps.len())]);
+    for step in steps {
+        world.apply(step);
+    }
+    plan
+}
+
+pub fn befall(world: &mut World, mishap: &Mishap) {
+    match mishap {
+        Mishap::None | Mishap::Crash(_) => {}
+        Mishap::NetnsGone(pod, n) => world.remove_netns(&Netns::Sandbox(sandbox(*pod, *n))),
+        Mishap::Deleted(n) => world.remove_nth(*n),
+        Mishap::Stranger(pod, n) => {
+            for name in [format!("e{n}"), format!("f{n}")] {
+                world.stranger(At { netns: Netns::Sandbox(sandbox(*pod, 0)), name });
+            }
+        }
+        Mishap::Address(n) => world.user_address(*n, "172.31.0.1/24".parse().unwrap()),
+    }
+}

@@ -1,0 +1,129 @@
+//! A round in portions, as the agent does it: of some pods at a time all that is in their sandboxes, of their links' other ends only what is
+//! at their places, and parked ends only where something is missing; at last the node's own namespace. What it comes to must be
+//! what one plan for everything comes to.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod history;
+mod world;
+
+use std::collections::BTreeSet;
+
+use history::{
+    Cable, Epoch, Mishap, PODS, assert_effect, befall, history, link, plan_all, reconcile, sandbox, strangers, wanted,
+};
+use proptest::prelude::*;
+use ratchet_model::{
+    End, LinkId,
+    device::{At, Netns, Observed, Wanted},
+    planner::{Plan, Scope, plan, settled},
+    resolve::Link,
+    wiring::parked_name,
+};
+use world::World;
+
+/// The sandboxes of a pod, in whatever state.
+fn sandboxes(pod: usize) -> impl Iterator<Item = Netns> {
+    (0..2).map(move |n| Netns::Sandbox(sandbox(pod, n)))
+}
+
+/// Where ends of a link may be, but for where they are parked.
+fn places(cables: &[Cable], link: &Link) -> BTreeSet<At> {
+    let number: usize = link.a.interface.as_str()[1..].parse().unwrap();
+    let (near, far) = cables[number].pods;
+    let at = |pod: usize, name: String| sandboxes(pod).map(move |netns| At { netns, name: name.clone() });
+    at(near, format!("e{number}")).chain(at(far, format!("f{number}"))).collect()
+}
+
+/// Plans for some links with all that is in some namespaces, from what the agent would see, and carries it out.
+fn step(world: &mut World, cables: &[Cable], links: &[Link], wanted: &[Wanted], whole: &BTreeSet<Netns>) -> Plan {
+    let at_places: BTreeSet<At> = links.iter().flat_map(|link| places(cables, link)).collect();
+    let near = |device: &Observed| whole.contains(&device.netns) || at_places.contains(&device.at());
+    let mut observed: Vec<Observed> = world.observe().into_iter().filter(near).collect();
+    let settled = settled(wanted, &observed);
+    let unsettled = links.iter().filter(|link| !settled.contains(&link.id));
+    let parked: BTreeSet<String> = unsettled.flat_map(|link| End::BOTH.map(|end| parked_name(link.id, end))).collect();
+    let is_parked = |d: &Observed| d.netns == Netns::Node && !whole.contains(&Netns::Node) && parked.contains(&d.name);
+    observed.extend(world.observe().into_iter().filter(is_parked));
+
+    let scope: BTreeSet<LinkId> = links.iter().map(|link| link.id).collect();
+    let plan = plan(wanted, &observed, Scope { links: &scope, places: whole });
+    for step in &plan.steps {
+        let within = step.operation.devices().all(|at| whole.contains(&at.netns));
+        assert!(within || scope.contains(&step.link), "beyond its portion: {step:?}");
+        world.apply(step);
+    }
+    plan
+}
+
+/// One round; gives all its plans as one.
+fn round(world: &mut World, cables: &[Cable], epoch: &Epoch, portions: &[usize]) -> Plan {
+    let all = wanted(cables, epoch);
+    let links: Vec<Link> = cables.iter().enumerate().map(|(n, cable)| link(n, cable, epoch.variant)).collect();
+    let mut done = Plan::default();
+    for number in portions.iter().copied().collect::<BTreeSet<_>>() {
+        let pods: BTreeSet<usize> = (0..PODS).filter(|pod| portions[*pod] == number).collect();
+        let ends = |n: usize| pods.contains(&cables[n].pods.0) || pods.contains(&cables[n].pods.1);
+        let own: Vec<Link> = links.iter().enumerate().filter(|(n, _)| ends(*n)).map(|(_, link)| link.clone()).collect();
+        let some = all.iter().filter(|w| own.iter().any(|link| link.id == w.link())).cloned().collect::<Vec<_>>();
+        let whole = pods.into_iter().flat_map(sandboxes).collect();
+        let plan = step(world, cables, &own, &some, &whole);
+        done.steps.extend(plan.steps);
+        done.conflicts.extend(plan.conflicts);
+    }
+    // The node's own namespace: what is there and does not wait for its pod, and what is wanted of those links.
+    let is_held = |device: &Observed, wanted: &Wanted| match wanted {
+        Wanted::Hold { parked, .. } => device.name == parked.name && device.alias.as_ref() == Some(&parked.alias),
+        _ => false,
+    };
+    let stray = |d: &Observed| d.netns == Netns::Node && d.is_ours() && !all.iter().any(|wanted| is_held(d, wanted));
+    let strays = world.observe().into_iter().filter(stray).map(|d| d.alias.map_or(LinkId::UNKNOWN, |alias| alias.link));
+    let strays: BTreeSet<LinkId> = strays.collect();
+    if !strays.is_empty() {
+        let own: Vec<Link> = links.into_iter().filter(|link| strays.contains(&link.id)).collect();
+        let aside = |wanted: &Wanted| match wanted {
+            Wanted::Hold { .. } if !strays.contains(&wanted.link()) => Some(Wanted::Frozen(wanted.link())),
+            _ => strays.contains(&wanted.link()).then(|| wanted.clone()),
+        };
+        let some: Vec<Wanted> = all.iter().filter_map(aside).collect();
+        let plan = step(world, cables, &own, &some, &[Netns::Node].into());
+        done.steps.extend(plan.steps);
+        done.conflicts.extend(plan.conflicts);
+    }
+    done
+}
+
+fn portions() -> impl Strategy<Value = Vec<usize>> {
+    proptest::collection::vec(0..PODS, PODS)
+}
+
+proptest! {
+    /// Whatever happened before and however it is cut, one undisturbed round leads to what is wanted, and nothing of ours is left
+    /// besides; strangers are as they were; a second round has nothing to do, and neither has a plan for everything.
+    #[test]
+    fn a_round_leads_to_what_is_wanted((cables, epochs) in history(), portions in portions()) {
+        let mut world = World::default();
+        for epoch in &epochs {
+            let crash = if let Mishap::Crash(after) = epoch.mishap { Some(after) } else { None };
+            befall(&mut world, &epoch.mishap);
+            reconcile(&mut world, &wanted(&cables, epoch), crash);
+        }
+        let last = epochs.last().unwrap();
+        befall(&mut world, &last.mishap);
+        let before = strangers(&world.observe());
+        let done = round(&mut world, &cables, last, &portions);
+        assert_effect(&wanted(&cables, last), &world.observe(), &done);
+        prop_assert_eq!(strangers(&world.observe()), before);
+        prop_assert_eq!(round(&mut world, &cables, last, &portions).steps, vec![]);
+        prop_assert_eq!(plan_all(&wanted(&cables, last), &world.observe()).steps, vec![]);
+    }
+
+    /// Where all is as wanted, no portion of a round touches anything.
+    #[test]
+    fn a_round_leaves_alone_what_is_wanted((cables, epochs) in history(), portions in portions()) {
+        let mut world = World::default();
+        for epoch in &epochs {
+            reconcile(&mut world, &wanted(&cables, epoch), None);
+        }
+        prop_assert_eq!(round(&mut world, &cables, epochs.last().unwrap(), &portions).steps, vec![]);
+    }
+}
