@@ -4,11 +4,10 @@
 //! changed; the caller sees to it that the thread is in the host's network namespace.
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +16,7 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid, getppid};
 
+use crate::conversation::Conversation;
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::names::validate_plugin_type;
@@ -25,11 +25,10 @@ use crate::names::validate_plugin_type;
 const BUSY_TRIES: u32 = 6;
 /// The pause between these tries, as in Go.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
+/// How often to look whether a program has ended that has not closed its outputs.
+const LOOK: Duration = Duration::from_millis(20);
 /// How long outputs may stay open after the program ended: a daemon it left behind must not hang the runtime.
 const DRAIN_GRACE: Duration = Duration::from_secs(3);
-
-/// What is being read from a pipe, in chunks.
-type Drain = Option<Receiver<Vec<u8>>>;
 
 /// What a program left behind.
 #[derive(Debug, Clone)]
@@ -80,24 +79,35 @@ impl Executor {
     /// The program is killed if the calling thread dies, so that it does not outlive a plugin that was killed.
     pub fn run(&self, program: &Path, env: &Environment, stdin: &[u8]) -> io::Result<Finished> {
         let mut child = self.spawn(program, env)?;
-        let (stdout, stderr) = self.connect(&mut child, stdin).inspect_err(|_| {
+        let talked = Conversation::new(&mut child, stdin).and_then(|talk| self.finish(&mut child, talk));
+        talked.inspect_err(|_| {
             // Nobody would read it; it must not go on unseen.
             let _ = child.kill().and_then(|()| child.wait());
-        })?;
-        let status = child.wait()?;
-        Ok(Finished { status, stdout: self.collect(stdout), stderr: self.collect(stderr) })
+        })
     }
 
-    /// Starts feeding stdin and draining both outputs.
-    fn connect(&self, child: &mut Child, stdin: &[u8]) -> io::Result<(Drain, Drain)> {
-        if let Some(mut pipe) = child.stdin.take() {
-            let bytes = stdin.to_vec();
-            // A program that does not read its stdin closes it; that is its business (EPIPE is ignored).
-            thread::Builder::new().spawn(move || drop(pipe.write_all(&bytes)))?;
+    /// Feeds and drains the program until it has ended, and for a while longer if something else holds its outputs.
+    fn finish(&self, child: &mut Child, mut talk: Conversation) -> io::Result<Finished> {
+        let mut tee = |chunk: &[u8]| {
+            if let Ok(mut stderr) = self.stderr.lock() {
+                // stderr is only information: nothing fails because it cannot be copied.
+                let _ = stderr.write_all(chunk);
+            }
+        };
+        let mut ended = None;
+        while talk.goes_on() && ended.is_none() {
+            // Whoever ends closes its pipes; only a daemon that is left behind makes it necessary to look.
+            talk.go_on(LOOK, &mut tee)?;
+            ended = child.try_wait()?;
         }
-        let stdout = child.stdout.take().map(|pipe| drain(pipe, None)).transpose()?;
-        let stderr = child.stderr.take().map(|pipe| drain(pipe, Some(Arc::clone(&self.stderr)))).transpose()?;
-        Ok((stdout, stderr))
+        let status = ended.map_or_else(|| child.wait(), Ok)?;
+        talk.hang_up();
+        let until = Instant::now() + self.drain_grace;
+        while talk.has_outputs() && Instant::now() < until {
+            talk.go_on(until.saturating_duration_since(Instant::now()), &mut tee)?;
+        }
+        let (stdout, stderr) = talk.heard();
+        Ok(Finished { status, stdout, stderr })
     }
 
     /// Writes a line where the programs' stderr goes.
@@ -129,20 +139,6 @@ impl Executor {
             }
         }
     }
-
-    /// Everything that was read from a pipe of a program that has ended.
-    fn collect(&self, pipe: Drain) -> Vec<u8> {
-        let mut all = Vec::new();
-        let Some(pipe) = pipe else { return all };
-        let deadline = Instant::now() + self.drain_grace;
-        while let Ok(chunk) = pipe.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            all.extend(chunk);
-            if Instant::now() > deadline {
-                break;
-            }
-        }
-        all
-    }
 }
 
 /// Asks the kernel to kill this process when the thread that started it dies.
@@ -153,34 +149,6 @@ fn die_with(parent: Pid) -> io::Result<()> {
         return Err(io::ErrorKind::BrokenPipe.into());
     }
     Ok(())
-}
-
-/// Reads a pipe to its end in a thread of its own, copying to `tee` as it goes.
-fn drain(
-    mut pipe: impl Read + Send + 'static,
-    tee: Option<Arc<Mutex<dyn Write + Send>>>,
-) -> io::Result<Receiver<Vec<u8>>> {
-    let (sender, receiver) = channel();
-    thread::Builder::new().spawn(move || {
-        let mut chunk = vec![0; 64 << 10];
-        loop {
-            match pipe.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(read) => {
-                    if let Some(Ok(mut tee)) = tee.as_ref().map(|tee| tee.lock()) {
-                        // stderr is only information: nothing fails because it cannot be copied.
-                        let _ = tee.write_all(&chunk[..read]);
-                    }
-                    if sender.send(chunk[..read].to_vec()).is_err() {
-                        break;
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => break,
-            }
-        }
-    })?;
-    Ok(receiver)
 }
 
 /// The program of a plugin type: the first regular file of that name, in the order of the directories.

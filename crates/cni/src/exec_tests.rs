@@ -40,6 +40,25 @@ fn a_program_need_not_read_its_stdin() {
 }
 
 #[test]
+fn a_program_that_has_closed_its_outputs_still_gets_its_stdin() {
+    let fakes = Fakes::new();
+    let path = fakes.dir().join("seen");
+    fakes.script("p", &format!("exec >&- 2>&-; cat >{}", path.display()));
+    assert!(fakes.executor().run(&fakes.dir().join("p"), &fakes.env(), &vec![b'x'; MIB]).unwrap().status.success());
+    assert_eq!(fs::metadata(path).unwrap().len(), MIB as u64);
+}
+
+#[test]
+fn what_is_left_unread_when_a_program_ends_is_heard() {
+    let fakes = Fakes::new();
+    // The pipe is full when the program ends, and a daemon keeps it open.
+    fakes.script("p", "sleep 1 & head -c 65536 /dev/zero; exit 0");
+    let executor = Executor { drain_grace: Duration::from_millis(200), ..fakes.executor() };
+    let finished = executor.run(&fakes.dir().join("p"), &fakes.env(), b"").unwrap();
+    assert_eq!(finished.stdout.len(), 65536);
+}
+
+#[test]
 fn a_program_being_written_is_retried() {
     let fakes = Fakes::new();
     fakes.script("p", "echo ok");

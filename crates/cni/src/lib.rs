@@ -12,6 +12,7 @@
 mod address;
 mod args;
 mod config;
+mod conversation;
 mod convert;
 mod delegate;
 mod dispatch;
