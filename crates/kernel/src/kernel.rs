@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use ratchet_model::{device::Netns, names::SandboxId};
@@ -72,20 +72,45 @@ impl Kernel {
         }
     }
 
+    /// Opens the sockets of these namespaces, each named once, that are not open yet.
+    ///
+    /// # Errors
+    /// When one of them is not registered or cannot be opened.
+    pub(crate) fn open<'n>(&self, places: impl IntoIterator<Item = &'n Netns>) -> Result<(), KernelError> {
+        let mut missing: Vec<(&Netns, &Space, MutexGuard<'_, Option<Channel>>)> = Vec::new();
+        for netns in places {
+            let space = self.space(netns)?;
+            let slot = space.lock();
+            if slot.is_none() {
+                missing.push((netns, space, slot));
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let failed = |netns: &Netns, error| KernelError::io(format!("open a netlink socket in {netns}"), &error);
+        let handles: Vec<&NetnsHandle> = missing.iter().map(|(_, space, _)| &space.handle).collect();
+        let opened = Channel::open(&handles).map_err(|error| failed(missing[0].0, error))?;
+        for ((netns, _, mut slot), channel) in missing.into_iter().zip(opened) {
+            *slot = Some(channel.map_err(|error| failed(netns, error))?);
+        }
+        Ok(())
+    }
+
     /// Talks to the kernel over a namespace's socket; nobody else uses it meanwhile.
     pub(crate) fn talk<T>(&self, netns: &Netns, work: impl FnOnce(&mut Channel) -> T) -> Result<T, KernelError> {
-        let space = self.space(netns)?;
-        // A panic elsewhere leaves at worst unread answers behind, which the next user skips.
-        let mut slot = space.channel.lock().unwrap_or_else(PoisonError::into_inner);
-        let channel = match &mut *slot {
-            Some(channel) => channel,
-            empty => {
-                let opened = Channel::open(&space.handle);
-                empty.insert(
-                    opened.map_err(|error| KernelError::io(format!("open a netlink socket in {netns}"), &error))?,
-                )
+        loop {
+            if let Some(channel) = &mut *self.space(netns)?.lock() {
+                return Ok(work(channel));
             }
-        };
-        Ok(work(channel))
+            self.open([netns])?;
+        }
+    }
+}
+
+impl Space {
+    fn lock(&self) -> MutexGuard<'_, Option<Channel>> {
+        // A panic elsewhere leaves at worst unread answers behind, which the next user skips.
+        self.channel.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -97,11 +97,29 @@ fn is_netns(file: &File) -> bool {
 
 /// Runs something in a namespace, on a thread of its own that ends with it.
 pub(crate) fn inside<T: Send>(netns: &NetnsHandle, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("netns".into()).spawn_scoped(scope, || {
+    away(|| {
+        sched::setns(netns, sched::CloneFlags::CLONE_NEWNET)?;
+        work()
+    })?
+}
+
+/// Runs the same in several namespaces, one after the other, on one such thread: starting it takes longer than what is done there.
+pub(crate) fn inside_each<T: Send>(
+    namespaces: &[&NetnsHandle],
+    work: impl Fn() -> io::Result<T> + Sync,
+) -> io::Result<Vec<io::Result<T>>> {
+    away(|| {
+        let one = |netns: &&NetnsHandle| {
             sched::setns(netns, sched::CloneFlags::CLONE_NEWNET)?;
             work()
-        })?;
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        namespaces.iter().map(one).collect()
+    })
+}
+
+fn away<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("netns".into()).spawn_scoped(scope, work)?;
+        Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
 }

@@ -45,6 +45,7 @@ impl Kernel {
         scope: &BTreeMap<Netns, Look>,
         detailed: impl Fn(&Observed) -> bool,
     ) -> Result<Vec<Observed>, KernelError> {
+        self.open(scope.keys())?;
         let mut found = Vec::new();
         for (netns, look) in scope {
             let failed = |what: &str, failure| refused(format!("read {what} of {netns}"), failure);

@@ -22,7 +22,7 @@ use ratchet_failpoint as failpoint;
 
 use crate::{
     error::errno_of,
-    netns::{NetnsHandle, inside},
+    netns::{NetnsHandle, inside_each},
     reply::{attributes, u32_at},
 };
 
@@ -92,9 +92,10 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
-    /// Opens a socket inside of a namespace.
-    pub(crate) fn open(netns: &NetnsHandle) -> io::Result<Self> {
-        Self::over(inside(netns, || Socket::new(NETLINK_ROUTE))?)
+    /// Opens a socket inside of each of these namespaces.
+    pub(crate) fn open(namespaces: &[&NetnsHandle]) -> io::Result<Vec<io::Result<Self>>> {
+        let sockets = inside_each(namespaces, || Socket::new(NETLINK_ROUTE))?;
+        Ok(sockets.into_iter().map(|socket| socket.and_then(Self::over)).collect())
     }
 
     /// Opens a socket in the calling thread's namespace.
