@@ -101,9 +101,6 @@ impl Add<'_> {
         let attachment = call.attachment()?;
         require_netns(call.netns())?;
         let outer_dns = outer_dns(call)?;
-        let slot = self.claim()?;
-        failpoint::pass("add.after_lock");
-
         let until = Instant::now() + AGENT_PATIENCE;
         let prepare = Prepare {
             pod: self.identity.pod.clone(),
@@ -115,7 +112,12 @@ impl Add<'_> {
             interface: attachment.interface.clone(),
         };
         let asked = ratchet_protocol::Request::Prepare(prepare.clone());
-        let ours = match call.agent().ask(&asked, until, Start::OnDemand) {
+        let agent = call.agent();
+        let question = agent.begin(&asked, until);
+        // It changes nothing, and so need not wait for the lock.
+        let slot = self.claim()?;
+        failpoint::pass("add.after_lock");
+        let ours = match question.finish(Start::OnDemand) {
             Ok(Reply::Prepared(prepared)) => prepared.ours,
             other => {
                 discard(call, Some(slot));

@@ -9,7 +9,6 @@ use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -49,41 +48,17 @@ impl<'a> Agent<'a> {
 
     /// Asks, starting an agent if need be, and waits for the answer until then.
     pub fn ask(&self, request: &Request, until: Instant, start: Start) -> Result<Reply, AgentError> {
-        let (mut may_start, may_repeat) = (start == Start::OnDemand, !matches!(request, Request::Attach(_)));
-        let mut first_hangup = None;
-        loop {
-            match self.call(request, until) {
-                Ok(Reply::Error(failure)) => return Err(AgentError::Refused(failure)),
-                Ok(reply) => return Ok(reply),
-                Err(ClientError::NoAgent { source, .. }) if may_start && is_nobody(&source) => {
-                    may_start = !self.start(until, &source).map_err(AgentError::Unreachable)?;
-                }
-                // One agent has handed over to another while we asked, or has died. An Attach is not repeated: nobody knows
-                // whether it was done, and its caller undoes it.
-                Err(ClientError::Broken { source, .. })
-                    if may_repeat
-                        && is_hangup(&source)
-                        && first_hangup.get_or_insert_with(Instant::now).elapsed() < DYING =>
-                {
-                    thread::sleep(POLL);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
+        self.begin(request, until).finish(start)
     }
 
-    /// One call, which ends then whatever the agent does: a socket's own timeouts begin anew with each byte.
-    fn call(&self, request: &Request, until: Instant) -> Result<Reply, ClientError> {
-        let (sender, receiver) = channel();
+    /// Asks; the answer is waited for when the question is finished, and something else may be done until then.
+    pub fn begin<'r>(&'r self, request: &'r Request, until: Instant) -> Question<'r> {
+        Question { agent: self, request, until, asked: self.send(request, until) }
+    }
+
+    fn send(&self, request: &Request, until: Instant) -> Result<Client, ClientError> {
         let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        let (socket, request) = (self.keys.socket.clone(), request.clone());
-        let broken = |source| ClientError::Broken { socket: self.keys.socket.clone(), source };
-        let ask = move || drop(sender.send(Client::call(&socket, &request, left)));
-        // Left behind when it is late; the process ends soon.
-        thread::Builder::new().spawn(ask).map_err(broken)?;
-        receiver.recv_timeout(left).unwrap_or_else(|_| {
-            Err(broken(io::Error::new(ErrorKind::TimedOut, format!("no answer within {:.1} s", left.as_secs_f32()))))
-        })
+        Client::ask(&self.keys.socket, request, left)
     }
 
     /// Starts an agent, unless another plugin is just doing it or has done it. Gives whether this one did: one that was found
@@ -195,6 +170,43 @@ impl<'a> Agent<'a> {
         let socket = self.keys.socket.display();
         Error::try_again_later(format!("no agent answers on {socket}, and none could be started"))
             .with_details(format!("connecting: {absent}; then {why}"))
+    }
+}
+
+/// A question that has been asked.
+pub(crate) struct Question<'a> {
+    agent: &'a Agent<'a>,
+    request: &'a Request,
+    until: Instant,
+    asked: Result<Client, ClientError>,
+}
+
+impl Question<'_> {
+    /// The answer, for which an agent is started if need be.
+    pub fn finish(self, start: Start) -> Result<Reply, AgentError> {
+        let Self { agent, request, until, mut asked } = self;
+        let (mut may_start, may_repeat) = (start == Start::OnDemand, !matches!(request, Request::Attach(_)));
+        let mut first_hangup = None;
+        loop {
+            match asked.and_then(Client::answer) {
+                Ok(Reply::Error(failure)) => return Err(AgentError::Refused(failure)),
+                Ok(reply) => return Ok(reply),
+                Err(ClientError::NoAgent { source, .. }) if may_start && is_nobody(&source) => {
+                    may_start = !agent.start(until, &source).map_err(AgentError::Unreachable)?;
+                }
+                // One agent has handed over to another while we asked, or has died. An Attach is not repeated: nobody knows
+                // whether it was done, and its caller undoes it.
+                Err(ClientError::Broken { source, .. })
+                    if may_repeat
+                        && is_hangup(&source)
+                        && first_hangup.get_or_insert_with(Instant::now).elapsed() < DYING =>
+                {
+                    thread::sleep(POLL);
+                }
+                Err(error) => return Err(error.into()),
+            }
+            asked = agent.send(request, until);
+        }
     }
 }
 

@@ -1,12 +1,19 @@
 //! A blocking client, and the framing that both sides share.
 
 use std::{
-    io::{self, BufRead, BufReader, Read, Write},
-    os::unix::net::UnixStream,
+    io::{self, BufRead, BufReader, ErrorKind, Read, Write},
+    os::{fd::AsRawFd, unix::net::UnixStream},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use nix::{
+    errno::Errno,
+    sys::{
+        socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt::SendTimeout},
+        time::TimeVal,
+    },
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -121,46 +128,58 @@ fn line(message: &impl Serialize) -> Vec<u8> {
 #[derive(Debug)]
 pub struct Client {
     socket: PathBuf,
-    stream: BufReader<UnixStream>,
+    stream: BufReader<Bounded>,
 }
 
 impl Client {
-    /// Connects.
+    /// Connects; what is done over the connection has this much time in all.
     ///
     /// # Errors
     /// [`ClientError::NoAgent`] when nobody listens.
-    pub fn connect(socket: &Path) -> Result<Self, ClientError> {
-        let stream =
-            UnixStream::connect(socket).map_err(|source| ClientError::NoAgent { socket: socket.to_owned(), source })?;
-        Ok(Self { socket: socket.to_owned(), stream: BufReader::new(stream) })
+    pub fn connect(socket: &Path, patience: Duration) -> Result<Self, ClientError> {
+        match Bounded::connect(socket, patience) {
+            Ok(stream) => Ok(Self { socket: socket.to_owned(), stream: BufReader::new(stream) }),
+            Err(source) if source.kind() == ErrorKind::TimedOut => {
+                Err(ClientError::Broken { socket: socket.to_owned(), source })
+            }
+            Err(source) => Err(ClientError::NoAgent { socket: socket.to_owned(), source }),
+        }
     }
 
-    /// Connects, asks, and waits for the answer for so long.
+    /// Connects, asks, and waits for the answer; for so long in all, whatever the agent does.
     ///
     /// # Errors
     /// When there is no answer. [`Reply::Error`] is an answer.
-    pub fn call(socket: &Path, request: &Request, timeout: Duration) -> Result<Reply, ClientError> {
-        let mut client = Self::connect(socket)?;
-        client.set_timeout(Some(timeout))?;
+    pub fn call(socket: &Path, request: &Request, patience: Duration) -> Result<Reply, ClientError> {
+        Self::ask(socket, request, patience)?.answer()
+    }
+
+    /// Connects and asks; [`Client::answer`] waits for what comes.
+    ///
+    /// # Errors
+    /// When nobody takes the request.
+    pub fn ask(socket: &Path, request: &Request, patience: Duration) -> Result<Self, ClientError> {
+        let mut client = Self::connect(socket, patience)?;
         client.send(request)?;
-        match client.receive()? {
+        Ok(client)
+    }
+
+    /// The answer to a request that was sent.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn answer(mut self) -> Result<Reply, ClientError> {
+        match self.receive()? {
             Reply::Error(Failure { kind: FailureKind::Protocol, message }) => {
-                Err(ClientError::Incompatible { socket: socket.to_owned(), message })
+                Err(ClientError::Incompatible { socket: self.socket, message })
             }
             reply => Ok(reply),
         }
     }
 
-    /// Limits how long sending and receiving may each take.
-    ///
-    /// # Errors
-    /// A zero timeout is refused by the system.
-    pub fn set_timeout(&mut self, timeout: Option<Duration>) -> Result<(), ClientError> {
-        let stream = self.stream.get_ref();
-        stream
-            .set_read_timeout(timeout)
-            .and_then(|()| stream.set_write_timeout(timeout))
-            .map_err(|source| self.broken(source))
+    /// From here on answers may take as long as they do.
+    pub fn be_patient(&mut self) {
+        self.stream.get_mut().until = None;
     }
 
     /// Sends a request.
@@ -180,7 +199,7 @@ impl Client {
         let read = (&mut self.stream).take(MAX_MESSAGE).read_until(b'\n', &mut line);
         read.map_err(|source| self.broken(source))?;
         if line.last() != Some(&b'\n') {
-            return Err(self.broken(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection")));
+            return Err(self.broken(io::Error::new(ErrorKind::UnexpectedEof, "it closed the connection")));
         }
         parse_reply(&line).map_err(|problem| ClientError::Garbled { socket: self.socket.clone(), problem })
     }
@@ -190,9 +209,75 @@ impl Client {
     }
 }
 
+/// A stream on which everything ends at one time. A socket's own timeouts begin anew with every byte, so that they are set before each
+/// call to what is left.
+#[derive(Debug)]
+struct Bounded {
+    stream: UnixStream,
+    patience: Duration,
+    until: Option<Instant>,
+}
+
+impl Bounded {
+    fn connect(path: &Path, patience: Duration) -> io::Result<Self> {
+        let until = Instant::now() + patience;
+        let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        let address = UnixAddr::new(path)?;
+        loop {
+            // A listener that accepts nothing any more: the kernel waits for room among those that wait, for as long as a send may take
+            // (net/unix/af_unix.c, `unix_stream_connect`). Zero would be for ever.
+            let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            let seconds = i64::try_from(left.as_secs()).unwrap_or(i64::MAX);
+            setsockopt(&fd, SendTimeout, &TimeVal::new(seconds, left.subsec_micros().into()))?;
+            match connect(fd.as_raw_fd(), &address) {
+                Ok(()) => return Ok(Self { stream: fd.into(), patience, until: Some(until) }),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Err(no_answer(patience)),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// What is left of the time; none if there is no end.
+    fn left(&self) -> io::Result<Option<Duration>> {
+        let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) { Err(no_answer(self.patience)) } else { Ok(left) }
+    }
+
+    /// The socket tells that its own timeout is over as it would tell that it does not block.
+    fn told(&self, done: io::Result<usize>) -> io::Result<usize> {
+        done.map_err(|error| if error.kind() == ErrorKind::WouldBlock { no_answer(self.patience) } else { error })
+    }
+}
+
+impl Read for Bounded {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(self.left()?)?;
+        self.told((&self.stream).read(buffer))
+    }
+}
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(self.left()?)?;
+        self.told((&self.stream).write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn no_answer(patience: Duration) -> io::Error {
+    io::Error::new(ErrorKind::TimedOut, format!("no answer within {:.1} s", patience.as_secs_f32()))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixListener;
+
     use super::*;
+    use nix::sys::socket::{Backlog, bind, listen};
     use proptest::prelude::*;
 
     #[test]
@@ -217,6 +302,53 @@ mod tests {
         let failure = parse_request(br#"{"protocol":999,"request":"hello"}"#).unwrap_err();
         assert_eq!(failure.kind, FailureKind::Protocol);
         assert_eq!(failure.message, "protocol 999 is asked for, [1] are understood");
+    }
+
+    #[test]
+    fn an_answer_that_comes_byte_by_byte_has_no_more_time_than_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+            // Until the client has gone.
+            while stream.write_all(b" ").is_ok() {
+                let _ = stream.read(&mut [0; 4096]);
+            }
+        });
+        let error = Client::call(&path, &Request::Hello, Duration::from_millis(200)).unwrap_err();
+        assert!(
+            matches!(&error, ClientError::Broken { source, .. } if source.kind() == ErrorKind::TimedOut),
+            "{error}"
+        );
+        assert!(error.to_string().ends_with("no answer within 0.2 s"), "{error}");
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn a_listener_that_takes_nobody_in_is_not_waited_for_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.sock");
+        let listener = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        bind(listener.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+        listen(&listener, Backlog::new(1).unwrap()).unwrap();
+        let mut waiting = Vec::new();
+        let error = loop {
+            match Client::connect(&path, Duration::from_millis(100)) {
+                Ok(client) if waiting.len() < 10 => waiting.push(client),
+                other => break other.map(drop).unwrap_err(),
+            }
+        };
+        assert!(
+            matches!(&error, ClientError::Broken { source, .. } if source.kind() == ErrorKind::TimedOut),
+            "{error}"
+        );
+        let absent = Client::connect(&dir.path().join("none"), Duration::from_secs(1)).map(drop).unwrap_err();
+        assert!(
+            matches!(&absent, ClientError::NoAgent { source, .. } if source.kind() == ErrorKind::NotFound),
+            "{absent}"
+        );
     }
 
     proptest! {

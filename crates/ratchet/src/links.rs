@@ -16,8 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) fn run(options: &LinksOptions) -> anyhow::Result<()> {
     let hint =
         "is the agent running? It is started by the plugin with the first pod, by `ratchet agent`, or by systemd";
-    let mut client = Client::connect(&options.socket).context(hint)?;
-    client.set_timeout(Some(PATIENCE))?;
+    let mut client = Client::connect(&options.socket, PATIENCE).context(hint)?;
     client.send(&Request::Links { watch: options.watch })?;
     loop {
         let links = match client.receive()? {
@@ -33,7 +32,7 @@ pub(crate) fn run(options: &LinksOptions) -> anyhow::Result<()> {
         if !options.watch {
             return Ok(());
         }
-        client.set_timeout(None)?;
+        client.be_patient();
     }
 }
 

@@ -199,8 +199,7 @@ fn the_socket_speaks_its_protocol_and_nothing_else() {
 fn watching_the_links_tells_of_every_change() {
     let cluster = Cluster::with_agents(1);
     let node = &cluster.nodes[0];
-    let mut client = Client::connect(&node.socket).unwrap();
-    client.set_timeout(Some(DEADLINE)).unwrap();
+    let mut client = Client::connect(&node.socket, DEADLINE).unwrap();
     client.send(&Request::Links { watch: true }).unwrap();
     let mut next = || match client.receive().unwrap() {
         Reply::Links(links) => links.links,

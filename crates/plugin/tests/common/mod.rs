@@ -222,6 +222,11 @@ impl Agent {
         std::mem::take(&mut *self.requests.lock().unwrap())
     }
 
+    /// Whether nothing was asked that changes anything; forgets it. (What a pod is may be asked before it is known that that does not matter.)
+    pub fn was_asked_for_nothing(&self) -> bool {
+        self.asked().iter().all(|asked| asked == "prepare")
+    }
+
     /// The names of what it was asked so far; forgets it.
     pub fn asked(&self) -> Vec<String> {
         let name = |request: &Request| serde_json::to_value(request).unwrap()["request"].as_str().unwrap().to_owned();
