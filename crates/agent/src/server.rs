@@ -2,7 +2,9 @@
 
 use std::{path::Path, time::Duration};
 
-use ratchet_protocol::{Failure, FailureKind, Hello, MAX_MESSAGE, PROTOCOL, Reply, Request, SUPPORTED, parse_request};
+use ratchet_protocol::{
+    Attach, Failure, FailureKind, Hello, MAX_MESSAGE, PROTOCOL, Reply, Request, SUPPORTED, parse_request,
+};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
@@ -59,6 +61,7 @@ impl Server {
         let (protocol, reply) = match parse_request(&line) {
             Err(failure) => (PROTOCOL, Reply::Error(failure)),
             Ok((protocol, Request::Links { watch: true })) => return self.stream_links(protocol, write).await,
+            Ok((protocol, Request::Expect(attach))) => return self.expect(protocol, attach, write).await,
             Ok((protocol, request)) => (protocol, self.answer(request).await),
         };
         // A client that has gone has its reasons.
@@ -69,6 +72,7 @@ impl Server {
         let reply = match request {
             Request::Hello => self.hello().await,
             Request::Prepare(prepare) => self.ask(|answer| Command::Prepare(prepare, answer)).await,
+            Request::Expect(attach) => self.ask(|answer| Command::Expect(Box::new(attach), answer)).await,
             Request::Attach(attach) => self.ask(|answer| Command::Attach(Box::new(attach), answer)).await,
             Request::Detach(detach) => self.ask(|answer| Command::Detach(detach, answer)).await,
             Request::Check(check) => self.ask(|answer| Command::Check(check, answer)).await,
@@ -107,6 +111,17 @@ impl Server {
         let (answer, done) = oneshot::channel();
         self.engine.send(command(answer)).map_err(|_| stopping())?;
         done.await.map_err(|_| stopping())?
+    }
+
+    /// A sandbox is expected for as long as the client stays.
+    async fn expect(self, protocol: u32, attach: Attach, mut write: OwnedWriteHalf) {
+        let id = attach.attachment.container_id.clone();
+        let reply = self.answer(Request::Expect(attach)).await;
+        if write.write_all(&reply.to_line(protocol)).await.is_ok() {
+            gone(&write).await;
+        }
+        // An engine that has stopped has left it on disk as one to be undone.
+        let _ = self.engine.send(Command::Unexpect(id));
     }
 
     /// The links, and again after every change, until the client goes.

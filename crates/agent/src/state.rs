@@ -38,7 +38,8 @@ pub(crate) struct SandboxState {
     pub links: Vec<DeclaredLink>,
     /// Its attachments: network and interface.
     pub attachments: BTreeSet<(String, String)>,
-    /// Whether it is on its way out.
+    /// Whether it is on its way out. The name of its file says so.
+    #[serde(skip)]
     pub leaving: bool,
 }
 
@@ -93,7 +94,7 @@ impl StateDir {
                 continue;
             }
             match read.and_then(|bytes| serde_json::from_slice::<SandboxState>(&bytes).map_err(|e| e.to_string())) {
-                Ok(state) => states.push(SandboxState { leaving: state.leaving || leaving, ..state }),
+                Ok(state) => states.push(SandboxState { leaving, ..state }),
                 Err(problem) => {
                     tracing::error!(path = %path.display(), problem, "cannot read the state of a sandbox; set aside");
                     match fs::remove_file(&self.marker) {
@@ -138,6 +139,13 @@ impl StateDir {
     pub fn set_leaving(&self, id: &SandboxId) -> io::Result<()> {
         fs::rename(self.path(id, false), self.path(id, true))?;
         failpoint::pass("state.leaving");
+        Ok(())
+    }
+
+    /// Marks one that was saved as leaving as one that stays, likewise: what was saved is on disk.
+    pub fn set_staying(&self, id: &SandboxId) -> io::Result<()> {
+        fs::rename(self.path(id, true), self.path(id, false))?;
+        failpoint::pass("state.staying");
         Ok(())
     }
 

@@ -31,6 +31,7 @@ pub const AGENT: &[&str] = &[
     "state.written",
     "state.saved",
     "state.leaving",
+    "state.staying",
     "state.removed",
     "state.complete",
     "store.open",

@@ -136,6 +136,8 @@ impl Add<'_> {
     /// Ratchet's pod: first the network it boots with, then its links.
     fn ours(&self, slot: Slot, attach: Attach, until: Instant, outer_dns: Option<Dns>) -> Result<Output, Error> {
         let call = &self.call;
+        // The agent writes down what it needs while the embedded plugins run.
+        let mut expected = None;
         let base = match (&self.prev, call.keys.boot()) {
             (Some(prev), _) => {
                 let kept = slot.save(&call.record(Mode::Chained, &Rendered::default()), true);
@@ -146,6 +148,7 @@ impl Add<'_> {
                 let added = boot.add(&call.caller, None, |rendered| {
                     slot.save(&call.record(Mode::Boot, rendered), true)?;
                     failpoint::pass("add.after_state");
+                    expected = expected.take().or_else(|| call.agent().expect(&attach));
                     Ok(())
                 });
                 added.map(|added| (added.result, added.rendered))

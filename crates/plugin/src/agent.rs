@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use ratchet_cni::{Environment, Error};
-use ratchet_protocol::{Client, ClientError, Reply, Request};
+use ratchet_protocol::{Attach, Client, ClientError, Reply, Request};
 
 use crate::codes::AgentError;
 use crate::config::Keys;
@@ -23,6 +23,8 @@ use crate::launch::launch;
 
 /// How long a started agent has until it answers.
 const START_PATIENCE: Duration = Duration::from_secs(10);
+/// How long saying what is to come may take.
+const EXPECT_PATIENCE: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(5);
 /// How long an agent that is dying may go on taking calls without answering them: its socket is closed after the first
 /// connections are.
@@ -59,6 +61,12 @@ impl<'a> Agent<'a> {
     fn send(&self, request: &Request, until: Instant) -> Result<Client, ClientError> {
         let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         Client::ask(&self.keys.socket, request, left)
+    }
+
+    /// Says what will be attached, so that it can be written down meanwhile. That lasts as long as the connection does. Nothing depends
+    /// on it: an agent that does not hear of it does all of it with the attach.
+    pub fn expect(&self, attach: &Attach) -> Option<Client> {
+        Client::ask(&self.keys.socket, &Request::Expect(attach.clone()), EXPECT_PATIENCE).ok()
     }
 
     /// Starts an agent, unless another plugin is just doing it or has done it. Gives whether this one did: one that was found

@@ -104,10 +104,12 @@ fn our_pod_boots_and_gets_its_interfaces_behind_the_boot_networks() {
     assert!(seen.stderr.contains("a link is not up yet: default/pod/in3"), "{}", seen.stderr);
 
     let requests = agent.requests();
-    let [Request::Prepare(prepare), Request::Attach(attach)] = &requests[..] else { panic!("{requests:?}") };
+    let [Request::Prepare(prepare), Request::Expect(expect), Request::Attach(attach)] = &requests[..] else {
+        panic!("{requests:?}")
+    };
     assert_eq!((prepare.pod.namespace.as_str(), prepare.pod.name.as_str()), ("ns", "pod"));
     assert_eq!((prepare.interface.as_str(), prepare.settings.mtu.map(u32::from)), ("eth0", Some(1400)));
-    assert_eq!(&attach.prepare, prepare);
+    assert_eq!((&attach.prepare, expect), (prepare, attach));
     assert_eq!((attach.attachment.network.as_str(), attach.attachment.container_id.as_str()), ("net", "c1"));
 
     node.call("DEL", "c1", &node.config(json!({"boot_network": null}))).ok();
@@ -172,7 +174,7 @@ fn a_failed_attach_is_undone_as_a_whole() {
         });
         let seen = node.call("ADD", "c1", &node.config(json!({"runtimeConfig": ours()})));
         assert_eq!(seen.code(), if hang_up { 11 } else { 5 });
-        assert_eq!(agent.asked(), ["prepare", "attach", "detach"]);
+        assert_eq!(agent.asked(), ["prepare", "expect", "attach", "detach"]);
         assert_eq!(node.calls(), ["ADD lo", "DEL lo"]);
         assert!(node.state().is_empty());
     }
@@ -221,7 +223,7 @@ fn an_attachment_that_exists_stays_unharmed() {
     });
     let seen = node.call("ADD", "c1", &node.config(json!({"runtimeConfig": ours()})));
     assert_eq!(seen.code(), u64::from(ratchet_plugin::code::EXISTS));
-    assert_eq!(agent.asked(), ["prepare", "attach"]);
+    assert_eq!(agent.asked(), ["prepare", "expect", "attach"]);
     assert!(node.state().is_empty());
 }
 

@@ -22,6 +22,8 @@ pub enum Request {
     Hello,
     /// Is this pod Ratchet's, and is all well with what it declares? Changes nothing.
     Prepare(Prepare),
+    /// A sandbox is about to be attached: write down what is needed for that. Void as soon as the asker closes the connection.
+    Expect(Attach),
     /// A sandbox is there: wire it.
     Attach(Attach),
     /// A sandbox (or one attachment of it) goes: undo it.

@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use ratchet_protocol::{Client, LinkState, Reply, Request};
+use ratchet_protocol::{Attach, Attachment, Client, LinkState, Prepare, Reply, Request, Settings};
 use support::{Cluster, DEADLINE, Node, Pinger, Pod, RATCHET, Sandbox, eventually};
 
 fn pair() -> [Sandbox; 2] {
@@ -193,6 +193,44 @@ fn the_socket_speaks_its_protocol_and_nothing_else() {
     assert!(ask("not json\n").contains("not a request"));
     assert_eq!(ask(""), "");
     cluster.nodes[0].wait_for_agent();
+}
+
+#[test]
+fn a_sandbox_that_was_expected_and_never_comes_leaves_nothing() {
+    let mut cluster = Cluster::with_agents(1);
+    let sandbox = Pod::with_links("r1", "[]").sandbox();
+    let expect = Request::Expect(Attach {
+        attachment: Attachment { network: "net".into(), container_id: "c1".parse().unwrap(), interface: "eth0".into() },
+        netns: sandbox.netns.path(),
+        prepare: Prepare {
+            pod: ratchet_protocol::Pod { namespace: "default".into(), name: "r1".into(), uid: None },
+            labels: [("ratchet".to_owned(), "true".to_owned())].into(),
+            annotations: [].into(),
+            annotations_passed: true,
+            use_labels: true,
+            settings: Settings::default(),
+            interface: "eth0".into(),
+        },
+    });
+    let expected = |node: &Node| {
+        let mut client = Client::connect(&node.socket, DEADLINE).unwrap();
+        client.send(&expect).unwrap();
+        assert_eq!(client.receive().unwrap(), Reply::Done);
+        assert!(node.state_dir.join("sandboxes/c1.leaving").exists());
+        // It is none yet: nobody is to find it here.
+        assert_eq!(cluster.store_rows().matches("r1").count(), 0);
+        client
+    };
+    // The plugin dies, or its embedded plugin fails.
+    drop(expected(&cluster.nodes[0]));
+    cluster.assert_nothing_left();
+    // The agent dies.
+    let client = expected(&cluster.nodes[0]);
+    cluster.nodes[0].kill_agent();
+    drop(client);
+    assert!(cluster.nodes[0].state_dir.join("sandboxes/c1.leaving").exists());
+    cluster.nodes[0].start_agent();
+    cluster.assert_nothing_left();
 }
 
 #[test]

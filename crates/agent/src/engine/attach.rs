@@ -22,6 +22,13 @@ fn invalid(text: impl Into<String>) -> Failure {
     Failure::new(FailureKind::Invalid, text)
 }
 
+fn unwritten(id: &SandboxId, error: &std::io::Error) -> Failure {
+    Failure::new(
+        FailureKind::Io,
+        format!("cannot write the state of sandbox {id}: {error}; make room in, or mend, the state directory"),
+    )
+}
+
 /// Reads a pod's declaration; `None` when it is not Ratchet's.
 fn read(prepare: &Prepare, labels: &Texts, annotations: &Texts) -> Result<Option<Declaration>, Failure> {
     let pod = PodKey::new(&prepare.pod.namespace, &prepare.pod.name).map_err(|e| invalid(e.to_string()))?;
@@ -50,43 +57,27 @@ impl Engine {
         Ok(Reply::Prepared(Prepared { ours }))
     }
 
-    pub(super) fn attach(&mut self, attach: Attach) -> Result<Reply, Failure> {
-        let (labels, annotations) = self.texts(&attach.prepare)?;
-        let declaration = read(&attach.prepare, &labels, &annotations)?.ok_or_else(|| {
-            invalid("the pod has neither ratchet: \"true\" nor the annotation ratchet.dev/links: it is not Ratchet's")
-        })?;
-        self.agree_on(&attach.prepare.settings)?;
+    /// What can be done for an attach before the pod's own network is there: its state is written, which takes the disk as long as the
+    /// kernel takes for a link.
+    pub(super) fn expect(&mut self, attach: &Attach) -> Result<Reply, Failure> {
+        if self.sandboxes.get(&attach.attachment.container_id).is_none() {
+            let state = self.state_of(attach)?;
+            let id = state.id.clone();
+            self.sandboxes.expect(state).map_err(|error| unwritten(&id, &error))?;
+        }
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn attach(&mut self, attach: &Attach) -> Result<Reply, Failure> {
         let id = attach.attachment.container_id.clone();
         if self.sandboxes.get(&id).is_some_and(|state| state.leaving) {
             // Its DEL was not finished; whoever adds it again has meant it.
             self.dissolve(&[id.clone()].into());
         }
-        if let Some(state) = self.sandboxes.get(&id) {
-            return self.attach_again(&attach, state.clone());
+        let state = self.state_of(attach)?;
+        if let Some(known) = self.sandboxes.get(&id) {
+            return self.attach_again(attach, known.clone());
         }
-
-        let handle = NetnsHandle::open(&attach.netns).map_err(|e| invalid(e.to_string()))?;
-        if handle.identity() == self.kernel.node().identity() {
-            return Err(invalid(format!(
-                "{} is the node's own network namespace: a pod with hostNetwork cannot have links",
-                attach.netns.display()
-            )));
-        }
-        let identity = handle.identity();
-        drop(handle);
-        let state = SandboxState {
-            id: id.clone(),
-            pod: declaration.pod,
-            netns: attach.netns,
-            netns_identity: (identity.dev, identity.inode),
-            boot_id: self.boot_id.clone(),
-            created: self.next_created(),
-            kubernetes: (attach.prepare.pod.namespace, attach.prepare.pod.name),
-            use_labels: attach.prepare.use_labels,
-            links: declaration.links,
-            attachments: [(attach.attachment.network, attach.attachment.interface)].into(),
-            leaving: false,
-        };
         let pod = state.pod.clone();
         tracing::info!(%pod, sandbox = %id, links = state.links.len(), "attaching");
         self.save(state)?;
@@ -101,9 +92,46 @@ impl Engine {
         }
     }
 
+    /// The sandbox that is asked for, if all is well with it.
+    fn state_of(&mut self, attach: &Attach) -> Result<SandboxState, Failure> {
+        let prepare = &attach.prepare;
+        let (labels, annotations) = self.texts(prepare)?;
+        let declaration = read(prepare, &labels, &annotations)?.ok_or_else(|| {
+            invalid("the pod has neither ratchet: \"true\" nor the annotation ratchet.dev/links: it is not Ratchet's")
+        })?;
+        self.agree_on(&prepare.settings)?;
+        let handle = NetnsHandle::open(&attach.netns).map_err(|e| invalid(e.to_string()))?;
+        let identity = handle.identity();
+        if identity == self.kernel.node().identity() {
+            return Err(invalid(format!(
+                "{} is the node's own network namespace: a pod with hostNetwork cannot have links",
+                attach.netns.display()
+            )));
+        }
+        let id = attach.attachment.container_id.clone();
+        let expected = self.sandboxes.expected(&id).map(|state| state.created);
+        Ok(SandboxState {
+            created: expected.unwrap_or_else(|| self.next_created()),
+            id,
+            pod: declaration.pod,
+            netns: attach.netns.clone(),
+            netns_identity: (identity.dev, identity.inode),
+            boot_id: self.boot_id.clone(),
+            kubernetes: (prepare.pod.namespace.clone(), prepare.pod.name.clone()),
+            use_labels: prepare.use_labels,
+            links: declaration.links,
+            attachments: [(attach.attachment.network.clone(), attach.attachment.interface.clone())].into(),
+            leaving: false,
+        })
+    }
+
     /// Another network of a sandbox that is wired already: its links are the pod's and are there.
     fn attach_again(&mut self, attach: &Attach, mut state: SandboxState) -> Result<Reply, Failure> {
         let attachment = &attach.attachment;
+        if state.leaving {
+            let text = format!("sandbox {} is not undone yet since its last DEL", state.id);
+            return Err(Failure::new(FailureKind::TryLater, text));
+        }
         if !state.attachments.insert((attachment.network.clone(), attachment.interface.clone())) {
             return Err(Failure::new(
                 FailureKind::Exists,
@@ -120,12 +148,7 @@ impl Engine {
 
     fn save(&mut self, state: SandboxState) -> Result<(), Failure> {
         let id = state.id.clone();
-        self.sandboxes.save(state).map_err(|error| {
-            Failure::new(
-                FailureKind::Io,
-                format!("cannot write the state of sandbox {id}: {error}; make room in, or mend, the state directory"),
-            )
-        })
+        self.sandboxes.save(state).map_err(|error| unwritten(&id, &error))
     }
 
     fn publish_new(&mut self, id: &SandboxId) -> Result<(), Failure> {

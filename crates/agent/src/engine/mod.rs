@@ -65,6 +65,9 @@ pub(crate) type Answer<T> = oneshot::Sender<Result<T, Failure>>;
 /// What the engine is told.
 pub(crate) enum Command {
     Prepare(Prepare, Answer<Reply>),
+    Expect(Box<Attach>, Answer<Reply>),
+    /// Whoever had a sandbox expected has gone.
+    Unexpect(SandboxId),
     Attach(Box<Attach>, Answer<Reply>),
     Detach(Detach, Answer<Reply>),
     Check(Check, Answer<Reply>),
@@ -243,7 +246,9 @@ impl Engine {
         // Whoever asked may have gone meanwhile; what was done is done.
         match command {
             Command::Prepare(prepare, answer) => drop(answer.send(self.prepare(&prepare))),
-            Command::Attach(attach, answer) => drop(answer.send(self.attach(*attach))),
+            Command::Expect(attach, answer) => drop(answer.send(self.expect(&attach))),
+            Command::Unexpect(id) => self.sandboxes.forget_expected(&id),
+            Command::Attach(attach, answer) => drop(answer.send(self.attach(&attach))),
             Command::Detach(detach, answer) => self.detach_all(vec![(detach, answer)]),
             Command::Check(check, answer) => drop(answer.send(self.check(&check))),
             Command::Collect(collect, answer) => drop(answer.send(self.collect(&collect))),

@@ -20,6 +20,8 @@ pub(crate) struct Sandboxes {
     by_pod: BTreeMap<PodKey, BTreeSet<SandboxId>>,
     /// Sandboxes whose pod has a later one on another node.
     superseded: BTreeSet<SandboxId>,
+    /// Sandboxes that are about to be attached: on disk as leaving, so that whoever finds them undoes them; otherwise as good as absent.
+    expected: BTreeMap<SandboxId, SandboxState>,
     /// Whether all that this node has is known.
     complete: bool,
 }
@@ -27,7 +29,7 @@ pub(crate) struct Sandboxes {
 impl Sandboxes {
     pub fn load(dir: StateDir) -> io::Result<Self> {
         let (by_id, by_pod, superseded) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        let mut sandboxes = Self { by_id, by_pod, superseded, complete: false, dir };
+        let mut sandboxes = Self { by_id, by_pod, superseded, expected: BTreeMap::new(), complete: false, dir };
         for state in sandboxes.dir.load()? {
             sandboxes.remember(state);
         }
@@ -52,9 +54,36 @@ impl Sandboxes {
 
     /// Writes a sandbox to disk, then remembers it.
     pub fn save(&mut self, state: SandboxState) -> io::Result<()> {
-        self.dir.save(&state)?;
+        if self.expected.get(&state.id) == Some(&state) {
+            self.dir.set_staying(&state.id)?;
+            self.expected.remove(&state.id);
+        } else {
+            self.forget_expected(&state.id);
+            self.dir.save(&state)?;
+        }
         self.remember(state);
         Ok(())
+    }
+
+    /// Writes a sandbox to disk that will most probably be saved as it is.
+    pub fn expect(&mut self, state: SandboxState) -> io::Result<()> {
+        self.dir.save(&SandboxState { leaving: true, ..state.clone() })?;
+        self.expected.insert(state.id.clone(), state);
+        Ok(())
+    }
+
+    /// One that is expected.
+    pub fn expected(&self, id: &SandboxId) -> Option<&SandboxState> {
+        self.expected.get(id)
+    }
+
+    /// It will not be attached, or not as it was expected.
+    pub fn forget_expected(&mut self, id: &SandboxId) {
+        if self.expected.remove(id).is_some()
+            && let Err(error) = self.dir.remove(id)
+        {
+            tracing::warn!(sandbox = %id, %error, "cannot remove the state of a sandbox");
+        }
     }
 
     /// Marks a sandbox as leaving; from here on it is no place of its pod. It is marked even when that cannot be
