@@ -1,4 +1,5 @@
-//! The local sandboxes on disk: one file each, written before anything is done for it and removed after all is undone.
+//! The local sandboxes on disk: one file each, written before anything is done for it and removed after all is undone; and what
+//! devices leave that are being replaced.
 
 use std::{
     collections::BTreeSet,
@@ -10,7 +11,7 @@ use std::{
 };
 
 use ratchet_failpoint as failpoint;
-use ratchet_model::{DeclaredLink, PodKey, SandboxId};
+use ratchet_model::{DeclaredLink, PodKey, SandboxId, heritage::Heritage};
 use serde::{Deserialize, Serialize};
 
 /// What must be known of a sandbox to wire it, and to undo it.
@@ -44,9 +45,11 @@ pub(crate) struct SandboxState {
 }
 
 /// The directory with the sandboxes' files.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct StateDir {
     sandboxes: PathBuf,
+    /// What devices leave that are being replaced; not there when none is.
+    replaced: PathBuf,
     /// While this file is there, no sandbox is missing: it is made once those that the node had before have been looked for.
     marker: PathBuf,
 }
@@ -56,7 +59,7 @@ impl StateDir {
     pub fn open(state_dir: &Path) -> io::Result<Self> {
         let sandboxes = state_dir.join("sandboxes");
         create_private(&sandboxes)?;
-        Ok(Self { sandboxes, marker: state_dir.join("complete") })
+        Ok(Self { sandboxes, replaced: state_dir.join("replaced.json"), marker: state_dir.join("complete") })
     }
 
     /// Whether no sandbox's state was lost.
@@ -110,20 +113,22 @@ impl StateDir {
 
     /// Writes a sandbox: when this returns, it is on disk, whole, whatever happens next.
     pub fn save(&self, state: &SandboxState) -> io::Result<()> {
-        let path = self.path(&state.id, state.leaving);
-        let is_new = !path.exists();
         // In one piece: serde would write token by token.
-        let bytes = serde_json::to_vec(state)?;
+        self.write(&self.path(&state.id, state.leaving), &serde_json::to_vec(state)?)
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let is_new = !path.exists();
         let mut file = tempfile::NamedTempFile::new_in(&self.sandboxes)?;
         file.as_file().set_permissions(fs::Permissions::from_mode(0o600))?;
-        file.write_all(&bytes)?;
+        file.write_all(bytes)?;
         if is_new {
             failpoint::pass("state.written");
             // Renamed first, file and name go into one commit of the file system's journal. A power cut in between may leave an empty
-            // file under the name, but nothing was done for the sandbox yet.
-            let file = file.persist(&path).map_err(|e| e.error)?;
-            let synced = file.sync_all().and_then(|()| sync_dir(&self.sandboxes));
-            synced.inspect_err(|_| drop(fs::remove_file(&path)))?;
+            // file under the name, but nothing was done yet that it is needed for.
+            let file = file.persist(path).map_err(|e| e.error)?;
+            let synced = file.sync_all().and_then(|()| path.parent().map_or(Ok(()), sync_dir));
+            synced.inspect_err(|_| drop(fs::remove_file(path)))?;
         } else {
             // A power cut leaves the old one or the new one, whole; no sandbox outlives it, so either will do.
             file.as_file().sync_all()?;
@@ -132,6 +137,26 @@ impl StateDir {
         }
         failpoint::pass("state.saved");
         Ok(())
+    }
+
+    /// What devices have left that an agent before us was about to replace. What cannot be read is lost: only what users added
+    /// by hand is in it.
+    pub fn load_replaced(&self) -> Vec<Heritage> {
+        let Ok(bytes) = fs::read(&self.replaced) else { return Vec::new() };
+        serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+            tracing::error!(path = %self.replaced.display(), %error, "cannot read what devices had that were being replaced");
+            Vec::new()
+        })
+    }
+
+    /// Writes what devices leave that are about to be replaced, like [`StateDir::save`]; with nothing to write the file goes.
+    pub fn save_replaced(&self, all: &[&Heritage]) -> io::Result<()> {
+        if !all.is_empty() {
+            return self.write(&self.replaced, &serde_json::to_vec(all)?);
+        }
+        let removed = fs::remove_file(&self.replaced);
+        failpoint::pass("state.removed");
+        removed
     }
 
     /// Marks a sandbox as leaving, by the name of its file: nothing has to be written, which also works on a full disk. It holds when we
@@ -216,6 +241,28 @@ mod tests {
         assert_eq!(mode(&dir.path().join("sandboxes/two.leaving")), 0o600);
         states.remove(&"two".parse().unwrap()).unwrap();
         assert_eq!(fs::read_dir(dir.path().join("sandboxes")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_being_replaced_is_loaded_until_it_has_been() {
+        let dir = tempfile::tempdir().unwrap();
+        let states = StateDir::open(dir.path()).unwrap();
+        assert_eq!(states.load_replaced(), []);
+        let heritage = Heritage {
+            link: "00000000000000ff".parse().unwrap(),
+            end: ratchet_model::End::A,
+            sandbox: "one".parse().unwrap(),
+            index: 7,
+            addresses: vec!["10.0.0.1/24".parse().unwrap()],
+            routes: Vec::new(),
+        };
+        states.save_replaced(&[&heritage]).unwrap();
+        assert_eq!(states.load_replaced(), [heritage]);
+        states.save_replaced(&[]).unwrap();
+        assert_eq!(states.load_replaced(), []);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        fs::write(dir.path().join("replaced.json"), "").unwrap();
+        assert_eq!(states.load_replaced(), []);
     }
 
     #[test]

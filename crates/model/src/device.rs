@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
+    heritage::Heritage,
     link::{End, Mac, Mtu, Route, Vni},
     names::{LinkId, SandboxId},
 };
@@ -117,6 +118,8 @@ pub struct WantedEnd {
     pub up: bool,
     /// The alias that it ends with.
     pub alias: Alias,
+    /// What a device in whose place it comes has left to it, if that one is gone already.
+    pub heritage: Option<Heritage>,
 }
 
 /// A digest of what an end is configured to, for [`Alias::config`].
@@ -182,6 +185,16 @@ impl Wanted {
 
     /// The ends that are to be there.
     pub fn ends(&self) -> Vec<&WantedEnd> {
+        match self {
+            Wanted::Veth { a, z } => vec![a, z],
+            Wanted::Vxlan { end, .. } => vec![end],
+            Wanted::Hold { survivor, parked } => vec![survivor, parked],
+            Wanted::Frozen(_) => vec![],
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn ends_mut(&mut self) -> Vec<&mut WantedEnd> {
         match self {
             Wanted::Veth { a, z } => vec![a, z],
             Wanted::Vxlan { end, .. } => vec![end],

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::{
     device::{Alias, At, Birth, GROUP_OURS, Kind, Netns, Observed, Operation, Step, Tunnel, Wanted, WantedEnd},
+    heritage::Heritage,
     link::End,
     names::LinkId,
 };
@@ -53,9 +54,9 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Links that cannot be wired because a device that is not ours is in their way.
     pub conflicts: Vec<Conflict>,
-    /// Whether a device is replaced by one of another kind. Its addresses and routes that users added are carried over, so they
-    /// must have been observed, whatever the alias said.
-    pub replaces: bool,
+    /// What devices that are replaced by others (of another kind) leave to these. Addresses and routes must have been observed for
+    /// that, whatever the alias said; and it has to be where it outlives us before the first step is taken.
+    pub replaced: Vec<Heritage>,
 }
 
 /// Plans the way from `observed` to `wanted`.
@@ -91,7 +92,7 @@ pub fn settled(wanted: &[Wanted], observed: &[Observed]) -> BTreeSet<LinkId> {
 enum Body<'a> {
     Settled(&'a Observed),
     Moved(&'a Observed),
-    Newborn,
+    Newborn(Option<Heritage>),
 }
 
 struct Planner<'a> {
@@ -106,7 +107,7 @@ struct Planner<'a> {
     configuration: Vec<Step>,
     commits: Vec<Step>,
     conflicts: Vec<Conflict>,
-    replaces: bool,
+    replaced: Vec<Heritage>,
 }
 
 impl<'a> Planner<'a> {
@@ -129,13 +130,13 @@ impl<'a> Planner<'a> {
             configuration: Vec::new(),
             commits: Vec::new(),
             conflicts: Vec::new(),
-            replaces: false,
+            replaced: Vec::new(),
         }
     }
 
     fn finish(self) -> Plan {
         let phases = [self.deletions, self.moves, self.births, self.configuration, self.commits];
-        Plan { steps: phases.into_iter().flatten().collect(), conflicts: self.conflicts, replaces: self.replaces }
+        Plan { steps: phases.into_iter().flatten().collect(), conflicts: self.conflicts, replaced: self.replaced }
     }
 
     fn object(&mut self, wanted: &Wanted, too_many_moves: &BTreeSet<&Netns>) {
@@ -176,13 +177,11 @@ impl<'a> Planner<'a> {
             }
             return;
         }
-        self.replace(a);
-        self.replace(z);
-        let [birth_a, birth_z] = [a, z].map(|end| self.birth(end));
+        let heritages = [a, z].map(|end| self.replace(end));
+        let [birth_a, birth_z] = [(a, &heritages[0]), (z, &heritages[1])].map(|(end, left)| self.birth(end, left));
         push(&mut self.births, a, Operation::CreateVeth { a: birth_a, z: birth_z });
-        for end in [a, z] {
-            self.configure(end, Body::Newborn);
-            self.carry_over(end);
+        for (end, heritage) in [a, z].into_iter().zip(heritages) {
+            self.configure(end, Body::Newborn(heritage));
         }
     }
 
@@ -212,11 +211,10 @@ impl<'a> Planner<'a> {
             self.configure(end, Body::Settled(device));
             return;
         }
-        self.replace(end);
-        let operation = Operation::CreateVxlan { birth: self.birth(end), tunnel: tunnel.clone() };
+        let heritage = self.replace(end);
+        let operation = Operation::CreateVxlan { birth: self.birth(end, &heritage), tunnel: tunnel.clone() };
         push(&mut self.births, end, operation);
-        self.configure(end, Body::Newborn);
-        self.carry_over(end);
+        self.configure(end, Body::Newborn(heritage));
     }
 
     fn hold(&mut self, survivor: &WantedEnd, parked: &WantedEnd, too_many_moves: &BTreeSet<&Netns>) {
@@ -321,13 +319,19 @@ impl<'a> Planner<'a> {
         self.object(&Wanted::Frozen(link), &BTreeSet::new());
     }
 
-    /// What is there of an end and does not fit makes room.
-    fn replace(&mut self, end: &WantedEnd) {
+    /// What is there of an end and does not fit makes room; gives what it leaves, or what one before it has left.
+    fn replace(&mut self, end: &WantedEnd) -> Option<Heritage> {
+        let mut heritage = end.heritage.clone();
         for index in self.candidates(end) {
             let device = &self.observed[index];
-            self.replaces |= device.alias.is_some() && device.netns == end.netns;
+            let is_at_its_place = device.netns == end.netns && device.name == end.name;
+            if is_at_its_place && (device.alias.is_some() || end.heritage.is_some()) {
+                heritage = Heritage::of(device, end);
+            }
             self.delete(index);
         }
+        self.replaced.extend(heritage.clone());
+        heritage
     }
 
     fn delete(&mut self, index: usize) {
@@ -339,9 +343,10 @@ impl<'a> Planner<'a> {
     }
 
     /// A device to be made, in the place of what was there.
-    fn birth(&self, end: &WantedEnd) -> Birth {
-        let replaced = self.by_place.get(&(&end.netns, end.name.as_str())).map(|index| self.observed[*index].index);
-        Birth { at: place(end), mac: end.mac, mtu: end.mtu, index: replaced }
+    fn birth(&self, end: &WantedEnd, heritage: &Option<Heritage>) -> Birth {
+        let at_its_place = self.by_place.get(&(&end.netns, end.name.as_str())).map(|index| self.observed[*index].index);
+        let index = heritage.as_ref().map(|heritage| heritage.index).or(at_its_place);
+        Birth { at: place(end), mac: end.mac, mtu: end.mtu, index }
     }
 
     fn relocate(&mut self, index: usize, end: &WantedEnd) {
@@ -352,14 +357,16 @@ impl<'a> Planner<'a> {
 
     fn configure(&mut self, end: &WantedEnd, body: Body<'_>) {
         let at = place(end);
-        let (device, keeps_addresses, fresh) = match body {
+        let (device, keeps_addresses, fresh, heritage) = match body {
             Body::Settled(device) if device.alias.as_ref() == Some(&end.alias) => return,
             Body::Settled(device) => {
                 let same_sandbox = device.alias.as_ref().is_some_and(|alias| alias.sandbox == end.alias.sandbox);
-                (Some(device), true, !same_sandbox)
+                // Whoever made it has died before it had all.
+                let heritage = end.heritage.clone().filter(|_| device.alias.is_none());
+                (Some(device), true, !same_sandbox, heritage)
             }
-            Body::Moved(device) => (Some(device), false, true),
-            Body::Newborn => (None, false, true),
+            Body::Moved(device) => (Some(device), false, true, None),
+            Body::Newborn(heritage) => (None, false, true, heritage),
         };
         let steps = &mut self.configuration;
         if let Some(device) = device {
@@ -387,6 +394,10 @@ impl<'a> Planner<'a> {
         for address in end.addresses.iter().filter(|wanted| !addresses.iter().any(|o| o.address == **wanted)) {
             push(steps, end, Operation::AddAddress(at.clone(), *address));
         }
+        // It takes over what users added to the one that it replaces.
+        for address in heritage.iter().flat_map(|h| &h.addresses).filter(|left| !end.addresses.contains(left)) {
+            push(steps, end, Operation::RestoreAddress(at.clone(), *address));
+        }
         // Whoever has set a live interface down wants it down; only one that is new to its sandbox is set up.
         if fresh {
             push(steps, end, Operation::SetUp(at.clone(), end.up));
@@ -394,24 +405,10 @@ impl<'a> Planner<'a> {
         for route in end.routes.iter().filter(|wanted| !routes.iter().any(|o| o.route == **wanted)) {
             push(steps, end, Operation::AddRoute(at.clone(), route.clone()));
         }
-        push(&mut self.commits, end, Operation::Commit(at, end.alias.clone()));
-    }
-
-    /// A device of another kind takes over what users added to the one it replaces.
-    fn carry_over(&mut self, end: &WantedEnd) {
-        let at = place(end);
-        for index in self.candidates(end) {
-            let old = &self.observed[index];
-            if old.netns != end.netns || old.name != end.name {
-                continue;
-            }
-            for observed in old.addresses.iter().filter(|o| !o.ours && !end.addresses.contains(&o.address)) {
-                push(&mut self.configuration, end, Operation::RestoreAddress(at.clone(), observed.address));
-            }
-            for observed in old.routes.iter().filter(|o| !o.ours && !end.routes.contains(&o.route)) {
-                push(&mut self.configuration, end, Operation::RestoreRoute(at.clone(), observed.route.clone()));
-            }
+        for route in heritage.iter().flat_map(|h| &h.routes).filter(|left| !end.routes.contains(left)) {
+            push(steps, end, Operation::RestoreRoute(at.clone(), route.clone()));
         }
+        push(&mut self.commits, end, Operation::Commit(at, end.alias.clone()));
     }
 }
 

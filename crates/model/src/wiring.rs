@@ -209,6 +209,7 @@ fn end(link: &Link, end: End, sandbox: &SandboxId, mtu: Mtu) -> WantedEnd {
         addresses,
         routes,
         up: true,
+        heritage: None,
     }
 }
 
@@ -225,6 +226,7 @@ pub fn parked(link: &Link, end: End) -> WantedEnd {
         routes: Vec::new(),
         up: false,
         alias: Alias { link: link.id, end, sandbox: None, config: 0 },
+        heritage: None,
     }
 }
 

@@ -135,12 +135,40 @@ fn a_change_of_kind_keeps_what_users_added() {
     }
     epoch.spots[0] = Spot::There(0);
     let plan = reconcile(&mut world, &wanted(&cables, &epoch), None);
-    assert!(plan.replaces);
+    assert_eq!(plan.replaced.len(), 1);
     let left = world.observe();
     let survivor = left.iter().find(|d| d.netns == Netns::Sandbox(sandbox(1, 0))).unwrap();
     assert!(matches!(survivor.kind, Kind::Vxlan { .. }));
     assert!(survivor.addresses.iter().any(|o| o.address.to_string() == "172.31.0.1/24" && !o.ours));
     assert_eq!(survivor.mac, Some(Mac::derive(link(0, &cables[0], 0).id, End::Z)));
+}
+
+/// What is to outlive whoever dies in between is enough for the next to end with the same.
+#[test]
+fn a_change_of_kind_can_be_interrupted_after_every_step() {
+    for done in 0.. {
+        let (mut world, cables, mut epoch) = wired(1);
+        for n in 0..world.observe().len() {
+            world.user_address(n, "172.31.0.1/24".parse().unwrap());
+        }
+        let survivor = Netns::Sandbox(sandbox(1, 0));
+        let before = indices(&world, &survivor);
+        epoch.spots[0] = Spot::There(0);
+        let mut wanted = wanted(&cables, &epoch);
+        let first = plan_all(&wanted, &world.observe());
+        first.steps.iter().take(done).for_each(|step| world.apply(step));
+        for end in wanted.iter_mut().flat_map(Wanted::ends_mut) {
+            end.heritage = first.replaced.first().cloned();
+        }
+        reconcile(&mut world, &wanted, None);
+        assert_eq!(indices(&world, &survivor), before, "after {done} steps");
+        let left = world.observe();
+        let device = left.iter().find(|device| device.netns == survivor).unwrap();
+        assert!(device.addresses.iter().any(|o| o.address.to_string() == "172.31.0.1/24"), "after {done} steps");
+        if done == first.steps.len() {
+            break;
+        }
+    }
 }
 
 #[test]

@@ -48,6 +48,7 @@ impl Engine {
     ) -> bool {
         let mut wanted: Vec<Wanted> = fresh.iter().filter_map(|(_, _, wiring)| wiring.wanted.clone()).collect();
         wanted.extend(self.left_alone(extent));
+        self.replaced.bequeath(&mut wanted);
         let mut places = self.places_of(extent);
         if wanted.is_empty() && ended.is_empty() && places.is_empty() {
             return true;
@@ -68,6 +69,14 @@ impl Engine {
         self.swept.extend(swept);
         self.announcements.note(&plan.steps, &results);
         let failures = failures(&plan, &results);
+        let is_made = |link| {
+            task.wanted.iter().any(|w| w.link() == link && matches!(w, Wanted::Veth { .. } | Wanted::Vxlan { .. }))
+        };
+        let sandboxes = &self.sandboxes;
+        self.replaced.retain(|left| {
+            let has_it = is_made(left.link) && !failures.contains_key(&left.link);
+            !has_it && !ended.contains(&left.link) && sandboxes.get(&left.sandbox).is_some()
+        });
         let worked = failures.is_empty();
         for (link, nodes, wiring) in fresh.drain(..) {
             let failure = failures.get(&link.id).cloned();
@@ -80,7 +89,7 @@ impl Engine {
     }
 
     /// Observes, plans and executes.
-    fn plan_and_execute(&self, task: &Task) -> Result<Done, KernelError> {
+    fn plan_and_execute(&mut self, task: &Task) -> Result<Done, KernelError> {
         let aliases: HashSet<&Alias> = task.wanted.iter().flat_map(Wanted::ends).map(|end| &end.alias).collect();
         let is_leaving = |netns: &Netns| matches!(netns, Netns::Sandbox(id) if self.is_leaving(id));
         // What a device has matters where the device is to stay and is not known to be as wanted.
@@ -90,10 +99,11 @@ impl Engine {
         let scope = Scope { links: &links, places: &task.places };
         let mut observed = self.observe(task, matters)?;
         let mut planned = planner::plan(&task.wanted, &observed, scope);
-        if planned.replaces {
-            // What users added to the devices that are to be replaced must be seen, settled or not.
+        if !planned.replaced.is_empty() {
+            // What users added to the devices that are to be replaced must be seen, settled or not, and outlive us.
             observed = self.observe(task, |_| true)?;
             planned = planner::plan(&task.wanted, &observed, scope);
+            self.replaced.keep(&planned.replaced);
         }
         for step in &planned.steps {
             tracing::debug!(link = %step.link, operation = ?step.operation, "step");

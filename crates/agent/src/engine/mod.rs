@@ -15,6 +15,7 @@ mod nodes;
 mod pods;
 mod recollect;
 mod reconcile;
+mod replaced;
 mod report;
 mod round;
 mod sandboxes;
@@ -45,6 +46,7 @@ use away::Away;
 use nodes::Nodes;
 use pods::Pods;
 use recollect::Recollection;
+use replaced::Replaced;
 use round::{PERIOD, Round};
 use sandboxes::Sandboxes;
 use tracked::TrackedLinks;
@@ -116,6 +118,7 @@ pub(crate) struct Engine {
     interest: watch::Sender<Interest>,
 
     sandboxes: Sandboxes,
+    replaced: Replaced,
     known: Known,
     /// Whether `known` holds what the store says about all of this node's pods; without that nothing is removed.
     informed: bool,
@@ -137,6 +140,7 @@ pub(crate) struct Engine {
 impl Engine {
     /// An engine that has read what is on disk and done nothing yet.
     pub fn new(setup: Setup) -> std::io::Result<Self> {
+        let replaced = Replaced::load(setup.states.clone());
         let sandboxes = Sandboxes::load(setup.states)?;
         Ok(Self {
             asked: setup.settings,
@@ -154,6 +158,7 @@ impl Engine {
             news: Arc::default(),
             interest: watch::Sender::new(Interest::default()),
             sandboxes,
+            replaced,
             known: Known::default(),
             informed: false,
             links: TrackedLinks::default(),

@@ -1,0 +1,65 @@
+//! What devices leave that are being replaced by others of another kind, in memory and on disk alike.
+//!
+//! It is on disk before the first of them is deleted, and until the others have it, so that an agent's death in between takes
+//! nothing from the pods. Where no device changes its kind, nothing is written.
+
+use std::collections::BTreeMap;
+
+use ratchet_model::{LinkId, SandboxId, device::Wanted, heritage::Heritage, link::End};
+
+use crate::state::StateDir;
+
+/// What is yet to be given to the devices in their place.
+pub(super) struct Replaced {
+    dir: StateDir,
+    left: BTreeMap<(LinkId, End, SandboxId), Heritage>,
+}
+
+impl Replaced {
+    /// What an agent before us has left.
+    pub fn load(dir: StateDir) -> Self {
+        let left = dir.load_replaced().into_iter().map(|heritage| (key(&heritage), heritage)).collect();
+        Self { dir, left }
+    }
+
+    /// Tells the wanted ends what is theirs.
+    pub fn bequeath(&self, wanted: &mut [Wanted]) {
+        if self.left.is_empty() {
+            return;
+        }
+        for end in wanted.iter_mut().flat_map(Wanted::ends_mut) {
+            if let Some(sandbox) = end.alias.sandbox.clone() {
+                end.heritage = self.left.get(&(end.alias.link, end.alias.end, sandbox)).cloned();
+            }
+        }
+    }
+
+    /// Notes what is about to be deleted. The pods get their devices even when it cannot be written down: it is only needed if
+    /// we die.
+    pub fn keep(&mut self, heritages: &[Heritage]) {
+        let before = self.left.clone();
+        self.left.extend(heritages.iter().map(|heritage| (key(heritage), heritage.clone())));
+        if self.left != before {
+            self.save();
+        }
+    }
+
+    /// Forgets what is of no use any more.
+    pub fn retain(&mut self, is_needed: impl Fn(&Heritage) -> bool) {
+        let before = self.left.len();
+        self.left.retain(|_, heritage| is_needed(heritage));
+        if self.left.len() != before {
+            self.save();
+        }
+    }
+
+    fn save(&self) {
+        if let Err(error) = self.dir.save_replaced(&self.left.values().collect::<Vec<_>>()) {
+            tracing::warn!(%error, "cannot write down what devices have that are being replaced");
+        }
+    }
+}
+
+fn key(heritage: &Heritage) -> (LinkId, End, SandboxId) {
+    (heritage.link, heritage.end, heritage.sandbox.clone())
+}
