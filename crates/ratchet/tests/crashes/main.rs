@@ -2,14 +2,15 @@
 //! call to the store. Started again, it finishes or undoes what was begun; in the end kernel, disk and store hold what is
 //! declared, and the survivors' interfaces are the ones they had.
 //!
-//! A life is that of one pod: it comes, is replaced, goes, comes back, and vanishes; in each of these operations the agent
-//! dies once. Which points an operation passes is counted and not listed here, so that no new step is forgotten. `RATCHET_LONG=1`
+//! A life is that of one pod: it comes, is replaced, goes, comes back, moves to the other node and back, outlives a loss of the
+//! agent's memory, and vanishes; in each of these operations the agent dies once. Which points an operation passes is counted and not listed here, so that no new step is forgotten. `RATCHET_LONG=1`
 //! goes through all points and all ways to recover; without it a sample spread over them.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod check;
 mod script;
 mod world;
 

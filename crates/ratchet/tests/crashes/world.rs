@@ -1,10 +1,11 @@
 //! Two nodes; on the first one agents die.
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{fs, path::PathBuf};
 
 use serde_json::{Value, json};
 
 use crate::{
+    check::{add_by_hand, known_by},
     script::{Played, Script},
     support::{
         Cluster, Netns, Node, Pinger, Pod, Sandbox,
@@ -24,6 +25,12 @@ pub enum Operation {
     Del,
     /// ADD, its peers having waited.
     AddAgain,
+    /// Its next sandbox comes on the other node, and then DEL of the old one: the link with the pod here becomes a tunnel.
+    MoveAway,
+    /// The other way round.
+    MoveBack,
+    /// The agent's start after the state directory was lost.
+    Lost,
     /// The agent's start after the pod's namespace has vanished.
     Start,
     /// DEL of its peer, the last pod of the link that is here.
@@ -46,28 +53,34 @@ impl Recovery {
 }
 
 /// The pods of one life.
-struct Life {
-    number: usize,
+pub struct Life {
+    pub number: usize,
     recovery: Recovery,
-    near: Sandbox,
-    far: Sandbox,
-    subject: Option<Sandbox>,
+    pub near: Sandbox,
+    pub far: Sandbox,
+    pub subject: Option<Sandbox>,
+    /// Whether the subject is on the other node.
+    pub is_away: bool,
+    /// Whether somebody has added something to the survivors' interfaces.
+    pub by_hand: bool,
     /// The subject's sandbox whose namespace vanished, and whose DEL is yet to come.
     vanished: Option<Sandbox>,
+}
+
+impl Life {
+    /// The subject, if it is on this node.
+    pub fn subject_on(&self, node: usize) -> Option<&Sandbox> {
+        self.subject.as_ref().filter(|_| usize::from(self.is_away) == node)
+    }
 }
 
 pub struct World {
     pingers: Vec<Pinger>,
     /// Pods with links of their own, which nothing happens to.
-    still: [Sandbox; 3],
+    pub still: [Sandbox; 3],
     script: Script,
-    cluster: Cluster,
-    etcd: Option<Etcd>,
-}
-
-/// Interfaces by which a bystander or survivor knows its links.
-fn indexes(sandbox: &Sandbox) -> Vec<(String, Value)> {
-    sandbox.netns.links().into_iter().map(|(name, link)| (name, link["ifindex"].clone())).collect()
+    pub cluster: Cluster,
+    pub etcd: Option<Etcd>,
 }
 
 fn link(interface: &str, peer: &str, subnet: u8) -> String {
@@ -127,13 +140,16 @@ impl World {
         death: impl Fn(Operation) -> usize,
     ) {
         let mut life = self.begin(number, recovery);
-        let still: Vec<_> = self.still.iter().map(indexes).collect();
+        let still: Vec<_> = self.still.iter().map(known_by).collect();
         let mut survivors = None;
         for operation in [
             Operation::Add,
             Operation::Replace,
             Operation::Del,
             Operation::AddAgain,
+            Operation::MoveAway,
+            Operation::MoveBack,
+            Operation::Lost,
             Operation::Start,
             Operation::DelLast,
         ] {
@@ -141,12 +157,17 @@ impl World {
             let played = self.perform(&mut life, operation, death);
             let story = format!("life {number}, {recovery:?}, {operation:?}, death {death}, after {:?}", played.passed);
             self.assert_order(&life, operation, &story);
+            if !life.by_hand {
+                add_by_hand(&life.near);
+                add_by_hand(&life.far);
+                life.by_hand = true;
+            }
             // A namespace that vanishes takes the survivor's end with it.
-            if matches!(operation, Operation::Add | Operation::Replace | Operation::Del | Operation::AddAgain) {
-                let now = [indexes(&life.near), indexes(&life.far)];
+            if operation < Operation::Start {
+                let now = [known_by(&life.near), known_by(&life.far)];
                 assert_eq!(*survivors.get_or_insert_with(|| now.clone()), now, "{story}");
             }
-            assert_eq!(self.still.iter().map(indexes).collect::<Vec<_>>(), still, "{story}");
+            assert_eq!(self.still.iter().map(known_by).collect::<Vec<_>>(), still, "{story}");
             tell(operation, &played);
         }
     }
@@ -156,7 +177,7 @@ impl World {
         let [near, far] = ["near", "far"].map(|name| Pod::with_links(&format!("{name}-{number}"), "[]").sandbox());
         self.cluster.nodes[0].add(&near);
         self.cluster.nodes[1].add(&far);
-        Life { number, recovery, near, far, subject: None, vanished: None }
+        Life { number, recovery, near, far, subject: None, is_away: false, by_hand: false, vanished: None }
     }
 
     /// Does it, with a death of the agent in it, and what follows that.
@@ -172,22 +193,37 @@ impl World {
             // The old namespace goes; the new one only stands for it, and DEL is not told of it.
             life.vanished = life.subject.take().map(|subject| Sandbox { netns: Netns::new("gone"), ..subject });
         }
+        if operation == Operation::Lost {
+            self.cluster.nodes[0].kill_agent();
+            fs::remove_dir_all(&self.cluster.nodes[0].state_dir).unwrap();
+        }
         self.script.begin(death);
-        let mut failed = None;
+        let (mut failed, mut moved) = (None, None);
         match operation {
             Operation::Add | Operation::AddAgain => failed = self.try_add(life, subject()),
-            Operation::Replace => {
+            Operation::MoveAway => {
+                let next = subject();
+                self.cluster.nodes[1].add(&next);
+                let old = life.subject.replace(next).unwrap();
+                life.is_away = true;
+                self.del(recovery, &old);
+                self.wait_for_tunnel(&life.near);
+                moved = Some(old);
+            }
+            Operation::Replace | Operation::MoveBack => {
                 let old = life.subject.take().unwrap();
                 failed = self.try_add(life, subject());
-                if failed.is_none() {
-                    self.del(recovery, &old);
-                } else {
+                if failed.is_some() {
                     life.subject = Some(old);
+                } else if operation == Operation::MoveBack {
+                    self.cluster.nodes[1].del(&old);
+                } else {
+                    self.del(recovery, &old);
                 }
             }
             Operation::Del => self.del(recovery, life.subject.as_ref().unwrap()),
             Operation::DelLast => self.del(recovery, &life.near),
-            Operation::Start => self.cluster.nodes[0].spawn_agent(&[]),
+            Operation::Start | Operation::Lost => self.cluster.nodes[0].spawn_agent(&[]),
         }
         let played = self.end_of_script(operation);
         assert!(played.has_died || failed.is_none(), "{operation:?}: {:?}", failed.map(|(_, error)| error));
@@ -204,7 +240,7 @@ impl World {
         // The runtime goes on.
         let node = &self.cluster.nodes[0];
         match operation {
-            Operation::Add | Operation::AddAgain | Operation::Replace => {
+            Operation::Add | Operation::AddAgain | Operation::Replace | Operation::MoveBack => {
                 if let Some((failed, _)) = failed {
                     let next = if recovery == Recovery::Repeat {
                         failed
@@ -214,10 +250,13 @@ impl World {
                     };
                     node.add(&next);
                     if let Some(old) = life.subject.replace(next) {
-                        node.del(&old);
+                        self.cluster.nodes[usize::from(life.is_away)].del(&old);
                     }
                 }
+                life.is_away = false;
             }
+            Operation::MoveAway => node.del(&moved.unwrap()),
+            Operation::Lost => {}
             Operation::Del => {
                 let gone = life.subject.take().unwrap();
                 if recovery == Recovery::Managed {
@@ -243,7 +282,7 @@ impl World {
     /// Stops the counting; gives what was passed, and whether the agent is dead.
     fn end_of_script(&mut self, operation: Operation) -> Played {
         let node = &mut self.cluster.nodes[0];
-        if operation == Operation::Start {
+        if matches!(operation, Operation::Start | Operation::Lost) {
             // It answers once it has dealt with everything.
             let Node { agent, socket, .. } = node;
             let agent = agent.as_mut().unwrap();
@@ -270,6 +309,19 @@ impl World {
         Played { passed, has_died }
     }
 
+    /// Waits until a survivor's interface has become a tunnel's end, or the agent is dead.
+    fn wait_for_tunnel(&mut self, survivor: &Sandbox) {
+        let agent = self.cluster.nodes[0].agent.as_mut().unwrap();
+        eventually("the tunnel, or the agent's end", || {
+            let links = survivor.netns.links();
+            let is_done = links.get("es").is_some_and(|link| {
+                let alias = link["ifalias"].as_str().unwrap_or_default();
+                link["linkinfo"]["info_kind"] == "vxlan" && alias.contains("sandbox=")
+            });
+            if is_done || agent.try_wait().unwrap().is_some() { Ok(()) } else { Err(format!("{links:?}")) }
+        });
+    }
+
     fn config(&self, recovery: Recovery, sandbox: &Sandbox) -> Value {
         let mut config = sandbox.pod.configure(self.cluster.nodes[0].config());
         if recovery == Recovery::Managed {
@@ -292,93 +344,4 @@ impl World {
         let output = self.cluster.nodes[0].plugin("DEL", sandbox, &self.config(recovery, sandbox));
         assert!(output.status.success(), "{output:?}");
     }
-
-    /// Waits until everything is as declared.
-    fn assert_order(&self, life: &Life, operation: Operation, story: &str) {
-        eventually(story, || {
-            let problems = self.problems(life, operation == Operation::DelLast);
-            if problems.is_empty() { Ok(()) } else { Err(format!("{problems:#?}")) }
-        });
-        let Some(subject) = &life.subject else { return };
-        for address in ["10.0.3.2", "10.0.4.2", "fd00:3::2", "fd00:4::2"] {
-            eventually(&format!("{story}: an answer from {address}"), || {
-                if subject.netns.ping(address) { Ok(()) } else { Err("none".into()) }
-            });
-        }
-    }
-
-    fn problems(&self, life: &Life, is_over: bool) -> Vec<String> {
-        let mut problems = Vec::new();
-        let mut devices = |sandbox: &Sandbox, expected: &[(&str, &str, &str)]| {
-            let found: Vec<_> = sandbox.netns.links().into_values().map(|link| describe(&link)).collect();
-            let expected: Vec<_> = expected
-                .iter()
-                .map(|(name, kind, address)| {
-                    format!(
-                        "{name} {kind} 1450 up {:?}",
-                        [*address, &address.replace("10.0.", "fd00:").replacen('.', "::", 1)]
-                    )
-                })
-                .collect();
-            if found != expected {
-                problems.push(format!("{}: {found:?}, not {expected:?}", sandbox.pod.name));
-            }
-        };
-        if let Some(subject) = &life.subject {
-            devices(subject, &[("ef", "vxlan", "10.0.4.1"), ("en", "veth", "10.0.3.1")]);
-            devices(&life.near, &[("es", "veth", "10.0.3.2")]);
-            devices(&life.far, &[("es", "vxlan", "10.0.4.2")]);
-        } else if is_over {
-            devices(&life.near, &[]);
-            devices(&life.far, &[]);
-        }
-        let living =
-            |sandbox: &&Sandbox| !is_over || !std::ptr::eq(*sandbox, &life.near) && !std::ptr::eq(*sandbox, &life.far);
-        let here: Vec<&Sandbox> =
-            [&self.still[0], &self.still[1], &life.near].into_iter().chain(&life.subject).filter(living).collect();
-        let there: Vec<&Sandbox> = [&self.still[2], &life.far].into_iter().filter(living).collect();
-        let store = self.store();
-        for (node, sandboxes) in self.cluster.nodes.iter().zip([&here, &there]) {
-            let ids: BTreeSet<String> = sandboxes.iter().map(|sandbox| format!("{}.json", sandbox.id)).collect();
-            let files = fs::read_dir(node.state_dir.join("sandboxes")).unwrap();
-            let files: BTreeSet<String> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
-            if files != ids {
-                problems.push(format!("{}: state of {files:?}, not {ids:?}", node.name));
-            }
-            let devices: Vec<String> = node.netns.links().into_keys().filter(|name| name != "eth0").collect();
-            // While its peer is away, the survivor's other end is parked here.
-            let parked = usize::from(std::ptr::eq(node, &self.cluster.nodes[0]) && life.subject.is_none() && !is_over);
-            if devices.len() > parked {
-                problems.push(format!("{}: {devices:?}", node.name));
-            }
-            problems.extend(
-                sandboxes.iter().filter(|s| !store.contains(&s.id)).map(|s| format!("store: no {}", s.pod.name)),
-            );
-        }
-        let known = store.matches("ab12").count();
-        if known != here.len() + there.len() || is_over && store.contains(&format!("-{}", life.number)) {
-            problems.push(format!("store: {store}"));
-        }
-        problems
-    }
-
-    /// All that is in the store, as text.
-    fn store(&self) -> String {
-        self.etcd.as_ref().map_or_else(|| self.cluster.store_rows(), |etcd| format!("{:?}", etcd.everything()))
-    }
-}
-
-/// What matters of a device: name, kind, MTU, whether it is up, and its addresses.
-fn describe(link: &Value) -> String {
-    let addresses = link["addr_info"].as_array().unwrap().iter().filter(|address| address["scope"] == "global");
-    let addresses: Vec<&str> = addresses.filter_map(|address| address["local"].as_str()).collect();
-    let is_up = link["flags"].as_array().unwrap().contains(&json!("UP"));
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    format!(
-        "{} {} {} {} {addresses:?}",
-        text(&link["ifname"]),
-        text(&link["linkinfo"]["info_kind"]),
-        link["mtu"],
-        if is_up { "up" } else { "down" }
-    )
 }
