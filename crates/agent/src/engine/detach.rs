@@ -201,3 +201,7 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "detach_tests.rs"]
+mod tests;

@@ -1,0 +1,246 @@
+//! Detaches that come at once are done in one go: real engine, kernel and store, in namespaces of their own.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command as Process,
+    sync::mpsc,
+    thread,
+};
+
+use ratchet_kernel::Kernel;
+use ratchet_protocol::{Attach, Attachment, Detach, Failure, FailureKind, Pod, Prepare, Reply, Settings};
+use tokio::{
+    runtime::Runtime,
+    sync::{oneshot, watch},
+};
+
+use crate::{
+    effective::open_store,
+    engine::{Command, Engine, Setup},
+    state::{StateDir, boot_id},
+};
+
+/// A command, and where its answer will be.
+type Asked = (Command, oneshot::Receiver<Result<Reply, Failure>>);
+
+#[track_caller]
+fn ip(arguments: &str) -> String {
+    let output = Process::new("ip").args(arguments.split(' ')).output().unwrap();
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A named network namespace, gone on drop.
+struct Netns(String);
+
+impl Netns {
+    fn new(pod: &str) -> Self {
+        static COUNTER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = COUNTER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let name = format!("rt-{}-detach-{number}-{pod}", std::process::id());
+        ip(&format!("netns add {name}"));
+        Self(name)
+    }
+
+    fn devices(&self) -> Vec<String> {
+        devices(&ip(&format!("-n {} -o link show", self.0)))
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        let _ = Process::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+/// The devices in a listing that are not there from the beginning.
+fn devices(listing: &str) -> Vec<String> {
+    let names = listing.lines().filter_map(|line| line.split([':', '@']).nth(1)).map(|name| name.trim().to_owned());
+    names.filter(|name| !["lo", "u0", "u1"].contains(&name.as_str())).collect()
+}
+
+/// A node with an engine that is run for some commands at a time.
+struct Node {
+    dir: tempfile::TempDir,
+    runtime: Runtime,
+    settings: Settings,
+    progress: watch::Sender<u64>,
+}
+
+impl Node {
+    /// To be called on a thread of its own: its network namespace is the node's from now on.
+    fn new() -> Self {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("needs root");
+        ip("link add u0 type veth peer name u1");
+        ip("address add 10.0.0.1/24 dev u0");
+        ip("link set u0 up");
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            store: Some(format!("sqlite:{}", dir.path().join("store.db").display())),
+            node: Some("n1".parse().unwrap()),
+            parent_interface: Some("u0".into()),
+            ..Settings::default()
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        Self { dir, runtime, settings, progress: watch::Sender::new(0) }
+    }
+
+    fn engine(&self, commands: &mpsc::Sender<Command>) -> Engine {
+        Engine::new(Setup {
+            settings: self.settings.clone(),
+            managed: true,
+            states: StateDir::open(self.dir.path()).unwrap(),
+            boot_id: boot_id().unwrap(),
+            kernel: Kernel::new().unwrap(),
+            runtime: self.runtime.handle().clone(),
+            commands: commands.clone(),
+            progress: self.progress.clone(),
+        })
+        .unwrap()
+    }
+
+    /// Starts an engine when all of this is there already; gives the answers.
+    fn run(&self, all: Vec<Asked>) -> Vec<Result<Reply, Failure>> {
+        self.run_with(all, || ())
+    }
+
+    /// The same, with something done after the engine has read what is on disk.
+    fn run_with(&self, all: Vec<Asked>, change: impl FnOnce()) -> Vec<Result<Reply, Failure>> {
+        let (sender, inbox) = mpsc::channel();
+        let engine = self.engine(&sender);
+        change();
+        let (commands, answers): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+        commands.into_iter().chain([Command::Stop]).for_each(|command| sender.send(command).unwrap());
+        let (stop, stopped) = oneshot::channel::<()>();
+        thread::scope(|scope| {
+            // Somebody has to drive it, as the server does in an agent.
+            scope.spawn(|| self.runtime.block_on(stopped));
+            engine.run(&inbox);
+            drop(stop);
+        });
+        answers.into_iter().map(|mut answer| answer.try_recv().expect("an answer")).collect()
+    }
+
+    fn sandboxes(&self) -> BTreeSet<String> {
+        let files = fs::read_dir(self.dir.path().join("sandboxes")).unwrap();
+        files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    fn state_file(&self, pod: &str) -> PathBuf {
+        self.dir.path().join(format!("sandboxes/{pod}.json"))
+    }
+
+    fn devices(&self) -> Vec<String> {
+        devices(&ip("-o link show"))
+    }
+
+    /// The pods that the store has records of.
+    fn records(&self, pods: &[&str]) -> Vec<String> {
+        let own = pods.iter().map(|pod| ratchet_model::PodKey::new("default", pod).unwrap()).collect();
+        self.runtime.block_on(async {
+            let store = open_store(&self.settings).await.unwrap();
+            store.read(&own).await.unwrap().records.into_keys().map(|pod| pod.name().to_owned()).collect()
+        })
+    }
+}
+
+fn attachment(pod: &str, interface: &str) -> Attachment {
+    Attachment { network: "net".into(), container_id: pod.parse().unwrap(), interface: interface.into() }
+}
+
+fn attach(pod: &str, interface: &str, netns: &Netns, peers: &[&str]) -> Asked {
+    let links = peers.iter().map(|peer| format!("{{interface: to-{peer}, peer: {peer}/to-{pod}}}"));
+    let links = format!("[{}]", links.collect::<Vec<_>>().join(", "));
+    let prepare = Prepare {
+        pod: Pod { namespace: "default".into(), name: pod.into(), uid: None },
+        labels: [].into(),
+        annotations: [("ratchet.dev/links".to_owned(), links)].into(),
+        annotations_passed: true,
+        use_labels: true,
+        settings: Settings::default(),
+        interface: interface.into(),
+    };
+    let (sender, receiver) = oneshot::channel();
+    let netns = Path::new("/run/netns").join(&netns.0);
+    let attach = Attach { attachment: attachment(pod, interface), netns, prepare };
+    (Command::Attach(Box::new(attach), sender), receiver)
+}
+
+fn detach(pod: &str, interface: &str) -> Asked {
+    let (sender, receiver) = oneshot::channel();
+    (Command::Detach(Detach { attachment: attachment(pod, interface), netns: None }, sender), receiver)
+}
+
+fn on_a_node(test: impl FnOnce(Node) + Send + 'static) {
+    thread::spawn(|| test(Node::new())).join().unwrap();
+}
+
+#[test]
+fn detaches_that_come_at_once_are_done_in_one_go_and_leave_nothing() {
+    on_a_node(|node| {
+        let [a, b, c] = ["a", "b", "c"].map(Netns::new);
+        let wired = node.run(vec![
+            attach("b", "eth0", &b, &["c"]),
+            attach("c", "eth0", &c, &[]),
+            attach("a", "eth0", &a, &["b", "c", "missing"]),
+        ]);
+        assert!(wired.iter().all(Result::is_ok), "{wired:?}");
+        assert_eq!([&a, &b, &c].map(|netns| netns.devices().len()), [2, 2, 2]);
+
+        let before = *node.progress.borrow();
+        // One has no namespace any more, one was never attached, and one comes twice.
+        drop(c);
+        let answers = node.run(vec![
+            detach("c", "eth0"),
+            detach("a", "eth0"),
+            detach("never", "eth0"),
+            detach("b", "eth0"),
+            detach("a", "eth0"),
+        ]);
+        assert!(answers.iter().all(|answer| matches!(answer, Ok(Reply::Done))), "{answers:?}");
+        // Whoever watches is told once after the start, and once after all of them.
+        assert_eq!(*node.progress.borrow() - before, 2);
+        assert_eq!([&a, &b].map(Netns::devices), [[""; 0], [""; 0]]);
+        assert_eq!((node.devices(), node.sandboxes()), (vec![], BTreeSet::new()));
+        assert_eq!(node.records(&["a", "b", "c"]), [""; 0]);
+    });
+}
+
+#[test]
+fn a_detach_that_fails_fails_no_other() {
+    on_a_node(|node| {
+        let [a, b, both] = ["a", "b", "both"].map(Netns::new);
+        let wired = node.run(vec![
+            attach("a", "eth0", &a, &["b", "both"]),
+            attach("b", "eth0", &b, &["both"]),
+            attach("both", "eth0", &both, &[]),
+            attach("both", "eth1", &both, &[]),
+        ]);
+        assert!(wired.iter().all(Result::is_ok), "{wired:?}");
+
+        // The pod with two attachments stays, but that one has gone cannot be written down.
+        let (file, aside) = (node.state_file("both"), node.dir.path().join("aside"));
+        let answers = node.run_with(
+            vec![detach("a", "eth0"), detach("both", "eth0"), detach("never", "eth0"), detach("b", "eth0")],
+            || {
+                fs::rename(&file, &aside).unwrap();
+                fs::create_dir(&file).unwrap();
+            },
+        );
+        let failed: Vec<Option<FailureKind>> =
+            answers.iter().map(|answer| answer.as_ref().err().map(|failure| failure.kind)).collect();
+        assert_eq!(failed, [None, Some(FailureKind::Io), None, None], "{answers:?}");
+        assert_eq!([&a, &b].map(Netns::devices), [[""; 0], [""; 0]]);
+        assert_eq!(both.devices().len(), 2, "its interfaces stay");
+        assert_eq!(node.sandboxes(), ["both.json".to_owned()].into());
+
+        fs::remove_dir(&file).unwrap();
+        fs::rename(&aside, &file).unwrap();
+        let answers = node.run(vec![detach("both", "eth0"), detach("both", "eth1")]);
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+        assert_eq!((node.devices(), both.devices(), node.sandboxes()), (vec![], vec![], BTreeSet::new()));
+        assert_eq!(node.records(&["a", "b", "both"]), [""; 0]);
+    });
+}
