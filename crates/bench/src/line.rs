@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::stats::Pairs;
+
 /// A line of the table.
 #[derive(Debug, Clone)]
 pub struct Line {
@@ -42,14 +44,14 @@ impl Line {
         }
     }
 
-    /// A quantity that must be as the comparison's, within limits.
-    pub fn within(work: impl Into<String>, unit: &str, ours: f64, theirs: f64, limits: (f64, f64)) -> Self {
-        let ratio = ours / theirs;
+    /// A quantity that must be as the comparison's, within limits: the median of the pairs' ratios.
+    pub fn within(work: impl Into<String>, unit: &str, pairs: &Pairs, limits: (f64, f64)) -> Self {
+        let ratio = pairs.ratios.median();
         Self {
             must: format!("{}–{}", limits.0, limits.1),
             ratio: format!("{ratio:.3}"),
             is_met: (limits.0..=limits.1).contains(&ratio),
-            ..Self::at_most_times(work, unit, ours, theirs, limits.1)
+            ..Self::at_most_times(work, unit, pairs.ours.median(), pairs.theirs.median(), limits.1)
         }
     }
 
@@ -108,7 +110,12 @@ mod tests {
     fn verdicts_are_by_the_limits() {
         assert!(Line::at_most_times("x", "ms", 3.0, 2.0, 1.5).is_met);
         assert!(!Line::at_most_times("x", "ms", 3.1, 2.0, 1.5).is_met);
-        assert!(!Line::within("x", "Gbit/s", 1.1, 1.0, (0.97, 1.03)).is_met);
+        let mut pairs = Pairs::default();
+        for (ours, theirs) in [(1.1, 1.0), (2.0, 2.0), (3.3, 3.0)] {
+            pairs.push(ours, theirs);
+        }
+        assert_eq!(Line::within("x", "Gbit/s", &pairs, (0.97, 1.03)).ratio, "1.100");
+        assert!(!Line::within("x", "Gbit/s", &pairs, (0.97, 1.03)).is_met);
         assert!(Line::at_most_more("x", "ms", 5.0, 2.5, 3.0).is_met);
         assert_eq!(Line::at_most_more("x", "ms", 5.0, 2.5, 3.0).ratio, "+2.50 ms");
         assert!(!Line::at_most("x", "MiB", 65.0, 64.0).is_met);

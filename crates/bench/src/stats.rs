@@ -45,6 +45,28 @@ impl Sample {
     }
 }
 
+/// A quantity of ours and of the comparison's, measured right after each other, many times.
+///
+/// What drifts (other guests of the machine, its clock) is in both of a pair, so that pairs tell more than the medians of all.
+#[derive(Debug, Clone, Default)]
+pub struct Pairs {
+    /// Ours.
+    pub ours: Sample,
+    /// The comparison's.
+    pub theirs: Sample,
+    /// Ours as a multiple of the comparison's, pair by pair.
+    pub ratios: Sample,
+}
+
+impl Pairs {
+    /// Adds one.
+    pub fn push(&mut self, ours: f64, theirs: f64) {
+        self.ours.push(ours);
+        self.theirs.push(theirs);
+        self.ratios.push(ours / theirs);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

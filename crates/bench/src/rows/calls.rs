@@ -79,7 +79,7 @@ pub fn pass_through(bench: &Bench) -> Result<Vec<Line>> {
     let config = ptp(bench);
     let wrapped = node.config_with(config.clone());
     let (mut ours, mut theirs) = (Both::new(), Both::new());
-    for _ in 0..bench.rounds(30, 200) {
+    for _ in 0..bench.rounds(30, 400) {
         ours.run(node, &bench.ratchet, &Pod::stranger("p")?, &wrapped)?;
         theirs.run(node, &path, &Pod::stranger("p")?, &config)?;
     }
