@@ -97,8 +97,16 @@ enum Kind {
 const KINDS: [Kind; 6] = [Kind::ManyPeers, Kind::OnePeer, Kind::Kept, Kind::Declarers, Kind::KeptDeclarer, Kind::Both];
 
 impl Kind {
-    /// The records, in the order in which they come; those after the hub's have gone before the change.
+    /// The records, in the order in which they come; those after the hub's have gone before the change. The hub is on a node of its own.
     fn records(self) -> Vec<PodRecord> {
+        let mut records = self.records_on_one_node();
+        for location in records.iter_mut().filter(|record| record.pod == key("hub")).flat_map(|hub| &mut hub.location) {
+            location.node = "node2".parse().unwrap();
+        }
+        records
+    }
+
+    fn records_on_one_node(self) -> Vec<PodRecord> {
         let many = |pod: &str, peer: &str| (0..MANY).map(|n| nth(pod, peer, n)).collect::<Vec<_>>();
         let friend = record("friend", &[]);
         let with_friend = |name: &str, mut links: Vec<DeclaredLink>| {
@@ -202,8 +210,8 @@ impl Scene {
 
     /// All go, and nothing is left.
     async fn clear(&self, story: &str) {
-        for record in self.store.located_on(&"node1".parse().unwrap()).await.unwrap() {
-            self.store.depart(&record.pod, record.sandbox().unwrap()).await.unwrap();
+        for node in ["node1", "node2"] {
+            self.store.withdraw(&node.parse().unwrap(), true).await.unwrap();
         }
         assert_eq!(self.server.keys(), [""; 0], "{story}");
     }
@@ -256,6 +264,15 @@ fn what_a_dead_agent_has_left_of_a_departure_is_done_by_the_next() {
         depart(&*scene.store, "hub").await;
     };
     block_on(at_each_point(&KINDS, |_| Change::Depart, false, nothing, again));
+}
+
+#[test]
+fn what_a_dead_agent_has_left_of_a_departure_is_done_by_whoever_gives_its_node_up() {
+    let gives_up = async |scene: &Scene| {
+        claims(scene).await;
+        scene.store.withdraw(&"node2".parse().unwrap(), true).await.unwrap();
+    };
+    block_on(at_each_point(&[Kind::OnePeer, Kind::KeptDeclarer], |_| Change::Depart, false, nothing, gives_up));
 }
 
 /// The hub keeps a link with its friend alone.
