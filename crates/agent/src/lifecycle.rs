@@ -15,6 +15,7 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
+    sys::resource::{Resource, getrlimit, setrlimit},
 };
 use ratchet_kernel::Kernel;
 use ratchet_protocol::{Client, ClientError, Reply, Request};
@@ -85,6 +86,10 @@ pub fn run(options: &AgentOptions) -> Result<(), AgentError> {
         "agent starts"
     );
 
+    if let Err(error) = open_as_many_files_as_allowed() {
+        tracing::warn!(%error, "the limit on open files stays as it is");
+    }
+
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -130,6 +135,13 @@ pub fn run(options: &AgentOptions) -> Result<(), AgentError> {
     // Another agent may be waiting for the lock: first the socket goes, then the lock with this process.
     let _ = fs::remove_file(&options.socket);
     Ok(())
+}
+
+/// A namespace that is worked in takes two descriptors, and a pod may have any number of peers; the usual limit of 1,024 is only
+/// meant for programs that use select(2). (systemd's documentation, "File Descriptor Limits".)
+fn open_as_many_files_as_allowed() -> nix::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
 }
 
 /// Serves until there is a reason to stop, and gives it.

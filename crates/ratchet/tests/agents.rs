@@ -350,3 +350,21 @@ fn with_the_kubernetes_api_away_annotations_decide_or_the_pod_waits() {
     [&a, &z, &plain].iter().for_each(|sandbox| node.del(sandbox));
     cluster.assert_nothing_left();
 }
+
+#[test]
+fn a_pod_with_more_peers_than_an_agent_may_open_files_is_wired() {
+    const PEERS: usize = 40;
+    let mut cluster = Cluster::new(1);
+    // Each peer's namespace is open with a socket in it while the pod is wired.
+    cluster.nodes[0].open_files = Some(64);
+    cluster.nodes[0].start_agent();
+    let node = &cluster.nodes[0];
+    let peers: Vec<Sandbox> = (0..PEERS).map(|n| Pod::with_links(&format!("p{n}"), "[]").sandbox()).collect();
+    for peer in &peers {
+        node.add(peer);
+    }
+    let links: Vec<String> = (0..PEERS).map(|n| format!("{{interface: e{n}, peer: p{n}/e0}}")).collect();
+    let hub = Pod::with_links("hub", &format!("[{}]", links.join(", "))).sandbox();
+    node.add(&hub);
+    assert_eq!(hub.netns.links().len(), PEERS);
+}

@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ratchet_protocol::{Client, LinkState, Links, Reply, Request};
 use serde_json::{Value, json};
 
@@ -134,6 +135,8 @@ pub struct Node {
     store: String,
     /// What its agents find in place of /etc/hosts.
     pub hosts: Option<PathBuf>,
+    /// How many files its agents may have open, unless they ask for more.
+    pub open_files: Option<u64>,
     /// Further keys of the config.
     keys: BTreeMap<String, Value>,
 }
@@ -212,6 +215,7 @@ impl Node {
             environment: BTreeMap::new(),
             store: store.to_owned(),
             hosts: None,
+            open_files: None,
             keys: BTreeMap::new(),
             netns,
             name,
@@ -242,6 +246,15 @@ impl Node {
             // SAFETY: unshare and mount are plain system calls; the path was made before the fork.
             unsafe {
                 command.pre_exec(move || Ok(instead_of_etc_hosts(&hosts)?));
+            }
+        }
+        if let Some(soft) = self.open_files {
+            // SAFETY: two plain system calls.
+            unsafe {
+                command.pre_exec(move || {
+                    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+                    Ok(setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?)
+                });
             }
         }
         command.args(["agent", "--store", &self.store, "--node", &self.name, "--parent-interface", "eth0"]);
