@@ -64,6 +64,13 @@ impl Known {
         peers.chain(self.declarers.get(pod).into_iter().flatten()).cloned().collect()
     }
 
+    /// How many links are declared with a pod. (One that both its pods declare counts twice.)
+    pub fn links_with(&self, pod: &PodKey) -> usize {
+        let declared = |record: &PodRecord| record.links.iter().filter(|link| link.remote.pod == *pod).count();
+        let declarers = self.declarers.get(pod).into_iter().flatten().filter_map(|pod| self.records.get(pod));
+        self.records.get(pod).map_or(0, |record| record.links.len()) + declarers.map(declared).sum::<usize>()
+    }
+
     /// These pods and their neighbours.
     pub fn with_neighbours(&self, pods: &BTreeSet<PodKey>) -> BTreeSet<PodKey> {
         pods.iter().flat_map(|pod| self.neighbours(pod)).chain(pods.iter().cloned()).collect()

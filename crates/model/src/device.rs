@@ -229,6 +229,18 @@ pub enum Kind {
     Other,
 }
 
+impl From<&Tunnel> for Kind {
+    fn from(tunnel: &Tunnel) -> Self {
+        Kind::Vxlan {
+            vni: tunnel.vni.number(),
+            remote: Some(tunnel.remote),
+            local: Some(tunnel.local),
+            parent: tunnel.parent,
+            port: tunnel.port,
+        }
+    }
+}
+
 /// An address on an observed device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservedAddress {

@@ -6,7 +6,7 @@
 //! * A device of ours without alias, or with another one, is unfinished and is finished.
 //! * A device that is not ours is never touched, even when it stands where one of ours is wanted.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     device::{Alias, At, Birth, GROUP_OURS, Kind, Netns, Observed, Operation, Step, Tunnel, Wanted, WantedEnd},
@@ -61,9 +61,9 @@ pub struct Plan {
 
 /// Plans the way from `observed` to `wanted`.
 ///
-/// `observed` must hold all devices of ours in the places of `scope`, and of each of its links that is not [`settled`] every device that
-/// bears its alias and whatever stands at the places where its ends are wanted. `wanted` must hold the links of the scope, and those
-/// that have ends in its places. At most one [`Wanted`] a link.
+/// `observed` must hold all devices of ours in the places of `scope`, and of each of its links that is not frozen every device that bears
+/// its alias and whatever stands at the places where its ends are wanted. `wanted` must hold the links of the scope, and those that
+/// have ends in its places. At most one [`Wanted`] a link.
 pub fn plan(wanted: &[Wanted], observed: &[Observed], scope: Scope<'_>) -> Plan {
     let mut planner = Planner::new(observed);
     let too_many_moves = planner.sandboxes_with_too_many_moves(wanted);
@@ -78,14 +78,32 @@ pub fn plan(wanted: &[Wanted], observed: &[Observed], scope: Scope<'_>) -> Plan 
     planner.finish()
 }
 
-/// The links of which nothing is missing: every end that is wanted was observed, at its place and with its alias.
-pub fn settled(wanted: &[Wanted], observed: &[Observed]) -> BTreeSet<LinkId> {
-    let there: HashSet<(&Netns, &str, &Alias)> =
-        observed.iter().filter_map(|d| Some((&d.netns, d.name.as_str(), d.alias.as_ref()?))).collect();
+/// The links that need nothing in some namespaces of which `observed` is all that is there: every end that is wanted there is as it is
+/// wanted and has nothing to inherit, and there is no other device of the link. To a plan for these places they may be [`Wanted::Frozen`].
+pub fn settled(wanted: &[Wanted], observed: &[Observed], places: &BTreeSet<Netns>) -> BTreeSet<LinkId> {
+    let mut by_link: BTreeMap<LinkId, Vec<&Observed>> = BTreeMap::new();
+    for device in observed {
+        if let Some(alias) = &device.alias {
+            by_link.entry(alias.link).or_default().push(device);
+        }
+    }
     let is_settled = |wanted: &&Wanted| {
-        wanted.ends().into_iter().all(|end| there.contains(&(&end.netns, end.name.as_str(), &end.alias)))
+        let devices = by_link.get(&wanted.link()).map(Vec::as_slice).unwrap_or_default();
+        let ends: Vec<&WantedEnd> = wanted.ends().into_iter().filter(|end| places.contains(&end.netns)).collect();
+        let is_there = |end: &&WantedEnd| devices.iter().any(|device| is_as_wanted(device, end, wanted));
+        let inherits = wanted.ends().iter().any(|end| end.heritage.is_some());
+        !inherits && devices.len() == ends.len() && ends.iter().all(is_there)
     };
     wanted.iter().filter(is_settled).map(Wanted::link).collect()
+}
+
+fn is_as_wanted(device: &Observed, end: &WantedEnd, wanted: &Wanted) -> bool {
+    let kind_fits = match (wanted, &device.kind) {
+        (Wanted::Veth { .. }, Kind::Veth { .. }) | (Wanted::Hold { .. }, _) => true,
+        (Wanted::Vxlan { tunnel, .. }, kind) => *kind == Kind::from(tunnel),
+        _ => false,
+    };
+    kind_fits && device.netns == end.netns && device.name == end.name && device.alias.as_ref() == Some(&end.alias)
 }
 
 /// A device to be configured: the one that is there (perhaps after a move), or a newborn.

@@ -26,27 +26,32 @@ fn sandboxes(pod: usize) -> impl Iterator<Item = Netns> {
     (0..2).map(move |n| Netns::Sandbox(sandbox(pod, n)))
 }
 
-/// Where ends of a link may be, but for where they are parked.
+/// Where ends of a link may be.
 fn places(cables: &[Cable], link: &Link) -> BTreeSet<At> {
     let number: usize = link.a.interface.as_str()[1..].parse().unwrap();
     let (near, far) = cables[number].pods;
     let at = |pod: usize, name: String| sandboxes(pod).map(move |netns| At { netns, name: name.clone() });
-    at(near, format!("e{number}")).chain(at(far, format!("f{number}"))).collect()
+    let parked = End::BOTH.map(|end| At { netns: Netns::Node, name: parked_name(link.id, end) });
+    at(near, format!("e{number}")).chain(at(far, format!("f{number}"))).chain(parked).collect()
 }
 
 /// Plans for some links with all that is in some namespaces, from what the agent would see, and carries it out.
 fn step(world: &mut World, cables: &[Cable], links: &[Link], wanted: &[Wanted], whole: &BTreeSet<Netns>) -> Plan {
-    let at_places: BTreeSet<At> = links.iter().flat_map(|link| places(cables, link)).collect();
-    let near = |device: &Observed| whole.contains(&device.netns) || at_places.contains(&device.at());
-    let mut observed: Vec<Observed> = world.observe().into_iter().filter(near).collect();
-    let settled = settled(wanted, &observed);
+    let is_portion = !whole.contains(&Netns::Node);
+    let (near, far): (Vec<_>, Vec<_>) = world.observe().into_iter().partition(|device| whole.contains(&device.netns));
+    let settled = if is_portion { settled(wanted, &near, whole) } else { BTreeSet::new() };
     let unsettled = links.iter().filter(|link| !settled.contains(&link.id));
-    let parked: BTreeSet<String> = unsettled.flat_map(|link| End::BOTH.map(|end| parked_name(link.id, end))).collect();
-    let is_parked = |d: &Observed| d.netns == Netns::Node && !whole.contains(&Netns::Node) && parked.contains(&d.name);
-    observed.extend(world.observe().into_iter().filter(is_parked));
+    let elsewhere: BTreeSet<At> = unsettled.flat_map(|link| places(cables, link)).collect();
+    let observed: Vec<Observed> =
+        near.into_iter().chain(far.into_iter().filter(|device| elsewhere.contains(&device.at()))).collect();
+    let freeze = |wanted: &Wanted| {
+        let link = wanted.link();
+        if settled.contains(&link) { Wanted::Frozen(link) } else { wanted.clone() }
+    };
+    let wanted: Vec<Wanted> = wanted.iter().map(freeze).collect();
 
     let scope: BTreeSet<LinkId> = links.iter().map(|link| link.id).collect();
-    let plan = plan(wanted, &observed, Scope { links: &scope, places: whole });
+    let plan = plan(&wanted, &observed, Scope { links: &scope, places: whole });
     for step in &plan.steps {
         let within = step.operation.devices().all(|at| whole.contains(&at.netns));
         assert!(within || scope.contains(&step.link), "beyond its portion: {step:?}");

@@ -15,7 +15,7 @@ use serde_json::Value;
 use support::{Cluster, Netns, Node, Pod, Sandbox, eventually};
 
 /// Links of a pair of pods. Three pairs are more than two portions, and one of the pairs is split between portions.
-const LINKS: usize = 130;
+const LINKS: usize = 260;
 
 /// Two pods with many links.
 fn pair(node: &Node, number: usize) -> [Sandbox; 2] {

@@ -18,15 +18,14 @@ use ratchet_model::{
 use super::{Engine, LinkFailure, Tracked, reconcile::Extent, sandboxes};
 use crate::state::SandboxState;
 
-/// What is to be looked at and planned for.
+/// What a plan is made from.
 struct Task {
     wanted: Vec<Wanted>,
-    /// Links that are no longer wanted.
-    ended: BTreeSet<LinkId>,
+    links: BTreeSet<LinkId>,
     /// The namespaces in which nothing of ours stays that is not wanted.
     places: BTreeSet<Netns>,
-    /// All that is looked at, but for the names of parked ends.
     looks: BTreeMap<Netns, Look>,
+    observed: Vec<Observed>,
 }
 
 /// A plan and what came of it.
@@ -46,32 +45,23 @@ impl Engine {
         fresh: &mut Vec<(Link, [Option<NodeName>; 2], Wiring)>,
         ended: &BTreeSet<LinkId>,
     ) -> bool {
-        let mut wanted: Vec<Wanted> = fresh.iter().filter_map(|(_, _, wiring)| wiring.wanted.clone()).collect();
-        wanted.extend(self.left_alone(extent));
-        self.replaced.bequeath(&mut wanted);
-        let mut places = self.places_of(extent);
-        if wanted.is_empty() && ended.is_empty() && places.is_empty() {
+        let places = self.places_of(extent);
+        if fresh.is_empty() && ended.is_empty() && places.is_empty() {
             return true;
         }
-        let mut looks = self.look_at(fresh, ended);
-        looks.extend(places.iter().map(|netns| (netns.clone(), Look::All)));
-        let opened = self.open_namespaces(looks.keys());
-        looks.retain(|netns, _| *netns == Netns::Node || opened.contains(netns));
-        places.retain(|netns| looks.contains_key(netns));
-        let task = Task { wanted, ended: ended.clone(), places, looks };
-        let Done { plan, results, swept } = match self.plan_and_execute(&task) {
-            Ok(done) => done,
-            Err(error) => {
-                tracing::error!(%error, "cannot see what is in the kernel");
-                return false;
-            }
-        };
+        let Done { plan, results, swept } =
+            match self.look(extent, places, fresh, ended).and_then(|task| self.plan_and_execute(task)) {
+                Ok(done) => done,
+                Err(error) => {
+                    tracing::error!(%error, "cannot see what is in the kernel");
+                    return false;
+                }
+            };
         self.swept.extend(swept);
         self.announcements.note(&plan.steps, &results);
         let failures = failures(&plan, &results);
-        let is_made = |link| {
-            task.wanted.iter().any(|w| w.link() == link && matches!(w, Wanted::Veth { .. } | Wanted::Vxlan { .. }))
-        };
+        let makes = |wiring: &Wiring| matches!(wiring.wanted, Some(Wanted::Veth { .. } | Wanted::Vxlan { .. }));
+        let is_made = |id| fresh.iter().any(|(link, _, wiring)| link.id == id && makes(wiring));
         let sandboxes = &self.sandboxes;
         self.replaced.retain(|left| {
             let has_it = is_made(left.link) && !failures.contains_key(&left.link);
@@ -88,49 +78,70 @@ impl Engine {
         worked
     }
 
-    /// Observes, plans and executes.
-    fn plan_and_execute(&mut self, task: &Task) -> Result<Done, KernelError> {
-        let aliases: HashSet<&Alias> = task.wanted.iter().flat_map(Wanted::ends).map(|end| &end.alias).collect();
-        let is_leaving = |netns: &Netns| matches!(netns, Netns::Sandbox(id) if self.is_leaving(id));
-        // What a device has matters where the device is to stay and is not known to be as wanted.
-        let matters =
-            |d: &Observed| !is_leaving(&d.netns) && !d.alias.as_ref().is_some_and(|alias| aliases.contains(alias));
-        let links = task.wanted.iter().map(Wanted::link).chain(task.ended.iter().copied()).collect();
-        let scope = Scope { links: &links, places: &task.places };
-        let mut observed = self.observe(task, matters)?;
-        let mut planned = planner::plan(&task.wanted, &observed, scope);
+    /// Looks at all that is in these places, and for the devices of the links wherever else they can be. Of a link that has all it needs
+    /// in a portion's sandboxes the rest is left to the portion of its other pod.
+    fn look(
+        &mut self,
+        extent: &Extent,
+        mut places: BTreeSet<Netns>,
+        fresh: &[(Link, [Option<NodeName>; 2], Wiring)],
+        ended: &BTreeSet<LinkId>,
+    ) -> Result<Task, KernelError> {
+        let mut wanted: Vec<Wanted> = fresh.iter().filter_map(|(_, _, wiring)| wiring.wanted.clone()).collect();
+        wanted.extend(self.left_alone(extent));
+        self.replaced.bequeath(&mut wanted);
+        let links = wanted.iter().map(Wanted::link).chain(ended.iter().copied()).collect();
+        let opened = self.open_namespaces(places.iter());
+        places.retain(|netns| *netns == Netns::Node || opened.contains(netns));
+        let mut looks: BTreeMap<Netns, Look> = places.iter().map(|netns| (netns.clone(), Look::All)).collect();
+        let aliases: HashSet<Alias> = wanted.iter().flat_map(Wanted::ends).map(|end| end.alias.clone()).collect();
+        let mut observed = self.kernel.observe(&looks, |device| self.matters(device, &aliases))?;
+
+        let mut near: Vec<&Link> = fresh.iter().map(|(link, _, _)| link).collect();
+        if matches!(extent, Extent::Sandboxes(_)) {
+            let settled = planner::settled(&wanted, &observed, &places);
+            near.retain(|link| !settled.contains(&link.id));
+            for wanted in wanted.iter_mut().filter(|wanted| settled.contains(&wanted.link())) {
+                *wanted = Wanted::Frozen(wanted.link());
+            }
+        }
+        near.extend(ended.iter().filter_map(|id| self.links.get(*id)).map(|tracked| &tracked.link));
+        let mut more = self.look_at(&near);
+        more.retain(|netns, _| !looks.contains_key(netns));
+        let opened = self.open_namespaces(more.keys());
+        more.retain(|netns, _| *netns == Netns::Node || opened.contains(netns));
+        observed.extend(self.kernel.observe(&more, |device| self.matters(device, &aliases))?);
+        looks.extend(more);
+        Ok(Task { wanted, links, places, looks, observed })
+    }
+
+    /// Whether it matters what a device has: where it is to stay and is not known to be as wanted.
+    fn matters(&self, device: &Observed, wanted: &HashSet<Alias>) -> bool {
+        let is_leaving = matches!(&device.netns, Netns::Sandbox(id) if self.is_leaving(id));
+        !is_leaving && !device.alias.as_ref().is_some_and(|alias| wanted.contains(alias))
+    }
+
+    /// Plans and executes.
+    fn plan_and_execute(&mut self, task: Task) -> Result<Done, KernelError> {
+        let Task { wanted, links, places, looks, mut observed } = task;
+        let scope = Scope { links: &links, places: &places };
+        let mut planned = planner::plan(&wanted, &observed, scope);
         if !planned.replaced.is_empty() {
             // What users added to the devices that are to be replaced must be seen, settled or not, and outlive us.
-            observed = self.observe(task, |_| true)?;
-            planned = planner::plan(&task.wanted, &observed, scope);
+            observed = self.kernel.observe(&looks, |_| true)?;
+            planned = planner::plan(&wanted, &observed, scope);
             self.replaced.keep(&planned.replaced);
         }
         for step in &planned.steps {
             tracing::debug!(link = %step.link, operation = ?step.operation, "step");
         }
         let results = self.kernel.execute(&planned.steps);
-        let looked_through = task.places.iter().filter_map(|netns| match netns {
+        let looked_through = places.iter().filter_map(|netns| match netns {
             Netns::Sandbox(id) if self.is_leaving(id) => Some(id),
             _ => None,
         });
         let swept = looked_through.filter(|id| is_swept(id, &observed, &planned.steps, &results)).cloned().collect();
         Ok(Done { plan: planned, results, swept })
-    }
-
-    /// Looks at all that the task says, and in the node's namespace for the parked ends of links that have ended or of which something
-    /// is not where it should be. (Others that are parked are found by the look at that namespace itself.)
-    fn observe(&self, task: &Task, matters: impl Fn(&Observed) -> bool) -> Result<Vec<Observed>, KernelError> {
-        let mut observed = self.kernel.observe(&task.looks, &matters)?;
-        let settled = planner::settled(&task.wanted, &observed);
-        let unsettled = task.wanted.iter().map(Wanted::link).filter(|link| !settled.contains(link));
-        let names: BTreeSet<String> = unsettled
-            .chain(task.ended.iter().copied())
-            .flat_map(|link| End::BOTH.map(|end| wiring::parked_name(link, end)))
-            .collect();
-        if !names.is_empty() && !task.looks.contains_key(&Netns::Node) {
-            observed.extend(self.kernel.observe(&[(Netns::Node, Look::Names(names))].into(), &matters)?);
-        }
-        Ok(observed)
     }
 
     fn is_leaving(&self, id: &SandboxId) -> bool {
@@ -178,17 +189,13 @@ impl Engine {
         Ok(strays.map(|device| device.alias.as_ref().map_or(LinkId::UNKNOWN, |alias| alias.link)).collect())
     }
 
-    /// Where devices of these links can be, but for where they are parked: at their places in all sandboxes of their pods.
-    fn look_at(
-        &self,
-        fresh: &[(Link, [Option<NodeName>; 2], Wiring)],
-        ended: &BTreeSet<LinkId>,
-    ) -> BTreeMap<Netns, Look> {
+    /// Where devices of these links can be: at their places in all sandboxes of their pods, or parked.
+    fn look_at(&self, links: &[&Link]) -> BTreeMap<Netns, Look> {
         let mut names: BTreeMap<Netns, BTreeSet<String>> = BTreeMap::new();
-        let ended = ended.iter().filter_map(|id| self.links.get(*id)).map(|tracked| &tracked.link);
-        for link in fresh.iter().map(|(link, _, _)| link).chain(ended) {
+        for link in links {
             for end in End::BOTH {
                 let endpoint = link.endpoint(end);
+                names.entry(Netns::Node).or_default().insert(wiring::parked_name(link.id, end));
                 for state in self.sandboxes.of(&endpoint.pod) {
                     let netns = Netns::Sandbox(state.id.clone());
                     names.entry(netns).or_default().insert(endpoint.interface.to_string());

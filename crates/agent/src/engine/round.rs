@@ -24,7 +24,7 @@ const REST: u32 = 2500;
 const LONGEST_PERIOD: Duration = Duration::from_secs(600);
 
 /// The ends of links in one portion, unless a single pod has more.
-const PORTION: usize = 500;
+const PORTION: usize = 1000;
 
 /// A round that is under way.
 pub(super) struct Round {
@@ -91,7 +91,8 @@ impl Engine {
         self.tell();
     }
 
-    /// Takes pods from those that are left until they have enough links, neighbours together: what two pods share is looked at once.
+    /// Takes pods from those that are left until they have enough links, neighbours together: the store's facts about one are mostly about
+    /// the other as well.
     pub(super) fn take_portion(&self, left: &mut BTreeSet<PodKey>) -> BTreeSet<PodKey> {
         let (mut portion, mut ends) = (BTreeSet::new(), 0);
         let mut next = VecDeque::new();
@@ -99,8 +100,9 @@ impl Engine {
             if !left.contains(&pod) {
                 continue;
             }
+            // The store may have forgotten what it declares.
             let declared = self.sandboxes.of(&pod).map(|state| state.links.len()).max().unwrap_or(0);
-            ends += 1 + declared.max(self.links.ids_of(&pod).count());
+            ends += 1 + self.known.links_with(&pod).max(declared);
             if ends > PORTION && !portion.is_empty() {
                 break;
             }
