@@ -17,7 +17,7 @@ use super::{Engine, RETRY, reconcile::Extent, sandboxes};
 pub(super) const PERIOD: Duration = Duration::from_secs(60);
 
 /// A round takes at most one part in so many of the time of one core: where there is much to look at it is done less often,
-/// though at least every [`LONGEST_PERIOD`]. (10,000 links: 0.2 to 0.25 s, so every eight to ten minutes.)
+/// though at least every [`LONGEST_PERIOD`]. (10,000 links: 0.25 to 0.3 s, so every ten minutes.)
 const REST: u32 = 2500;
 
 /// At the latest after this long somebody's meddling with our devices is noticed and mended, however much there is to look at.
