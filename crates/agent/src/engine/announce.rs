@@ -77,7 +77,7 @@ impl Engine {
         for (at, _) in &due {
             looks.entry(at.netns.clone()).or_default().insert(at.name.clone());
         }
-        let opened = self.open_namespaces(looks.keys());
+        let opened = self.open_namespaces(looks.keys()).unwrap_or_default();
         let looks = looks.into_iter().filter(|(netns, _)| opened.contains(netns));
         let looks = looks.map(|(netns, names)| (netns, Look::Names(names))).collect();
         let observed = self.kernel.observe(&looks, |_| true).unwrap_or_default();

@@ -49,14 +49,22 @@ impl Engine {
         if fresh.is_empty() && ended.is_empty() && places.is_empty() {
             return true;
         }
-        let Done { plan, results, swept } =
-            match self.look(extent, places, fresh, ended).and_then(|task| self.plan_and_execute(task)) {
-                Ok(done) => done,
-                Err(error) => {
-                    tracing::error!(%error, "cannot see what is in the kernel");
-                    return false;
+        let Done { plan, results, swept } = match self
+            .look(extent, places, fresh, ended)
+            .and_then(|task| self.plan_and_execute(task))
+        {
+            Ok(done) => done,
+            Err(error) => {
+                tracing::error!(%error, "cannot see what is in the kernel");
+                // What is there is as it was; what is new is not there yet.
+                fresh.retain(|(link, _, wiring)| self.links.get(link.id).is_none_or(|before| before.wiring != *wiring));
+                let failure = LinkFailure { text: error.to_string(), sandbox: None, conflict: false };
+                for (link, nodes, wiring) in fresh.drain(..) {
+                    self.note(link, nodes, wiring, Some(failure.clone()));
                 }
-            };
+                return false;
+            }
+        };
         self.swept.extend(swept);
         self.announcements.note(&plan.steps, &results);
         let failures = failures(&plan, &results);
@@ -70,12 +78,17 @@ impl Engine {
         let worked = failures.is_empty();
         for (link, nodes, wiring) in fresh.drain(..) {
             let failure = failures.get(&link.id).cloned();
-            self.log_outcome(&link, &wiring, failure.as_ref());
-            let before = self.links.get(link.id).filter(|before| before.wiring.obstacle == wiring.obstacle);
-            let (since, told) = before.map_or_else(|| (Instant::now(), false), |before| (before.since, before.told));
-            self.links.insert(Tracked { link, wiring, failure, since, told, nodes });
+            self.note(link, nodes, wiring, failure);
         }
         worked
+    }
+
+    /// Notes what has become of a link.
+    fn note(&mut self, link: Link, nodes: [Option<NodeName>; 2], wiring: Wiring, failure: Option<LinkFailure>) {
+        self.log_outcome(&link, &wiring, failure.as_ref());
+        let before = self.links.get(link.id).filter(|before| before.wiring.obstacle == wiring.obstacle);
+        let (since, told) = before.map_or_else(|| (Instant::now(), false), |before| (before.since, before.told));
+        self.links.insert(Tracked { link, wiring, failure, since, told, nodes });
     }
 
     /// Looks at all that is in these places, and for the devices of the links wherever else they can be. Of a link that has all it needs
@@ -91,7 +104,7 @@ impl Engine {
         wanted.extend(self.left_alone(extent));
         self.replaced.bequeath(&mut wanted);
         let links = wanted.iter().map(Wanted::link).chain(ended.iter().copied()).collect();
-        let opened = self.open_namespaces(places.iter());
+        let opened = self.open_namespaces(places.iter())?;
         places.retain(|netns| *netns == Netns::Node || opened.contains(netns));
         let mut looks: BTreeMap<Netns, Look> = places.iter().map(|netns| (netns.clone(), Look::All)).collect();
         let aliases: HashSet<Alias> = wanted.iter().flat_map(Wanted::ends).map(|end| end.alias.clone()).collect();
@@ -108,7 +121,7 @@ impl Engine {
         near.extend(ended.iter().filter_map(|id| self.links.get(*id)).map(|tracked| &tracked.link));
         let mut more = self.look_at(&near);
         more.retain(|netns, _| !looks.contains_key(netns));
-        let opened = self.open_namespaces(more.keys());
+        let opened = self.open_namespaces(more.keys())?;
         more.retain(|netns, _| *netns == Netns::Node || opened.contains(netns));
         observed.extend(self.kernel.observe(&more, |device| self.matters(device, &aliases))?);
         looks.extend(more);
@@ -205,8 +218,12 @@ impl Engine {
         names.into_iter().map(|(netns, names)| (netns, Look::Names(names))).collect()
     }
 
-    /// Opens the namespaces of sandboxes until the command is dealt with; one that is gone is left out, which is as good as empty.
-    pub(super) fn open_namespaces<'n>(&mut self, netns: impl Iterator<Item = &'n Netns>) -> BTreeSet<Netns> {
+    /// Opens the namespaces of sandboxes until the command is dealt with; one that is gone is left out, which is as good as empty. One
+    /// that cannot be opened for another reason may have anything in it.
+    pub(super) fn open_namespaces<'n>(
+        &mut self,
+        netns: impl Iterator<Item = &'n Netns>,
+    ) -> Result<BTreeSet<Netns>, KernelError> {
         let mut opened = BTreeSet::new();
         for netns in netns {
             let Netns::Sandbox(id) = netns else { continue };
@@ -216,10 +233,11 @@ impl Engine {
                     self.kernel.register(id.clone(), handle);
                     opened.insert(netns.clone());
                 }
-                Err(error) => tracing::debug!(sandbox = %id, %error, "cannot enter"),
+                Err(error) if error.is_netns_gone() => tracing::debug!(sandbox = %id, %error, "cannot enter"),
+                Err(error) => return Err(error),
             }
         }
-        opened
+        Ok(opened)
     }
 
     fn log_outcome(&self, link: &Link, wiring: &Wiring, failure: Option<&LinkFailure>) {

@@ -150,7 +150,10 @@ impl Engine {
 
     /// Whether no device of ours is left in a leaving sandbox.
     fn is_swept(&mut self, state: &SandboxState) -> bool {
-        let Ok(handle) = open_netns(state) else { return true };
+        let handle = match open_netns(state) {
+            Ok(handle) => handle,
+            Err(error) => return error.is_netns_gone(),
+        };
         let netns = Netns::Sandbox(state.id.clone());
         self.kernel.register(state.id.clone(), handle);
         let left = self.kernel.observe(&[(netns, Look::All)].into(), |_| false);

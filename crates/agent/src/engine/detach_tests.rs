@@ -1,4 +1,5 @@
-//! Detaches that come at once are done in one go: real engine, kernel and store, in namespaces of their own.
+//! Detaches that come at once are done in one go, and none for a namespace that only cannot be entered: real engine, kernel and store, in
+//! namespaces of their own.
 
 use std::{
     collections::BTreeSet,
@@ -42,6 +43,10 @@ impl Netns {
         let name = format!("rt-{}-detach-{number}-{pod}", std::process::id());
         ip(&format!("netns add {name}"));
         Self(name)
+    }
+
+    fn path(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.0)
     }
 
     fn devices(&self) -> Vec<String> {
@@ -151,6 +156,10 @@ fn attachment(pod: &str, interface: &str) -> Attachment {
 }
 
 fn attach(pod: &str, interface: &str, netns: &Netns, peers: &[&str]) -> Asked {
+    attach_at(pod, interface, &netns.path(), peers)
+}
+
+fn attach_at(pod: &str, interface: &str, netns: &Path, peers: &[&str]) -> Asked {
     let links = peers.iter().map(|peer| format!("{{interface: to-{peer}, peer: {peer}/to-{pod}}}"));
     let links = format!("[{}]", links.collect::<Vec<_>>().join(", "));
     let prepare = Prepare {
@@ -163,8 +172,7 @@ fn attach(pod: &str, interface: &str, netns: &Netns, peers: &[&str]) -> Asked {
         interface: interface.into(),
     };
     let (sender, receiver) = oneshot::channel();
-    let netns = Path::new("/run/netns").join(&netns.0);
-    let attach = Attach { attachment: attachment(pod, interface), netns, prepare };
+    let attach = Attach { attachment: attachment(pod, interface), netns: netns.to_owned(), prepare };
     (Command::Attach(Box::new(attach), sender), receiver)
 }
 
@@ -242,5 +250,43 @@ fn a_detach_that_fails_fails_no_other() {
         assert!(answers.iter().all(Result::is_ok), "{answers:?}");
         assert_eq!((node.devices(), both.devices(), node.sandboxes()), (vec![], vec![], BTreeSet::new()));
         assert_eq!(node.records(&["a", "b", "both"]), [""; 0]);
+    });
+}
+
+/// As when descriptors have run out, say.
+#[test]
+fn a_namespace_that_cannot_be_entered_is_not_taken_for_one_that_is_gone() {
+    on_a_node(|node| {
+        let [a, b, c] = ["a", "b", "c"].map(Netns::new);
+        let path = node.dir.path().join("netns");
+        let lead_to = |target: &Path| {
+            let _ = fs::remove_file(&path);
+            std::os::unix::fs::symlink(target, &path).unwrap();
+        };
+        lead_to(&a.path());
+        let wired = node.run(vec![attach("b", "eth0", &b, &[]), attach_at("a", "eth0", &path, &["b"])]);
+        assert!(wired.iter().all(Result::is_ok), "{wired:?}");
+        let both = || [a.devices(), b.devices()];
+        assert_eq!(both(), [["to-b"], ["to-a"]]);
+
+        // Opening it fails, but it lives: neither a look nor a detach may cut the link for that, or forget what is left to undo.
+        lead_to(&path);
+        node.run(vec![]);
+        assert_eq!(both(), [["to-b"], ["to-a"]]);
+        let Reply::Attached(attached) = node.run(vec![attach("c", "eth0", &c, &["a"])])[0].clone().unwrap() else {
+            panic!("not an answer to an attach")
+        };
+        assert_eq!((attached.interfaces.len(), attached.pending.len()), (0, 1), "{attached:?}");
+        assert!(node.run(vec![detach("c", "eth0")])[0].is_ok());
+        assert!(node.run(vec![detach("a", "eth0")])[0].is_ok());
+        assert_eq!(both(), [["to-b"], ["to-a"]]);
+        assert_eq!(node.sandboxes(), ["a.leaving", "b.json"].map(str::to_owned).into());
+
+        lead_to(&a.path());
+        node.run(vec![]);
+        assert_eq!((a.devices(), b.devices()), (vec![], vec!["to-a".to_owned()]));
+        assert!(node.run(vec![detach("b", "eth0")])[0].is_ok());
+        assert_eq!((node.devices(), b.devices(), node.sandboxes()), (vec![], vec![], BTreeSet::new()));
+        assert_eq!(node.records(&["a", "b"]), [""; 0]);
     });
 }

@@ -53,9 +53,11 @@ impl Engine {
         }
         let current = forgotten.iter().filter_map(|pod| self.sandboxes.current(pod));
         let places: Vec<Netns> = current.map(|state| Netns::Sandbox(state.id.clone())).collect();
-        let opened = self.open_namespaces(places.iter());
-        let looks = opened.iter().map(|netns| (netns.clone(), Look::All)).collect();
-        let devices = match self.kernel.observe(&looks, |_| false) {
+        let seen = self.open_namespaces(places.iter()).and_then(|opened| {
+            let looks = opened.into_iter().map(|netns| (netns, Look::All)).collect();
+            self.kernel.observe(&looks, |_| false)
+        });
+        let devices = match seen {
             Ok(devices) => devices,
             Err(error) => {
                 tracing::error!(%error, "cannot see what is in the kernel");
