@@ -66,7 +66,7 @@ pub fn resolve_of(pods: &BTreeSet<PodKey>, records: &[&PodRecord]) -> Vec<Link> 
     let declarations = Declarations::of(records, pods);
     let mut links: Vec<Link> = declarations.living.values().map(|all| merge(all)).collect();
     if !declarations.remembered.is_empty() {
-        let living = records.iter().filter(|record| record.location.is_some());
+        let living = records.iter().filter(|record| record.lives());
         let claimed: HashSet<Place<'_>> = living.flat_map(|record| &record.links).flat_map(places).collect();
         let remembered = declarations.remembered.iter();
         let stand = remembered.filter(|(places, _)| places.iter().all(|place| !claimed.contains(place)));
@@ -289,14 +289,11 @@ mod tests {
             ("r1", "[{interface: eth1, peer: r2/eth1}]"),
             ("r2", "[{interface: eth2, peer: gone/eth2, mtu: 1400}]"),
         ]);
-        records.values_mut().for_each(|record| {
-            if record.pod.name() == "gone" {
-                record.location = None;
-            }
-        });
-        let links = resolve(&records);
+        let gone = records.get_mut(&PodKey::new("default", "gone").unwrap()).unwrap();
+        let leaving = gone.location.take().map(|location| Location { leaving: true, ..location });
+        let absent = resolve(&records);
         let described: Vec<String> =
-            links.iter().map(|l| format!("{} {} {:?} {:?}", l.a.pod, l.a.interface, l.mtu, l.problem)).collect();
+            absent.iter().map(|l| format!("{} {} {:?} {:?}", l.a.pod, l.a.interface, l.mtu, l.problem)).collect();
         let mut described: Vec<&str> = described.iter().map(String::as_str).collect();
         described.sort_unstable();
         assert_eq!(
@@ -308,6 +305,8 @@ mod tests {
                 "default/r1 eth1 None None",
             ]
         );
+        records.get_mut(&PodKey::new("default", "gone").unwrap()).unwrap().location = leaving;
+        assert_eq!(resolve(&records), absent, "one whose departure has begun counts as gone");
     }
 
     #[test]

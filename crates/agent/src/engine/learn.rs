@@ -22,7 +22,7 @@ impl Engine {
         if !self.read_facts(&own) {
             return false;
         }
-        let is_gone = |pod: &PodKey| self.known.record(pod).is_none_or(|said| said.location.is_none());
+        let is_gone = |pod: &PodKey| self.known.record(pod).is_none_or(|said| !said.lives());
         if own.iter().any(|pod| self.sandboxes.current(pod).is_some() && is_gone(pod)) {
             // Others have taken this node for dead, or the store has forgotten it: that it lives is said first.
             if let Err(failure) = self.attend() {
@@ -61,7 +61,7 @@ impl Engine {
             }
         };
         self.store_trouble = None;
-        let is_there = |pod: &PodKey| facts.records.get(pod).is_some_and(|record| record.location.is_some());
+        let is_there = |pod: &PodKey| facts.records.get(pod).is_some_and(PodRecord::lives);
         let forgotten = own.iter().filter(|pod| !self.informed && !is_there(pod)).cloned().collect();
         let sandboxes = &self.sandboxes;
         let lives_here = |pod: &PodKey| sandboxes.current(pod).is_some();

@@ -99,7 +99,7 @@ impl Engine {
             return Place::Here(state.id.clone());
         }
         let Some(record) = self.known.record(pod) else { return Place::Unknown };
-        let Some(location) = &record.location else { return Place::Gone };
+        let Some(location) = record.location.as_ref().filter(|_| record.lives()) else { return Place::Gone };
         if self.sandboxes.get(&location.sandbox).is_some() {
             // It is on its way out; the store will hear of it.
             return Place::Gone;

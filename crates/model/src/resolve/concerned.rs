@@ -42,8 +42,7 @@ impl<'r> Declarations<'r> {
         let concerned: HashSet<[Place<'r>; 2]> = all().filter(|link| near.concerns(link)).map(places).collect();
         let mut declarations = Self::default();
         for record in records {
-            let by_link =
-                if record.location.is_some() { &mut declarations.living } else { &mut declarations.remembered };
+            let by_link = if record.lives() { &mut declarations.living } else { &mut declarations.remembered };
             for link in &record.links {
                 let places = places(link);
                 if concerned.contains(&places) {

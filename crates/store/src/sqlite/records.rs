@@ -101,7 +101,7 @@ fn change(transaction: &Transaction<'_>, pod: &PodKey, next: Option<PodRecord>) 
     let mut around = BTreeMap::new();
     collect_around(transaction, pod, next.as_ref(), &mut around)?;
     // Whether a declarer that has gone is still needed depends on its other peers.
-    let gone: Vec<PodRecord> = around.values().filter(|record| record.location.is_none()).cloned().collect();
+    let gone: Vec<PodRecord> = around.values().filter(|record| !record.lives()).cloned().collect();
     for peer in gone.iter().flat_map(PodRecord::peers) {
         collect(transaction, peer, &mut around)?;
     }
