@@ -11,6 +11,7 @@ use std::{
 };
 
 use ratchet_kernel::Kernel;
+use ratchet_model::{End, heritage::Heritage};
 use ratchet_protocol::{Attach, Attachment, Detach, Failure, FailureKind, Pod, Prepare, Reply, Settings};
 use tokio::{
     runtime::Runtime,
@@ -288,5 +289,30 @@ fn a_namespace_that_cannot_be_entered_is_not_taken_for_one_that_is_gone() {
         assert!(node.run(vec![detach("b", "eth0")])[0].is_ok());
         assert_eq!((node.devices(), b.devices(), node.sandboxes()), (vec![], vec![], BTreeSet::new()));
         assert_eq!(node.records(&["a", "b"]), [""; 0]);
+    });
+}
+
+/// An agent died while a device was being replaced, and the next one finds that nobody wants it any more.
+#[test]
+fn what_was_to_be_inherited_goes_when_there_is_nobody_to_inherit_it() {
+    on_a_node(|node| {
+        let [a, b] = ["a", "b"].map(Netns::new);
+        node.run(vec![attach("a", "eth0", &a, &["b"]), attach("b", "eth0", &b, &[])]);
+        let states = StateDir::open(node.dir.path()).unwrap();
+        let left = |sandbox: &str| Heritage {
+            link: "00000000000000ff".parse().unwrap(),
+            end: End::A,
+            sandbox: sandbox.parse().unwrap(),
+            index: 7,
+            addresses: vec!["10.9.0.1/24".parse().unwrap()],
+            routes: Vec::new(),
+        };
+        states.save_replaced(&[&left("a"), &left("gone")]).unwrap();
+        node.run(vec![]);
+        assert_eq!(states.load_replaced(), []);
+        node.run(vec![detach("a", "eth0"), detach("b", "eth0")]);
+        states.save_replaced(&[&left("gone")]).unwrap();
+        node.run(vec![]);
+        assert_eq!(states.load_replaced(), []);
     });
 }

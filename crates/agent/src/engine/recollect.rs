@@ -38,6 +38,11 @@ impl Recollection {
         self.links.retain(|_, sandbox| is_current(sandbox));
     }
 
+    /// Whether it is one of these.
+    pub fn has(&self, link: LinkId) -> bool {
+        self.links.contains_key(&link)
+    }
+
     /// What is left of these links stays as it is.
     pub fn wanted(&self) -> impl Iterator<Item = Wanted> {
         self.links.keys().copied().map(Wanted::Frozen)

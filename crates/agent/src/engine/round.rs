@@ -85,10 +85,20 @@ impl Engine {
         self.next_look = self.next_look.min(Instant::now() + pause);
         if round.worked {
             self.retry = RETRY.0;
+            self.forget_heirless();
         } else {
             self.look_again_soon();
         }
         self.tell();
+    }
+
+    /// All links that there are have been seen: what devices left that nobody wants any more is of no use.
+    fn forget_heirless(&mut self) {
+        let (links, sandboxes, recollection) = (&self.links, &self.sandboxes, &self.recollection);
+        self.replaced.retain(|left| {
+            let is_link = links.get(left.link).is_some() || recollection.has(left.link);
+            is_link && sandboxes.get(&left.sandbox).is_some()
+        });
     }
 
     /// Takes pods from those that are left until they have enough links, neighbours together: the store's facts about one are mostly about
