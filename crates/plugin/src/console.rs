@@ -5,7 +5,7 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
-/// A stderr that threads share.
+/// A stderr to which the embedded plugins' is copied, too.
 #[derive(Clone)]
 pub(crate) struct Console(Arc<Mutex<dyn Write + Send>>);
 

@@ -46,7 +46,6 @@ pub use inspect::{ConfigSummary, read_config};
 #[must_use]
 pub fn run() -> ExitCode {
     let env: Environment = std::env::vars_os().collect();
-    // Unlocked: embedded plugins' stderr is copied by threads of their own.
     ExitCode::from(run_with(&env, io::stdin().lock(), io::stdout().lock(), io::stderr()))
 }
 
