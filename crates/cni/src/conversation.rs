@@ -13,6 +13,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// How much is read at once: what a pipe holds.
 const CHUNK: usize = 64 << 10;
+/// More than any result; one that prints without end must not take the node's memory.
+const MOST: usize = 16 << 20;
 
 /// The pipes of a program that runs.
 pub(crate) struct Conversation<'a> {
@@ -56,7 +58,8 @@ impl<'a> Conversation<'a> {
         self.stdout.pipe.is_some() || self.stderr.pipe.is_some()
     }
 
-    /// Feeds and drains what is possible now; waits for that for so long. What comes on stderr is passed on, too.
+    /// Feeds and drains what is possible now; waits for that for so long. What comes on stderr is passed on, too. Fails when it is too
+    /// much.
     pub fn go_on(&mut self, patience: Duration, tee: &mut dyn FnMut(&[u8])) -> io::Result<()> {
         let (stdin, stdout, stderr) = {
             let ends: [(Option<BorrowedFd<'_>>, PollFlags); 3] = [
@@ -80,10 +83,10 @@ impl<'a> Conversation<'a> {
             self.feed();
         }
         if stdout {
-            self.stdout.listen(&mut |_| ());
+            self.stdout.listen(&mut |_| ())?;
         }
         if stderr {
-            self.stderr.listen(tee);
+            self.stderr.listen(tee)?;
         }
         Ok(())
     }
@@ -114,8 +117,8 @@ impl<'a> Conversation<'a> {
 
 impl<P: Read> Ear<P> {
     /// Reads once, which does not block where there is something; closes what is at its end.
-    fn listen(&mut self, tee: &mut dyn FnMut(&[u8])) {
-        let Some(pipe) = &mut self.pipe else { return };
+    fn listen(&mut self, tee: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        let Some(pipe) = &mut self.pipe else { return Ok(()) };
         let before = self.heard.len();
         self.heard.resize(before + CHUNK, 0);
         let read = pipe.read(&mut self.heard[before..]);
@@ -126,5 +129,9 @@ impl<P: Read> Ear<P> {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(_) => self.pipe = None,
         }
+        if self.heard.len() > MOST {
+            return Err(io::Error::other(format!("it printed more than {} MiB", MOST >> 20)));
+        }
+        Ok(())
     }
 }

@@ -59,6 +59,16 @@ fn what_is_left_unread_when_a_program_ends_is_heard() {
 }
 
 #[test]
+fn a_program_that_prints_without_end_is_killed() {
+    let fakes = Fakes::new();
+    for line in ["exec cat /dev/zero", "exec cat /dev/zero >&2"] {
+        fakes.script("p", line);
+        let error = fakes.executor().run(&fakes.dir().join("p"), &fakes.env(), b"").unwrap_err();
+        assert_eq!(error.to_string(), "it printed more than 16 MiB", "{line}");
+    }
+}
+
+#[test]
 fn a_program_being_written_is_retried() {
     let fakes = Fakes::new();
     fakes.script("p", "echo ok");
