@@ -160,10 +160,11 @@ pub trait Store: Send + Sync {
     /// What it is, for messages: its URL without secrets.
     fn describe(&self) -> String;
 
-    /// Puts a pod's record in place, with all its consequences, atomically.
+    /// Puts a pod's record in place, with all its consequences: atomically, or, where that is too much for the store, in steps each of
+    /// which leaves what might have been said as well.
     async fn publish(&self, record: &PodRecord, how: Publish) -> Result<Published, StoreError>;
 
-    /// Says that a sandbox has gone, with all its consequences, atomically. Nothing happens when the pod's record is of another
+    /// Says that a sandbox has gone, with all its consequences, likewise. Nothing happens when the pod's record is of another
     /// sandbox, or absent: a late DEL undoes only its own sandbox.
     async fn depart(&self, pod: &PodKey, sandbox: &SandboxId) -> Result<(), StoreError>;
 
