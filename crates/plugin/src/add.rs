@@ -10,7 +10,7 @@ use ratchet_failpoint as failpoint;
 use ratchet_protocol::{Attach, Attached, Attachment, Detach, FailureKind, Prepare, Reply};
 
 use crate::Ratchet;
-use crate::agent::Start;
+use crate::agent::{Question, Start};
 use crate::call::Call;
 use crate::codes::{AgentError, own};
 use crate::identity::Identity;
@@ -117,37 +117,47 @@ impl Add<'_> {
         // It changes nothing, and so need not wait for the lock.
         let slot = self.claim()?;
         failpoint::pass("add.after_lock");
-        let ours = match question.finish(Start::OnDemand) {
-            Ok(Reply::Prepared(prepared)) => prepared.ours,
-            other => {
-                discard(call, Some(slot));
-                return Err(unexpected(other));
-            }
-        };
-        failpoint::pass("add.after_prepare");
-        if !ours {
-            return self.not_ours(Some(slot));
+        let attach = Attach { attachment, netns: call.netns().into(), prepare };
+        if self.identity.is_visibly_ours() {
+            // The agent only has to find no fault with it, and may do so while the record is written.
+            return self.ours(slot, attach, until, outer_dns, Some(question));
         }
-        let netns = call.netns().into();
-        let attach = Attach { attachment, netns, prepare };
-        self.ours(slot, attach, until, outer_dns)
+        match is_ours(question) {
+            Ok(true) => self.ours(slot, attach, until, outer_dns, None),
+            Ok(false) => self.not_ours(Some(slot)),
+            Err(error) => {
+                discard(call, Some(slot));
+                Err(error)
+            }
+        }
     }
 
-    /// Ratchet's pod: first the network it boots with, then its links.
-    fn ours(&self, slot: Slot, attach: Attach, until: Instant, outer_dns: Option<Dns>) -> Result<Output, Error> {
+    /// Ratchet's pod: first the network it boots with, then its links. Nothing is made before the agent has answered what it was asked.
+    fn ours(
+        &self,
+        slot: Slot,
+        attach: Attach,
+        until: Instant,
+        outer_dns: Option<Dns>,
+        mut question: Option<Question<'_>>,
+    ) -> Result<Output, Error> {
         let call = &self.call;
+        let mut ours = true;
+        let mut keep = |record| {
+            slot.save(&record, true)?;
+            failpoint::pass("add.after_state");
+            ours = question.take().map_or(Ok(ours), is_ours)?;
+            if ours { Ok(()) } else { Err(Error::internal("the agent does not take this pod for Ratchet's")) }
+        };
         // The agent writes down what it needs while the embedded plugins run.
         let mut expected = None;
         let base = match (&self.prev, call.keys.boot()) {
             (Some(prev), _) => {
-                let kept = slot.save(&call.record(Mode::Chained, &Rendered::default()), true);
-                failpoint::pass("add.after_state");
-                kept.map(|()| (prev.clone(), Rendered::default()))
+                keep(call.record(Mode::Chained, &Rendered::default())).map(|()| (prev.clone(), Rendered::default()))
             }
             (None, Some(boot)) => {
                 let added = boot.add(&call.caller, None, |rendered| {
-                    slot.save(&call.record(Mode::Boot, rendered), true)?;
-                    failpoint::pass("add.after_state");
+                    keep(call.record(Mode::Boot, rendered))?;
                     expected = expected.take().or_else(|| call.agent().expect(&attach));
                     Ok(())
                 });
@@ -157,6 +167,8 @@ impl Add<'_> {
         };
         let (base, rendered) = match base {
             Ok(base) => base,
+            // It has the last word, and no plugin was called.
+            Err(_) if !ours => return self.not_ours(Some(slot)),
             Err(error) => {
                 // The plugins have had their DEL; the agent has heard of nothing.
                 discard(call, Some(slot));
@@ -267,6 +279,17 @@ impl Add<'_> {
 fn discard(call: &Call, slot: Option<Slot>) {
     if let Some(Err(error)) = slot.map(Slot::remove) {
         call.console.warn(error);
+    }
+}
+
+/// What the agent says of a pod, once it has found no fault with it.
+fn is_ours(question: Question<'_>) -> Result<bool, Error> {
+    match question.finish(Start::OnDemand) {
+        Ok(Reply::Prepared(prepared)) => {
+            failpoint::pass("add.after_prepare");
+            Ok(prepared.ours)
+        }
+        other => Err(unexpected(other)),
     }
 }
 
