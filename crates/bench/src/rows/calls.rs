@@ -3,6 +3,8 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    thread,
+    time::Duration,
 };
 
 use anyhow::Result;
@@ -34,11 +36,18 @@ impl Both {
         Self { add: Sample::default(), del: Sample::default() }
     }
 
-    fn run(&mut self, node: &Node, program: &Path, pod: &Pod, config: &Value) -> Result<()> {
+    fn run(&mut self, node: &Node, program: &Path, pod: &Pod, config: &Value, round: usize) -> Result<()> {
         self.add.add(node.call(program, "ADD", pod, config)?.0);
+        pause(round);
         self.del.add(node.call(program, "DEL", pod, config)?.0);
         Ok(())
     }
+}
+
+/// A DEL waits for the kernel's grace periods, and how long depends on when the last one began: right behind an ADD that is always
+/// the same. So it comes after anything from 0 to 40 ms, every length as often as every other.
+fn pause(round: usize) {
+    thread::sleep(Duration::from_millis((round * 17 % 41) as u64));
 }
 
 /// See [`super::ROWS`].
@@ -53,10 +62,11 @@ pub fn calls(bench: &Bench) -> Result<Vec<Line>> {
         let pod = Pod::new(&format!("b{number}"))?;
         node.ratchet("ADD", &peer)?;
         ours.add.add(node.ratchet("ADD", &pod)?);
+        pause(number);
         ours.del.add(node.ratchet("DEL", &pod)?);
         node.ratchet("DEL", &peer)?;
-        nothing.run(node, &noop, &pod, &json!({"cniVersion": "1.0.0", "name": "rb-net", "type": NOOP}))?;
-        theirs.run(node, &ptp_path, &Pod::stranger("p")?, &ptp_config)?;
+        nothing.run(node, &noop, &pod, &json!({"cniVersion": "1.0.0", "name": "rb-net", "type": NOOP}), number)?;
+        theirs.run(node, &ptp_path, &Pod::stranger("p")?, &ptp_config, number)?;
     }
     let mut lines = Vec::new();
     for (verb, ours, theirs, nothing) in
@@ -79,9 +89,9 @@ pub fn pass_through(bench: &Bench) -> Result<Vec<Line>> {
     let config = ptp(bench);
     let wrapped = node.config_with(config.clone());
     let (mut ours, mut theirs) = (Both::new(), Both::new());
-    for _ in 0..bench.rounds(30, 400) {
-        ours.run(node, &bench.ratchet, &Pod::stranger("p")?, &wrapped)?;
-        theirs.run(node, &path, &Pod::stranger("p")?, &config)?;
+    for round in 0..bench.rounds(30, 400) {
+        ours.run(node, &bench.ratchet, &Pod::stranger("p")?, &wrapped, round)?;
+        theirs.run(node, &path, &Pod::stranger("p")?, &config, round)?;
     }
     let line = |verb, ours: &Sample, theirs: &Sample| {
         Line::at_most_more(format!("{verb} of a pod that is not ours, p50"), "ms", ours.median(), theirs.median(), 3.0)
