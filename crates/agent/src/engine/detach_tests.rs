@@ -10,29 +10,21 @@ use std::{
     thread,
 };
 
-use ratchet_kernel::Kernel;
 use ratchet_model::{End, heritage::Heritage};
 use ratchet_protocol::{Attach, Attachment, Detach, Failure, FailureKind, Pod, Prepare, Reply, Settings};
-use tokio::{
-    runtime::Runtime,
-    sync::{oneshot, watch},
-};
+use tokio::sync::oneshot;
 
 use crate::{
     effective::open_store,
-    engine::{Command, Engine, Setup},
-    state::{StateDir, boot_id},
+    engine::{
+        Command,
+        testing::{Node, ip},
+    },
+    state::StateDir,
 };
 
 /// A command, and where its answer will be.
 type Asked = (Command, oneshot::Receiver<Result<Reply, Failure>>);
-
-#[track_caller]
-fn ip(arguments: &str) -> String {
-    let output = Process::new("ip").args(arguments.split(' ')).output().unwrap();
-    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
 
 /// A named network namespace, gone on drop.
 struct Netns(String);
@@ -67,46 +59,8 @@ fn devices(listing: &str) -> Vec<String> {
     names.filter(|name| !["lo", "u0", "u1"].contains(&name.as_str())).collect()
 }
 
-/// A node with an engine that is run for some commands at a time.
-struct Node {
-    dir: tempfile::TempDir,
-    runtime: Runtime,
-    settings: Settings,
-    progress: watch::Sender<u64>,
-}
-
+/// An engine that is run for some commands at a time.
 impl Node {
-    /// To be called on a thread of its own: its network namespace is the node's from now on.
-    fn new() -> Self {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("needs root");
-        ip("link add u0 type veth peer name u1");
-        ip("address add 10.0.0.1/24 dev u0");
-        ip("link set u0 up");
-        let dir = tempfile::tempdir().unwrap();
-        let settings = Settings {
-            store: Some(format!("sqlite:{}", dir.path().join("store.db").display())),
-            node: Some("n1".parse().unwrap()),
-            parent_interface: Some("u0".into()),
-            ..Settings::default()
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Self { dir, runtime, settings, progress: watch::Sender::new(0) }
-    }
-
-    fn engine(&self, commands: &mpsc::Sender<Command>) -> Engine {
-        Engine::new(Setup {
-            settings: self.settings.clone(),
-            managed: true,
-            states: StateDir::open(self.dir.path()).unwrap(),
-            boot_id: boot_id().unwrap(),
-            kernel: Kernel::new().unwrap(),
-            runtime: self.runtime.handle().clone(),
-            commands: commands.clone(),
-            progress: self.progress.clone(),
-        })
-        .unwrap()
-    }
-
     /// Starts an engine when all of this is there already; gives the answers.
     fn run(&self, all: Vec<Asked>) -> Vec<Result<Reply, Failure>> {
         self.run_with(all, || ())

@@ -19,6 +19,8 @@ mod replaced;
 mod report;
 mod round;
 mod sandboxes;
+#[cfg(test)]
+mod testing;
 mod tracked;
 
 use std::{

@@ -162,17 +162,16 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::VecDeque, path::Path, process::Command as Process, sync::mpsc, thread};
+    use std::{collections::VecDeque, path::Path, sync::mpsc, thread};
 
-    use ratchet_kernel::{Kernel, NetnsHandle};
+    use ratchet_kernel::NetnsHandle;
     use ratchet_model::{DeclaredEnd, DeclaredLink};
-    use ratchet_protocol::Settings;
-    use tokio::sync::{oneshot, watch};
+    use tokio::sync::oneshot;
 
     use super::*;
     use crate::{
-        engine::{Command, Setup},
-        state::{SandboxState, StateDir},
+        engine::{Command, testing::Node},
+        state::{SandboxState, StateDir, boot_id},
     };
 
     /// More than half a portion.
@@ -190,7 +189,7 @@ mod tests {
             links: (0..LINKS).map(link).collect(),
             netns: netns.to_owned(),
             netns_identity: (identity.dev, identity.inode),
-            boot_id: "this".into(),
+            boot_id: boot_id().unwrap(),
             created: 1,
             kubernetes: ("default".into(), name.into()),
             use_labels: false,
@@ -204,35 +203,14 @@ mod tests {
     /// watch would tell is not heard.
     fn with_engine(test: impl FnOnce(Engine, mpsc::Receiver<Command>) + Send + 'static) {
         let body = move || {
-            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("needs root");
-            let line =
-                "ip link add eth0 type veth peer name eth1 && ip addr add 10.0.0.1/24 dev eth0 && ip link set eth0 up";
-            assert!(Process::new("sh").args(["-c", line]).status().unwrap().success());
-            let dir = tempfile::tempdir().unwrap();
-            let states = StateDir::open(dir.path()).unwrap();
+            let node = Node::new();
+            let states = StateDir::open(node.dir.path()).unwrap();
             states.set_complete().unwrap();
             for name in ["a", "b", "c"] {
                 states.save(&sandbox(name, Path::new("/proc/thread-self/ns/net"))).unwrap();
             }
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let (commands, inbox) = mpsc::channel();
-            let settings = Settings {
-                store: Some(format!("sqlite:{}", dir.path().join("store.db").display())),
-                node: Some("n".parse().unwrap()),
-                parent_interface: Some("eth0".into()),
-                ..Settings::default()
-            };
-            let engine = Engine::new(Setup {
-                settings,
-                managed: true,
-                states,
-                boot_id: "this".into(),
-                kernel: Kernel::new().unwrap(),
-                runtime: runtime.handle().clone(),
-                commands,
-                progress: watch::Sender::new(0),
-            });
-            test(engine.unwrap(), inbox);
+            test(node.engine(&commands), inbox);
         };
         thread::spawn(body).join().unwrap();
     }

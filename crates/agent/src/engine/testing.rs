@@ -1,0 +1,59 @@
+//! A node for tests of the engine: a namespace of its own, with real kernel and store.
+
+use std::{process::Command as Process, sync::mpsc};
+
+use ratchet_kernel::Kernel;
+use ratchet_protocol::Settings;
+use tokio::{runtime::Runtime, sync::watch};
+
+use super::{Command, Engine, Setup};
+use crate::state::{StateDir, boot_id};
+
+#[track_caller]
+pub(super) fn ip(arguments: &str) -> String {
+    let output = Process::new("ip").args(arguments.split(' ')).output().unwrap();
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A node whose engine is made when it is wanted.
+pub(super) struct Node {
+    pub dir: tempfile::TempDir,
+    pub runtime: Runtime,
+    pub settings: Settings,
+    pub progress: watch::Sender<u64>,
+}
+
+impl Node {
+    /// To be called on a thread of its own: its network namespace is the node's from now on.
+    pub fn new() -> Self {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("needs root");
+        ip("link add u0 type veth peer name u1");
+        ip("address add 10.0.0.1/24 dev u0");
+        ip("link set u0 up");
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            store: Some(format!("sqlite:{}", dir.path().join("store.db").display())),
+            node: Some("n1".parse().unwrap()),
+            parent_interface: Some("u0".into()),
+            ..Settings::default()
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        Self { dir, runtime, settings, progress: watch::Sender::new(0) }
+    }
+
+    /// One that has read what is on disk.
+    pub fn engine(&self, commands: &mpsc::Sender<Command>) -> Engine {
+        Engine::new(Setup {
+            settings: self.settings.clone(),
+            managed: true,
+            states: StateDir::open(self.dir.path()).unwrap(),
+            boot_id: boot_id().unwrap(),
+            kernel: Kernel::new().unwrap(),
+            runtime: self.runtime.handle().clone(),
+            commands: commands.clone(),
+            progress: self.progress.clone(),
+        })
+        .unwrap()
+    }
+}
