@@ -136,7 +136,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::NoAgent`] when nobody listens.
-    pub fn connect(socket: &Path, patience: Duration) -> Result<Self, ClientError> {
+    fn connect(socket: &Path, patience: Duration) -> Result<Self, ClientError> {
         match Bounded::connect(socket, patience) {
             Ok(stream) => Ok(Self { socket: socket.to_owned(), stream: BufReader::new(stream) }),
             Err(source) if source.kind() == ErrorKind::TimedOut => {
@@ -186,7 +186,7 @@ impl Client {
     ///
     /// # Errors
     /// When the agent goes away meanwhile.
-    pub fn send(&mut self, request: &Request) -> Result<(), ClientError> {
+    fn send(&mut self, request: &Request) -> Result<(), ClientError> {
         self.stream.get_mut().write_all(&request.to_line(PROTOCOL)).map_err(|source| self.broken(source))
     }
 

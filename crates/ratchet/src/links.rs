@@ -16,8 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) fn run(options: &LinksOptions) -> anyhow::Result<()> {
     let hint =
         "is the agent running? It is started by the plugin with the first pod, by `ratchet agent`, or by systemd";
-    let mut client = Client::connect(&options.socket, PATIENCE).context(hint)?;
-    client.send(&Request::Links { watch: options.watch })?;
+    let mut client = Client::ask(&options.socket, &Request::Links { watch: options.watch }, PATIENCE).context(hint)?;
     loop {
         let links = match client.receive()? {
             Reply::Links(links) => links,

@@ -213,8 +213,7 @@ fn a_sandbox_that_was_expected_and_never_comes_leaves_nothing() {
         },
     });
     let expected = |node: &Node| {
-        let mut client = Client::connect(&node.socket, DEADLINE).unwrap();
-        client.send(&expect).unwrap();
+        let mut client = Client::ask(&node.socket, &expect, DEADLINE).unwrap();
         assert_eq!(client.receive().unwrap(), Reply::Done);
         assert!(node.state_dir.join("sandboxes/c1.leaving").exists());
         // It is none yet: nobody is to find it here.
@@ -237,8 +236,7 @@ fn a_sandbox_that_was_expected_and_never_comes_leaves_nothing() {
 fn watching_the_links_tells_of_every_change() {
     let cluster = Cluster::with_agents(1);
     let node = &cluster.nodes[0];
-    let mut client = Client::connect(&node.socket, DEADLINE).unwrap();
-    client.send(&Request::Links { watch: true }).unwrap();
+    let mut client = Client::ask(&node.socket, &Request::Links { watch: true }, DEADLINE).unwrap();
     let mut next = || match client.receive().unwrap() {
         Reply::Links(links) => links.links,
         other => panic!("{other:?}"),
