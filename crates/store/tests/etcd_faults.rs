@@ -168,7 +168,7 @@ fn users_and_permissions() {
     ] {
         server.ctl(&command.split(' ').collect::<Vec<_>>());
     }
-    let file = server.data().join("password");
+    let file = server.directory().join("password");
     fs::write(&file, "word\n").unwrap();
     let options =
         EtcdOptions { user: Some("ratchet".into()), password_file: Some(file.clone()), ..EtcdOptions::default() };

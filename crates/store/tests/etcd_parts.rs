@@ -159,7 +159,7 @@ impl Scene {
 
     /// Makes the change in a process for which something happens after its n-th point; whether it came that far.
     async fn change(&self, change: &Change, n: usize, stop: bool, meanwhile: impl AsyncFnOnce(&Self)) -> bool {
-        let script = self.server.data().join("script");
+        let script = self.server.directory().join("script");
         fs::write(&script, format!("{n}{}\n", if stop { " stop" } else { "" })).unwrap();
         #[expect(clippy::zombie_processes, reason = "waitpid waits for it, since that tells of a stop, too")]
         let child = Command::new(env::current_exe().unwrap())

@@ -3,10 +3,11 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::{
-    net::{TcpListener, TcpStream},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    thread,
+    fs::{self, File},
+    os::unix::net::UnixDatagram,
+    path::Path,
+    process::{self, Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -17,9 +18,9 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 pub struct EtcdServer {
     child: Child,
-    pub directory: TempDir,
+    /// Its data, what it logs, and the socket on which it says that it serves.
+    directory: TempDir,
     pub port: u16,
-    peer_port: u16,
     arguments: Vec<String>,
 }
 
@@ -31,34 +32,17 @@ impl EtcdServer {
 
     /// Starts one with more arguments; with certificates among them it speaks TLS.
     pub fn with(arguments: &[&str]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        // Two at once, so that they differ. Somebody else may take them before etcd does: then another two.
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        let mut ended = String::new();
+        // Somebody else may have the ports: then another two.
         for _try in 0..5 {
-            let [port, peer_port] = [0, 0]
-                .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
-                .map(|listener| listener.local_addr().unwrap().port());
-            let child = spawn(directory.path(), port, peer_port, &arguments);
-            let mut server =
-                Self { child, directory: tempfile::tempdir().unwrap(), port, peer_port, arguments: arguments.clone() };
-            if server.is_up() {
-                server.directory = directory;
-                return server;
+            let (directory, port) = (tempfile::tempdir().unwrap(), next_port());
+            match start(directory.path(), port, &arguments) {
+                Ok(child) => return Self { child, directory, port, arguments },
+                Err(log) => ended = log,
             }
         }
-        panic!("etcd does not start");
-    }
-
-    fn is_up(&mut self) -> bool {
-        let begun = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            if self.child.try_wait().unwrap().is_some() {
-                return false;
-            }
-            assert!(begun.elapsed() < DEADLINE, "etcd does not listen");
-            thread::sleep(Duration::from_millis(5));
-        }
-        true
+        panic!("etcd does not start: {ended}");
     }
 
     pub fn url(&self) -> StoreUrl {
@@ -74,8 +58,7 @@ impl EtcdServer {
 
     /// Starts it again on the same port, with the data it had.
     pub fn start_again(&mut self) {
-        self.child = spawn(self.directory.path(), self.port, self.peer_port, &self.arguments);
-        assert!(self.is_up(), "etcd does not start again");
+        self.child = start(self.directory.path(), self.port, &self.arguments).expect("etcd starts again");
     }
 
     /// Stops it and starts it again with nothing.
@@ -89,8 +72,9 @@ impl EtcdServer {
         self.child.id()
     }
 
-    pub fn data(&self) -> PathBuf {
-        self.directory.path().to_owned()
+    /// A place for files of the test, gone with it.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Runs etcdctl; answers with what it prints.
@@ -119,21 +103,47 @@ impl Drop for EtcdServer {
     }
 }
 
-fn spawn(data: &Path, port: u16, peer_port: u16, arguments: &[String]) -> Child {
+/// The first of two ports that no other test is given, nor any connection that goes out: below `ip_local_port_range`.
+fn next_port() -> u16 {
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let of_this_process = process::id().wrapping_mul(100);
+    let port = of_this_process.wrapping_add(2 * GIVEN.fetch_add(1, Ordering::Relaxed)) % 20_000;
+    10_000 + u16::try_from(port).unwrap()
+}
+
+/// Starts one and waits until it serves; if it ends instead, answers with its log.
+///
+/// That somebody listens on its port would not do: that may be somebody else, or an etcd that is about to give up.
+fn start(directory: &Path, port: u16, arguments: &[String]) -> Result<Child, String> {
     let scheme = if arguments.iter().any(|argument| argument.starts_with("--cert-file")) { "https" } else { "http" };
-    let (client, peer) = (format!("{scheme}://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
+    let (client, peer) = (format!("{scheme}://127.0.0.1:{port}"), format!("http://127.0.0.1:{}", port + 1));
+    let (log, ready) = (directory.join("log"), directory.join("ready"));
+    let _of_the_last_start = fs::remove_file(&ready);
+    let socket = UnixDatagram::bind(&ready).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
     // setpriv: also if the test is killed.
-    Command::new("setpriv")
+    let mut child = Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "--", "etcd", "--log-level", "error"])
-        .arg(format!("--data-dir={}", data.display()))
+        .arg(format!("--data-dir={}", directory.join("data").display()))
         .arg(format!("--listen-client-urls={client}"))
         .arg(format!("--advertise-client-urls={client}"))
         .arg(format!("--listen-peer-urls={peer}"))
         .arg(format!("--initial-advertise-peer-urls={peer}"))
         .arg(format!("--initial-cluster=default={peer}"))
         .args(arguments)
+        // As systemd is told (sd_notify(3)): READY=1, once it is a member and answers.
+        .env("NOTIFY_SOCKET", &ready)
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(File::options().create(true).append(true).open(&log).unwrap())
         .spawn()
-        .expect("etcd and setpriv must be installed: apt-get install etcd-server etcd-client util-linux")
+        .expect("etcd and setpriv must be installed: apt-get install etcd-server etcd-client util-linux");
+    let begun = Instant::now();
+    while socket.recv(&mut [0; 64]).is_err() {
+        let logged = || fs::read_to_string(&log).unwrap_or_default();
+        if let Some(status) = child.try_wait().unwrap() {
+            return Err(format!("{status}: {}", logged()));
+        }
+        assert!(begun.elapsed() < DEADLINE, "etcd does not serve: {}", logged());
+    }
+    Ok(child)
 }
