@@ -1,6 +1,7 @@
 //! The agent's life: one a node, however many are started; a managed one takes over from one that was started on demand.
 
 use std::{
+    convert::Infallible,
     fs::{self, File, OpenOptions},
     io,
     os::unix::{
@@ -23,7 +24,7 @@ use tokio::{
     net::UnixListener,
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{oneshot, watch},
 };
 
 use crate::{
@@ -116,19 +117,22 @@ pub fn run(options: &AgentOptions) -> Result<(), AgentError> {
         release,
         managed: !options.on_demand,
     };
+    // Closed once the thread has ended, in whatever way.
+    let (running, mut ended) = oneshot::channel::<Infallible>();
     let thread = std::thread::Builder::new()
         .name("engine".into())
-        .spawn(move || engine.run(&engine_inbox))
+        .spawn(move || {
+            let _running = running;
+            engine.run(&engine_inbox);
+        })
         .map_err(system("start the engine's thread"))?;
-    let reason = serve(&runtime, server, listener, options, released, &thread);
+    let reason = serve(&runtime, server, listener, options, released, &mut ended);
     tracing::info!(reason, "agent stops");
     // The engine ends what it is at; requests that are still waiting are told to come again.
     let _ = engine_commands.send(Command::Stop);
-    runtime.block_on(async {
-        while !thread.is_finished() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    });
+    if !ended.is_terminated() {
+        let _closed = runtime.block_on(ended);
+    }
     if thread.join().is_err() {
         return Err(AgentError::Occupied("the engine has failed; see the log".to_owned()));
     }
@@ -151,24 +155,19 @@ fn serve(
     listener: UnixListener,
     options: &AgentOptions,
     mut released: tokio::sync::mpsc::Receiver<()>,
-    engine: &std::thread::JoinHandle<()>,
+    engine_ended: &mut oneshot::Receiver<Infallible>,
 ) -> &'static str {
     runtime.block_on(async {
         let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
         else {
             return "signals cannot be caught";
         };
-        let engine_ended = async {
-            while !engine.is_finished() {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        };
         tokio::select! {
             () = server.serve(listener, &options.socket) => "the socket is closed",
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
             _ = released.recv() => "another agent takes over",
-            () = engine_ended => "the engine has failed",
+            _closed = engine_ended => "the engine has failed",
         }
     })
 }

@@ -23,8 +23,8 @@ const QUICK: Duration = Duration::from_millis(10);
 const QUICK_LOOKS: u32 = 20;
 
 /// Between two looks while nothing seems to happen: for file systems whose events do not reach us, and for a file
-/// that was replaced.
-const SLOW: Duration = Duration::from_secs(1);
+/// that was replaced while its log was not.
+const SLOW: Duration = Duration::from_secs(5);
 
 /// Between two looks when the kernel cannot tell at all.
 const BLIND: Duration = Duration::from_millis(20);
@@ -117,7 +117,7 @@ impl Watch for SqliteWatch {
     }
 }
 
-/// Fires when somebody writes to the log.
+/// Fires when somebody writes to the log, or takes it away.
 struct Trigger(AsyncFd<Events>);
 
 struct Events(Inotify);
@@ -131,7 +131,8 @@ impl AsRawFd for Events {
 impl Trigger {
     fn new(log: &Path) -> std::io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        inotify.add_watch(log, AddWatchFlags::IN_MODIFY)?;
+        // IN_ATTRIB: it has one name less. IN_DELETE_SELF would wait until we have closed it.
+        inotify.add_watch(log, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_MOVE_SELF)?;
         // SAFETY: `Events` owns the descriptor, always gives the same one, and closes it only when it is dropped.
         Ok(Self(unsafe { AsyncFd::register(Events(inotify)) }?))
     }
