@@ -1,6 +1,7 @@
 //! Nodes, pods and what joins them: agents and plugin are the binary under test, nodes and pods are namespaces.
 
 use std::{
+    ffi::OsString,
     fs::{self, File},
     io::Write,
     net::TcpStream,
@@ -46,13 +47,23 @@ pub struct Site {
 
 /// A node: a namespace with eth0 on the underlay, and an agent.
 pub struct Node {
-    agent: Process,
+    /// None only while it is restarted.
+    agent: Option<Process>,
     /// The namespace.
     pub netns: Netns,
+    start: Start,
     config: Value,
-    ratchet: PathBuf,
     /// Where plugins are looked for.
     path: String,
+}
+
+/// How a node's agent is started.
+struct Start {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    /// Where its log goes, unless the user is to see it.
+    log: Option<PathBuf>,
+    socket: PathBuf,
 }
 
 /// One sandbox of a pod.
@@ -104,6 +115,26 @@ impl Etcd {
     }
 }
 
+impl Start {
+    /// Starts one in this namespace and waits until it answers.
+    fn agent(&self, netns: &Netns) -> Result<Process> {
+        let mut command = netns.command(&self.program)?;
+        command.args(&self.arguments).stdout(Stdio::null());
+        if let Some(log) = &self.log {
+            command.stderr(File::create(log)?);
+        }
+        let mut agent = Process::start(&mut command)?;
+        eventually("the agent", PATIENCE, || {
+            if !agent.is_alive()? {
+                let log = self.log.as_ref().and_then(|log| fs::read_to_string(log).ok());
+                bail!("the agent ended: {}", log.unwrap_or_default());
+            }
+            Ok(Client::call(&self.socket, &Request::Hello, PATIENCE).is_ok())
+        })?;
+        Ok(agent)
+    }
+}
+
 impl Node {
     fn new(bench: &Bench, number: usize, underlay: &Netns, dir: &Path, store: &str) -> Result<Self> {
         let name = format!("node{number}");
@@ -117,32 +148,37 @@ impl Node {
             "ip addr add {address}/16 dev eth0 && ip link set eth0 up && ip route add default dev eth0"
         ))?;
         let (state_dir, socket) = (dir.join(&name), dir.join(format!("{name}.run/agent.sock")));
-        let mut command = netns.command(&bench.ratchet)?;
-        command.args(["agent", "--store", store, "--node", &name, "--parent-interface", "eth0"]);
-        command.args(["--parent-address", &address, "--log-level", if bench.logs { "info" } else { "warn" }]);
-        command.arg("--socket").arg(&socket).arg("--state-dir").arg(&state_dir);
-        if !bench.logs {
-            command.stderr(File::create(dir.join(format!("{name}.log")))?);
-        }
-        let mut agent = Process::start(command.stdout(Stdio::null()))?;
-        eventually("the agent", PATIENCE, || {
-            if !agent.is_alive()? {
-                bail!("the agent ended: {}", fs::read_to_string(dir.join(format!("{name}.log"))).unwrap_or_default());
-            }
-            Ok(Client::call(&socket, &Request::Hello, PATIENCE).is_ok())
-        })?;
+        let start = Start {
+            program: bench.ratchet.clone(),
+            arguments: ["agent", "--store", store, "--node", &name, "--parent-interface", "eth0"]
+                .into_iter()
+                .chain(["--parent-address", &address, "--log-level", if bench.logs { "info" } else { "warn" }])
+                .map(Into::into)
+                .chain(["--socket".into(), socket.clone().into(), "--state-dir".into(), state_dir.clone().into()])
+                .collect(),
+            log: (!bench.logs).then(|| dir.join(format!("{name}.log"))),
+            socket: socket.clone(),
+        };
+        let agent = Some(start.agent(&netns)?);
         let config = json!({
             "cniVersion": "1.0.0", "name": "rb-net", "type": "ratchet", "store": store, "node": name,
             "parent_interface": "eth0", "parent_address": address, "socket": socket, "state_dir": state_dir,
             "delegate": {"type": "rb-noop"},
         });
         let path = format!("{}:{PLUGINS}", bench.scratch.display());
-        Ok(Self { agent, netns, config, ratchet: bench.ratchet.clone(), path })
+        Ok(Self { agent, netns, start, config, path })
     }
 
     /// The agent's process id.
-    pub fn agent(&self) -> u32 {
-        self.agent.id()
+    pub fn agent(&self) -> Result<u32> {
+        Ok(self.agent.as_ref().context("its agent did not start")?.id())
+    }
+
+    /// Ends the agent and starts another one on what it left; it answers when this returns.
+    pub fn restart(&mut self) -> Result<()> {
+        self.agent = None;
+        self.agent = Some(self.start.agent(&self.netns)?);
+        Ok(())
     }
 
     /// The config with another delegate.
@@ -178,7 +214,7 @@ impl Node {
 
     /// ADD or DEL of a pod, by Ratchet.
     pub fn ratchet(&self, verb: &str, pod: &Pod) -> Result<Duration> {
-        Ok(self.call(&self.ratchet, verb, pod, &self.config)?.0)
+        Ok(self.call(&self.start.program, verb, pod, &self.config)?.0)
     }
 }
 

@@ -57,7 +57,8 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "frames",
         how: "iperf3 (TCP) and ping between two pods over our veth and our VXLAN, against links of the same kind and MTU \
-              made by hand between two other namespaces of the same nodes: 16 pairs of a second each, ours and theirs in turns; \
+              made by hand between two other namespaces of the same nodes: four set-ups with four pairs of measurements each, \
+              ours and theirs in turns, a second each (iperf3: behind another one that is not counted); \
               the median of the ratios.",
         run: frames::frames,
     },

@@ -7,8 +7,9 @@ use anyhow::{Context, Result};
 use crate::{
     Bench,
     line::Line,
-    site::{Node, Pod, Site, Storage, links_to},
+    site::{Node, PATIENCE, Pod, Site, Storage, links_to},
     stats::Sample,
+    world::eventually,
 };
 
 /// Links of the pod whose ADD is timed.
@@ -22,15 +23,19 @@ const IDLE: f64 = 0.1;
 /// See [`super::ROWS`].
 pub fn links(bench: &Bench) -> Result<Vec<Line>> {
     let levels: &[usize] = bench.pick(&[10, 100, 500], &[10, 100, 1000, 10_000]);
-    let (filled, mut lines) = grow(bench, levels, 100, "link")?;
-    let agent = filled.node().agent();
+    let (mut filled, mut lines) = grow(bench, levels, 100, "link")?;
     let most = levels.last().copied().unwrap_or_default();
+    let grown = pss(filled.node().agent()?)?;
+    // What is measured begins behind a look at everything, and is longer than the longest time to the next one
+    // (LONGEST_PERIOD of the agent's engine): so there is one in it, and not none or two as it happens.
+    filled.site.nodes[0].restart()?;
+    let agent = filled.node().agent()?;
+    settle(agent)?;
     let before = (pss(agent)?, cpu_time(agent)?);
-    // More than the longest time after which the agent looks at everything anew (LONGEST_PERIOD of its engine).
     let rest = Duration::from_secs(bench.pick(5, 610));
     std::thread::sleep(rest);
     let after = (pss(agent)?, cpu_time(agent)?);
-    let memory = before.0.max(after.0);
+    let memory = grown.max(before.0).max(after.0);
     lines.push(Line::at_most(format!("agent's memory (PSS) with {most} links"), "MiB", memory, MEMORY));
     let used = (after.1 - before.1) / rest.as_secs_f64() * 100.0;
     lines.push(Line::at_most(format!("agent's CPU at rest with {most} links"), "% of a core", used, IDLE));
@@ -112,6 +117,16 @@ fn grow(bench: &Bench, levels: &[usize], per_pair: usize, what: &str) -> Result<
     }
     small.clear()?;
     Ok((large, lines))
+}
+
+/// Waits until an agent that has just started has seen to everything: it rests for half a second.
+fn settle(agent: u32) -> Result<()> {
+    let mut used = cpu_time(agent)?;
+    eventually("an agent at rest", PATIENCE, || {
+        std::thread::sleep(Duration::from_millis(500));
+        let before = std::mem::replace(&mut used, cpu_time(agent)?);
+        Ok(used - before < 0.002)
+    })
 }
 
 /// Proportional set size, MiB.
