@@ -50,6 +50,10 @@ fn pause(round: usize) {
     thread::sleep(Duration::from_millis((round * 17 % 41) as u64));
 }
 
+/// How long the kernel may be at removing the last round's namespaces, for which it holds RTNL again and again; only what comes first in
+/// a round would wait for that.
+const CLEANUP: Duration = Duration::from_millis(150);
+
 /// See [`super::ROWS`].
 pub fn calls(bench: &Bench) -> Result<Vec<Line>> {
     let site = Site::new(bench, 1, Storage::Sqlite)?;
@@ -58,6 +62,7 @@ pub fn calls(bench: &Bench) -> Result<Vec<Line>> {
     let ptp_config = ptp(bench);
     let [mut ours, mut theirs, mut nothing] = [Both::new(), Both::new(), Both::new()];
     for number in 0..bench.rounds(30, 300) {
+        thread::sleep(CLEANUP);
         let peer = Pod::with_links(&format!("a{number}"), links_to(&format!("b{number}"), 1))?;
         let pod = Pod::new(&format!("b{number}"))?;
         node.ratchet("ADD", &peer)?;
