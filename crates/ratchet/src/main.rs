@@ -4,6 +4,7 @@
 mod cli;
 mod forget_node;
 mod links;
+mod names;
 
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         // Without a word: the CNI convention, text about the plugin on standard error.
         return ratchet_plugin::run();
     }
+    names::look_up_without_libraries();
     match run(Cli::parse_from(arguments)) {
         Ok(code) => code,
         Err(error) => {

@@ -74,16 +74,19 @@ fn assert_works(node: &mut Node, keys: &[(&str, Value)]) {
     node.del(&sandbox);
 }
 
-/// The host's name leads elsewhere while agents run: they find it there, with nobody doing anything.
+/// The host's name leads elsewhere while agents run: they find it there, with nobody doing anything. Names are looked up without
+/// the services that nsswitch.conf has, which may be libraries.
 #[test]
 fn a_name_that_changes_its_address() {
     let everywhere = |_: &Cluster| vec!["--listen-client-urls=http://0.0.0.0:2379".to_owned()];
     let mut all = EtcdCluster::with(2, everywhere);
     let hosts = all.cluster.dir.path().join("hosts");
     std::fs::write(&hosts, format!("{ADDRESS} etcd.example\n")).unwrap();
+    let services = all.cluster.dir.path().join("nsswitch.conf");
+    std::fs::write(&services, "hosts: none-that-is-known\n").unwrap();
     for node in &mut all.cluster.nodes {
         node.set_store("etcd://etcd.example:2379");
-        node.hosts = Some(hosts.clone());
+        node.etc = [("hosts", hosts.clone()), ("nsswitch.conf", services.clone())].into();
         node.start_agent();
     }
     let nodes = &all.cluster.nodes;

@@ -133,8 +133,8 @@ pub struct Node {
     /// Variables of the agents that are started here (not of those that the plugin starts).
     pub environment: BTreeMap<&'static str, PathBuf>,
     store: String,
-    /// What its agents find in place of /etc/hosts.
-    pub hosts: Option<PathBuf>,
+    /// What its agents find in place of files of /etc.
+    pub etc: BTreeMap<&'static str, PathBuf>,
     /// How many files its agents may have open, unless they ask for more.
     pub open_files: Option<u64>,
     /// Further keys of the config.
@@ -214,7 +214,7 @@ impl Node {
             agent: None,
             environment: BTreeMap::new(),
             store: store.to_owned(),
-            hosts: None,
+            etc: BTreeMap::new(),
             open_files: None,
             keys: BTreeMap::new(),
             netns,
@@ -242,10 +242,12 @@ impl Node {
     pub fn spawn_agent(&mut self, extra: &[&str]) {
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
         let mut command = self.netns.command(RATCHET);
-        if let Some(hosts) = self.hosts.clone() {
-            // SAFETY: unshare and mount are plain system calls; the path was made before the fork.
+        if !self.etc.is_empty() {
+            let etc: Vec<_> =
+                self.etc.iter().map(|(name, file)| (Path::new("/etc").join(name), file.clone())).collect();
+            // SAFETY: unshare and mount are plain system calls; the paths were made before the fork.
             unsafe {
-                command.pre_exec(move || Ok(instead_of_etc_hosts(&hosts)?));
+                command.pre_exec(move || Ok(mount_in_place_of(&etc)?));
             }
         }
         if let Some(soft) = self.open_files {
@@ -414,12 +416,13 @@ impl Node {
     }
 }
 
-/// Gives this process a mount namespace of its own with another /etc/hosts. It sees network namespaces that others mount later on.
-fn instead_of_etc_hosts(hosts: &Path) -> nix::Result<()> {
+/// Gives this process a mount namespace of its own with others in place of these files. It sees network namespaces that others
+/// mount later on.
+fn mount_in_place_of(files: &[(PathBuf, PathBuf)]) -> nix::Result<()> {
     use nix::mount::{MsFlags, mount};
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_SLAVE | MsFlags::MS_REC, None::<&str>)?;
-    mount(Some(hosts), "/etc/hosts", None::<&str>, MsFlags::MS_BIND, None::<&str>)
+    files.iter().try_for_each(|(place, file)| mount(Some(file), place, None::<&str>, MsFlags::MS_BIND, None::<&str>))
 }
 
 impl Drop for Node {
