@@ -28,7 +28,7 @@ const FEW: usize = 8;
 
 /// More devices than this are looked up in a dump of all: a device of a dump costs half as much as one that is asked for, and a
 /// namespace in which so many are looked up rarely has many others.
-const MANY: usize = 256;
+pub(crate) const MANY: usize = 256;
 
 /// RTPROT_BOOT and RTPROT_STATIC (include/uapi/linux/rtnetlink.h): routes that a person or a script added.
 const ROUTE_PROTOCOLS: [u8; 3] = [PROTOCOL_OURS, 3, 4];

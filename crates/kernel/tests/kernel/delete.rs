@@ -1,13 +1,13 @@
 //! Deletions.
 
 use ratchet_kernel::KernelError;
-use ratchet_model::device::{Netns, Operation};
+use ratchet_model::device::{GROUP_DOOMED, Netns, Operation};
 
 use crate::world::{World, at, birth, pod, sh};
 
 #[test]
 fn many_pairs_go_at_once_and_strangers_stay() {
-    const PAIRS: u16 = 200;
+    const PAIRS: u16 = 400;
     let world = World::new(2);
     let ends = |number: u16| (at(pod(0), &format!("a{number}")), at(pod(1), &format!("z{number}")));
     world.do_all((0..PAIRS).map(|number| {
@@ -33,6 +33,37 @@ fn many_pairs_go_at_once_and_strangers_stay() {
     let mut left: Vec<String> = world.all(pod(0)).into_iter().map(|device| device.name).collect();
     left.sort();
     assert_eq!(left, ["other", "stranger"]);
+    assert!(world.all(pod(1)).is_empty());
+}
+
+/// As many as that are deleted by the group that all of ours are in, unless some of ours are to stay.
+#[test]
+fn ours_that_are_not_meant_stay_when_many_go() {
+    const PAIRS: u16 = 300;
+    let world = World::new(2);
+    let ends = |number: u16| (at(pod(0), &format!("a{number}")), at(pod(1), &format!("z{number}")));
+    world.do_all((0..PAIRS).map(|number| {
+        let (a, z) = ends(number);
+        Operation::CreateVeth { a: birth(&a, number), z: birth(&z, number + 1000) }
+    }));
+    let doom_one = || sh(&world.pods[0], &format!("ip link set a7 group {GROUP_DOOMED}"));
+    doom_one();
+    let all_but = |stays: u16| (0..PAIRS).filter(move |number| *number != stays);
+    world.do_all(all_but(5).map(|number| Operation::Delete(ends(number).0)));
+    for place in [pod(0), pod(1)] {
+        assert_eq!(world.all(place).len(), 1);
+    }
+    let (a, z) = ends(5);
+    assert!(world.one(&a).is_ours() && world.one(&z).is_ours());
+
+    world.do_all(all_but(5).map(|number| {
+        let (a, z) = ends(number);
+        Operation::CreateVeth { a: birth(&a, number), z: birth(&z, number + 1000) }
+    }));
+    doom_one();
+    sh(&world.pods[0], "ip link add stranger type veth peer name other");
+    world.do_all((0..PAIRS).map(|number| Operation::Delete(ends(number).0)));
+    assert_eq!(world.all(pod(0)).len(), 2);
     assert!(world.all(pod(1)).is_empty());
 }
 
