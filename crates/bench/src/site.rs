@@ -47,8 +47,7 @@ pub struct Site {
 
 /// A node: a namespace with eth0 on the underlay, and an agent.
 pub struct Node {
-    /// None only while it is restarted.
-    agent: Option<Process>,
+    agent: Process,
     /// The namespace.
     pub netns: Netns,
     start: Start,
@@ -159,7 +158,7 @@ impl Node {
             log: (!bench.logs).then(|| dir.join(format!("{name}.log"))),
             socket: socket.clone(),
         };
-        let agent = Some(start.agent(&netns)?);
+        let agent = start.agent(&netns)?;
         let config = json!({
             "cniVersion": "1.0.0", "name": "rb-net", "type": "ratchet", "store": store, "node": name,
             "parent_interface": "eth0", "parent_address": address, "socket": socket, "state_dir": state_dir,
@@ -170,14 +169,14 @@ impl Node {
     }
 
     /// The agent's process id.
-    pub fn agent(&self) -> Result<u32> {
-        Ok(self.agent.as_ref().context("its agent did not start")?.id())
+    pub fn agent(&self) -> u32 {
+        self.agent.id()
     }
 
     /// Ends the agent and starts another one on what it left; it answers when this returns.
     pub fn restart(&mut self) -> Result<()> {
-        self.agent = None;
-        self.agent = Some(self.start.agent(&self.netns)?);
+        self.agent.end();
+        self.agent = self.start.agent(&self.netns)?;
         Ok(())
     }
 

@@ -25,11 +25,11 @@ pub fn links(bench: &Bench) -> Result<Vec<Line>> {
     let levels: &[usize] = bench.pick(&[10, 100, 500], &[10, 100, 1000, 10_000]);
     let (mut filled, mut lines) = grow(bench, levels, 100, "link")?;
     let most = levels.last().copied().unwrap_or_default();
-    let grown = pss(filled.node().agent()?)?;
+    let grown = pss(filled.node().agent())?;
     // What is measured begins behind a look at everything, and is longer than the longest time to the next one
     // (LONGEST_PERIOD of the agent's engine): so there is one in it, and not none or two as it happens.
     filled.site.nodes[0].restart()?;
-    let agent = filled.node().agent()?;
+    let agent = filled.node().agent();
     settle(agent)?;
     let before = (pss(agent)?, cpu_time(agent)?);
     let rest = Duration::from_secs(bench.pick(5, 610));

@@ -1,19 +1,25 @@
 //! Deletions.
 
 use ratchet_kernel::KernelError;
-use ratchet_model::device::{GROUP_DOOMED, Netns, Operation};
+use ratchet_model::device::{At, GROUP_DOOMED, Netns, Operation};
 
 use crate::world::{World, at, birth, pod, sh};
+
+/// The ends of one of many pairs.
+fn ends(number: u16) -> (At, At) {
+    (at(pod(0), &format!("a{number}")), at(pod(1), &format!("z{number}")))
+}
+
+fn create(number: u16) -> Operation {
+    let (a, z) = ends(number);
+    Operation::CreateVeth { a: birth(&a, number), z: birth(&z, number + 1000) }
+}
 
 #[test]
 fn many_pairs_go_at_once_and_strangers_stay() {
     const PAIRS: u16 = 400;
     let world = World::new(2);
-    let ends = |number: u16| (at(pod(0), &format!("a{number}")), at(pod(1), &format!("z{number}")));
-    world.do_all((0..PAIRS).map(|number| {
-        let (a, z) = ends(number);
-        Operation::CreateVeth { a: birth(&a, number), z: birth(&z, number + 1000) }
-    }));
+    world.do_all((0..PAIRS).map(create));
     sh(&world.pods[0], "ip link add stranger type veth peer name other");
     assert_eq!(world.all(pod(0)).len(), usize::from(PAIRS) + 2);
     assert_eq!(world.all(pod(1)).len(), usize::from(PAIRS));
@@ -41,11 +47,7 @@ fn many_pairs_go_at_once_and_strangers_stay() {
 fn ours_that_are_not_meant_stay_when_many_go() {
     const PAIRS: u16 = 300;
     let world = World::new(2);
-    let ends = |number: u16| (at(pod(0), &format!("a{number}")), at(pod(1), &format!("z{number}")));
-    world.do_all((0..PAIRS).map(|number| {
-        let (a, z) = ends(number);
-        Operation::CreateVeth { a: birth(&a, number), z: birth(&z, number + 1000) }
-    }));
+    world.do_all((0..PAIRS).map(create));
     let doom_one = || sh(&world.pods[0], &format!("ip link set a7 group {GROUP_DOOMED}"));
     doom_one();
     let all_but = |stays: u16| (0..PAIRS).filter(move |number| *number != stays);
@@ -56,10 +58,7 @@ fn ours_that_are_not_meant_stay_when_many_go() {
     let (a, z) = ends(5);
     assert!(world.one(&a).is_ours() && world.one(&z).is_ours());
 
-    world.do_all(all_but(5).map(|number| {
-        let (a, z) = ends(number);
-        Operation::CreateVeth { a: birth(&a, number), z: birth(&z, number + 1000) }
-    }));
+    world.do_all(all_but(5).map(create));
     doom_one();
     sh(&world.pods[0], "ip link add stranger type veth peer name other");
     world.do_all((0..PAIRS).map(|number| Operation::Delete(ends(number).0)));
