@@ -1,4 +1,5 @@
-//! From settings to what they come to on this node: defaults filled in, the underlay looked up, the store opened.
+//! From settings to what they come to on this node: defaults filled in, the underlay looked up, the
+//! store opened.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -27,7 +28,10 @@ impl Effective {
     pub fn resolve(settings: &Settings, kernel: &Kernel) -> Result<Self, Failure> {
         let invalid = |text: String| Failure::new(FailureKind::Invalid, text);
         let underlay = kernel
-            .underlay(settings.parent_interface.as_deref(), settings.parent_address)
+            .underlay(
+                settings.parent_interface.as_deref(),
+                settings.parent_address,
+            )
             .map_err(|e| invalid(e.to_string()))?;
         let name = node_name(settings).map_err(invalid)?;
         let node = Node {
@@ -38,7 +42,12 @@ impl Effective {
             default_mtu: settings.mtu,
         };
         let settings = Settings {
-            store: Some(settings.store.clone().unwrap_or_else(|| DEFAULT_STORE.to_owned())),
+            store: Some(
+                settings
+                    .store
+                    .clone()
+                    .unwrap_or_else(|| DEFAULT_STORE.to_owned()),
+            ),
             node: Some(name),
             node_timeout: Some(settings.node_timeout.unwrap_or(DEFAULT_NODE_TIMEOUT)),
             parent_interface: Some(underlay.interface),
@@ -54,8 +63,11 @@ pub(crate) fn node_name(settings: &Settings) -> Result<NodeName, String> {
     if let Some(name) = &settings.node {
         return Ok(name.clone());
     }
-    let name = nix::unistd::gethostname().map_err(|e| format!("cannot read the host's name: {e}; set \"node\""))?;
-    name.to_string_lossy().parse().map_err(|e: ratchet_model::NameError| format!("{e}; set \"node\""))
+    let name = nix::unistd::gethostname()
+        .map_err(|e| format!("cannot read the host's name: {e}; set \"node\""))?;
+    name.to_string_lossy()
+        .parse()
+        .map_err(|e: ratchet_model::NameError| format!("{e}; set \"node\""))
 }
 
 /// Opens the store that the settings name.

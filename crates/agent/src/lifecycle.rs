@@ -1,4 +1,5 @@
-//! The agent's life: one a node, however many are started; a managed one takes over from one that was started on demand.
+//! The agent's life: one a node, however many are started; a managed one takes over from one that
+//! was started on demand.
 
 use std::{
     convert::Infallible,
@@ -73,7 +74,8 @@ pub fn run(options: &AgentOptions) -> Result<(), AgentError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(AgentError::NotRoot);
     }
-    create_private(&options.state_dir).map_err(system(format!("make {}", options.state_dir.display())))?;
+    create_private(&options.state_dir)
+        .map_err(system(format!("make {}", options.state_dir.display())))?;
     logging::start(options).map_err(system("start logging"))?;
     let Some(_lock) = take_the_node(options)? else {
         tracing::info!("another agent is there already");
@@ -134,15 +136,19 @@ pub fn run(options: &AgentOptions) -> Result<(), AgentError> {
         let _closed = runtime.block_on(ended);
     }
     if thread.join().is_err() {
-        return Err(AgentError::Occupied("the engine has failed; see the log".to_owned()));
+        return Err(AgentError::Occupied(
+            "the engine has failed; see the log".to_owned(),
+        ));
     }
-    // Another agent may be waiting for the lock: first the socket goes, then the lock with this process.
+    // Another agent may be waiting for the lock: first the socket goes, then the lock with this
+    // process.
     let _ = fs::remove_file(&options.socket);
     Ok(())
 }
 
-/// A namespace that is worked in takes two descriptors, and a pod may have any number of peers; the usual limit of 1,024 is only
-/// meant for programs that use select(2). (systemd's documentation, "File Descriptor Limits".)
+/// A namespace that is worked in takes two descriptors, and a pod may have any number of peers; the
+/// usual limit of 1,024 is only meant for programs that use select(2). (systemd's documentation,
+/// "File Descriptor Limits".)
 fn open_as_many_files_as_allowed() -> nix::Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
@@ -158,8 +164,10 @@ fn serve(
     engine_ended: &mut oneshot::Receiver<Infallible>,
 ) -> &'static str {
     runtime.block_on(async {
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
+        let (Ok(mut terminate), Ok(mut interrupt)) = (
+            signal(SignalKind::terminate()),
+            signal(SignalKind::interrupt()),
+        ) else {
             return "signals cannot be caught";
         };
         tokio::select! {
@@ -172,8 +180,8 @@ fn serve(
     })
 }
 
-/// Becomes the node's only agent: holds the lock on the state directory for as long as it lives. `None`: another agent is
-/// there, and this one is not needed.
+/// Becomes the node's only agent: holds the lock on the state directory for as long as it lives.
+/// `None`: another agent is there, and this one is not needed.
 fn take_the_node(options: &AgentOptions) -> Result<Option<Flock<File>>, AgentError> {
     let path = options.state_dir.join("agent.lock");
     let deadline = Instant::now() + GIVING_WAY;
@@ -188,12 +196,17 @@ fn take_the_node(options: &AgentOptions) -> Result<Option<Flock<File>>, AgentErr
             .map_err(system(format!("open {}", path.display())))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Ok(Some(lock)),
-            // One that holds the lock and does not listen may be dying: its connections are closed before its files.
-            Err((_, Errno::EWOULDBLOCK)) if options.on_demand && UnixStream::connect(&options.socket).is_ok() => {
+            // One that holds the lock and does not listen may be dying: its connections are closed
+            // before its files.
+            Err((_, Errno::EWOULDBLOCK))
+                if options.on_demand && UnixStream::connect(&options.socket).is_ok() =>
+            {
                 return Ok(None);
             }
             Err((_, Errno::EWOULDBLOCK)) => {}
-            Err((_, errno)) => return Err(system(format!("lock {}", path.display()))(errno.into())),
+            Err((_, errno)) => {
+                return Err(system(format!("lock {}", path.display()))(errno.into()));
+            }
         }
         // Asked again now and then: between two agents the plugin may have started yet another one.
         if !options.on_demand && ask_at <= Instant::now() && ask_to_give_way(&options.socket)? {
@@ -230,10 +243,13 @@ fn listen(socket: &Path) -> Result<UnixListener, AgentError> {
     }
     // Whoever holds the lock is the only agent: a socket that is there is a dead one's.
     match fs::remove_file(socket) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(system(doing())(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(system(doing())(error));
+        }
         _ => {}
     }
-    // Bound under another name and renamed when it is root's alone, so that nobody ever finds it open.
+    // Bound under another name and renamed when it is root's alone, so that nobody ever finds it
+    // open.
     let mut name = socket.as_os_str().to_owned();
     name.push(".new");
     let fresh = PathBuf::from(name);

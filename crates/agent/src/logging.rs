@@ -11,8 +11,8 @@ use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::Subscribe
 
 use crate::options::AgentOptions;
 
-/// What the libraries below etcd's client have to say is of no use to anybody who debugs Ratchet; `h2=debug` in the level
-/// brings it back.
+/// What the libraries below etcd's client have to say is of no use to anybody who debugs Ratchet;
+/// `h2=debug` in the level brings it back.
 const QUIET: &str = "h2=info,hyper=info,hyper_util=info,tonic=info,tower=info,rustls=info";
 
 /// Starts logging.
@@ -21,12 +21,19 @@ const QUIET: &str = "h2=info,hyper=info,hyper_util=info,tonic=info,tower=info,ru
 /// When the filter cannot be read or the file not opened.
 pub(crate) fn start(options: &AgentOptions) -> io::Result<()> {
     let filter = || {
-        EnvFilter::try_new(format!("{QUIET},{}", options.log_level))
-            .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, format!("log level {:?}: {e}", options.log_level)))
+        EnvFilter::try_new(format!("{QUIET},{}", options.log_level)).map_err(|e| {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("log level {:?}: {e}", options.log_level),
+            )
+        })
     };
     // journald stamps every line itself; a terminal and a file want the time.
     let terminal = io::stderr().is_terminal();
-    let stderr = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(terminal).with_filter(filter()?);
+    let stderr = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(terminal)
+        .with_filter(filter()?);
     let file = match &options.log_file {
         None => None,
         Some(path) => {
@@ -35,8 +42,12 @@ pub(crate) fn start(options: &AgentOptions) -> io::Result<()> {
                 .create(true)
                 .mode(0o600)
                 .open(path)
-                .map_err(|e| io::Error::new(e.kind(), format!("log file {}: {e}", path.display())))?;
-            let layer = tracing_subscriber::fmt::layer().with_writer(Mutex::new(file)).with_ansi(false);
+                .map_err(|e| {
+                    io::Error::new(e.kind(), format!("log file {}: {e}", path.display()))
+                })?;
+            let layer = tracing_subscriber::fmt::layer()
+                .with_writer(Mutex::new(file))
+                .with_ansi(false);
             Some(layer.with_filter(filter()?))
         }
     };

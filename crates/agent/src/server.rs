@@ -3,7 +3,8 @@
 use std::{path::Path, time::Duration};
 
 use ratchet_protocol::{
-    Attach, Failure, FailureKind, Hello, MAX_MESSAGE, PROTOCOL, Reply, Request, SUPPORTED, parse_request,
+    Attach, Failure, FailureKind, Hello, MAX_MESSAGE, PROTOCOL, Reply, Request, SUPPORTED,
+    parse_request,
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -39,7 +40,10 @@ impl Server {
                 }
                 Err(error) => {
                     // Out of descriptors, say: others may be given back soon.
-                    tracing::error!(socket = %socket.display(), %error, "cannot accept a connection");
+                    tracing::error!(
+                        socket = %socket.display(), %error,
+                        "cannot accept a connection"
+                    );
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
@@ -60,8 +64,12 @@ impl Server {
         }
         let (protocol, reply) = match parse_request(&line) {
             Err(failure) => (PROTOCOL, Reply::Error(failure)),
-            Ok((protocol, Request::Links { watch: true })) => return self.stream_links(protocol, write).await,
-            Ok((protocol, Request::Expect(attach))) => return self.expect(protocol, attach, write).await,
+            Ok((protocol, Request::Links { watch: true })) => {
+                return self.stream_links(protocol, write).await;
+            }
+            Ok((protocol, Request::Expect(attach))) => {
+                return self.expect(protocol, attach, write).await;
+            }
             Ok((protocol, request)) => (protocol, self.answer(request).await),
         };
         // A client that has gone has its reasons.
@@ -72,14 +80,24 @@ impl Server {
         let reply = match request {
             Request::Hello => self.hello().await,
             Request::Prepare(prepare) => self.ask(|answer| Command::Prepare(prepare, answer)).await,
-            Request::Expect(attach) => self.ask(|answer| Command::Expect(Box::new(attach), answer)).await,
-            Request::Attach(attach) => self.ask(|answer| Command::Attach(Box::new(attach), answer)).await,
+            Request::Expect(attach) => {
+                self.ask(|answer| Command::Expect(Box::new(attach), answer))
+                    .await
+            }
+            Request::Attach(attach) => {
+                self.ask(|answer| Command::Attach(Box::new(attach), answer))
+                    .await
+            }
             Request::Detach(detach) => self.ask(|answer| Command::Detach(detach, answer)).await,
             Request::Check(check) => self.ask(|answer| Command::Check(check, answer)).await,
             Request::Collect(collect) => self.ask(|answer| Command::Collect(collect, answer)).await,
-            Request::Status { settings } => self.ask(|answer| Command::Status(settings, answer)).await,
+            Request::Status { settings } => {
+                self.ask(|answer| Command::Status(settings, answer)).await
+            }
             Request::Links { .. } => self.ask(Command::Links).await.map(Reply::Links),
-            Request::ForgetNode(forget) => self.ask(|answer| Command::ForgetNode(forget, answer)).await,
+            Request::ForgetNode(forget) => {
+                self.ask(|answer| Command::ForgetNode(forget, answer)).await
+            }
             Request::Release => self.release().await,
         };
         reply.unwrap_or_else(Reply::Error)
@@ -97,7 +115,10 @@ impl Server {
 
     async fn release(&self) -> Result<Reply, Failure> {
         if self.managed {
-            let text = format!("a managed agent (pid {}) runs already; stop it first", std::process::id());
+            let text = format!(
+                "a managed agent (pid {}) runs already; stop it first",
+                std::process::id()
+            );
             return Err(Failure::new(FailureKind::Exists, text));
         }
         // The receiver lives as long as the agent; if it is gone, so are we.
@@ -129,9 +150,15 @@ impl Server {
         let mut last = None;
         loop {
             self.progress.mark_unchanged();
-            let reply = self.ask(Command::Links).await.map_or_else(Reply::Error, Reply::Links);
+            let reply = self
+                .ask(Command::Links)
+                .await
+                .map_or_else(Reply::Error, Reply::Links);
             let ended = matches!(reply, Reply::Error(_));
-            if last.as_ref() != Some(&reply) && write.write_all(&reply.to_line(protocol)).await.is_err() || ended {
+            if last.as_ref() != Some(&reply)
+                && write.write_all(&reply.to_line(protocol)).await.is_err()
+                || ended
+            {
                 return;
             }
             last = Some(reply);

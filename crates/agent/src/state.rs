@@ -1,11 +1,11 @@
-//! The local sandboxes on disk: one file each, written before anything is done for it and removed after all is undone; and what
-//! devices leave that are being replaced.
+//! The local sandboxes on disk: one file each, written before anything is done for it and removed
+//! after all is undone; and what devices leave that are being replaced.
 
 use std::{
     collections::BTreeSet,
     ffi::OsStr,
-    fs, io,
-    io::Write,
+    fs,
+    io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -50,7 +50,8 @@ pub(crate) struct StateDir {
     sandboxes: PathBuf,
     /// What devices leave that are being replaced; not there when none is.
     replaced: PathBuf,
-    /// While this file is there, no sandbox is missing: it is made once those that the node had before have been looked for.
+    /// While this file is there, no sandbox is missing: it is made once those that the node had
+    /// before have been looked for.
     marker: PathBuf,
 }
 
@@ -59,7 +60,11 @@ impl StateDir {
     pub fn open(state_dir: &Path) -> io::Result<Self> {
         let sandboxes = state_dir.join("sandboxes");
         create_private(&sandboxes)?;
-        Ok(Self { sandboxes, replaced: state_dir.join("replaced.json"), marker: state_dir.join("complete") })
+        Ok(Self {
+            sandboxes,
+            replaced: state_dir.join("replaced.json"),
+            marker: state_dir.join("complete"),
+        })
     }
 
     /// Whether no sandbox's state was lost.
@@ -69,19 +74,27 @@ impl StateDir {
 
     /// Notes that no sandbox is missing.
     pub fn set_complete(&self) -> io::Result<()> {
-        fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&self.marker)?;
+        fs::OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&self.marker)?;
         failpoint::pass("state.complete");
         Ok(())
     }
 
-    /// All sandboxes. A file that cannot be read is set aside (renamed) and reported: the kernel's aliases still tell
-    /// which devices are its sandbox's.
+    /// All sandboxes. A file that cannot be read is set aside (renamed) and reported: the kernel's
+    /// aliases still tell which devices are its sandbox's.
     pub fn load(&self) -> io::Result<Vec<SandboxState>> {
         let mut states = Vec::new();
         for entry in fs::read_dir(&self.sandboxes)? {
             let path = entry?.path();
             // What an agent was writing when it was killed.
-            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".tmp")) {
+            if path
+                .file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with(".tmp"))
+            {
                 fs::remove_file(&path)?;
                 continue;
             }
@@ -96,10 +109,15 @@ impl StateDir {
                 fs::remove_file(&path)?;
                 continue;
             }
-            match read.and_then(|bytes| serde_json::from_slice::<SandboxState>(&bytes).map_err(|e| e.to_string())) {
+            match read.and_then(|bytes| {
+                serde_json::from_slice::<SandboxState>(&bytes).map_err(|e| e.to_string())
+            }) {
                 Ok(state) => states.push(SandboxState { leaving, ..state }),
                 Err(problem) => {
-                    tracing::error!(path = %path.display(), problem, "cannot read the state of a sandbox; set aside");
+                    tracing::error!(
+                        path = %path.display(), problem,
+                        "cannot read the state of a sandbox; set aside"
+                    );
                     match fs::remove_file(&self.marker) {
                         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                         _ => {}
@@ -114,23 +132,31 @@ impl StateDir {
     /// Writes a sandbox: when this returns, it is on disk, whole, whatever happens next.
     pub fn save(&self, state: &SandboxState) -> io::Result<()> {
         // In one piece: serde would write token by token.
-        self.write(&self.path(&state.id, state.leaving), &serde_json::to_vec(state)?)
+        self.write(
+            &self.path(&state.id, state.leaving),
+            &serde_json::to_vec(state)?,
+        )
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let is_new = !path.exists();
         let mut file = tempfile::NamedTempFile::new_in(&self.sandboxes)?;
-        file.as_file().set_permissions(fs::Permissions::from_mode(0o600))?;
+        file.as_file()
+            .set_permissions(fs::Permissions::from_mode(0o600))?;
         file.write_all(bytes)?;
         if is_new {
             failpoint::pass("state.written");
-            // Renamed first, file and name go into one commit of the file system's journal. A power cut in between may leave an empty
-            // file under the name, but nothing was done yet that it is needed for.
+            // Renamed first, file and name go into one commit of the file system's journal. A power
+            // cut in between may leave an empty file under the name, but nothing was done yet that
+            // it is needed for.
             let file = file.persist(path).map_err(|e| e.error)?;
-            let synced = file.sync_all().and_then(|()| path.parent().map_or(Ok(()), sync_dir));
+            let synced = file
+                .sync_all()
+                .and_then(|()| path.parent().map_or(Ok(()), sync_dir));
             synced.inspect_err(|_| drop(fs::remove_file(path)))?;
         } else {
-            // A power cut leaves the old one or the new one, whole; no sandbox outlives it, so either will do.
+            // A power cut leaves the old one or the new one, whole; no sandbox outlives it, so
+            // either will do.
             file.as_file().sync_all()?;
             failpoint::pass("state.written");
             file.persist(path).map_err(|e| e.error)?;
@@ -139,17 +165,23 @@ impl StateDir {
         Ok(())
     }
 
-    /// What devices have left that an agent before us was about to replace. What cannot be read is lost: only what users added
-    /// by hand is in it.
+    /// What devices have left that an agent before us was about to replace. What cannot be read is
+    /// lost: only what users added by hand is in it.
     pub fn load_replaced(&self) -> Vec<Heritage> {
-        let Ok(bytes) = fs::read(&self.replaced) else { return Vec::new() };
+        let Ok(bytes) = fs::read(&self.replaced) else {
+            return Vec::new();
+        };
         serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-            tracing::error!(path = %self.replaced.display(), %error, "cannot read what devices had that were being replaced");
+            tracing::error!(
+                path = %self.replaced.display(), %error,
+                "cannot read what devices had that were being replaced"
+            );
             Vec::new()
         })
     }
 
-    /// Writes what devices leave that are about to be replaced, like [`StateDir::save`]; with nothing to write the file goes.
+    /// Writes what devices leave that are about to be replaced, like [`StateDir::save`]; with
+    /// nothing to write the file goes.
     pub fn save_replaced(&self, all: &[&Heritage]) -> io::Result<()> {
         if !all.is_empty() {
             return self.write(&self.replaced, &serde_json::to_vec(all)?);
@@ -159,8 +191,9 @@ impl StateDir {
         removed
     }
 
-    /// Marks a sandbox as leaving, by the name of its file: nothing has to be written, which also works on a full disk. It holds when we
-    /// are killed; a power cut may undo it, and ends the sandbox itself.
+    /// Marks a sandbox as leaving, by the name of its file: nothing has to be written, which also
+    /// works on a full disk. It holds when we are killed; a power cut may undo it, and ends the
+    /// sandbox itself.
     pub fn set_leaving(&self, id: &SandboxId) -> io::Result<()> {
         fs::rename(self.path(id, false), self.path(id, true))?;
         failpoint::pass("state.leaving");
@@ -187,13 +220,17 @@ impl StateDir {
     }
 
     fn path(&self, id: &SandboxId, leaving: bool) -> PathBuf {
-        self.sandboxes.join(format!("{id}.{}", if leaving { "leaving" } else { "json" }))
+        self.sandboxes
+            .join(format!("{id}.{}", if leaving { "leaving" } else { "json" }))
     }
 }
 
 /// Makes a directory and its parents; the last one is root's alone.
 pub(crate) fn create_private(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o700))
 }
 
@@ -203,7 +240,9 @@ fn sync_dir(path: &Path) -> io::Result<()> {
 
 /// This boot's id.
 pub(crate) fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+        .trim()
+        .to_owned())
 }
 
 #[cfg(test)]
@@ -235,12 +274,21 @@ mod tests {
         states.set_leaving(&"two".parse().unwrap()).unwrap();
         states.remove(&"one".parse().unwrap()).unwrap();
         states.remove(&"one".parse().unwrap()).unwrap();
-        assert_eq!(states.load().unwrap(), [SandboxState { leaving: true, ..state("two") }]);
+        assert_eq!(
+            states.load().unwrap(),
+            [SandboxState {
+                leaving: true,
+                ..state("two")
+            }]
+        );
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&dir.path().join("sandboxes")), 0o700);
         assert_eq!(mode(&dir.path().join("sandboxes/two.leaving")), 0o600);
         states.remove(&"two".parse().unwrap()).unwrap();
-        assert_eq!(fs::read_dir(dir.path().join("sandboxes")).unwrap().count(), 0);
+        assert_eq!(
+            fs::read_dir(dir.path().join("sandboxes")).unwrap().count(),
+            0
+        );
     }
 
     #[test]
@@ -274,7 +322,10 @@ mod tests {
         fs::write(dir.path().join("sandboxes/two.json"), "").unwrap();
         assert_eq!(states.load().unwrap(), [state("one")]);
         assert!(states.is_complete());
-        assert_eq!(fs::read_dir(dir.path().join("sandboxes")).unwrap().count(), 1);
+        assert_eq!(
+            fs::read_dir(dir.path().join("sandboxes")).unwrap().count(),
+            1
+        );
     }
 
     #[test]

@@ -13,8 +13,8 @@ use crate::engine::{Command, Commands};
 /// How long to wait before a broken watch is begun anew: at first, and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// What has changed and was not dealt with yet. However fast changes come, the engine reads and reconciles once for all that
-/// have come while it was at something else.
+/// What has changed and was not dealt with yet. However fast changes come, the engine reads and
+/// reconciles once for all that have come while it was at something else.
 #[derive(Debug, Default)]
 pub(crate) struct News(Mutex<Option<Change>>);
 
@@ -51,7 +51,10 @@ pub(crate) async fn watch(
         match follow(&*store, &mut interest, &news, &engine, &mut backoff).await {
             Ok(()) => return,
             Err(error) => {
-                tracing::warn!(store = store.describe(), %error, "lost sight of the store; trying again");
+                tracing::warn!(
+                    store = store.describe(), %error,
+                    "lost sight of the store; trying again"
+                );
                 if engine.send(Command::StoreLost(error.to_string())).is_err() {
                     return;
                 }
@@ -100,7 +103,12 @@ mod tests {
     use super::*;
 
     fn pods(names: &[&str]) -> Change {
-        Change::Pods(names.iter().map(|name| PodKey::new("default", name).unwrap()).collect())
+        Change::Pods(
+            names
+                .iter()
+                .map(|name| PodKey::new("default", name).unwrap())
+                .collect(),
+        )
     }
 
     #[test]

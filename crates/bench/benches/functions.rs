@@ -1,8 +1,13 @@
-//! The functions that every ADD, DEL and look at everything goes through, by themselves: `cargo bench -p ratchet-bench`.
+//! The functions that every ADD, DEL and look at everything goes through, by themselves: `cargo
+//! bench -p ratchet-bench`.
 //!
-//! Each is run over ever more links of two pods, and its throughput in links a second is shown: where that falls with their
-//! number, something is not linear.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark that cannot begin has nothing else to say")]
+//! Each is run over ever more links of two pods, and its throughput in links a second is shown:
+//! where that falls with their number, something is not linear.
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a benchmark that cannot begin has nothing else to say"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -57,12 +62,27 @@ fn node() -> Node {
 
 /// The records of both pods, on one node.
 fn records(count: usize) -> BTreeMap<PodKey, PodRecord> {
-    let declared = declare(&key("a"), &Texts::new(), &annotations(count)).unwrap().unwrap();
+    let declared = declare(&key("a"), &Texts::new(), &annotations(count))
+        .unwrap()
+        .unwrap();
     let record = |name: &str, links| {
         let Node { vtep, mtu, .. } = node();
-        let location =
-            Location { node: NodeName::clone(&node().name), vtep, sandbox: sandbox(name), mtu, leaving: false };
-        (key(name), PodRecord { pod: key(name), location: Some(location), created: 1, links })
+        let location = Location {
+            node: NodeName::clone(&node().name),
+            vtep,
+            sandbox: sandbox(name),
+            mtu,
+            leaving: false,
+        };
+        (
+            key(name),
+            PodRecord {
+                pod: key(name),
+                location: Some(location),
+                created: 1,
+                links,
+            },
+        )
     };
     [record("a", declared.links), record("b", Vec::new())].into()
 }
@@ -71,7 +91,10 @@ fn records(count: usize) -> BTreeMap<PodKey, PodRecord> {
 fn wanted(count: usize) -> Vec<Wanted> {
     let places = [Place::Here(sandbox("a")), Place::Here(sandbox("b"))];
     let links = resolve(&records(count));
-    links.iter().filter_map(|link| wiring::direct(link, &places, VniState::None, &node()).wanted).collect()
+    links
+        .iter()
+        .filter_map(|link| wiring::direct(link, &places, VniState::None, &node()).wanted)
+        .collect()
 }
 
 /// The two pods' sandboxes.
@@ -96,7 +119,10 @@ fn made(wanted: &[Wanted]) -> Vec<Observed> {
         routes: Vec::new(),
     };
     let pair = |(number, wanted): (u32, &Wanted)| match wanted {
-        Wanted::Veth { a, z } => vec![device(a, 2 * number, 2 * number + 1), device(z, 2 * number + 1, 2 * number)],
+        Wanted::Veth { a, z } => vec![
+            device(a, 2 * number, 2 * number + 1),
+            device(z, 2 * number + 1, 2 * number),
+        ],
         _ => Vec::new(),
     };
     (1..).zip(wanted).flat_map(pair).collect()
@@ -105,57 +131,85 @@ fn made(wanted: &[Wanted]) -> Vec<Observed> {
 #[divan::bench(args = LINKS)]
 fn read_a_declaration(bencher: Bencher, count: usize) {
     let (pod, labels, annotations) = (key("a"), Texts::new(), annotations(count));
-    bencher.counter(ItemsCount::new(count)).bench(|| declare(&pod, &labels, black_box(&annotations)).unwrap());
+    bencher
+        .counter(ItemsCount::new(count))
+        .bench(|| declare(&pod, &labels, black_box(&annotations)).unwrap());
 }
 
 #[divan::bench(args = LINKS)]
 fn resolve_declarations(bencher: Bencher, count: usize) {
     let records = records(count);
-    bencher.counter(ItemsCount::new(count)).bench(|| resolve(black_box(&records)));
+    bencher
+        .counter(ItemsCount::new(count))
+        .bench(|| resolve(black_box(&records)));
 }
 
 #[divan::bench(args = LINKS)]
 fn plan_what_is_missing(bencher: Bencher, count: usize) {
     let wanted = wanted(count);
     assert_eq!(wanted.len(), count);
-    let scope = Scope { links: &BTreeSet::new(), places: &both() };
-    bencher.counter(ItemsCount::new(count)).bench(|| plan(black_box(&wanted), &[], scope));
+    let scope = Scope {
+        links: &BTreeSet::new(),
+        places: &both(),
+    };
+    bencher
+        .counter(ItemsCount::new(count))
+        .bench(|| plan(black_box(&wanted), &[], scope));
 }
 
 #[divan::bench(args = LINKS)]
 fn plan_where_all_is_as_wanted(bencher: Bencher, count: usize) {
     let wanted = wanted(count);
     let made = made(&wanted);
-    let scope = Scope { links: &BTreeSet::new(), places: &both() };
+    let scope = Scope {
+        links: &BTreeSet::new(),
+        places: &both(),
+    };
     assert_eq!(plan(&wanted, &made, scope).steps, []);
-    bencher.counter(ItemsCount::new(count)).bench(|| plan(black_box(&wanted), black_box(&made), scope));
+    bencher
+        .counter(ItemsCount::new(count))
+        .bench(|| plan(black_box(&wanted), black_box(&made), scope));
 }
 
 #[divan::bench(args = LINKS)]
 fn plan_the_end_of_both_pods(bencher: Bencher, count: usize) {
     let made = made(&wanted(count));
-    let ids: BTreeSet<_> = made.iter().filter_map(|device| Some(device.alias.as_ref()?.link)).collect();
+    let ids: BTreeSet<_> = made
+        .iter()
+        .filter_map(|device| Some(device.alias.as_ref()?.link))
+        .collect();
     assert!(made.iter().all(|device| device.netns != Netns::Node));
-    let scope = Scope { links: &ids, places: &BTreeSet::new() };
-    bencher.counter(ItemsCount::new(count)).bench(|| plan(&[], black_box(&made), scope));
+    let scope = Scope {
+        links: &ids,
+        places: &BTreeSet::new(),
+    };
+    bencher
+        .counter(ItemsCount::new(count))
+        .bench(|| plan(&[], black_box(&made), scope));
 }
 
 #[divan::bench(args = LINKS)]
 fn write_a_record(bencher: Bencher, count: usize) {
     let record = records(count).remove(&key("a")).unwrap();
-    bencher.counter(ItemsCount::new(count)).bench(|| serde_json::to_string(black_box(&record)).unwrap());
+    bencher
+        .counter(ItemsCount::new(count))
+        .bench(|| serde_json::to_string(black_box(&record)).unwrap());
 }
 
 #[divan::bench(args = LINKS)]
 fn read_a_record(bencher: Bencher, count: usize) {
     let text = serde_json::to_string(&records(count)[&key("a")]).unwrap();
-    bencher.counter(ItemsCount::new(count)).bench(|| serde_json::from_str::<PodRecord>(black_box(&text)).unwrap());
+    bencher
+        .counter(ItemsCount::new(count))
+        .bench(|| serde_json::from_str::<PodRecord>(black_box(&text)).unwrap());
 }
 
 #[divan::bench]
 fn convert_a_cni_result() -> Vec<u8> {
-    let text = r#"{"cniVersion":"1.0.0","interfaces":[{"name":"cni0"},{"name":"eth0","mac":"02:00:00:00:00:01","sandbox":"/run/netns/p"}],
-        "ips":[{"address":"10.1.0.2/24","gateway":"10.1.0.1","interface":1}],"routes":[{"dst":"0.0.0.0/0"}],"dns":{"nameservers":["10.1.0.1"]}}"#;
+    let text = r#"{"cniVersion":"1.0.0","interfaces":[{"name":"cni0"},{"name":"eth0",
+        "mac":"02:00:00:00:00:01","sandbox":"/run/netns/p"}],
+        "ips":[{"address":"10.1.0.2/24","gateway":"10.1.0.1","interface":1}],
+        "routes":[{"dst":"0.0.0.0/0"}],"dns":{"nameservers":["10.1.0.1"]}}"#;
     let result = CniResult::parse(black_box(text), Version::V1_0_0).unwrap();
     result.convert(Version::V0_3_1).unwrap().to_json()
 }

@@ -1,6 +1,11 @@
-//! The same kernel work by iproute2: what the kernel takes when nobody thinks, remembers or writes anything down.
+//! The same kernel work by iproute2: what the kernel takes when nobody thinks, remembers or writes
+//! anything down.
 
-use std::{fmt::Write as _, path::Path, time::Duration, time::Instant};
+use std::{
+    fmt::Write as _,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 
@@ -34,7 +39,8 @@ pub fn veths(dir: &Path, pods: [&Netns; 2], count: usize, mtu: u32) -> Result<Du
     for number in 0..count {
         writeln!(
             create,
-            "link add name l{number} mtu {mtu} group {GROUP} type veth peer name l{number} mtu {mtu} group {GROUP} netns {}",
+            "link add name l{number} mtu {mtu} group {GROUP} type veth peer name l{number} mtu \
+             {mtu} group {GROUP} netns {}",
             pods[1].name()
         )?;
     }
@@ -60,7 +66,8 @@ pub fn tunnels(
         for number in 0..count {
             writeln!(
                 create,
-                "link add name l{number} mtu {mtu} group {GROUP} netns {} type vxlan id {} local {} remote {} dev eth0 dstport 4789",
+                "link add name l{number} mtu {mtu} group {GROUP} netns {} type vxlan id {} local \
+                 {} remote {} dev eth0 dstport 4789",
                 pods[end].name(),
                 vni + number,
                 nodes[end].1,
@@ -81,7 +88,10 @@ pub fn tunnels(
                 })
             })
             .collect();
-        halves.into_iter().try_for_each(|half| half.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        halves.into_iter().try_for_each(|half| {
+            half.join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     })?;
     Ok(begun.elapsed())
 }

@@ -32,7 +32,13 @@ fn shown(value: f64) -> String {
 
 impl Line {
     /// A time (or any quantity of which less is better) that may be so many times the comparison's.
-    pub fn at_most_times(work: impl Into<String>, unit: &str, ours: f64, theirs: f64, limit: f64) -> Self {
+    pub fn at_most_times(
+        work: impl Into<String>,
+        unit: &str,
+        ours: f64,
+        theirs: f64,
+        limit: f64,
+    ) -> Self {
         let ratio = ours / theirs;
         Self {
             work: work.into(),
@@ -51,15 +57,34 @@ impl Line {
             must: format!("{}–{}", limits.0, limits.1),
             ratio: format!("{ratio:.3}"),
             is_met: (limits.0..=limits.1).contains(&ratio),
-            ..Self::at_most_times(work, unit, pairs.ours.median(), pairs.theirs.median(), limits.1)
+            ..Self::at_most_times(
+                work,
+                unit,
+                pairs.ours.median(),
+                pairs.theirs.median(),
+                limits.1,
+            )
         }
     }
 
     /// A time that may be so much more than the comparison's.
-    pub fn at_most_more(work: impl Into<String>, unit: &str, ours: f64, theirs: f64, limit: f64) -> Self {
+    pub fn at_most_more(
+        work: impl Into<String>,
+        unit: &str,
+        ours: f64,
+        theirs: f64,
+        limit: f64,
+    ) -> Self {
         let more = ours - theirs;
         Self {
-            ratio: format!("{} {unit}", if more < 0.0 { shown(more) } else { format!("+{}", shown(more)) }),
+            ratio: format!(
+                "{} {unit}",
+                if more < 0.0 {
+                    shown(more)
+                } else {
+                    format!("+{}", shown(more))
+                }
+            ),
             must: format!("≤ +{limit} {unit}"),
             is_met: more <= limit,
             ..Self::at_most_times(work, unit, ours, theirs, limit)
@@ -85,19 +110,41 @@ impl Line {
 
     /// For the terminal.
     pub fn text(&self) -> String {
-        let Self { work, ours, theirs, ratio, must, .. } = self;
-        format!("  {work}: {ours} against {theirs}: {ratio}, must be {must}: {}", self.verdict())
+        let Self {
+            work,
+            ours,
+            theirs,
+            ratio,
+            must,
+            ..
+        } = self;
+        format!(
+            "  {work}: {ours} against {theirs}: {ratio}, must be {must}: {}",
+            self.verdict()
+        )
     }
 }
 
 /// The lines as a Markdown table.
 pub fn table<'a>(lines: impl Iterator<Item = &'a Line>) -> String {
     let mut text =
-        "| work | ours | theirs | ratio | must reach | verdict |\n|---|---:|---:|---:|---:|---|\n".to_owned();
+        "| work | ours | theirs | ratio | must reach | verdict |\n|---|---:|---:|---:|---:|---|\n"
+            .to_owned();
     for line in lines {
-        let Line { work, ours, theirs, ratio, must, .. } = line;
+        let Line {
+            work,
+            ours,
+            theirs,
+            ratio,
+            must,
+            ..
+        } = line;
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "| {work} | {ours} | {theirs} | {ratio} | {must} | {} |", line.verdict());
+        let _ = writeln!(
+            text,
+            "| {work} | {ours} | {theirs} | {ratio} | {must} | {} |",
+            line.verdict()
+        );
     }
     text
 }
@@ -114,10 +161,16 @@ mod tests {
         for (ours, theirs) in [(1.1, 1.0), (2.0, 2.0), (3.3, 3.0)] {
             pairs.push(ours, theirs);
         }
-        assert_eq!(Line::within("x", "Gbit/s", &pairs, (0.97, 1.03)).ratio, "1.100");
+        assert_eq!(
+            Line::within("x", "Gbit/s", &pairs, (0.97, 1.03)).ratio,
+            "1.100"
+        );
         assert!(!Line::within("x", "Gbit/s", &pairs, (0.97, 1.03)).is_met);
         assert!(Line::at_most_more("x", "ms", 5.0, 2.5, 3.0).is_met);
-        assert_eq!(Line::at_most_more("x", "ms", 5.0, 2.5, 3.0).ratio, "+2.50 ms");
+        assert_eq!(
+            Line::at_most_more("x", "ms", 5.0, 2.5, 3.0).ratio,
+            "+2.50 ms"
+        );
         assert!(!Line::at_most("x", "MiB", 65.0, 64.0).is_met);
         assert!(
             table([Line::at_most("x", "MiB", 64.0, 64.0)].iter())

@@ -1,6 +1,8 @@
-//! Measures Ratchet against the kernel, against Debian's plugins and against itself; each comparison in the same run.
+//! Measures Ratchet against the kernel, against Debian's plugins and against itself; each
+//! comparison in the same run.
 //!
-//! `make bench` and `make bench-quick` are the ways to it; bench/README.md says how to read what it prints. Nobody installs this.
+//! `make bench` and `make bench-quick` are the ways to it; bench/README.md says how to read what it
+//! prints. Nobody installs this.
 
 mod batch;
 mod line;
@@ -98,23 +100,39 @@ fn noop() -> ExitCode {
     let mut config = Vec::new();
     let read = std::io::stdin().read_to_end(&mut config);
     let written = std::io::stdout().write_all(br#"{"cniVersion":"1.0.0"}"#);
-    if read.and(written).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if read.and(written).is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn measure(options: &Options) -> Result<()> {
     if options.list {
-        ROWS.iter().for_each(|row| println!("{}: {}", row.name, row.how));
+        ROWS.iter()
+            .for_each(|row| println!("{}: {}", row.name, row.how));
         return Ok(());
     }
-    if let Some(unknown) = options.rows.iter().find(|name| ROWS.iter().all(|row| row.name != **name)) {
+    if let Some(unknown) = options
+        .rows
+        .iter()
+        .find(|name| ROWS.iter().all(|row| row.name != **name))
+    {
         let known: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
-        bail!("there is no row {unknown:?}; there are {}", known.join(", "));
+        bail!(
+            "there is no row {unknown:?}; there are {}",
+            known.join(", ")
+        );
     }
     if !nix::unistd::geteuid().is_root() {
         bail!("network namespaces are needed: run this as root");
     }
-    let ratchet = fs::canonicalize(&options.ratchet)
-        .with_context(|| format!("{}: build it first, with `make build`", options.ratchet.display()))?;
+    let ratchet = fs::canonicalize(&options.ratchet).with_context(|| {
+        format!(
+            "{}: build it first, with `make build`",
+            options.ratchet.display()
+        )
+    })?;
     let scratch = tempfile::Builder::new().prefix("rb-").tempdir()?;
     world::prepare(scratch.path())?;
     symlink(std::env::current_exe()?, scratch.path().join(NOOP))?;
@@ -129,7 +147,10 @@ fn measure(options: &Options) -> Result<()> {
     print!("{machine}");
 
     let (mut results, mut failed) = (Vec::new(), Vec::new());
-    for row in ROWS.iter().filter(|row| options.rows.is_empty() || options.rows.iter().any(|name| name == row.name)) {
+    for row in ROWS
+        .iter()
+        .filter(|row| options.rows.is_empty() || options.rows.iter().any(|name| name == row.name))
+    {
         let begun = Instant::now();
         println!("\n{}", row.name);
         match (row.run)(&bench) {
@@ -149,19 +170,30 @@ fn measure(options: &Options) -> Result<()> {
             .with_context(|| format!("write {}", path.display()))?;
         println!("\nwritten to {}", path.display());
     }
-    if failed.is_empty() { Ok(()) } else { bail!("not measured: {}", failed.join(", ")) }
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        bail!("not measured: {}", failed.join(", "))
+    }
 }
 
 /// bench/RESULTS.md.
 fn results_text(machine: &str, results: &[(&Row, Vec<Line>)], failed: &[&str]) -> String {
     let all = results.iter().flat_map(|(_, lines)| lines);
-    let (count, met) = (all.clone().count(), all.clone().filter(|line| line.is_met).count());
+    let (count, met) = (
+        all.clone().count(),
+        all.clone().filter(|line| line.is_met).count(),
+    );
     let mut text = format!(
-        "# Results\n\nWritten by `make bench`; README.md says how to read it. {met} of {count} lines reach what they must.\n\n{machine}\n{}",
+        "# Results\n\nWritten by `make bench`; README.md says how to read it. {met} of {count} \
+         lines reach what they must.\n\n{machine}\n{}",
         line::table(all)
     );
     if !failed.is_empty() {
-        text += &format!("\nCould not be measured in this run: {}.\n", failed.join(", "));
+        text += &format!(
+            "\nCould not be measured in this run: {}.\n",
+            failed.join(", ")
+        );
     }
     text += "\n## How each was measured\n";
     for (row, lines) in results {

@@ -1,4 +1,5 @@
-//! A look at a namespace's interfaces and addresses that costs the measured next to nothing: a dump, counted, without a process.
+//! A look at a namespace's interfaces and addresses that costs the measured next to nothing: a
+//! dump, counted, without a process.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -23,7 +24,8 @@ const IFF_UP: u32 = 1;
 /// The loopback interface's index.
 const LOOPBACK: u32 = 1;
 
-/// Counts the interfaces of a namespace that are up and have an IPv4 address each, without loopback.
+/// Counts the interfaces of a namespace that are up and have an IPv4 address each, without
+/// loopback.
 pub struct Interfaces {
     socket: OwnedFd,
     buffer: Vec<u8>,
@@ -32,26 +34,42 @@ pub struct Interfaces {
 impl Interfaces {
     /// Of this namespace.
     pub fn of(netns: &Netns) -> Result<Self> {
-        Ok(Self { socket: netns.routing_socket(0)?, buffer: vec![0; 1 << 16] })
+        Ok(Self {
+            socket: netns.routing_socket(0)?,
+            buffer: vec![0; 1 << 16],
+        })
     }
 
-    /// Whether so many have their addresses and are up. The dump of interfaces, the dearer one, comes only if the addresses are
-    /// there.
+    /// Whether so many have their addresses and are up. The dump of interfaces, the dearer one,
+    /// comes only if the addresses are there.
     pub fn are_complete(&mut self, count: usize) -> Result<bool> {
-        if self.dump(RTM_GETADDR, 8, |kind, body| kind == RTM_NEWADDR && word(body, 4) != LOOPBACK)? < count {
+        if self.dump(RTM_GETADDR, 8, |kind, body| {
+            kind == RTM_NEWADDR && word(body, 4) != LOOPBACK
+        })? < count
+        {
             return Ok(false);
         }
-        let is_up = |kind, body: &[u8]| kind == RTM_NEWLINK && word(body, 4) != LOOPBACK && word(body, 8) & IFF_UP != 0;
+        let is_up = |kind, body: &[u8]| {
+            kind == RTM_NEWLINK && word(body, 4) != LOOPBACK && word(body, 8) & IFF_UP != 0
+        };
         Ok(self.dump(RTM_GETLINK, 16, is_up)? >= count)
     }
 
     /// How many there are, up or not.
     pub fn count(&mut self) -> Result<usize> {
-        self.dump(RTM_GETLINK, 16, |kind, body| kind == RTM_NEWLINK && word(body, 4) != LOOPBACK)
+        self.dump(RTM_GETLINK, 16, |kind, body| {
+            kind == RTM_NEWLINK && word(body, 4) != LOOPBACK
+        })
     }
 
-    /// Asks for everything of a kind and counts what counts. `length`: of the request's own header, whose first byte is the family.
-    fn dump(&mut self, request: u16, length: u8, counts: impl Fn(u16, &[u8]) -> bool) -> Result<usize> {
+    /// Asks for everything of a kind and counts what counts. `length`: of the request's own header,
+    /// whose first byte is the family.
+    fn dump(
+        &mut self,
+        request: u16,
+        length: u8,
+        counts: impl Fn(u16, &[u8]) -> bool,
+    ) -> Result<usize> {
         let mut message = Vec::with_capacity(32);
         message.extend((16 + u32::from(length)).to_ne_bytes());
         message.extend(request.to_ne_bytes());
@@ -84,7 +102,11 @@ impl Arrival {
     pub fn of(netns: &Netns) -> Result<Self> {
         let socket = netns.routing_socket(GROUPS)?;
         let patience = nix::sys::time::TimeVal::new(20, 0);
-        nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::ReceiveTimeout, &patience)?;
+        nix::sys::socket::setsockopt(
+            &socket,
+            nix::sys::socket::sockopt::ReceiveTimeout,
+            &patience,
+        )?;
         Ok(Self { socket })
     }
 
@@ -105,7 +127,9 @@ impl Arrival {
 
 /// A number in a message; 0 if it is not that long.
 fn word(body: &[u8], at: usize) -> u32 {
-    body.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_ne_bytes)
+    body.get(at..at + 4)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map_or(0, u32::from_ne_bytes)
 }
 
 /// Splits what was received into messages: type and payload.

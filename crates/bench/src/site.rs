@@ -1,4 +1,5 @@
-//! Nodes, pods and what joins them: agents and plugin are the binary under test, nodes and pods are namespaces.
+//! Nodes, pods and what joins them: agents and plugin are the binary under test, nodes and pods are
+//! namespaces.
 
 use std::{
     ffi::OsString,
@@ -87,15 +88,24 @@ impl Site {
     pub fn new(bench: &Bench, nodes: usize, storage: Storage) -> Result<Self> {
         let dir = tempfile::tempdir_in(&bench.scratch)?;
         let underlay = Netns::new("underlay")?;
-        underlay.sh("ip link add br0 type bridge && ip addr add 10.92.0.254/16 dev br0 && ip link set br0 up")?;
+        underlay.sh(
+            "ip link add br0 type bridge && ip addr add 10.92.0.254/16 dev br0 && ip link \
+                     set br0 up",
+        )?;
         let etcd = match storage {
             Storage::Sqlite => None,
             Storage::Etcd => Some(Etcd::start(&underlay, dir.path(), &[])?),
         };
         let file = format!("sqlite:{}", dir.path().join("store.db").display());
         let store = etcd.as_ref().map_or(file, |etcd| etcd.url.clone());
-        let nodes = (1..=nodes).map(|number| Node::new(bench, number, &underlay, dir.path(), &store));
-        Ok(Self { nodes: nodes.collect::<Result<_>>()?, etcd, underlay, _dir: dir })
+        let nodes =
+            (1..=nodes).map(|number| Node::new(bench, number, &underlay, dir.path(), &store));
+        Ok(Self {
+            nodes: nodes.collect::<Result<_>>()?,
+            etcd,
+            underlay,
+            _dir: dir,
+        })
     }
 }
 
@@ -104,13 +114,29 @@ impl Etcd {
     pub fn start(underlay: &Netns, dir: &Path, arguments: &[&str]) -> Result<Self> {
         let client = "http://10.92.0.254:2379";
         let mut command = underlay.command("etcd")?;
-        command.arg("--log-level=error").arg(format!("--data-dir={}", dir.join("etcd").display()));
-        command.arg(format!("--listen-client-urls={client}")).arg(format!("--advertise-client-urls={client}"));
-        command.args(["--listen-peer-urls=http://127.0.0.1:2380", "--quota-backend-bytes=4294967296"]);
-        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
-        let server = Process::start(&mut command).context("etcd is needed: apt-get install etcd-server")?;
-        eventually("etcd", PATIENCE, || underlay.inside(|| Ok(TcpStream::connect(("10.92.0.254", 2379)).is_ok())))?;
-        Ok(Self { _server: server, url: "etcd://10.92.0.254:2379".into() })
+        command
+            .arg("--log-level=error")
+            .arg(format!("--data-dir={}", dir.join("etcd").display()));
+        command
+            .arg(format!("--listen-client-urls={client}"))
+            .arg(format!("--advertise-client-urls={client}"));
+        command.args([
+            "--listen-peer-urls=http://127.0.0.1:2380",
+            "--quota-backend-bytes=4294967296",
+        ]);
+        command
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let server =
+            Process::start(&mut command).context("etcd is needed: apt-get install etcd-server")?;
+        eventually("etcd", PATIENCE, || {
+            underlay.inside(|| Ok(TcpStream::connect(("10.92.0.254", 2379)).is_ok()))
+        })?;
+        Ok(Self {
+            _server: server,
+            url: "etcd://10.92.0.254:2379".into(),
+        })
     }
 }
 
@@ -125,7 +151,10 @@ impl Start {
         let mut agent = Process::start(&mut command)?;
         eventually("the agent", PATIENCE, || {
             if !agent.is_alive()? {
-                let log = self.log.as_ref().and_then(|log| fs::read_to_string(log).ok());
+                let log = self
+                    .log
+                    .as_ref()
+                    .and_then(|log| fs::read_to_string(log).ok());
                 bail!("the agent ended: {}", log.unwrap_or_default());
             }
             Ok(Client::call(&self.socket, &Request::Hello, PATIENCE).is_ok())
@@ -135,37 +164,70 @@ impl Start {
 }
 
 impl Node {
-    fn new(bench: &Bench, number: usize, underlay: &Netns, dir: &Path, store: &str) -> Result<Self> {
+    fn new(
+        bench: &Bench,
+        number: usize,
+        underlay: &Netns,
+        dir: &Path,
+        store: &str,
+    ) -> Result<Self> {
         let name = format!("node{number}");
         let netns = Netns::new(&name)?;
         let address = format!("10.92.{}.{}", 1 + number / 250, 1 + number % 250);
         let to = netns.name();
         underlay.sh(&format!(
-            "ip link add v{number} type veth peer name eth0 netns {to} && ip link set v{number} master br0 up"
+            "ip link add v{number} type veth peer name eth0 netns {to} && ip link set v{number} \
+             master br0 up"
         ))?;
         netns.sh(&format!(
-            "ip addr add {address}/16 dev eth0 && ip link set eth0 up && ip route add default dev eth0"
+            "ip addr add {address}/16 dev eth0 && ip link set eth0 up && ip route add default dev \
+             eth0"
         ))?;
         let (state_dir, socket) = (dir.join(&name), dir.join(format!("{name}.run/agent.sock")));
         let start = Start {
             program: bench.ratchet.clone(),
-            arguments: ["agent", "--store", store, "--node", &name, "--parent-interface", "eth0"]
-                .into_iter()
-                .chain(["--parent-address", &address, "--log-level", if bench.logs { "info" } else { "warn" }])
-                .map(Into::into)
-                .chain(["--socket".into(), socket.clone().into(), "--state-dir".into(), state_dir.clone().into()])
-                .collect(),
+            arguments: [
+                "agent",
+                "--store",
+                store,
+                "--node",
+                &name,
+                "--parent-interface",
+                "eth0",
+            ]
+            .into_iter()
+            .chain([
+                "--parent-address",
+                &address,
+                "--log-level",
+                if bench.logs { "info" } else { "warn" },
+            ])
+            .map(Into::into)
+            .chain([
+                "--socket".into(),
+                socket.clone().into(),
+                "--state-dir".into(),
+                state_dir.clone().into(),
+            ])
+            .collect(),
             log: (!bench.logs).then(|| dir.join(format!("{name}.log"))),
             socket: socket.clone(),
         };
         let agent = start.agent(&netns)?;
         let config = json!({
-            "cniVersion": "1.0.0", "name": "rb-net", "type": "ratchet", "store": store, "node": name,
-            "parent_interface": "eth0", "parent_address": address, "socket": socket, "state_dir": state_dir,
+            "cniVersion": "1.0.0", "name": "rb-net", "type": "ratchet", "store": store,
+            "node": name, "parent_interface": "eth0", "parent_address": address,
+            "socket": socket, "state_dir": state_dir,
             "delegate": {"type": "rb-noop"},
         });
         let path = format!("{}:{PLUGINS}", bench.scratch.display());
-        Ok(Self { agent, netns, start, config, path })
+        Ok(Self {
+            agent,
+            netns,
+            start,
+            config,
+            path,
+        })
     }
 
     /// The agent's process id.
@@ -187,13 +249,19 @@ impl Node {
         config
     }
 
-    /// Calls a plugin in this node's namespace as a runtime does; gives the time from before its start until after its
-    /// end, and what it printed.
-    pub fn call(&self, program: &Path, verb: &str, pod: &Pod, config: &Value) -> Result<(Duration, Output)> {
+    /// Calls a plugin in this node's namespace as a runtime does; gives the time from before its
+    /// start until after its end, and what it printed.
+    pub fn call(
+        &self,
+        program: &Path,
+        verb: &str,
+        pod: &Pod,
+        config: &Value,
+    ) -> Result<(Duration, Output)> {
         let mut config = config.clone();
         if let Some(links) = &pod.links {
-            config["runtimeConfig"] =
-                json!({"io.kubernetes.cri.pod-annotations": {"ratchet.dev/links": links.to_string()}});
+            let annotations = json!({"ratchet.dev/links": links.to_string()});
+            config["runtimeConfig"] = json!({"io.kubernetes.cri.pod-annotations": annotations});
         }
         let mut command = self.netns.command(program)?;
         command
@@ -202,11 +270,23 @@ impl Node {
             .env("CNI_NETNS", pod.netns.path())
             .env("CNI_IFNAME", "eth0")
             .env("CNI_PATH", &self.path)
-            .env("CNI_ARGS", format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={}", pod.name));
+            .env(
+                "CNI_ARGS",
+                format!(
+                    "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={}",
+                    pod.name
+                ),
+            );
         let (time, output) = timed_call(&mut command, config.to_string().as_bytes())?;
         if !output.status.success() {
             let says = String::from_utf8_lossy(&output.stdout);
-            bail!("{verb} of {} with {}: {} {}", pod.name, program.display(), output.status, says.trim());
+            bail!(
+                "{verb} of {} with {}: {} {}",
+                pod.name,
+                program.display(),
+                output.status,
+                says.trim()
+            );
         }
         Ok((time, output))
     }
@@ -219,9 +299,14 @@ impl Node {
 
 /// Runs a program with this on its stdin, and takes the time.
 pub fn timed_call(command: &mut Command, stdin: &[u8]) -> Result<(Duration, Output)> {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let begun = Instant::now();
-    let mut child = command.spawn().with_context(|| format!("run {command:?}"))?;
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("run {command:?}"))?;
     if let Some(mut pipe) = child.stdin.take() {
         // A program that reads nothing is none of our business.
         let _ = pipe.write_all(stdin);
@@ -248,7 +333,12 @@ impl Pod {
 
     fn with(name: &str, links: Option<Value>) -> Result<Self> {
         let id = format!("{:08x}{:08x}", std::process::id(), unique());
-        Ok(Self { netns: Netns::new("pod")?, name: name.to_owned(), id, links })
+        Ok(Self {
+            netns: Netns::new("pod")?,
+            name: name.to_owned(),
+            id,
+            links,
+        })
     }
 }
 

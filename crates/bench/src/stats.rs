@@ -24,7 +24,11 @@ impl Sample {
     pub fn percentile(&self, part: f64) -> f64 {
         let last = self.values.len().saturating_sub(1);
         // A rank of a sample: small and not negative.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss
+        )]
         let rank = (last as f64 * part).round() as usize;
         self.values.get(rank).copied().unwrap_or(f64::NAN)
     }
@@ -41,13 +45,16 @@ impl Sample {
 
     /// Less something that is in each.
     pub fn less(&self, amount: f64) -> Self {
-        Self { values: self.values.iter().map(|value| value - amount).collect() }
+        Self {
+            values: self.values.iter().map(|value| value - amount).collect(),
+        }
     }
 }
 
 /// A quantity of ours and of the comparison's, measured right after each other, many times.
 ///
-/// What drifts (other guests of the machine, its clock) is in both of a pair, so that pairs tell more than the medians of all.
+/// What drifts (other guests of the machine, its clock) is in both of a pair, so that pairs tell
+/// more than the medians of all.
 #[derive(Debug, Clone, Default)]
 pub struct Pairs {
     /// Ours.
@@ -77,7 +84,14 @@ mod tests {
         for value in [5.0, 1.0, 3.0, 2.0, 4.0] {
             sample.push(value);
         }
-        assert_eq!((sample.median(), sample.percentile(0.99), sample.percentile(0.0)), (3.0, 5.0, 1.0));
+        assert_eq!(
+            (
+                sample.median(),
+                sample.percentile(0.99),
+                sample.percentile(0.0)
+            ),
+            (3.0, 5.0, 1.0)
+        );
         assert_eq!((sample.less(1.0).median(), sample.len()), (2.0, 5));
         assert!(Sample::default().median().is_nan());
     }

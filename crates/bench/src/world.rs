@@ -1,7 +1,8 @@
-//! Namespaces and processes that a benchmark makes, and that are gone when it ends, however it ends.
+//! Namespaces and processes that a benchmark makes, and that are gone when it ends, however it
+//! ends.
 //!
-//! All namespaces are called `rb-PID-…`. What is dropped is removed; on SIGINT, SIGTERM and SIGHUP everything of this process is; and what
-//! a killed run has left is removed by the next one.
+//! All namespaces are called `rb-PID-…`. What is dropped is removed; on SIGINT, SIGTERM and SIGHUP
+//! everything of this process is; and what a killed run has left is removed by the next one.
 
 use std::{
     ffi::OsStr,
@@ -33,7 +34,8 @@ static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
 /// Held while a namespace or a background process is made; whoever clears up holds it for good.
 static MAKING: Mutex<()> = Mutex::new(());
 
-/// Removes what dead runs have left, and sees to it that signals leave nothing. To be called before any thread is started.
+/// Removes what dead runs have left, and sees to it that signals leave nothing. To be called before
+/// any thread is started.
 pub fn prepare(scratch: &Path) -> Result<()> {
     for (pid, name) in ours()? {
         if !Path::new(&format!("/proc/{pid}")).exists() {
@@ -46,15 +48,17 @@ pub fn prepare(scratch: &Path) -> Result<()> {
         signals.add(signal);
     }
     signals.thread_block().context("block signals")?;
-    thread::Builder::new().name("signals".into()).spawn(move || {
-        if signals.wait().is_ok() {
-            eprintln!("interrupted: cleaning up");
-            // Held until the end: nothing is made any more.
-            let _making = making();
-            clear();
-            std::process::exit(130);
-        }
-    })?;
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            if signals.wait().is_ok() {
+                eprintln!("interrupted: cleaning up");
+                // Held until the end: nothing is made any more.
+                let _making = making();
+                clear();
+                std::process::exit(130);
+            }
+        })?;
     Ok(())
 }
 
@@ -64,7 +68,8 @@ fn making() -> MutexGuard<'static, ()> {
 
 /// Removes everything of this process.
 fn clear() {
-    // Calls that are under way first of all: one of them may be about to start an agent in place of the one that goes.
+    // Calls that are under way first of all: one of them may be about to start an agent in place of
+    // the one that goes.
     for _ in 0..3 {
         for pid in on_our_nodes() {
             let _ = kill(pid, Signal::SIGKILL);
@@ -82,9 +87,20 @@ fn clear() {
 
 /// The benchmark's namespaces by process.
 fn ours() -> Result<Vec<(u32, String)>> {
-    let Ok(entries) = fs::read_dir(NAMES) else { return Ok(Vec::new()) };
-    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    Ok(names.filter_map(|name| Some((name.strip_prefix("rb-")?.split('-').next()?.parse().ok()?, name))).collect())
+    let Ok(entries) = fs::read_dir(NAMES) else {
+        return Ok(Vec::new());
+    };
+    let names = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok());
+    Ok(names
+        .filter_map(|name| {
+            Some((
+                name.strip_prefix("rb-")?.split('-').next()?.parse().ok()?,
+                name,
+            ))
+        })
+        .collect())
 }
 
 /// The processes on our nodes. Those that are elsewhere die with this one.
@@ -93,14 +109,22 @@ fn on_our_nodes() -> Vec<Pid> {
         .unwrap_or_default()
         .into_iter()
         .filter(|(pid, name)| *pid == std::process::id() && name.contains("-node"));
-    let listed = own.filter_map(|(_, name)| run(Command::new("ip").args(["netns", "pids", &name])).ok());
+    let listed =
+        own.filter_map(|(_, name)| run(Command::new("ip").args(["netns", "pids", &name])).ok());
     listed
-        .flat_map(|pids| pids.lines().filter_map(|pid| pid.trim().parse().ok().map(Pid::from_raw)).collect::<Vec<_>>())
+        .flat_map(|pids| {
+            pids.lines()
+                .filter_map(|pid| pid.trim().parse().ok().map(Pid::from_raw))
+                .collect::<Vec<_>>()
+        })
         .collect()
 }
 
 fn delete_netns(name: &str) {
-    let _ = Command::new("ip").args(["netns", "del", name]).stderr(Stdio::null()).status();
+    let _ = Command::new("ip")
+        .args(["netns", "del", name])
+        .stderr(Stdio::null())
+        .status();
 }
 
 /// A number that nothing else of this process has.
@@ -110,15 +134,26 @@ pub fn unique() -> u32 {
 
 /// Runs a command that must succeed, and gives what it printed.
 pub fn run(command: &mut Command) -> Result<String> {
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("run {command:?}"))?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("run {command:?}"))?;
     if !output.status.success() {
-        bail!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "{command:?}: {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Polls until something is so.
-pub fn eventually(what: &str, patience: Duration, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+pub fn eventually(
+    what: &str,
+    patience: Duration,
+    mut is_so: impl FnMut() -> Result<bool>,
+) -> Result<()> {
     let until = Instant::now() + patience;
     while !is_so()? {
         if Instant::now() > until {
@@ -138,7 +173,9 @@ pub struct Netns {
 impl Netns {
     /// A new one, with its loopback interface up.
     pub fn new(label: &str) -> Result<Self> {
-        let netns = Self { name: format!("rb-{}-{}-{label}", std::process::id(), unique()) };
+        let netns = Self {
+            name: format!("rb-{}-{}-{label}", std::process::id(), unique()),
+        };
         {
             let _making = making();
             run(Command::new("ip").args(["netns", "add", &netns.name]))?;
@@ -187,19 +224,30 @@ impl Netns {
                 setns(&netns, CloneFlags::CLONE_NEWNET)?;
                 work()
             });
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 
     /// A routing socket inside.
     pub fn routing_socket(&self, groups: u32) -> Result<OwnedFd> {
         use nix::sys::socket::{
-            AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, setsockopt, socket, sockopt,
+            AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, setsockopt, socket,
+            sockopt,
         };
         self.inside(|| {
-            let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+            let fd = socket(
+                AddressFamily::Netlink,
+                SockType::Raw,
+                SockFlag::SOCK_CLOEXEC,
+                SockProtocol::NetlinkRoute,
+            )?;
             setsockopt(&fd, sockopt::RcvBuf, &(4 << 20))?;
-            bind(std::os::fd::AsRawFd::as_raw_fd(&fd), &NetlinkAddr::new(0, groups))?;
+            bind(
+                std::os::fd::AsRawFd::as_raw_fd(&fd),
+                &NetlinkAddr::new(0, groups),
+            )?;
             Ok(fd)
         })
     }
@@ -221,7 +269,10 @@ impl Process {
     /// Starts a command in the background.
     pub fn start(command: &mut Command) -> Result<Self> {
         let _making = making();
-        let child = command.stdin(Stdio::null()).spawn().with_context(|| format!("start {command:?}"))?;
+        let child = command
+            .stdin(Stdio::null())
+            .spawn()
+            .with_context(|| format!("start {command:?}"))?;
         Ok(Self { child })
     }
 

@@ -1,4 +1,5 @@
-//! The benchmark's driver works: a tiny round of a few rows, and nothing left afterwards. What it measures is of no matter here.
+//! The benchmark's driver works: a tiny round of a few rows, and nothing left afterwards. What it
+//! measures is of no matter here.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::{
@@ -13,29 +14,53 @@ const BENCH: &str = env!("CARGO_BIN_EXE_ratchet-bench");
 /// The binary under test is beside the benchmark's: `make test` builds the workspace first.
 fn ratchet() -> PathBuf {
     let path = Path::new(BENCH).with_file_name("ratchet");
-    assert!(path.exists(), "{} is missing: cargo build --workspace", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: cargo build --workspace",
+        path.display()
+    );
     path
 }
 
 fn bench(arguments: &[&str]) -> Output {
-    Command::new(BENCH).args(arguments).arg("--ratchet").arg(ratchet()).output().unwrap()
+    Command::new(BENCH)
+        .args(arguments)
+        .arg("--ratchet")
+        .arg(ratchet())
+        .output()
+        .unwrap()
 }
 
 /// Namespaces of a benchmark's process.
 fn left_by(pid: u32) -> Vec<String> {
     let names = fs::read_dir("/run/netns").into_iter().flatten().flatten();
     let names = names.filter_map(|entry| entry.file_name().into_string().ok());
-    names.filter(|name| name.starts_with(&format!("rb-{pid}-"))).collect()
+    names
+        .filter(|name| name.starts_with(&format!("rb-{pid}-")))
+        .collect()
 }
 
 #[test]
 fn rows_are_measured_and_written_down() {
     let out = tempfile::NamedTempFile::new().unwrap();
     let path = out.path().to_str().unwrap();
-    let rows = ["--row", "start", "--row", "calls", "--row", "pass-through", "--row", "event"];
+    let rows = [
+        "--row",
+        "start",
+        "--row",
+        "calls",
+        "--row",
+        "pass-through",
+        "--row",
+        "event",
+    ];
     let output = bench(&[&["--quick", "--rounds", "2", "--out", path], &rows[..]].concat());
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let results = fs::read_to_string(path).unwrap();
     for words in [
         "* kernel: Linux",
@@ -45,7 +70,10 @@ fn rows_are_measured_and_written_down() {
         "p99 of 2 |",
         "**event**",
     ] {
-        assert!(results.contains(words), "does not have {words:?}:\n{results}");
+        assert!(
+            results.contains(words),
+            "does not have {words:?}:\n{results}"
+        );
     }
 }
 
@@ -59,7 +87,14 @@ fn an_unknown_row_is_refused_and_the_known_ones_are_named() {
 #[test]
 fn an_interrupted_run_leaves_nothing() {
     let mut child = Command::new(BENCH)
-        .args(["--quick", "--row", "calls", "--rounds", "100000", "--ratchet"])
+        .args([
+            "--quick",
+            "--row",
+            "calls",
+            "--rounds",
+            "100000",
+            "--ratchet",
+        ])
         .arg(ratchet())
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())

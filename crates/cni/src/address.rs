@@ -1,8 +1,6 @@
 //! IP addresses with a prefix length, read and printed as Go's `net.ParseCIDR` and `net.IPNet` do.
 
-use std::fmt;
-use std::net::IpAddr;
-use std::str::FromStr;
+use std::{fmt, net::IpAddr, str::FromStr};
 
 /// An address with its prefix length; the host bits are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,8 +19,15 @@ impl Cidr {
             return None;
         }
         let canonical = addr.to_canonical();
-        let prefix = if canonical.is_ipv4() && addr.is_ipv6() { prefix.saturating_sub(96) } else { prefix };
-        Some(Self { addr: canonical, prefix })
+        let prefix = if canonical.is_ipv4() && addr.is_ipv6() {
+            prefix.saturating_sub(96)
+        } else {
+            prefix
+        };
+        Some(Self {
+            addr: canonical,
+            prefix,
+        })
     }
 
     /// The address, host bits included.
@@ -59,7 +64,8 @@ impl FromStr for Cidr {
         let parse = || {
             let (addr, prefix) = text.split_once('/')?;
             // `parse` alone would take "+24".
-            let prefix = Some(prefix).filter(|prefix| prefix.bytes().all(|byte| byte.is_ascii_digit()))?;
+            let prefix =
+                Some(prefix).filter(|prefix| prefix.bytes().all(|byte| byte.is_ascii_digit()))?;
             Self::new(addr.parse().ok()?, prefix.parse().ok()?)
         };
         parse().ok_or_else(|| NotCidr(text.to_owned()))

@@ -1,7 +1,7 @@
 //! CNI_ARGS: `KEY=VALUE;KEY2=VALUE2`, the old way in which runtimes tell who the container is.
 //!
-//! Read leniently on purpose: runtimes send it in any order, with their own process's copy appended, and meta plugins
-//! repeat keys. Nothing in it is worth failing a DEL for.
+//! Read leniently on purpose: runtimes send it in any order, with their own process's copy
+//! appended, and meta plugins repeat keys. Nothing in it is worth failing a DEL for.
 
 use std::collections::BTreeMap;
 
@@ -16,13 +16,21 @@ impl CniArgs {
     /// Reads the value of CNI_ARGS. Only the first `=` of a pair separates.
     pub fn parse(raw: &str) -> Self {
         let pairs = raw.split(';').filter_map(|pair| pair.split_once('='));
-        let pairs = pairs.filter(|(key, _)| !key.is_empty()).map(|(key, value)| (key.to_owned(), value.to_owned()));
-        Self { raw: raw.to_owned(), pairs: pairs.collect() }
+        let pairs = pairs
+            .filter(|(key, _)| !key.is_empty())
+            .map(|(key, value)| (key.to_owned(), value.to_owned()));
+        Self {
+            raw: raw.to_owned(),
+            pairs: pairs.collect(),
+        }
     }
 
     /// The value of a key; `None` if it is absent or empty.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.pairs.get(key).map(String::as_str).filter(|value| !value.is_empty())
+        self.pairs
+            .get(key)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
     }
 
     /// The text as it came.
@@ -55,7 +63,9 @@ mod tests {
         }
 
         #[test]
-        fn what_is_written_is_read(pairs in proptest::collection::btree_map("[A-Za-z_0-9]{1,9}", "[^;]{1,9}", 0..6)) {
+        fn what_is_written_is_read(
+            pairs in proptest::collection::btree_map("[A-Za-z_0-9]{1,9}", "[^;]{1,9}", 0..6),
+        ) {
             let text: String = pairs.iter().map(|(key, value)| format!("{key}={value};")).collect();
             let args = CniArgs::parse(&text);
             for (key, value) in &pairs {

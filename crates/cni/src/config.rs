@@ -1,15 +1,19 @@
-//! The network config from stdin: the keys that the protocol itself knows, and access to all the others.
+//! The network config from stdin: the keys that the protocol itself knows, and access to all the
+//! others.
 //!
-//! Gives no meaning to any key of the plugin; it decodes them for the plugin through [`Config::field`].
+//! Gives no meaning to any key of the plugin; it decodes them for the plugin through
+//! [`Config::field`].
 
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use crate::error::Error;
-use crate::json::{Object, is_null};
-use crate::names::validate_network_name;
-use crate::result::CniResult;
-use crate::version::{Verb, Version};
+use crate::{
+    error::Error,
+    json::{Object, is_null},
+    names::validate_network_name,
+    result::CniResult,
+    version::{Verb, Version},
+};
 
 /// The list of valid attachments, by its right name and by the one older runtimes send.
 const VALID_ATTACHMENTS: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];
@@ -33,22 +37,38 @@ pub struct Attachment {
 }
 
 impl Config {
-    /// Checks the bytes of stdin: an object (6), a network name (7), a version that has the verb (6 or 1).
+    /// Checks the bytes of stdin: an object (6), a network name (7), a version that has the verb (6
+    /// or 1).
     pub fn parse(raw: Vec<u8>, verb: Verb, supported: &[Version]) -> Result<Self, Error> {
         let object = Object::from_slice(&raw).map_err(|error| {
-            Error::decode("the network config on stdin is no JSON object").with_details(error.to_string())
+            Error::decode("the network config on stdin is no JSON object")
+                .with_details(error.to_string())
         })?;
-        let name: String = object.decode("name").map_err(|error| undecodable("name", &error))?.unwrap_or_default();
+        let name: String = object
+            .decode("name")
+            .map_err(|error| undecodable("name", &error))?
+            .unwrap_or_default();
         validate_network_name(&name)?;
-        let version: Option<String> = object.decode("cniVersion").map_err(|error| undecodable("cniVersion", &error))?;
+        let version: Option<String> = object
+            .decode("cniVersion")
+            .map_err(|error| undecodable("cniVersion", &error))?;
         let version = Version::negotiate(&version.unwrap_or_default(), verb, supported)?;
-        Ok(Self { raw, object, name, version })
+        Ok(Self {
+            raw,
+            object,
+            name,
+            version,
+        })
     }
 
     /// The version in which to answer whoever sent these bytes, even if they are no valid config.
     pub(crate) fn answer_version(raw: &[u8]) -> Version {
-        let text = Object::from_slice(raw).ok().and_then(|object| object.decode::<String>("cniVersion").ok().flatten());
-        text.filter(|text| !text.is_empty()).and_then(|text| Version::parse(&text)).unwrap_or(Version::NEWEST)
+        let text = Object::from_slice(raw)
+            .ok()
+            .and_then(|object| object.decode::<String>("cniVersion").ok().flatten());
+        text.filter(|text| !text.is_empty())
+            .and_then(|text| Version::parse(&text))
+            .unwrap_or(Version::NEWEST)
     }
 
     /// The bytes as they came on stdin.
@@ -76,18 +96,23 @@ impl Config {
         self.object.get(key).filter(|value| !is_null(value))
     }
 
-    /// A top-level key decoded into a type of the plugin; `None` if absent or `null`, code 7 naming it if it does
-    /// not fit.
+    /// A top-level key decoded into a type of the plugin; `None` if absent or `null`, code 7 naming
+    /// it if it does not fit.
     pub fn field<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
         self.object.decode(key).map_err(|error| {
-            Error::invalid_config(format!("invalid value of the config's key {key:?}")).with_details(error.to_string())
+            Error::invalid_config(format!("invalid value of the config's key {key:?}"))
+                .with_details(error.to_string())
         })
     }
 
     /// The result of the plugins before this one in the chain, in the version it says it is in.
     pub fn prev_result(&self) -> Result<Option<CniResult>, Error> {
-        let Some(raw) = self.raw_key("prevResult") else { return Ok(None) };
-        CniResult::parse(raw.get(), self.version).map(Some).map_err(|error| error.context("prevResult"))
+        let Some(raw) = self.raw_key("prevResult") else {
+            return Ok(None);
+        };
+        CniResult::parse(raw.get(), self.version)
+            .map(Some)
+            .map_err(|error| error.context("prevResult"))
     }
 
     /// What the runtime passes for declared capabilities. Empty if there is nothing.
@@ -100,7 +125,8 @@ impl Config {
         Ok(self.field("args")?.unwrap_or_default())
     }
 
-    /// What GC has to leave alone. `None` if the key is absent; `null` is an empty list: nothing is valid.
+    /// What GC has to leave alone. `None` if the key is absent; `null` is an empty list: nothing is
+    /// valid.
     ///
     /// If both spellings are there, what either names stays: GC deletes all the rest.
     pub fn valid_attachments(&self) -> Result<Option<Vec<Attachment>>, Error> {
@@ -148,10 +174,25 @@ mod tests {
 
     #[test]
     fn refusals_have_skels_codes() {
-        for text in ["", "garbage", "[]", "1", r#"{"name":1}"#, r#"{"name":"n","cniVersion":1}"#, r#"{"name":"n"} x"#] {
+        for text in [
+            "",
+            "garbage",
+            "[]",
+            "1",
+            r#"{"name":1}"#,
+            r#"{"name":"n","cniVersion":1}"#,
+            r#"{"name":"n"} x"#,
+        ] {
             assert_eq!(code(text), 6, "{text}");
         }
-        for text in ["{}", "null", r#"{"name":""}"#, r#"{"name":".x"}"#, r#"{"name":"a/b"}"#, r#"{"name":null}"#] {
+        for text in [
+            "{}",
+            "null",
+            r#"{"name":""}"#,
+            r#"{"name":".x"}"#,
+            r#"{"name":"a/b"}"#,
+            r#"{"name":null}"#,
+        ] {
             assert_eq!(code(text), 7, "{text}");
         }
         assert_eq!(code(r#"{"name":"n","cniVersion":"1.2.0"}"#), 1);
@@ -160,8 +201,14 @@ mod tests {
     #[test]
     fn version_defaults_and_keys_are_lenient() {
         assert_eq!(parse(r#"{"name":"n"}"#).unwrap().version(), Version::V0_1_0);
-        assert_eq!(parse(r#"{"name":"n","cniVersion":null}"#).unwrap().version(), Version::V0_1_0);
-        let config = parse(r#"{"Name":"a","name":"b","CNIVersion":"1.0.0","x":{"k":1.50}}"#).unwrap();
+        assert_eq!(
+            parse(r#"{"name":"n","cniVersion":null}"#)
+                .unwrap()
+                .version(),
+            Version::V0_1_0
+        );
+        let config =
+            parse(r#"{"Name":"a","name":"b","CNIVersion":"1.0.0","x":{"k":1.50}}"#).unwrap();
         assert_eq!((config.name(), config.version()), ("b", Version::V1_0_0));
         assert_eq!(config.raw_key("x").unwrap().get(), r#"{"k":1.50}"#);
     }
@@ -178,42 +225,90 @@ mod tests {
 
     #[test]
     fn valid_attachments_in_every_form() {
-        let read = |rest: &str| parse(&format!(r#"{{"name":"n"{rest}}}"#)).unwrap().valid_attachments().unwrap();
-        let one = |id: &str| Attachment { container_id: id.into(), ifname: "eth0".into() };
+        let read = |rest: &str| {
+            parse(&format!(r#"{{"name":"n"{rest}}}"#))
+                .unwrap()
+                .valid_attachments()
+                .unwrap()
+        };
+        let one = |id: &str| Attachment {
+            container_id: id.into(),
+            ifname: "eth0".into(),
+        };
         assert_eq!(read(""), None);
         assert_eq!(read(r#","cni.dev/valid-attachments":null"#), Some(vec![]));
         assert_eq!(read(r#","cni.dev/attachments":[]"#), Some(vec![]));
         let right = r#","cni.dev/valid-attachments":[{"containerID":"a","ifname":"eth0"}]"#;
-        let wrong =
-            r#","cni.dev/attachments":[{"containerid":"a","ifName":"eth0"},{"containerID":"b","ifname":"eth0"}]"#;
+        let wrong = r#","cni.dev/attachments":[{"containerid":"a","ifName":"eth0"},
+            {"containerID":"b","ifname":"eth0"}]"#;
         assert_eq!(read(right), Some(vec![one("a")]));
-        assert_eq!(read(&format!("{right}{wrong}")), Some(vec![one("a"), one("b")]));
+        assert_eq!(
+            read(&format!("{right}{wrong}")),
+            Some(vec![one("a"), one("b")])
+        );
         let bad = parse(r#"{"name":"n","cni.dev/attachments":{}}"#).unwrap();
         assert_eq!(bad.valid_attachments().unwrap_err().code, 7);
     }
 
     #[test]
     fn runtime_config_may_be_null_absent_or_huge() {
-        assert!(parse(r#"{"name":"n","runtimeConfig":null}"#).unwrap().runtime_config().unwrap().is_empty());
+        assert!(
+            parse(r#"{"name":"n","runtimeConfig":null}"#)
+                .unwrap()
+                .runtime_config()
+                .unwrap()
+                .is_empty()
+        );
         let big = "x".repeat(256 << 10);
-        let config = parse(&format!(r#"{{"name":"n","runtimeConfig":{{"a":"{big}","b":null}}}}"#)).unwrap();
+        let config = parse(&format!(
+            r#"{{"name":"n","runtimeConfig":{{"a":"{big}","b":null}}}}"#
+        ))
+        .unwrap();
         let runtime = config.runtime_config().unwrap();
-        assert_eq!(runtime.decode::<String>("a").unwrap().map(|text| text.len()), Some(big.len()));
+        assert_eq!(
+            runtime
+                .decode::<String>("a")
+                .unwrap()
+                .map(|text| text.len()),
+            Some(big.len())
+        );
     }
 
     #[test]
     fn prev_result_is_in_the_configs_version_unless_it_says_otherwise() {
         let config = parse(r#"{"name":"n","cniVersion":"0.4.0","prevResult":{}}"#).unwrap();
-        assert_eq!(config.prev_result().unwrap().unwrap().version(), Version::V0_4_0);
-        let config = parse(r#"{"name":"n","cniVersion":"0.4.0","prevResult":{"cniVersion":"1.0.0"}}"#).unwrap();
-        assert_eq!(config.prev_result().unwrap().unwrap().version(), Version::V1_0_0);
-        assert_eq!(parse(r#"{"name":"n","prevResult":null}"#).unwrap().prev_result(), Ok(None));
-        assert_eq!(parse(r#"{"name":"n","prevResult":[]}"#).unwrap().prev_result().unwrap_err().code, 6);
+        assert_eq!(
+            config.prev_result().unwrap().unwrap().version(),
+            Version::V0_4_0
+        );
+        let config =
+            parse(r#"{"name":"n","cniVersion":"0.4.0","prevResult":{"cniVersion":"1.0.0"}}"#)
+                .unwrap();
+        assert_eq!(
+            config.prev_result().unwrap().unwrap().version(),
+            Version::V1_0_0
+        );
+        assert_eq!(
+            parse(r#"{"name":"n","prevResult":null}"#)
+                .unwrap()
+                .prev_result(),
+            Ok(None)
+        );
+        assert_eq!(
+            parse(r#"{"name":"n","prevResult":[]}"#)
+                .unwrap()
+                .prev_result()
+                .unwrap_err()
+                .code,
+            6
+        );
     }
 
     proptest! {
         #[test]
-        fn any_bytes_are_parsed_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn any_bytes_are_parsed_or_refused(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200),
+        ) {
             if let Err(error) = Config::parse(bytes, Verb::Add, &Version::ALL) {
                 prop_assert!([1, 6, 7].contains(&error.code));
             }
@@ -227,13 +322,15 @@ mod tests {
             list in "(null|\\[\\]|\\[null\\]|\\[\\{\"ifname\":(1|\"a\"|null)\\}\\]|7)",
         ) {
             let text = format!(
-                r#"{{"name":{name},"cniVersion":{version},"prevResult":{prev},"cni.dev/valid-attachments":{list}}}"#,
+                r#"{{"name":{name},"cniVersion":{version},"prevResult":{prev},
+                    "cni.dev/valid-attachments":{list}}}"#,
             );
             for verb in [Verb::Add, Verb::Del, Verb::Check, Verb::Gc, Verb::Status] {
                 match Config::parse(text.clone().into_bytes(), verb, &Version::ALL) {
                     Err(error) => prop_assert!([1, 6, 7].contains(&error.code)),
                     Ok(config) => {
-                        let refusals = [config.prev_result().err(), config.valid_attachments().err()];
+                        let refusals =
+                            [config.prev_result().err(), config.valid_attachments().err()];
                         for error in refusals.into_iter().flatten() {
                             prop_assert!([1, 6, 7].contains(&error.code));
                         }

@@ -1,15 +1,21 @@
-//! What is said to a program and what it says: stdin fed and both outputs drained at once, by one thread.
+//! What is said to a program and what it says: stdin fed and both outputs drained at once, by one
+//! thread.
 //!
-//! Threads of their own for the three pipes would be simpler to write, but take as long to start as a small plugin takes to run. Knows
-//! nothing of when a program has ended, and never waits for longer than it is told to.
+//! Threads of their own for the three pipes would be simpler to write, but take as long to start as
+//! a small plugin takes to run. Knows nothing of when a program has ended, and never waits for
+//! longer than it is told to.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout};
-use std::time::Duration;
+use std::{
+    io::{self, ErrorKind, Read, Write},
+    os::fd::{AsFd, BorrowedFd},
+    process::{Child, ChildStderr, ChildStdin, ChildStdout},
+    time::Duration,
+};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
 
 /// How much is read at once: what a pipe holds.
 const CHUNK: usize = 64 << 10;
@@ -37,11 +43,18 @@ impl<'a> Conversation<'a> {
         let mut talk = Self {
             stdin: child.stdin.take(),
             left: stdin,
-            stdout: Ear { pipe: child.stdout.take(), heard: Vec::new() },
-            stderr: Ear { pipe: child.stderr.take(), heard: Vec::new() },
+            stdout: Ear {
+                pipe: child.stdout.take(),
+                heard: Vec::new(),
+            },
+            stderr: Ear {
+                pipe: child.stderr.take(),
+                heard: Vec::new(),
+            },
         };
         if let Some(pipe) = &talk.stdin {
-            // More than the pipe holds must not block us while nobody reads the outputs. The program's own end is not concerned.
+            // More than the pipe holds must not block us while nobody reads the outputs. The
+            // program's own end is not concerned.
             fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
             talk.feed();
         }
@@ -58,17 +71,25 @@ impl<'a> Conversation<'a> {
         self.stdout.pipe.is_some() || self.stderr.pipe.is_some()
     }
 
-    /// Feeds and drains what is possible now; waits for that for so long. What comes on stderr is passed on, too. Fails when it is too
-    /// much.
+    /// Feeds and drains what is possible now; waits for that for so long. What comes on stderr is
+    /// passed on, too. Fails when it is too much.
     pub fn go_on(&mut self, patience: Duration, tee: &mut dyn FnMut(&[u8])) -> io::Result<()> {
         let (stdin, stdout, stderr) = {
             let ends: [(Option<BorrowedFd<'_>>, PollFlags); 3] = [
                 (self.stdin.as_ref().map(AsFd::as_fd), PollFlags::POLLOUT),
-                (self.stdout.pipe.as_ref().map(AsFd::as_fd), PollFlags::POLLIN),
-                (self.stderr.pipe.as_ref().map(AsFd::as_fd), PollFlags::POLLIN),
+                (
+                    self.stdout.pipe.as_ref().map(AsFd::as_fd),
+                    PollFlags::POLLIN,
+                ),
+                (
+                    self.stderr.pipe.as_ref().map(AsFd::as_fd),
+                    PollFlags::POLLIN,
+                ),
             ];
-            let mut polled: Vec<PollFd<'_>> =
-                ends.iter().filter_map(|(fd, flags)| fd.map(|fd| PollFd::new(fd, *flags))).collect();
+            let mut polled: Vec<PollFd<'_>> = ends
+                .iter()
+                .filter_map(|(fd, flags)| fd.map(|fd| PollFd::new(fd, *flags)))
+                .collect();
             let patience = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
             match poll(&mut polled, patience) {
                 Err(nix::errno::Errno::EINTR) => return Ok(()),
@@ -76,8 +97,13 @@ impl<'a> Conversation<'a> {
             };
             // In the order of the ends; one that is closed was not asked for.
             let mut events = polled.iter().map(|end| end.any().unwrap_or(true));
-            let mut is_ready = |fd: Option<BorrowedFd<'_>>| fd.is_some() && events.next().unwrap_or(false);
-            (is_ready(ends[0].0), is_ready(ends[1].0), is_ready(ends[2].0))
+            let mut is_ready =
+                |fd: Option<BorrowedFd<'_>>| fd.is_some() && events.next().unwrap_or(false);
+            (
+                is_ready(ends[0].0),
+                is_ready(ends[1].0),
+                is_ready(ends[2].0),
+            )
         };
         if stdin {
             self.feed();
@@ -118,11 +144,14 @@ impl<'a> Conversation<'a> {
 impl<P: Read> Ear<P> {
     /// Reads once, which does not block where there is something; closes what is at its end.
     fn listen(&mut self, tee: &mut dyn FnMut(&[u8])) -> io::Result<()> {
-        let Some(pipe) = &mut self.pipe else { return Ok(()) };
+        let Some(pipe) = &mut self.pipe else {
+            return Ok(());
+        };
         let before = self.heard.len();
         self.heard.resize(before + CHUNK, 0);
         let read = pipe.read(&mut self.heard[before..]);
-        self.heard.truncate(before + read.as_ref().copied().unwrap_or(0));
+        self.heard
+            .truncate(before + read.as_ref().copied().unwrap_or(0));
         match read {
             Ok(0) => self.pipe = None,
             Ok(_) => tee(&self.heard[before..]),
@@ -130,7 +159,10 @@ impl<P: Read> Ear<P> {
             Err(_) => self.pipe = None,
         }
         if self.heard.len() > MOST {
-            return Err(io::Error::other(format!("it printed more than {} MiB", MOST >> 20)));
+            return Err(io::Error::other(format!(
+                "it printed more than {} MiB",
+                MOST >> 20
+            )));
         }
         Ok(())
     }

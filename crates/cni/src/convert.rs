@@ -1,11 +1,13 @@
 //! Conversion of results between versions, as Go's library does it.
 //!
-//! Members of no version survive where the element they belong to survives; Go drops them, which loses data that a
-//! pass-through must not lose.
+//! Members of no version survive where the element they belong to survives; Go drops them, which
+//! loses data that a pass-through must not lose.
 
-use crate::error::Error;
-use crate::result::{Body, CniResult, Extra, IpConfig, LegacyIp, Lists, Route};
-use crate::version::Version;
+use crate::{
+    error::Error,
+    result::{Body, CniResult, Extra, IpConfig, LegacyIp, Lists, Route},
+    version::Version,
+};
 
 /// The three families of versions; inside one, converting is relabelling.
 #[derive(PartialEq, Eq, Clone, Copy)]
@@ -51,7 +53,9 @@ impl CniResult {
     /// The lists that a legacy result becomes: v4 first, routes concatenated, no interfaces.
     pub(crate) fn lifted(&self) -> Lists {
         let mut lists = Lists::default();
-        let Body::Legacy { ip4, ip6 } = &self.body else { return lists };
+        let Body::Legacy { ip4, ip6 } = &self.body else {
+            return lists;
+        };
         for (version, ip) in [("4", ip4), ("6", ip6)] {
             let Some(ip) = ip else { continue };
             lists.ips.push(IpConfig {
@@ -87,15 +91,26 @@ fn lower(lists: Lists, from: Version, to: Version) -> Result<Body, Error> {
     // Go trusts `version` here, not the address.
     let first = |version: &str| {
         let ip = lists.ips.iter().find(|ip| ip.version == version)?;
-        Some(LegacyIp { ip: ip.address, gateway: ip.gateway, routes: Vec::new(), extra: Extra::default() })
+        Some(LegacyIp {
+            ip: ip.address,
+            gateway: ip.gateway,
+            routes: Vec::new(),
+            extra: Extra::default(),
+        })
     };
     let (mut ip4, mut ip6) = (first("4"), first("6"));
     if ip4.is_none() && ip6.is_none() {
-        return Err(Error::incompatible_version(format!("cannot convert the result from {from} to {to}"))
-            .with_details("it has no IP address, and these versions cannot say so"));
+        return Err(Error::incompatible_version(format!(
+            "cannot convert the result from {from} to {to}"
+        ))
+        .with_details("it has no IP address, and these versions cannot say so"));
     }
     for route in lists.routes {
-        let ip = if route.dst.is_ipv4() { &mut ip4 } else { &mut ip6 };
+        let ip = if route.dst.is_ipv4() {
+            &mut ip4
+        } else {
+            &mut ip6
+        };
         if let Some(ip) = ip {
             ip.routes.push(Route::new(route.dst, route.gw));
         }
@@ -114,42 +129,65 @@ mod tests {
 
     #[test]
     fn a_result_without_addresses_has_no_legacy_form() {
-        for from in Version::ALL.into_iter().filter(|version| !version.is_legacy()) {
-            let error = parse(r#"{"interfaces":[{"name":"a"}]}"#, from).convert(Version::V0_2_0).unwrap_err();
+        for from in Version::ALL
+            .into_iter()
+            .filter(|version| !version.is_legacy())
+        {
+            let error = parse(r#"{"interfaces":[{"name":"a"}]}"#, from)
+                .convert(Version::V0_2_0)
+                .unwrap_err();
             assert_eq!(error.code, 1);
         }
         // Relabelling asks nothing.
-        parse("{}", Version::V0_1_0).convert(Version::V0_2_0).unwrap();
+        parse("{}", Version::V0_1_0)
+            .convert(Version::V0_2_0)
+            .unwrap();
     }
 
     #[test]
     fn unknown_members_survive() {
-        let result = parse(r#"{"x":1,"ips":[{"version":"4","address":"10.0.0.1/8","y":2}]}"#, Version::V0_3_1);
+        let result = parse(
+            r#"{"x":1,"ips":[{"version":"4","address":"10.0.0.1/8","y":2}]}"#,
+            Version::V0_3_1,
+        );
         let json = String::from_utf8(result.convert(Version::V1_1_0).unwrap().to_json()).unwrap();
-        assert!(json.contains(r#""x":1"#) && json.contains(r#""y":2"#), "{json}");
+        assert!(
+            json.contains(r#""x":1"#) && json.contains(r#""y":2"#),
+            "{json}"
+        );
     }
 
     /// JSON near enough to a result to get past the first member.
     fn result_text() -> impl Strategy<Value = String> {
-        let address =
-            "(\"10\\.0\\.0\\.[0-9]{1,3}/[0-9]{1,2}\"|\"fd00::[0-9]/64\"|\"::ffff:1\\.2\\.3\\.4/(64|120)\"|null|\"\"|1)";
+        let address = "(\"10\\.0\\.0\\.[0-9]{1,3}/[0-9]{1,2}\"|\"fd00::[0-9]/64\"|\
+                       \"::ffff:1\\.2\\.3\\.4/(64|120)\"|null|\"\"|1)";
         let version = "(\"4\"|\"6\"|\"\"|null)";
         let index = "(0|1|-1|null|99999999999)";
         let ip = (address, version, index).prop_map(|(address, version, index)| {
-            format!(r#"{{"address":{address},"ip":{address},"version":{version},"interface":{index},"gateway":""}}"#)
+            format!(
+                r#"{{"address":{address},"ip":{address},"version":{version},"interface":{index},
+                "gateway":""}}"#
+            )
         });
-        (ip.clone(), ip, address, "(null|\\[\\]|\\[null\\]|\\[\\{\"name\":\"a\",\"mtu\":9\\}\\])").prop_map(
-            |(one, two, dst, interfaces)| {
-                format!(
-                    r#"{{"ips":[{one},{two}],"ip4":{one},"ip6":{two},"interfaces":{interfaces},"routes":[{{"dst":{dst}}}]}}"#
-                )
-            },
+        (
+            ip.clone(),
+            ip,
+            address,
+            "(null|\\[\\]|\\[null\\]|\\[\\{\"name\":\"a\",\"mtu\":9\\}\\])",
         )
+            .prop_map(|(one, two, dst, interfaces)| {
+                format!(
+                    r#"{{"ips":[{one},{two}],"ip4":{one},"ip6":{two},"interfaces":{interfaces},
+                        "routes":[{{"dst":{dst}}}]}}"#
+                )
+            })
     }
 
     proptest! {
         #[test]
-        fn conversion_never_panics_and_gives_what_it_says(text in result_text(), from in 0..7usize, to in 0..7usize) {
+        fn conversion_never_panics_and_gives_what_it_says(
+            text in result_text(), from in 0..7usize, to in 0..7usize,
+        ) {
             let (from, to) = (Version::ALL[from], Version::ALL[to]);
             if let Ok(result) = CniResult::parse(&text, from)
                 && let Ok(converted) = result.convert(to)

@@ -1,23 +1,27 @@
 //! Calls embedded plugins, one after the other, as a runtime calls the plugins of a list.
 //!
-//! Keeps no state: what has to outlive the process is in [`Rendered`], and keeping it is the caller's part.
+//! Keeps no state: what has to outlive the process is in [`Rendered`], and keeping it is the
+//! caller's part.
 
 use std::ffi::OsString;
 
-use crate::config::Attachment;
-use crate::embedded::Embedded;
-use crate::environment::Environment;
-use crate::error::{Error, code};
-use crate::exec::{Executor, Finished, find_in_path};
-use crate::json::Object;
-use crate::names::validate_interface_name;
-use crate::rendered::{Rendered, RenderedPlugin};
-use crate::result::CniResult;
-use crate::version::{Verb, Version};
+use crate::{
+    config::Attachment,
+    embedded::Embedded,
+    environment::Environment,
+    error::{Error, code},
+    exec::{Executor, Finished, find_in_path},
+    json::Object,
+    names::validate_interface_name,
+    rendered::{Rendered, RenderedPlugin},
+    result::CniResult,
+    version::{Verb, Version},
+};
 
 /// How embedded plugins are called: with which environment, and by what.
 ///
-/// Of the environment only CNI_COMMAND and CNI_IFNAME differ from ours, unless [`Caller::for_attachment`] says more.
+/// Of the environment only CNI_COMMAND and CNI_IFNAME differ from ours, unless
+/// [`Caller::for_attachment`] says more.
 #[derive(Debug, Clone)]
 pub struct Caller {
     env: Environment,
@@ -39,8 +43,16 @@ pub struct Added {
 impl Caller {
     /// Calls with our own environment, on our own CNI_IFNAME.
     pub fn new(env: &Environment) -> Self {
-        let ifname = env.get("CNI_IFNAME").unwrap_or_default().to_string_lossy().into_owned();
-        Self { env: env.clone(), ifname, executor: Executor::default() }
+        let ifname = env
+            .get("CNI_IFNAME")
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        Self {
+            env: env.clone(),
+            ifname,
+            executor: Executor::default(),
+        }
     }
 
     /// The same with another executor.
@@ -57,7 +69,8 @@ impl Caller {
         Ok(self)
     }
 
-    /// The same for another attachment: for the DELs that a GC makes up, whose own environment has no attachment.
+    /// The same for another attachment: for the DELs that a GC makes up, whose own environment has
+    /// no attachment.
     #[must_use]
     pub fn for_attachment(mut self, attachment: &Attachment, netns: &str, args: &str) -> Self {
         self.env.set("CNI_CONTAINERID", &attachment.container_id);
@@ -68,7 +81,8 @@ impl Caller {
         self
     }
 
-    /// One call of one plugin: stdout if it succeeded, else its error or one made of what it left behind.
+    /// One call of one plugin: stdout if it succeeded, else its error or one made of what it left
+    /// behind.
     fn call(&self, kind: &str, verb: Verb, ifname: &str, stdin: &str) -> Result<Vec<u8>, Error> {
         let program = find_in_path(kind, &self.env.plugin_dirs())?;
         let mut env = self.env.clone();
@@ -76,16 +90,30 @@ impl Caller {
         if !ifname.is_empty() {
             env.set("CNI_IFNAME", OsString::from(ifname));
         }
-        let finished = self.executor.run(&program, &env, stdin.as_bytes()).map_err(|error| {
-            Error::delegate_failed(format!("cannot run plugin {kind:?} for {verb}"))
-                .with_details(format!("{}: {error}", program.display()))
-        })?;
-        // Other runtimes take an error with exit status 0 for an empty result; that would be a pod without a network.
-        let is_error = !finished.status.success() || (verb == Verb::Add && is_error_document(&finished.stdout));
-        if is_error { Err(failure(kind, verb, &finished)) } else { Ok(finished.stdout) }
+        let finished = self
+            .executor
+            .run(&program, &env, stdin.as_bytes())
+            .map_err(|error| {
+                Error::delegate_failed(format!("cannot run plugin {kind:?} for {verb}"))
+                    .with_details(format!("{}: {error}", program.display()))
+            })?;
+        // Other runtimes take an error with exit status 0 for an empty result; that would be a pod
+        // without a network.
+        let is_error = !finished.status.success()
+            || (verb == Verb::Add && is_error_document(&finished.stdout));
+        if is_error {
+            Err(failure(kind, verb, &finished))
+        } else {
+            Ok(finished.stdout)
+        }
     }
 
-    fn call_rendered(&self, plugin: &RenderedPlugin, verb: Verb, stdin: &str) -> Result<Vec<u8>, Error> {
+    fn call_rendered(
+        &self,
+        plugin: &RenderedPlugin,
+        verb: Verb,
+        stdin: &str,
+    ) -> Result<Vec<u8>, Error> {
         self.call(&plugin.kind, verb, &plugin.ifname, stdin)
     }
 }
@@ -95,7 +123,9 @@ fn is_error_document(stdout: &[u8]) -> bool {
     Error::from_json(stdout).is_some()
         && Object::from_slice(stdout).is_ok_and(|object| {
             object.get("code").is_some()
-                && ["ips", "interfaces", "ip4", "ip6"].iter().all(|key| object.get(key).is_none())
+                && ["ips", "interfaces", "ip4", "ip6"]
+                    .iter()
+                    .all(|key| object.get(key).is_none())
         })
 }
 
@@ -105,11 +135,20 @@ fn failure(kind: &str, verb: Verb, finished: &Finished) -> Error {
         return error.context(&format!("plugin {kind:?}"));
     }
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    let said: Vec<String> =
-        [text(&finished.stderr), text(&finished.stdout)].into_iter().filter(|text| !text.is_empty()).collect();
-    let details = if said.is_empty() { "it printed nothing".to_owned() } else { said.join("; ") };
-    Error::delegate_failed(format!("plugin {kind:?} failed {verb} without a CNI error ({})", finished.status))
-        .with_details(details)
+    let said: Vec<String> = [text(&finished.stderr), text(&finished.stdout)]
+        .into_iter()
+        .filter(|text| !text.is_empty())
+        .collect();
+    let details = if said.is_empty() {
+        "it printed nothing".to_owned()
+    } else {
+        said.join("; ")
+    };
+    Error::delegate_failed(format!(
+        "plugin {kind:?} failed {verb} without a CNI error ({})",
+        finished.status
+    ))
+    .with_details(details)
 }
 
 /// The result of a plugin's ADD; empty output is none, trailing bytes are an error.
@@ -119,18 +158,23 @@ fn result_of(plugin: &RenderedPlugin, stdout: &[u8]) -> Result<CniResult, Error>
 }
 
 impl Embedded {
-    /// ADD of all plugins in order, each with the result of the one before as `prevResult`; `prev` is the first's.
+    /// ADD of all plugins in order, each with the result of the one before as `prevResult`; `prev`
+    /// is the first's.
     ///
-    /// `before` sees, before each plugin runs, what DEL will need if the process dies from then on; who keeps state
-    /// writes it there. Should anything fail, the plugins called so far each get one DEL, in reverse order and with
-    /// the same stdin, and the first error is returned whatever comes of that.
+    /// `before` sees, before each plugin runs, what DEL will need if the process dies from then on;
+    /// who keeps state writes it there. Should anything fail, the plugins called so far each get
+    /// one DEL, in reverse order and with the same stdin, and the first error is returned whatever
+    /// comes of that.
     pub fn add(
         &self,
         caller: &Caller,
         prev: Option<&CniResult>,
         mut before: impl FnMut(&Rendered) -> Result<(), Error>,
     ) -> Result<Added, Error> {
-        let mut rendered = Rendered { plugins: Vec::new(), disable_check: self.disable_check };
+        let mut rendered = Rendered {
+            plugins: Vec::new(),
+            disable_check: self.disable_check,
+        };
         let mut last: Option<(Vec<u8>, CniResult)> = None;
         for plugin in &self.plugins {
             let prev = last.as_ref().map(|(_, result)| result).or(prev);
@@ -149,44 +193,68 @@ impl Embedded {
             match step() {
                 Ok(output) => last = Some(output),
                 Err(error) => {
-                    // The runtime hears of the cause alone; what is left now is for the DEL that it sends after this.
+                    // The runtime hears of the cause alone; what is left now is for the DEL that it
+                    // sends after this.
                     if let Err(rollback) = rendered.del(caller) {
-                        caller.executor.note(&format!("rollback of a failed ADD: {rollback}"));
+                        caller
+                            .executor
+                            .note(&format!("rollback of a failed ADD: {rollback}"));
                     }
                     return Err(error);
                 }
             }
         }
-        let (stdout, result) = last.ok_or_else(|| Error::invalid_config("there is no embedded plugin"))?;
-        Ok(Added { stdout, result, rendered })
+        let (stdout, result) =
+            last.ok_or_else(|| Error::invalid_config("there is no embedded plugin"))?;
+        Ok(Added {
+            stdout,
+            result,
+            rendered,
+        })
     }
 
     /// What a DEL (or CHECK) without kept state gives the plugins: the config of the day.
     pub fn render(&self, caller: &Caller, prev: Option<&CniResult>) -> Result<Rendered, Error> {
-        let plugins = self.plugins.iter().map(|plugin| plugin.render(prev, &caller.ifname));
-        Ok(Rendered { plugins: plugins.collect::<Result<_, _>>()?, disable_check: self.disable_check })
+        let plugins = self
+            .plugins
+            .iter()
+            .map(|plugin| plugin.render(prev, &caller.ifname));
+        Ok(Rendered {
+            plugins: plugins.collect::<Result<_, _>>()?,
+            disable_check: self.disable_check,
+        })
     }
 
-    /// GC of all plugins that know it (1.1.0), going on after errors. `valid` is what they must leave alone.
+    /// GC of all plugins that know it (1.1.0), going on after errors. `valid` is what they must
+    /// leave alone.
     pub fn gc(&self, caller: &Caller, valid: &[Attachment]) -> Result<(), Error> {
         if self.disable_gc {
             return Ok(());
         }
-        let plugins = self.plugins.iter().filter(|plugin| plugin.version.allows(Verb::Gc));
+        let plugins = self
+            .plugins
+            .iter()
+            .filter(|plugin| plugin.version.allows(Verb::Gc));
         let gc = |plugin: &crate::EmbeddedPlugin| {
             let stdin = plugin.render_gc(valid)?;
-            caller.call(&plugin.kind, Verb::Gc, &caller.ifname, &stdin).map(drop)
+            caller
+                .call(&plugin.kind, Verb::Gc, &caller.ifname, &stdin)
+                .map(drop)
         };
         Error::collect(plugins.filter_map(|plugin| gc(plugin).err()).collect())
     }
 
-    /// STATUS of all plugins that know it (1.1.0), until the first error, which is returned with its own code.
+    /// STATUS of all plugins that know it (1.1.0), until the first error, which is returned with
+    /// its own code.
     ///
-    /// A program that is missing is code 50, also if its version has no STATUS: its ADD could not succeed.
+    /// A program that is missing is code 50, also if its version has no STATUS: its ADD could not
+    /// succeed.
     pub fn status(&self, caller: &Caller) -> Result<(), Error> {
         for plugin in &self.plugins {
-            find_in_path(&plugin.kind, &caller.env.plugin_dirs())
-                .map_err(|error| Error { code: code::NOT_AVAILABLE, ..error })?;
+            find_in_path(&plugin.kind, &caller.env.plugin_dirs()).map_err(|error| Error {
+                code: code::NOT_AVAILABLE,
+                ..error
+            })?;
             if plugin.version.allows(Verb::Status) {
                 caller.call(&plugin.kind, Verb::Status, &caller.ifname, &plugin.base)?;
             }
@@ -201,22 +269,37 @@ impl Embedded {
 }
 
 impl Rendered {
-    /// DEL of all plugins in reverse order, with exactly the stdin of their ADD, going on after errors.
+    /// DEL of all plugins in reverse order, with exactly the stdin of their ADD, going on after
+    /// errors.
     ///
-    /// A runtime would stop at the first error; but each DEL is idempotent, and what one plugin cannot free is no
-    /// reason for the others to keep theirs.
+    /// A runtime would stop at the first error; but each DEL is idempotent, and what one plugin
+    /// cannot free is no reason for the others to keep theirs.
     pub fn del(&self, caller: &Caller) -> Result<(), Error> {
-        let del = |plugin: &RenderedPlugin| caller.call_rendered(plugin, Verb::Del, &plugin.stdin).map(drop);
-        Error::collect(self.plugins.iter().rev().filter_map(|plugin| del(plugin).err()).collect())
+        let del = |plugin: &RenderedPlugin| {
+            caller
+                .call_rendered(plugin, Verb::Del, &plugin.stdin)
+                .map(drop)
+        };
+        Error::collect(
+            self.plugins
+                .iter()
+                .rev()
+                .filter_map(|plugin| del(plugin).err())
+                .collect(),
+        )
     }
 
-    /// CHECK of all plugins that know it (0.4.0), in order, until the first error. `prev` is the final result of the
-    /// runtime's chain, without what others than these plugins appended to it.
+    /// CHECK of all plugins that know it (0.4.0), in order, until the first error. `prev` is the
+    /// final result of the runtime's chain, without what others than these plugins appended to it.
     pub fn check(&self, caller: &Caller, prev: &CniResult) -> Result<(), Error> {
         if self.disable_check {
             return Ok(());
         }
-        for plugin in self.plugins.iter().filter(|plugin| plugin.version.allows(Verb::Check)) {
+        for plugin in self
+            .plugins
+            .iter()
+            .filter(|plugin| plugin.version.allows(Verb::Check))
+        {
             caller.call_rendered(plugin, Verb::Check, &plugin.stdin_with(prev)?)?;
         }
         Ok(())
@@ -224,13 +307,15 @@ impl Rendered {
 }
 
 impl Added {
-    /// Whether stdout can be printed as it is where a result of this version is due: it says that it is of it.
+    /// Whether stdout can be printed as it is where a result of this version is due: it says that
+    /// it is of it.
     pub fn is_printable_as(&self, version: Version) -> bool {
-        let says = Object::from_slice(&self.stdout).ok().and_then(|object| object.decode::<String>("cniVersion").ok());
+        let says = Object::from_slice(&self.stdout)
+            .ok()
+            .and_then(|object| object.decode::<String>("cniVersion").ok());
         says.flatten().as_deref() == Some(version.as_str())
     }
 }
 
 #[cfg(test)]
-#[path = "delegate_tests.rs"]
 mod tests;

@@ -1,22 +1,26 @@
-//! The outside of a plugin: from the environment and stdin to one call, and from its outcome to stdout and the exit
-//! status.
+//! The outside of a plugin: from the environment and stdin to one call, and from its outcome to
+//! stdout and the exit status.
 //!
 //! This is the only place that prints, and it prints once, at the end.
 
-use std::any::Any;
-use std::io::{Read, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::{
+    any::Any,
+    io::{Read, Write},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
 
-use crate::config::Config;
-use crate::delegate::Added;
-use crate::environment::Environment;
-use crate::error::Error;
-use crate::invocation::Invocation;
-use crate::json::Object;
-use crate::netns::is_own_netns;
-use crate::result::CniResult;
-use crate::version::{Verb, Version, numbers};
+use crate::{
+    config::Config,
+    delegate::Added,
+    environment::Environment,
+    error::Error,
+    invocation::Invocation,
+    json::Object,
+    netns::is_own_netns,
+    result::CniResult,
+    version::{Verb, Version, numbers},
+};
 
 /// One call, checked.
 #[derive(Debug, Clone)]
@@ -31,7 +35,10 @@ pub struct Request {
 
 /// What ADD prints.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "there is one in the life of a process")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one in the life of a process"
+)]
 pub enum Output {
     /// These bytes, unchanged: an embedded plugin's own, see [`Output::pass_through`].
     Raw(Vec<u8>),
@@ -40,12 +47,18 @@ pub enum Output {
 }
 
 impl Output {
-    /// An embedded plugin's result as our own: byte for byte if it says that it is of the right version.
+    /// An embedded plugin's result as our own: byte for byte if it says that it is of the right
+    /// version.
     pub fn pass_through(added: Added, version: Version) -> Self {
-        if added.is_printable_as(version) { Self::Raw(added.stdout) } else { Self::Result(added.result) }
+        if added.is_printable_as(version) {
+            Self::Raw(added.stdout)
+        } else {
+            Self::Result(added.result)
+        }
     }
 
-    /// The document to print. Fails for a result that has no form in the version; so try it before it is too late.
+    /// The document to print. Fails for a result that has no form in the version; so try it before
+    /// it is too late.
     pub fn render(&self, version: Version) -> Result<Vec<u8>, Error> {
         match self {
             Self::Raw(bytes) => Ok(bytes.clone()),
@@ -60,8 +73,9 @@ impl Output {
 
 /// A plugin: what it does for each verb.
 ///
-/// When a method is called, environment, config and version have been checked, and for ADD and DEL CNI_NETNS is not
-/// the plugin's own network namespace. Whether there is a namespace at all has not been.
+/// When a method is called, environment, config and version have been checked, and for ADD and DEL
+/// CNI_NETNS is not the plugin's own network namespace. Whether there is a namespace at all has not
+/// been.
 pub trait Plugin {
     /// The text for somebody who runs the program by hand.
     fn about(&self) -> String;
@@ -74,7 +88,8 @@ pub trait Plugin {
     /// Attaches the container.
     fn add(&self, request: &Request) -> Result<Output, Error>;
 
-    /// Undoes an ADD that succeeded but whose result cannot be printed. The runtime is told that ADD failed.
+    /// Undoes an ADD that succeeded but whose result cannot be printed. The runtime is told that
+    /// ADD failed.
     fn undo_add(&self, request: &Request) -> Result<(), Error> {
         self.del(request)
     }
@@ -102,7 +117,10 @@ struct Reply {
 
 impl Reply {
     fn of(stdout: Vec<u8>) -> Self {
-        Self { stdout, added: None }
+        Self {
+            stdout,
+            added: None,
+        }
     }
 }
 
@@ -115,13 +133,23 @@ pub fn run(
     mut stderr: impl Write,
 ) -> u8 {
     if env.get("CNI_COMMAND").is_none() {
-        let versions: Vec<_> = plugin.supported().iter().map(|version| version.as_str()).collect();
+        let versions: Vec<_> = plugin
+            .supported()
+            .iter()
+            .map(|version| version.as_str())
+            .collect();
         // Nobody is there to tell if a person's terminal is gone.
-        let _ = writeln!(stderr, "{}\nCNI protocol versions supported: {}", plugin.about(), versions.join(", "));
+        let _ = writeln!(
+            stderr,
+            "{}\nCNI protocol versions supported: {}",
+            plugin.about(),
+            versions.join(", ")
+        );
         return 0;
     }
 
-    // The version to answer errors in is known only once stdin is read, so it is kept outside of the call.
+    // The version to answer errors in is known only once stdin is read, so it is kept outside of
+    // the call.
     let mut version = Version::NEWEST;
     let outcome = guarded(|| serve(plugin, env, stdin, &mut version));
     let (bytes, added, status) = match outcome {
@@ -147,7 +175,8 @@ fn serve(
     version: &mut Version,
 ) -> Result<Reply, Error> {
     let invocation = Invocation::from_env(env);
-    // Errors about the environment are answered in the config's version too, so stdin comes first all the same.
+    // Errors about the environment are answered in the config's version too, so stdin comes first
+    // all the same.
     let mut raw = Vec::new();
     let read = stdin.read_to_end(&mut raw);
     *version = Config::answer_version(&raw);
@@ -155,19 +184,31 @@ fn serve(
     if invocation.verb == Verb::Version {
         return Ok(Reply::of(version_document(plugin.supported(), &raw)));
     }
-    read.map_err(|error| Error::io("cannot read the network config from stdin").with_details(error.to_string()))?;
+    read.map_err(|error| {
+        Error::io("cannot read the network config from stdin").with_details(error.to_string())
+    })?;
     let config = Config::parse(raw, invocation.verb, plugin.supported())?;
     *version = config.version();
     refuse_own_netns(&invocation)?;
 
-    let request = Request { invocation, config, env: env.clone() };
+    let request = Request {
+        invocation,
+        config,
+        env: env.clone(),
+    };
     match request.invocation.verb {
         Verb::Add => {
             let output = plugin.add(&request)?;
             match output.render(request.config.version()) {
-                Ok(stdout) => return Ok(Reply { stdout, added: Some(request) }),
+                Ok(stdout) => {
+                    return Ok(Reply {
+                        stdout,
+                        added: Some(request),
+                    });
+                }
                 Err(error) => {
-                    // The cause is what counts; what cannot be undone now, the runtime's DEL undoes.
+                    // The cause is what counts; what cannot be undone now, the runtime's DEL
+                    // undoes.
                     let _ = guarded(|| plugin.undo_add(&request));
                     return Err(error);
                 }
@@ -182,24 +223,34 @@ fn serve(
     Ok(Reply::of(Vec::new()))
 }
 
-/// ADD and DEL aimed at the plugin's own netns would work on the node itself: DEL would delete the node's `eth0`.
+/// ADD and DEL aimed at the plugin's own netns would work on the node itself: DEL would delete the
+/// node's `eth0`.
 ///
 /// skel looks after the call; by then it has happened.
 fn refuse_own_netns(invocation: &Invocation) -> Result<(), Error> {
-    let (Verb::Add | Verb::Del, Some(netns), false) = (invocation.verb, &invocation.netns, invocation.netns_override)
-    else {
+    let (Verb::Add | Verb::Del, Some(netns), false) = (
+        invocation.verb,
+        &invocation.netns,
+        invocation.netns_override,
+    ) else {
         return Ok(());
     };
     if is_own_netns(Path::new(netns))? {
-        return Err(Error::invalid_netns("plugin's netns and netns from CNI_NETNS should not be the same")
-            .with_details(format!("CNI_NETNS is {netns:?}; CNI_NETNS_OVERRIDE=1 permits it")));
+        return Err(Error::invalid_netns(
+            "plugin's netns and netns from CNI_NETNS should not be the same",
+        )
+        .with_details(format!(
+            "CNI_NETNS is {netns:?}; CNI_NETNS_OVERRIDE=1 permits it"
+        )));
     }
     Ok(())
 }
 
 /// The answer to VERSION: what came in is echoed if it can be a version, else it is our newest.
 fn version_document(supported: &[Version], raw: &[u8]) -> Vec<u8> {
-    let echo = Object::from_slice(raw).ok().and_then(|object| object.decode::<String>("cniVersion").ok().flatten());
+    let echo = Object::from_slice(raw)
+        .ok()
+        .and_then(|object| object.decode::<String>("cniVersion").ok().flatten());
     let echo = echo.filter(|text| !text.is_empty() && numbers(text).is_some());
     let newest = supported.iter().max().copied().unwrap_or(Version::NEWEST);
     let document = serde_json::json!({
@@ -218,9 +269,9 @@ fn guarded<T>(call: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
-#[path = "dispatch_tests.rs"]
 mod tests;

@@ -1,18 +1,20 @@
-//! Plugins embedded in a config: one plugin object, or a list with `plugins`, read and turned into what each of them
-//! gets on stdin.
+//! Plugins embedded in a config: one plugin object, or a list with `plugins`, read and turned into
+//! what each of them gets on stdin.
 //!
 //! Nothing is run here; see `delegate`.
 
 use serde_json::value::RawValue;
 
-use crate::config::{Attachment, Config};
-use crate::error::Error;
-use crate::json::Object;
-use crate::names::{validate_network_name, validate_plugin_type};
-use crate::rendered::RenderedPlugin;
-use crate::result::CniResult;
-use crate::splice::{raw, raw_string, set_members};
-use crate::version::Version;
+use crate::{
+    config::{Attachment, Config},
+    error::Error,
+    json::Object,
+    names::{validate_network_name, validate_plugin_type},
+    rendered::RenderedPlugin,
+    result::CniResult,
+    splice::{raw, raw_string, set_members},
+    version::Version,
+};
 
 /// What an embedded plugin inherits from the config it is embedded in.
 #[derive(Debug, Clone)]
@@ -28,7 +30,11 @@ pub struct Outer {
 impl Outer {
     /// What this config hands down.
     pub fn of(config: &Config) -> Result<Self, Error> {
-        Ok(Self { name: config.name().into(), version: config.version(), runtime_config: config.runtime_config()? })
+        Ok(Self {
+            name: config.name().into(),
+            version: config.version(),
+            runtime_config: config.runtime_config()?,
+        })
     }
 }
 
@@ -60,7 +66,12 @@ impl Embedded {
         if object.get("plugins").is_none() || object.get("type").is_some() {
             let plugin = EmbeddedPlugin::parse(embedded, &object, outer, None)?;
             let version = plugin.version;
-            return Ok(Self { plugins: vec![plugin], version, disable_check: false, disable_gc: false });
+            return Ok(Self {
+                plugins: vec![plugin],
+                version,
+                disable_check: false,
+                disable_gc: false,
+            });
         }
         let list = (name(&object, outer)?, version(&object, outer)?);
         let members: Vec<Box<RawValue>> = field(&object, "plugins")?.unwrap_or_default();
@@ -71,8 +82,14 @@ impl Embedded {
             .iter()
             .map(|member| EmbeddedPlugin::parse(member, &self::object(member)?, outer, Some(&list)))
             .collect::<Result<_, _>>()?;
-        let flag = |key| Ok::<_, Error>(field::<Flag>(&object, key)?.is_some_and(|flag| flag.is_set()));
-        Ok(Self { plugins, version: list.1, disable_check: flag("disableCheck")?, disable_gc: flag("disableGC")? })
+        let flag =
+            |key| Ok::<_, Error>(field::<Flag>(&object, key)?.is_some_and(|flag| flag.is_set()));
+        Ok(Self {
+            plugins,
+            version: list.1,
+            disable_check: flag("disableCheck")?,
+            disable_gc: flag("disableGC")?,
+        })
     }
 
     /// The plugins in order.
@@ -87,7 +104,12 @@ impl Embedded {
 }
 
 impl EmbeddedPlugin {
-    fn parse(text: &RawValue, object: &Object, outer: &Outer, list: Option<&(String, Version)>) -> Result<Self, Error> {
+    fn parse(
+        text: &RawValue,
+        object: &Object,
+        outer: &Outer,
+        list: Option<&(String, Version)>,
+    ) -> Result<Self, Error> {
         let kind: String = field(object, "type")?.unwrap_or_default();
         validate_plugin_type(&kind)?;
         // A list's name and version are those of all its plugins, as with a runtime's list.
@@ -100,14 +122,21 @@ impl EmbeddedPlugin {
         let mut members: Vec<(&str, &RawValue)> = Vec::new();
         for (key, value) in [("name", &name), ("cniVersion", &version_text)] {
             // What is there and effective stays where it is, byte for byte.
-            if object.get(key).is_none_or(|present| present.get() != value.get()) {
+            if object
+                .get(key)
+                .is_none_or(|present| present.get() != value.get())
+            {
                 members.push((key, value));
             }
         }
         if let Some(runtime_config) = &runtime_config {
             members.push(("runtimeConfig", runtime_config));
         }
-        Ok(Self { base: set_members(text.get(), &members)?, kind, version })
+        Ok(Self {
+            base: set_members(text.get(), &members)?,
+            kind,
+            version,
+        })
     }
 
     /// The name of its program.
@@ -120,31 +149,59 @@ impl EmbeddedPlugin {
         self.version
     }
 
-    /// The plugin's stdin for ADD (and for the DEL that undoes it): the embedded object plus what belongs in it.
-    pub(crate) fn render(&self, prev: Option<&CniResult>, ifname: &str) -> Result<RenderedPlugin, Error> {
+    /// The plugin's stdin for ADD (and for the DEL that undoes it): the embedded object plus what
+    /// belongs in it.
+    pub(crate) fn render(
+        &self,
+        prev: Option<&CniResult>,
+        ifname: &str,
+    ) -> Result<RenderedPlugin, Error> {
         let stdin = match prev {
             None => self.base.clone(),
             Some(prev) => with_prev_result(&self.base, prev, self.version)?,
         };
-        Ok(RenderedPlugin { kind: self.kind.clone(), version: self.version, ifname: ifname.to_owned(), stdin })
+        Ok(RenderedPlugin {
+            kind: self.kind.clone(),
+            version: self.version,
+            ifname: ifname.to_owned(),
+            stdin,
+        })
     }
 
     /// The plugin's stdin for GC.
     pub(crate) fn render_gc(&self, valid: &[Attachment]) -> Result<String, Error> {
         let list: Vec<_> = valid
             .iter()
-            .map(|attachment| serde_json::json!({"containerID": attachment.container_id, "ifname": attachment.ifname}))
+            .map(|attachment| {
+                serde_json::json!({
+                    "containerID": attachment.container_id, "ifname": attachment.ifname,
+                })
+            })
             .collect();
         let list = raw(&serde_json::Value::from(list).to_string());
-        // Both spellings, as libcni does: plugins built on the first release of 1.1.0 read the older one.
-        set_members(&self.base, &[("cni.dev/valid-attachments", &list), ("cni.dev/attachments", &list)])
+        // Both spellings, as libcni does: plugins built on the first release of 1.1.0 read the
+        // older one.
+        set_members(
+            &self.base,
+            &[
+                ("cni.dev/valid-attachments", &list),
+                ("cni.dev/attachments", &list),
+            ],
+        )
     }
 }
 
 /// A config's text with this `prevResult`, in the version of the config.
-pub(crate) fn with_prev_result(text: &str, prev: &CniResult, version: Version) -> Result<String, Error> {
+pub(crate) fn with_prev_result(
+    text: &str,
+    prev: &CniResult,
+    version: Version,
+) -> Result<String, Error> {
     let prev = prev.clone().convert(version)?.to_json();
-    set_members(text, &[("prevResult", &raw(&String::from_utf8_lossy(&prev)))])
+    set_members(
+        text,
+        &[("prevResult", &raw(&String::from_utf8_lossy(&prev)))],
+    )
 }
 
 /// A boolean, or the string that libcni takes for one.
@@ -159,25 +216,33 @@ impl Flag {
     fn is_set(&self) -> bool {
         match self {
             Self::Bool(flag) => *flag,
-            Self::Text(text) => ["1", "t", "true"].iter().any(|yes| yes.eq_ignore_ascii_case(text)),
+            Self::Text(text) => ["1", "t", "true"]
+                .iter()
+                .any(|yes| yes.eq_ignore_ascii_case(text)),
         }
     }
 }
 
 fn object(text: &RawValue) -> Result<Object, Error> {
-    Object::parse(text.get())
-        .map_err(|error| Error::invalid_config("the embedded config is no JSON object").with_details(error.to_string()))
-}
-
-fn field<T: serde::de::DeserializeOwned>(object: &Object, key: &str) -> Result<Option<T>, Error> {
-    object.decode(key).map_err(|error| {
-        Error::invalid_config(format!("invalid value of the embedded config's key {key:?}"))
+    Object::parse(text.get()).map_err(|error| {
+        Error::invalid_config("the embedded config is no JSON object")
             .with_details(error.to_string())
     })
 }
 
+fn field<T: serde::de::DeserializeOwned>(object: &Object, key: &str) -> Result<Option<T>, Error> {
+    object.decode(key).map_err(|error| {
+        Error::invalid_config(format!(
+            "invalid value of the embedded config's key {key:?}"
+        ))
+        .with_details(error.to_string())
+    })
+}
+
 fn name(object: &Object, outer: &Outer) -> Result<String, Error> {
-    let name = field(object, "name")?.filter(|name: &String| !name.is_empty()).unwrap_or_else(|| outer.name.clone());
+    let name = field(object, "name")?
+        .filter(|name: &String| !name.is_empty())
+        .unwrap_or_else(|| outer.name.clone());
     validate_network_name(&name).map_err(|error| error.context("embedded config"))?;
     Ok(name)
 }
@@ -193,7 +258,10 @@ fn version(object: &Object, outer: &Outer) -> Result<Version, Error> {
 }
 
 /// The runtime's values for the capabilities that the plugin declares; `None` if there are none.
-fn filtered_runtime_config(object: &Object, runtime_config: &Object) -> Result<Option<Box<RawValue>>, Error> {
+fn filtered_runtime_config(
+    object: &Object,
+    runtime_config: &Object,
+) -> Result<Option<Box<RawValue>>, Error> {
     let capabilities: Object = field(object, "capabilities")?.unwrap_or_default();
     let mut members: Vec<(&str, &RawValue)> = Vec::new();
     for (key, value) in runtime_config.iter() {
@@ -205,9 +273,12 @@ fn filtered_runtime_config(object: &Object, runtime_config: &Object) -> Result<O
             members.push((key, value));
         }
     }
-    if members.is_empty() { Ok(None) } else { set_members("{}", &members).map(|json| Some(raw(&json))) }
+    if members.is_empty() {
+        Ok(None)
+    } else {
+        set_members("{}", &members).map(|json| Some(raw(&json)))
+    }
 }
 
 #[cfg(test)]
-#[path = "embedded_tests.rs"]
 mod tests;

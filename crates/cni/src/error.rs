@@ -1,11 +1,11 @@
 //! The one error type of the protocol: a numeric code, a message and details, as CNI prints them.
 //!
-//! It carries no sources and no backtraces: all that leaves a plugin is these three fields. Who needs more logs it.
+//! It carries no sources and no backtraces: all that leaves a plugin is these three fields. Who
+//! needs more logs it.
 
 use serde::Serialize;
 
-use crate::json::Object;
-use crate::version::Version;
+use crate::{json::Object, version::Version};
 
 /// The error codes that the specification, or Go's reference library, gives a meaning.
 pub mod code {
@@ -31,7 +31,8 @@ pub mod code {
     pub const NOT_AVAILABLE: u32 = 50;
     /// STATUS: ADD cannot be served, and existing containers may have limited connectivity.
     pub const LIMITED_CONNECTIVITY: u32 = 51;
-    /// The first code that a plugin may define itself. Here: an embedded plugin failed without a CNI error.
+    /// The first code that a plugin may define itself. Here: an embedded plugin failed without a
+    /// CNI error.
     pub const DELEGATE_FAILED: u32 = 100;
     /// An embedded plugin's program is not in any directory of CNI_PATH.
     pub const DELEGATE_MISSING: u32 = 101;
@@ -40,7 +41,10 @@ pub mod code {
 }
 
 /// Texts that go-cni takes for success when a DEL error contains them, and what we say instead.
-const SWALLOWED: [(&str, &str); 2] = [("not found", "missing"), ("no such file or directory", "missing (ENOENT)")];
+const SWALLOWED: [(&str, &str); 2] = [
+    ("not found", "missing"),
+    ("no such file or directory", "missing (ENOENT)"),
+];
 
 /// An error as CNI knows it. An embedded plugin's error keeps its code and details on the way up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -74,7 +78,11 @@ macro_rules! constructors {
 impl Error {
     /// An error of any code, without details.
     pub fn new(code: u32, msg: impl Into<String>) -> Self {
-        Self { code, msg: msg.into(), details: String::new() }
+        Self {
+            code,
+            msg: msg.into(),
+            details: String::new(),
+        }
     }
 
     constructors! {
@@ -124,8 +132,8 @@ impl Error {
 
     /// The same error, reworded so that go-cni does not take it for success.
     ///
-    /// containerd drops a DEL error whose text contains "not found" (or, with an empty netns, "no such file or
-    /// directory"), although the work is not done; what was left would leak.
+    /// containerd drops a DEL error whose text contains "not found" (or, with an empty netns, "no
+    /// such file or directory"), although the work is not done; what was left would leak.
     #[must_use]
     pub fn for_unfinished_del(mut self) -> Self {
         for (swallowed, instead) in SWALLOWED {
@@ -135,23 +143,36 @@ impl Error {
         self
     }
 
-    /// One error out of many, for verbs that go on after a failure: the first one's code, everybody's text.
+    /// One error out of many, for verbs that go on after a failure: the first one's code,
+    /// everybody's text.
     pub fn collect(errors: Vec<Error>) -> Result<(), Error> {
         let mut errors = errors.into_iter();
-        let Some(mut first) = errors.next() else { return Ok(()) };
+        let Some(mut first) = errors.next() else {
+            return Ok(());
+        };
         let rest: Vec<String> = errors.map(|error| error.to_string()).collect();
         if !rest.is_empty() {
             let also = format!("also failed: {}", rest.join("; "));
-            first.details = if first.details.is_empty() { also } else { format!("{}; {also}", first.details) };
+            first.details = if first.details.is_empty() {
+                also
+            } else {
+                format!("{}; {also}", first.details)
+            };
         }
         Err(first)
     }
 
     /// The document that goes to stdout, with a newline.
     pub fn to_json(&self, version: Version) -> Vec<u8> {
-        let wire = Wire { cni_version: version.as_str(), code: self.code, msg: &self.msg, details: &self.details };
+        let wire = Wire {
+            cni_version: version.as_str(),
+            code: self.code,
+            msg: &self.msg,
+            details: &self.details,
+        };
         // Strings and numbers always serialise; should that ever change, a bare error still is one.
-        let mut json = serde_json::to_vec(&wire).unwrap_or_else(|_| br#"{"code":999,"msg":"internal"}"#.to_vec());
+        let mut json = serde_json::to_vec(&wire)
+            .unwrap_or_else(|_| br#"{"code":999,"msg":"internal"}"#.to_vec());
         json.push(b'\n');
         json
     }
@@ -195,23 +216,44 @@ mod tests {
     #[test]
     fn json_has_version_code_and_msg_and_omits_empty_details() {
         let json = Error::try_again_later("later").to_json(Version::V0_4_0);
-        assert_eq!(json, b"{\"cniVersion\":\"0.4.0\",\"code\":11,\"msg\":\"later\"}\n");
+        assert_eq!(
+            json,
+            b"{\"cniVersion\":\"0.4.0\",\"code\":11,\"msg\":\"later\"}\n"
+        );
         let json = Error::io("a").with_details("b").to_json(Version::V1_1_0);
-        assert_eq!(json, b"{\"cniVersion\":\"1.1.0\",\"code\":5,\"msg\":\"a\",\"details\":\"b\"}\n");
+        assert_eq!(
+            json,
+            b"{\"cniVersion\":\"1.1.0\",\"code\":5,\"msg\":\"a\",\"details\":\"b\"}\n"
+        );
     }
 
     #[test]
     fn display_shows_details_only_if_there_are_any() {
         assert_eq!(Error::io("a").to_string(), "a (code 5)");
-        assert_eq!(Error::io("a").with_details("b").to_string(), "a; b (code 5)");
+        assert_eq!(
+            Error::io("a").with_details("b").to_string(),
+            "a; b (code 5)"
+        );
     }
 
     #[test]
     fn foreign_errors_keep_code_and_details() {
         let error = Error::from_json(br#"{"code":7,"msg":"m","details":"d","x":1}"#).unwrap();
         assert_eq!(error, Error::invalid_config("m").with_details("d"));
-        assert_eq!(Error::from_json(br#"{"msg":"m"}"#).unwrap().code, code::DELEGATE_FAILED);
-        for none in ["", "{}", "null", "[]", "x", r#"{"code":0}"#, r#"{"code":-1,"msg":"m"}"#, r#"{"code":1}x"#] {
+        assert_eq!(
+            Error::from_json(br#"{"msg":"m"}"#).unwrap().code,
+            code::DELEGATE_FAILED
+        );
+        for none in [
+            "",
+            "{}",
+            "null",
+            "[]",
+            "x",
+            r#"{"code":0}"#,
+            r#"{"code":-1,"msg":"m"}"#,
+            r#"{"code":1}x"#,
+        ] {
             assert_eq!(Error::from_json(none.as_bytes()), None, "{none}");
         }
     }
@@ -228,6 +270,9 @@ mod tests {
     fn collected_errors_keep_the_first_code_and_all_texts() {
         assert_eq!(Error::collect(vec![]), Ok(()));
         let error = Error::collect(vec![Error::io("a"), Error::decode("b")]).unwrap_err();
-        assert_eq!((error.code, error.details.as_str()), (5, "also failed: b (code 6)"));
+        assert_eq!(
+            (error.code, error.details.as_str()),
+            (5, "also failed: b (code 6)")
+        );
     }
 }

@@ -1,25 +1,29 @@
-//! Runs one program the way a runtime runs a plugin: stdin fed and both outputs drained at once, stderr copied on.
+//! Runs one program the way a runtime runs a plugin: stdin fed and both outputs drained at once,
+//! stderr copied on.
 //!
-//! Knows nothing of configs and results. The process's own environment, working directory and streams are not
-//! changed; the caller sees to it that the thread is in the host's network namespace.
+//! Knows nothing of configs and results. The process's own environment, working directory and
+//! streams are not changed; the caller sees to it that the thread is in the host's network
+//! namespace.
 
-use std::fs;
-use std::io::{self, Write};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    io::{self, Write},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
 
-use nix::sys::prctl;
-use nix::sys::signal::Signal;
-use nix::unistd::{Pid, getpid, getppid};
+use nix::{
+    sys::{prctl, signal::Signal},
+    unistd::{Pid, getpid, getppid},
+};
 
-use crate::conversation::Conversation;
-use crate::environment::Environment;
-use crate::error::Error;
-use crate::names::validate_plugin_type;
+use crate::{
+    conversation::Conversation, environment::Environment, error::Error, names::validate_plugin_type,
+};
 
 /// How often a program is started that is just being written, as in Go.
 const BUSY_TRIES: u32 = 6;
@@ -27,7 +31,8 @@ const BUSY_TRIES: u32 = 6;
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
 /// How often to look whether a program has ended that has not closed its outputs.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long outputs may stay open after the program ended: a daemon it left behind must not hang the runtime.
+/// How long outputs may stay open after the program ended: a daemon it left behind must not hang
+/// the runtime.
 const DRAIN_GRACE: Duration = Duration::from_secs(3);
 
 /// What a program left behind.
@@ -51,7 +56,9 @@ pub struct Executor {
 
 impl std::fmt::Debug for Executor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Executor").field("busy_pause", &self.busy_pause).finish_non_exhaustive()
+        f.debug_struct("Executor")
+            .field("busy_pause", &self.busy_pause)
+            .finish_non_exhaustive()
     }
 }
 
@@ -64,7 +71,11 @@ impl Default for Executor {
 impl Executor {
     /// One that copies the programs' stderr to this writer instead of the process's own stderr.
     pub fn with_stderr(stderr: impl Write + Send + 'static) -> Self {
-        Self { stderr: Arc::new(Mutex::new(stderr)), busy_pause: BUSY_PAUSE, drain_grace: DRAIN_GRACE }
+        Self {
+            stderr: Arc::new(Mutex::new(stderr)),
+            busy_pause: BUSY_PAUSE,
+            drain_grace: DRAIN_GRACE,
+        }
     }
 
     /// The same with another pause between the tries to start a program that is being written.
@@ -76,17 +87,20 @@ impl Executor {
 
     /// Runs the program to its end, with this environment and nothing else of ours.
     ///
-    /// The program is killed if the calling thread dies, so that it does not outlive a plugin that was killed.
+    /// The program is killed if the calling thread dies, so that it does not outlive a plugin that
+    /// was killed.
     pub fn run(&self, program: &Path, env: &Environment, stdin: &[u8]) -> io::Result<Finished> {
         let mut child = self.spawn(program, env)?;
-        let talked = Conversation::new(&mut child, stdin).and_then(|talk| self.finish(&mut child, talk));
+        let talked =
+            Conversation::new(&mut child, stdin).and_then(|talk| self.finish(&mut child, talk));
         talked.inspect_err(|_| {
             // Nobody would read it; it must not go on unseen.
             let _ = child.kill().and_then(|()| child.wait());
         })
     }
 
-    /// Feeds and drains the program until it has ended, and for a while longer if something else holds its outputs.
+    /// Feeds and drains the program until it has ended, and for a while longer if something else
+    /// holds its outputs.
     fn finish(&self, child: &mut Child, mut talk: Conversation) -> io::Result<Finished> {
         let mut tee = |chunk: &[u8]| {
             if let Ok(mut stderr) = self.stderr.lock() {
@@ -96,7 +110,8 @@ impl Executor {
         };
         let mut ended = None;
         while talk.goes_on() && ended.is_none() {
-            // Whoever ends closes its pipes; only a daemon that is left behind makes it necessary to look.
+            // Whoever ends closes its pipes; only a daemon that is left behind makes it necessary
+            // to look.
             talk.go_on(LOOK, &mut tee)?;
             ended = child.try_wait()?;
         }
@@ -107,7 +122,11 @@ impl Executor {
             talk.go_on(until.saturating_duration_since(Instant::now()), &mut tee)?;
         }
         let (stdout, stderr) = talk.heard();
-        Ok(Finished { status, stdout, stderr })
+        Ok(Finished {
+            status,
+            stdout,
+            stderr,
+        })
     }
 
     /// Writes a line where the programs' stderr goes.
@@ -121,17 +140,22 @@ impl Executor {
     fn spawn(&self, program: &Path, env: &Environment) -> io::Result<Child> {
         let mut command = Command::new(program);
         command.env_clear().envs(env.iter());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let parent = getpid();
-        // SAFETY: between fork and exec only prctl and getppid are called; both are async-signal-safe and neither
-        // allocates nor takes a lock.
+        // SAFETY: between fork and exec only prctl and getppid are called; both are
+        // async-signal-safe and neither allocates nor takes a lock.
         unsafe {
             command.pre_exec(move || die_with(parent));
         }
         let mut tries = 1;
         loop {
             match command.spawn() {
-                Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && tries < BUSY_TRIES => {
+                Err(error)
+                    if error.kind() == io::ErrorKind::ExecutableFileBusy && tries < BUSY_TRIES =>
+                {
                     tries += 1;
                     thread::sleep(self.busy_pause);
                 }
@@ -151,13 +175,18 @@ fn die_with(parent: Pid) -> io::Result<()> {
     Ok(())
 }
 
-/// The program of a plugin type: the first regular file of that name, in the order of the directories.
+/// The program of a plugin type: the first regular file of that name, in the order of the
+/// directories.
 ///
 /// Whether it is executable is not asked, as in Go: exec tells.
 pub fn find_in_path(kind: &str, dirs: &[PathBuf]) -> Result<PathBuf, Error> {
     validate_plugin_type(kind)?;
-    let programs = dirs.iter().filter(|dir| !dir.as_os_str().is_empty()).map(|dir| dir.join(kind));
-    let is_file = |program: &PathBuf| fs::metadata(program).is_ok_and(|metadata| metadata.is_file());
+    let programs = dirs
+        .iter()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .map(|dir| dir.join(kind));
+    let is_file =
+        |program: &PathBuf| fs::metadata(program).is_ok_and(|metadata| metadata.is_file());
     programs.into_iter().find(is_file).ok_or_else(|| {
         let dirs: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();
         Error::delegate_missing(format!("no plugin {kind:?} in CNI_PATH"))
@@ -166,5 +195,4 @@ pub fn find_in_path(kind: &str, dirs: &[PathBuf]) -> Result<PathBuf, Error> {
 }
 
 #[cfg(test)]
-#[path = "exec_tests.rs"]
 mod tests;

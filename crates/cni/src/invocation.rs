@@ -1,15 +1,17 @@
-//! The CNI_* variables of one call: checked in the order and with the errors of Go's skel, then typed.
+//! The CNI_* variables of one call: checked in the order and with the errors of Go's skel, then
+//! typed.
 //!
 //! Reads no real environment and no stdin.
 
-use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::{ffi::OsStr, path::PathBuf};
 
-use crate::args::CniArgs;
-use crate::environment::Environment;
-use crate::error::Error;
-use crate::names::{validate_container_id, validate_interface_name};
-use crate::version::Verb;
+use crate::{
+    args::CniArgs,
+    environment::Environment,
+    error::Error,
+    names::{validate_container_id, validate_interface_name},
+    version::Verb,
+};
 
 /// What the runtime asks for, and about which attachment.
 #[derive(Debug, Clone)]
@@ -39,14 +41,31 @@ struct Variable {
 
 /// skel's table, in skel's order; CNI_COMMAND, its first row, is handled apart.
 const VARIABLES: [Variable; 4] = [
-    Variable { name: "CNI_CONTAINERID", required: Verb::has_attachment, validate: validate_container_id },
-    Variable { name: "CNI_NETNS", required: |verb| matches!(verb, Verb::Add | Verb::Check), validate: |_| Ok(()) },
-    Variable { name: "CNI_IFNAME", required: Verb::has_attachment, validate: validate_interface_name },
-    Variable { name: "CNI_PATH", required: |verb| verb != Verb::Version, validate: |_| Ok(()) },
+    Variable {
+        name: "CNI_CONTAINERID",
+        required: Verb::has_attachment,
+        validate: validate_container_id,
+    },
+    Variable {
+        name: "CNI_NETNS",
+        required: |verb| matches!(verb, Verb::Add | Verb::Check),
+        validate: |_| Ok(()),
+    },
+    Variable {
+        name: "CNI_IFNAME",
+        required: Verb::has_attachment,
+        validate: validate_interface_name,
+    },
+    Variable {
+        name: "CNI_PATH",
+        required: |verb| verb != Verb::Version,
+        validate: |_| Ok(()),
+    },
 ];
 
 impl Invocation {
-    /// Checks and reads the variables. Call only if CNI_COMMAND is set; without it there is nothing to invoke.
+    /// Checks and reads the variables. Call only if CNI_COMMAND is set; without it there is nothing
+    /// to invoke.
     ///
     /// An invalid variable is reported at once; missing ones are collected into one error.
     pub fn from_env(env: &Environment) -> Result<Self, Error> {
@@ -55,7 +74,10 @@ impl Invocation {
             .ok_or_else(|| Error::invalid_environment(format!("unknown CNI_COMMAND: {command}")))?;
 
         let mut missing = Vec::new();
-        for variable in VARIABLES.iter().filter(|variable| (variable.required)(verb)) {
+        for variable in VARIABLES
+            .iter()
+            .filter(|variable| (variable.required)(verb))
+        {
             match env.get(variable.name) {
                 None => missing.push(variable.name),
                 Some(value) => (variable.validate)(&value.to_string_lossy())?,
@@ -63,11 +85,19 @@ impl Invocation {
         }
         if !missing.is_empty() {
             let names = missing.join(",");
-            return Err(Error::invalid_environment(format!("required env variables [{names}] missing")));
+            return Err(Error::invalid_environment(format!(
+                "required env variables [{names}] missing"
+            )));
         }
 
         // GC and STATUS have no attachment: what these variables hold then was never validated.
-        let of_attachment = |name| if verb.has_attachment() { text(env, name) } else { Ok(None) };
+        let of_attachment = |name| {
+            if verb.has_attachment() {
+                text(env, name)
+            } else {
+                Ok(None)
+            }
+        };
         Ok(Self {
             verb,
             container_id: of_attachment("CNI_CONTAINERID")?.unwrap_or_default(),
@@ -85,9 +115,12 @@ fn is_true(value: &OsStr) -> bool {
 }
 
 fn text(env: &Environment, name: &str) -> Result<Option<String>, Error> {
-    let Some(value) = env.get(name) else { return Ok(None) };
+    let Some(value) = env.get(name) else {
+        return Ok(None);
+    };
     let text = value.to_str().ok_or_else(|| {
-        Error::invalid_environment(format!("{name} is not UTF-8")).with_details(value.to_string_lossy())
+        Error::invalid_environment(format!("{name} is not UTF-8"))
+            .with_details(value.to_string_lossy())
     })?;
     Ok(Some(text.to_owned()))
 }
@@ -112,7 +145,10 @@ mod tests {
     #[test]
     fn a_full_environment_is_read() {
         let call = with(&[]).unwrap();
-        assert_eq!((call.verb, call.container_id.as_str(), call.ifname.as_str()), (Verb::Add, "c1", "eth0"));
+        assert_eq!(
+            (call.verb, call.container_id.as_str(), call.ifname.as_str()),
+            (Verb::Add, "c1", "eth0")
+        );
         assert_eq!(call.netns.as_deref(), Some("/run/netns/a"));
         assert_eq!(call.args.get("A"), Some("b"));
         assert_eq!(call.path, [PathBuf::from("/opt/cni/bin")]);
@@ -121,7 +157,12 @@ mod tests {
 
     #[test]
     fn missing_variables_are_named_together() {
-        let blank = [("CNI_CONTAINERID", ""), ("CNI_NETNS", ""), ("CNI_IFNAME", ""), ("CNI_PATH", "")];
+        let blank = [
+            ("CNI_CONTAINERID", ""),
+            ("CNI_NETNS", ""),
+            ("CNI_IFNAME", ""),
+            ("CNI_PATH", ""),
+        ];
         let message = |verb: &'static str| {
             let changes: Vec<_> = blank.into_iter().chain([("CNI_COMMAND", verb)]).collect();
             let error = with(&changes).unwrap_err();
@@ -131,9 +172,15 @@ mod tests {
         let all = "required env variables [CNI_CONTAINERID,CNI_NETNS,CNI_IFNAME,CNI_PATH] missing";
         assert_eq!(message("ADD"), all);
         assert_eq!(message("CHECK"), all);
-        assert_eq!(message("DEL"), "required env variables [CNI_CONTAINERID,CNI_IFNAME,CNI_PATH] missing");
+        assert_eq!(
+            message("DEL"),
+            "required env variables [CNI_CONTAINERID,CNI_IFNAME,CNI_PATH] missing"
+        );
         assert_eq!(message("GC"), "required env variables [CNI_PATH] missing");
-        assert_eq!(message("STATUS"), "required env variables [CNI_PATH] missing");
+        assert_eq!(
+            message("STATUS"),
+            "required env variables [CNI_PATH] missing"
+        );
     }
 
     #[test]
@@ -146,10 +193,20 @@ mod tests {
     #[test]
     fn verbs_without_attachment_ignore_its_variables() {
         for verb in ["GC", "STATUS", "VERSION"] {
-            let call = with(&[("CNI_COMMAND", verb), ("CNI_CONTAINERID", "../x"), ("CNI_IFNAME", "a/b")]).unwrap();
-            assert_eq!((call.container_id.as_str(), call.ifname.as_str(), call.netns), ("", "", None));
+            let call = with(&[
+                ("CNI_COMMAND", verb),
+                ("CNI_CONTAINERID", "../x"),
+                ("CNI_IFNAME", "a/b"),
+            ])
+            .unwrap();
+            assert_eq!(
+                (call.container_id.as_str(), call.ifname.as_str(), call.netns),
+                ("", "", None)
+            );
         }
-        let env = [("CNI_COMMAND", "VERSION"), ("CNI_NETNS", "dummy")].into_iter().collect();
+        let env = [("CNI_COMMAND", "VERSION"), ("CNI_NETNS", "dummy")]
+            .into_iter()
+            .collect();
         assert_eq!(Invocation::from_env(&env).unwrap().verb, Verb::Version);
     }
 
@@ -157,14 +214,29 @@ mod tests {
     fn unknown_commands_are_refused() {
         for command in ["FOO", "add", "ADD "] {
             let error = with(&[("CNI_COMMAND", command)]).unwrap_err();
-            assert_eq!((error.code, error.msg), (4, format!("unknown CNI_COMMAND: {command}")));
+            assert_eq!(
+                (error.code, error.msg),
+                (4, format!("unknown CNI_COMMAND: {command}"))
+            );
         }
     }
 
     #[test]
     fn the_override_is_a_flag() {
-        for (value, expected) in [("1", true), ("true", true), ("TRUE", true), ("0", false), ("yes", false)] {
-            assert_eq!(with(&[("CNI_NETNS_OVERRIDE", value)]).unwrap().netns_override, expected, "{value}");
+        for (value, expected) in [
+            ("1", true),
+            ("true", true),
+            ("TRUE", true),
+            ("0", false),
+            ("yes", false),
+        ] {
+            assert_eq!(
+                with(&[("CNI_NETNS_OVERRIDE", value)])
+                    .unwrap()
+                    .netns_override,
+                expected,
+                "{value}"
+            );
         }
     }
 }

@@ -1,23 +1,27 @@
-//! JSON objects as leniently as Go's `encoding/json` reads them, and without losing a byte of any value.
+//! JSON objects as leniently as Go's `encoding/json` reads them, and without losing a byte of any
+//! value.
 //!
-//! serde's derive refuses duplicate keys, wants the exact case and loses big numbers; Go does none of that. This is
-//! only a reader of objects: it gives no value a meaning.
+//! serde's derive refuses duplicate keys, wants the exact case and loses big numbers; Go does none
+//! of that. This is only a reader of objects: it gives no value a meaning.
 
-use std::borrow::Cow;
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
-use serde::de::{DeserializeOwned, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, MapAccess, Visitor},
+};
 use serde_json::value::RawValue;
 
-/// A JSON object: its members in order, duplicates included, each value as the text it was written in.
+/// A JSON object: its members in order, duplicates included, each value as the text it was written
+/// in.
 #[derive(Debug, Clone, Default)]
 pub struct Object {
     members: Vec<(String, Box<RawValue>)>,
 }
 
 impl Object {
-    /// Reads one object, with nothing but white space around it. `null` gives the empty object, as in Go.
+    /// Reads one object, with nothing but white space around it. `null` gives the empty object, as
+    /// in Go.
     pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(text)
     }
@@ -29,14 +33,22 @@ impl Object {
 
     /// The raw text of a member's value. The last one wins, and case does not matter.
     pub fn get(&self, key: &str) -> Option<&RawValue> {
-        self.members.iter().rev().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| &**value)
+        self.members
+            .iter()
+            .rev()
+            .find(|(name, _)| name.eq_ignore_ascii_case(key))
+            .map(|(_, value)| &**value)
     }
 
     /// As [`Object::get`], through nested objects. `None` too if something on the way is no object.
     pub fn get_nested(&self, path: &[&str]) -> Option<Box<RawValue>> {
         let (first, rest) = path.split_first()?;
         let value = self.get(first)?;
-        if rest.is_empty() { Some(value.to_owned()) } else { Self::parse(value.get()).ok()?.get_nested(rest) }
+        if rest.is_empty() {
+            Some(value.to_owned())
+        } else {
+            Self::parse(value.get()).ok()?.get_nested(rest)
+        }
     }
 
     /// A member decoded into a type of the caller; `None` if it is absent or `null`.
@@ -50,7 +62,9 @@ impl Object {
 
     /// All members in order, duplicates included.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&str, &RawValue)> {
-        self.members.iter().map(|(name, value)| (name.as_str(), &**value))
+        self.members
+            .iter()
+            .map(|(name, value)| (name.as_str(), &**value))
     }
 
     /// Whether there are no members.
@@ -104,7 +118,10 @@ mod tests {
     #[test]
     fn the_last_duplicate_wins_and_case_does_not_matter() {
         let object = Object::parse(r#"{"name":"a","NAME":"b","Name":"c","other":1}"#).unwrap();
-        assert_eq!(object.decode::<String>("name").unwrap().as_deref(), Some("c"));
+        assert_eq!(
+            object.decode::<String>("name").unwrap().as_deref(),
+            Some("c")
+        );
         assert_eq!(object.iter().count(), 4);
     }
 
@@ -112,7 +129,10 @@ mod tests {
     fn values_keep_their_text() {
         let text = r#"{"big":123456789012345678901234567890.10,"o":{"z":1 , "a":[ ]}}"#;
         let object = Object::parse(text).unwrap();
-        assert_eq!(object.get("big").unwrap().get(), "123456789012345678901234567890.10");
+        assert_eq!(
+            object.get("big").unwrap().get(),
+            "123456789012345678901234567890.10"
+        );
         assert_eq!(object.get("o").unwrap().get(), r#"{"z":1 , "a":[ ]}"#);
         assert_eq!(object.get_nested(&["O", "a"]).unwrap().get(), "[ ]");
         assert!(object.get_nested(&["big", "a"]).is_none());
@@ -137,6 +157,9 @@ mod tests {
     #[test]
     fn bad_utf8_is_replaced_as_in_go() {
         let object = Object::from_slice(b"{\"a\":\"\xff\"}").unwrap();
-        assert_eq!(object.decode::<String>("a").unwrap().as_deref(), Some("\u{fffd}"));
+        assert_eq!(
+            object.decode::<String>("a").unwrap().as_deref(),
+            Some("\u{fffd}")
+        );
     }
 }

@@ -1,13 +1,16 @@
-//! The CNI protocol, for a plugin that is a main plugin, a wrapper around embedded plugins and a chained plugin.
+//! The CNI protocol, for a plugin that is a main plugin, a wrapper around embedded plugins and a
+//! chained plugin.
 //!
-//! [`run`] is the whole outside of such a plugin: it checks the environment and the network config, calls one method
-//! of a [`Plugin`], and prints exactly one JSON document. [`Embedded`] is the inside of a wrapper: it runs other
-//! plugins the way a runtime would. In between stand the data: [`Config`], [`CniResult`], [`Error`].
+//! [`run`] is the whole outside of such a plugin: it checks the environment and the network config,
+//! calls one method of a [`Plugin`], and prints exactly one JSON document. [`Embedded`] is the
+//! inside of a wrapper: it runs other plugins the way a runtime would. In between stand the data:
+//! [`Config`], [`CniResult`], [`Error`].
 //!
-//! Foreign JSON is read as leniently as Go's `encoding/json` reads it, because that is what every other party of the
-//! ecosystem does; what is written is strict.
+//! Foreign JSON is read as leniently as Go's `encoding/json` reads it, because that is what every
+//! other party of the ecosystem does; what is written is strict.
 //!
-//! This crate may not know links, pods, agents or anything else of the plugin that uses it, and it is synchronous.
+//! This crate may not know links, pods, agents or anything else of the plugin that uses it, and it
+//! is synchronous.
 
 mod address;
 mod args;
@@ -44,7 +47,8 @@ pub use exec::{Executor, Finished, find_in_path};
 pub use invocation::Invocation;
 pub use json::Object;
 pub use names::{
-    MAX_INTERFACE_NAME, validate_container_id, validate_interface_name, validate_network_name, validate_plugin_type,
+    MAX_INTERFACE_NAME, validate_container_id, validate_interface_name, validate_network_name,
+    validate_plugin_type,
 };
 pub use netns::is_own_netns;
 pub use rendered::{Rendered, RenderedPlugin};

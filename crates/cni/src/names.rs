@@ -1,6 +1,8 @@
-//! The rules for names that become file names, device names or programs; those of Go's skel, to the letter.
+//! The rules for names that become file names, device names or programs; those of Go's skel, to the
+//! letter.
 //!
-//! A plugin that makes interfaces of its own may have to be stricter (the kernel takes `%` for a template).
+//! A plugin that makes interfaces of its own may have to be stricter (the kernel takes `%` for a
+//! template).
 
 use crate::error::Error;
 
@@ -10,7 +12,9 @@ pub const MAX_INTERFACE_NAME: usize = 15;
 /// `^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`
 fn is_plain(name: &str) -> bool {
     name.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
 
 /// Refuses with code 4 what may not be a container id.
@@ -48,7 +52,8 @@ pub fn validate_interface_name(name: &str) -> Result<(), Error> {
     Err(Error::invalid_environment(format!("interface name {problem}")).with_details(name))
 }
 
-/// Refuses with code 7 what may not be a plugin's type, for it names a program inside CNI_PATH and nowhere else.
+/// Refuses with code 7 what may not be a plugin's type, for it names a program inside CNI_PATH and
+/// nowhere else.
 pub fn validate_plugin_type(kind: &str) -> Result<(), Error> {
     let problem = if kind.is_empty() {
         "is missing"
@@ -57,8 +62,10 @@ pub fn validate_plugin_type(kind: &str) -> Result<(), Error> {
     } else {
         return Ok(());
     };
-    Err(Error::invalid_config(format!("the embedded plugin's type {problem}"))
-        .with_details(format!("type is {kind:?}")))
+    Err(
+        Error::invalid_config(format!("the embedded plugin's type {problem}"))
+            .with_details(format!("type is {kind:?}")),
+    )
 }
 
 #[cfg(test)]
@@ -69,7 +76,8 @@ mod tests {
     fn container_ids_and_network_names() {
         for bad in ["../x", "-a", "a b", "a/b", "é", "a\n", ".x", "_a"] {
             assert_eq!(validate_container_id(bad).unwrap_err(), {
-                Error::invalid_environment("invalid characters in CNI_CONTAINERID").with_details(bad)
+                Error::invalid_environment("invalid characters in CNI_CONTAINERID")
+                    .with_details(bad)
             });
             assert_eq!(validate_network_name(bad).unwrap_err().code, 7);
         }
@@ -82,7 +90,18 @@ mod tests {
 
     #[test]
     fn interface_names() {
-        for bad in ["", "abcdefghijklmnop", ".", "..", "a/b", "a:b", "a b", "a\t", "a\u{a0}b", "éééééééé"] {
+        for bad in [
+            "",
+            "abcdefghijklmnop",
+            ".",
+            "..",
+            "a/b",
+            "a:b",
+            "a b",
+            "a\t",
+            "a\u{a0}b",
+            "éééééééé",
+        ] {
             assert_eq!(validate_interface_name(bad).unwrap_err().code, 4, "{bad:?}");
         }
         for good in ["abcdefghijklmno", "eth0", "...", "ééééééé", "a%d"] {

@@ -2,20 +2,21 @@
 //!
 //! Nothing here enters a namespace.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use crate::error::Error;
 
 /// Whether the path leads to the calling thread's own network namespace, whatever name it goes by.
 ///
-/// A path that leads nowhere is not an error here: DEL comes with such paths. Only metadata is looked at, since
-/// opening a stranger's path may block (a FIFO).
+/// A path that leads nowhere is not an error here: DEL comes with such paths. Only metadata is
+/// looked at, since opening a stranger's path may block (a FIFO).
 pub fn is_own_netns(path: &Path) -> Result<bool, Error> {
-    let Ok(theirs) = fs::metadata(path) else { return Ok(false) };
-    let ours = fs::metadata("/proc/thread-self/ns/net")
-        .map_err(|error| Error::invalid_netns("cannot tell the plugin's own netns").with_details(error.to_string()))?;
+    let Ok(theirs) = fs::metadata(path) else {
+        return Ok(false);
+    };
+    let ours = fs::metadata("/proc/thread-self/ns/net").map_err(|error| {
+        Error::invalid_netns("cannot tell the plugin's own netns").with_details(error.to_string())
+    })?;
     Ok((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()))
 }
 
@@ -26,7 +27,10 @@ mod tests {
     #[test]
     fn own_netns_is_known_by_identity() {
         assert_eq!(is_own_netns(Path::new("/proc/self/ns/net")), Ok(true));
-        assert_eq!(is_own_netns(Path::new(&format!("/proc/{}/ns/net", std::process::id()))), Ok(true));
+        assert_eq!(
+            is_own_netns(Path::new(&format!("/proc/{}/ns/net", std::process::id()))),
+            Ok(true)
+        );
         assert_eq!(is_own_netns(Path::new("/proc/self/ns/mnt")), Ok(false));
         assert_eq!(is_own_netns(Path::new("/nowhere")), Ok(false));
         assert_eq!(is_own_netns(Path::new("/etc/passwd")), Ok(false));

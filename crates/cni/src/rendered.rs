@@ -4,11 +4,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
-use crate::result::CniResult;
-use crate::version::Version;
+use crate::{error::Error, result::CniResult, version::Version};
 
-/// All embedded plugins of one attachment, in the order of their ADD. The caller keeps it, in any serde format.
+/// All embedded plugins of one attachment, in the order of their ADD. The caller keeps it, in any
+/// serde format.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rendered {
     /// The plugins that ADD was, or is about to be, called on.
@@ -51,7 +50,10 @@ mod tests {
             ifname: "eth0".into(),
             stdin: stdin.into(),
         };
-        let rendered = Rendered { plugins: vec![plugin], disable_check: true };
+        let rendered = Rendered {
+            plugins: vec![plugin],
+            disable_check: true,
+        };
         let json = serde_json::to_string(&rendered).unwrap();
         assert_eq!(serde_json::from_str::<Rendered>(&json).unwrap(), rendered);
     }

@@ -1,15 +1,13 @@
 //! The result of an ADD: its model in memory, and the few things a plugin does with it.
 //!
-//! Reading and writing JSON is in `result_json`, changing the version in `convert`. Nothing here renumbers
-//! interfaces or reorders addresses: others hold indices into these lists.
+//! Reading and writing JSON is in `result_json`, changing the version in `convert`. Nothing here
+//! renumbers interfaces or reorders addresses: others hold indices into these lists.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use serde_json::value::RawValue;
 
-use crate::address::Cidr;
-use crate::version::Version;
+use crate::{address::Cidr, version::Version};
 
 /// Members that no version of the specification knows, kept as the text they came in.
 #[derive(Debug, Clone, Default)]
@@ -18,7 +16,11 @@ pub struct Extra(pub(crate) BTreeMap<String, Box<RawValue>>);
 impl PartialEq for Extra {
     fn eq(&self, other: &Self) -> bool {
         let texts = |extra: &Self| -> Vec<(String, String)> {
-            extra.0.iter().map(|(key, value)| (key.clone(), value.get().to_owned())).collect()
+            extra
+                .0
+                .iter()
+                .map(|(key, value)| (key.clone(), value.get().to_owned()))
+                .collect()
         };
         texts(self) == texts(other)
     }
@@ -37,7 +39,10 @@ pub struct CniResult {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Body {
     /// 0.1.0 and 0.2.0.
-    Legacy { ip4: Option<LegacyIp>, ip6: Option<LegacyIp> },
+    Legacy {
+        ip4: Option<LegacyIp>,
+        ip6: Option<LegacyIp>,
+    },
     /// 0.3.0 and later.
     Lists(Lists),
 }
@@ -140,7 +145,13 @@ impl IpConfig {
     /// An address on the interface of this index.
     pub fn new(address: Cidr, interface: Option<usize>) -> Self {
         let interface = interface.and_then(|index| i64::try_from(index).ok());
-        Self { version: String::new(), interface, address, gateway: None, extra: Extra::default() }
+        Self {
+            version: String::new(),
+            interface,
+            address,
+            gateway: None,
+            extra: Extra::default(),
+        }
     }
 }
 
@@ -148,7 +159,16 @@ impl Route {
     /// A route without any of the optional attributes.
     pub fn new(dst: Cidr, gw: Option<IpAddr>) -> Self {
         let extra = Extra::default();
-        Self { dst, gw, mtu: 0, adv_mss: 0, priority: 0, table: None, scope: None, extra }
+        Self {
+            dst,
+            gw,
+            mtu: 0,
+            adv_mss: 0,
+            priority: 0,
+            table: None,
+            scope: None,
+            extra,
+        }
     }
 }
 
@@ -156,10 +176,18 @@ impl CniResult {
     /// An empty result.
     pub fn new(version: Version) -> Self {
         let body = match version.is_legacy() {
-            true => Body::Legacy { ip4: None, ip6: None },
+            true => Body::Legacy {
+                ip4: None,
+                ip6: None,
+            },
             false => Body::Lists(Lists::default()),
         };
-        Self { version, body, dns: Dns::default(), extra: Extra::default() }
+        Self {
+            version,
+            body,
+            dns: Dns::default(),
+            extra: Extra::default(),
+        }
     }
 
     /// The version it is in.
@@ -212,7 +240,8 @@ impl CniResult {
 
     /// Appends an address. A result of 0.1.0 or 0.2.0 becomes one of 0.4.0.
     pub fn push_ip(&mut self, mut ip: IpConfig) {
-        // Who appends need not care in which version: what a family does not print is ignored there.
+        // Who appends need not care in which version: what a family does not print is ignored
+        // there.
         ip.version = if ip.address.is_ipv4() { "4" } else { "6" }.into();
         self.lists_mut().ips.push(ip);
     }
@@ -224,24 +253,31 @@ impl CniResult {
 
     /// The index of the interface of this name in this sandbox (verbatim, as in CNI_NETNS).
     pub fn find_interface(&self, name: &str, sandbox: &str) -> Option<usize> {
-        self.interfaces().iter().position(|interface| interface.name == name && interface.sandbox == sandbox)
+        self.interfaces()
+            .iter()
+            .position(|interface| interface.name == name && interface.sandbox == sandbox)
     }
 
     /// The addresses that point to the interface of this index.
     pub fn ips_of(&self, index: usize) -> Vec<IpConfig> {
         let wanted = i64::try_from(index).ok();
-        self.ips().into_iter().filter(|ip| ip.interface.is_some() && ip.interface == wanted).collect()
+        self.ips()
+            .into_iter()
+            .filter(|ip| ip.interface.is_some() && ip.interface == wanted)
+            .collect()
     }
 
-    /// Removes the interfaces for which `remove` holds, with their addresses, and points the remaining addresses to
-    /// the new places of their interfaces.
+    /// Removes the interfaces for which `remove` holds, with their addresses, and points the
+    /// remaining addresses to the new places of their interfaces.
     ///
-    /// For showing an embedded plugin a result without what others appended; never for a result that is printed.
-    /// Indices that point nowhere stay as they are.
+    /// For showing an embedded plugin a result without what others appended; never for a result
+    /// that is printed. Indices that point nowhere stay as they are.
     #[must_use]
     pub fn without_interfaces(&self, mut remove: impl FnMut(usize, &Interface) -> bool) -> Self {
         let mut result = self.clone();
-        let Body::Lists(lists) = &mut result.body else { return result };
+        let Body::Lists(lists) = &mut result.body else {
+            return result;
+        };
         let mut kept = 0;
         let places: Vec<Option<i64>> = lists
             .interfaces
@@ -261,7 +297,10 @@ impl CniResult {
             places[at - 1].is_some()
         });
         lists.ips.retain_mut(|ip| {
-            let place = ip.interface.and_then(|index| usize::try_from(index).ok()).and_then(|index| places.get(index));
+            let place = ip
+                .interface
+                .and_then(|index| usize::try_from(index).ok())
+                .and_then(|index| places.get(index));
             match place {
                 None => true,
                 Some(None) => false,
@@ -296,7 +335,11 @@ mod tests {
     }
 
     fn interface(name: &str) -> Interface {
-        Interface { name: name.into(), sandbox: "/ns".into(), ..Interface::default() }
+        Interface {
+            name: name.into(),
+            sandbox: "/ns".into(),
+            ..Interface::default()
+        }
     }
 
     fn sample() -> CniResult {
@@ -316,15 +359,23 @@ mod tests {
         let result = sample();
         assert_eq!(result.find_interface("eth0", "/ns"), Some(1));
         assert_eq!(result.find_interface("eth0", "/other"), None);
-        let found: Vec<_> = result.ips_of(1).iter().map(|ip| ip.address.to_string()).collect();
+        let found: Vec<_> = result
+            .ips_of(1)
+            .iter()
+            .map(|ip| ip.address.to_string())
+            .collect();
         assert_eq!(found, ["10.0.0.2/24", "fd00::2/64"]);
     }
 
     #[test]
     fn removed_interfaces_take_their_addresses_along_and_the_rest_is_renumbered() {
         let mut result = sample();
-        result.push_ip(IpConfig { interface: Some(-1), ..IpConfig::new(cidr("10.9.0.1/24"), None) });
-        let rest = result.without_interfaces(|index, interface| index == 0 || interface.name == "eth1");
+        result.push_ip(IpConfig {
+            interface: Some(-1),
+            ..IpConfig::new(cidr("10.9.0.1/24"), None)
+        });
+        let rest =
+            result.without_interfaces(|index, interface| index == 0 || interface.name == "eth1");
         assert_eq!(rest.interfaces().len(), 1);
         let indices: Vec<_> = rest.ips().iter().map(|ip| ip.interface).collect();
         assert_eq!(indices, [Some(0), Some(0), None, Some(-1)]);
@@ -333,7 +384,8 @@ mod tests {
 
     #[test]
     fn appending_lifts_a_legacy_result() {
-        let mut result = CniResult::parse(r#"{"ip4":{"ip":"10.0.0.2/24"}}"#, Version::V0_2_0).unwrap();
+        let mut result =
+            CniResult::parse(r#"{"ip4":{"ip":"10.0.0.2/24"}}"#, Version::V0_2_0).unwrap();
         assert_eq!(result.push_interface(interface("eth1")), 0);
         assert_eq!(result.version(), Version::V0_4_0);
         assert_eq!(result.ips().len(), 1);

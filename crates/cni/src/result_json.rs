@@ -1,22 +1,29 @@
 //! Results as JSON: read leniently and strictly written.
 //!
-//! `null` is nothing wherever it stands, an empty gateway is none, keys may have any case. Types must fit and an
-//! address must be one: a result that Go could not read is refused here too.
+//! `null` is nothing wherever it stands, an empty gateway is none, keys may have any case. Types
+//! must fit and an address must be one: a result that Go could not read is refused here too.
 
-use std::net::IpAddr;
-use std::str::FromStr;
+use std::{net::IpAddr, str::FromStr};
 
-use serde::de::DeserializeOwned;
-use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
+use serde::{Serialize, Serializer, de::DeserializeOwned, ser::SerializeMap};
 
-use crate::error::Error;
-use crate::json::Object;
-use crate::result::{Body, CniResult, Dns, Extra, Interface, IpConfig, LegacyIp, Lists, Route};
-use crate::version::Version;
+use crate::{
+    error::Error,
+    json::Object,
+    result::{Body, CniResult, Dns, Extra, Interface, IpConfig, LegacyIp, Lists, Route},
+    version::Version,
+};
 
 /// Every top-level key of any version: none of them may pass for an unknown one.
-const RESULT_KEYS: [&str; 7] = ["cniVersion", "interfaces", "ips", "routes", "dns", "ip4", "ip6"];
+const RESULT_KEYS: [&str; 7] = [
+    "cniVersion",
+    "interfaces",
+    "ips",
+    "routes",
+    "dns",
+    "ip4",
+    "ip6",
+];
 const INTERFACE_KEYS: [&str; 6] = ["name", "mac", "mtu", "sandbox", "socketPath", "pciID"];
 const IP_KEYS: [&str; 6] = ["version", "interface", "address", "gateway", "ip", "routes"];
 const ROUTE_KEYS: [&str; 7] = ["dst", "gw", "mtu", "advmss", "priority", "table", "scope"];
@@ -25,10 +32,14 @@ const DNS_KEYS: [&str; 4] = ["nameservers", "domain", "search", "options"];
 impl CniResult {
     /// Reads a result. One that does not name its version has `default`, which is the config's.
     ///
-    /// `null` and `{}` are the empty result. Code 6 for what is no result, 1 for a version that does not exist.
+    /// `null` and `{}` are the empty result. Code 6 for what is no result, 1 for a version that
+    /// does not exist.
     pub fn parse(text: &str, default: Version) -> Result<Self, Error> {
         let object = Object::parse(text).map_err(|error| undecodable("result", &error))?;
-        let fields = Fields { object: &object, of: "result" };
+        let fields = Fields {
+            object: &object,
+            of: "result",
+        };
         let version = match object.decode::<String>("cniVersion").unwrap_or_default() {
             Some(text) if !text.is_empty() => Version::parse(&text).ok_or_else(|| {
                 Error::incompatible_version("unsupported CNI result version")
@@ -37,7 +48,10 @@ impl CniResult {
             _ => default,
         };
         let body = if version.is_legacy() {
-            Body::Legacy { ip4: legacy_ip(&fields, "ip4")?, ip6: legacy_ip(&fields, "ip6")? }
+            Body::Legacy {
+                ip4: legacy_ip(&fields, "ip4")?,
+                ip6: legacy_ip(&fields, "ip6")?,
+            }
         } else {
             Body::Lists(Lists {
                 interfaces: fields
@@ -45,12 +59,23 @@ impl CniResult {
                     .iter()
                     .map(|item| interface(item, version))
                     .collect::<Result<_, _>>()?,
-                ips: present(fields.list("ips")?).map(|item| ip_config(&item, version)).collect::<Result<_, _>>()?,
+                ips: present(fields.list("ips")?)
+                    .map(|item| ip_config(&item, version))
+                    .collect::<Result<_, _>>()?,
                 routes: routes(&fields)?,
             })
         };
-        let dns = fields.get::<Object>("dns")?.map(|object| dns(&object)).transpose()?.unwrap_or_default();
-        Ok(Self { version, body, dns, extra: extra(&object, &RESULT_KEYS) })
+        let dns = fields
+            .get::<Object>("dns")?
+            .map(|object| dns(&object))
+            .transpose()?
+            .unwrap_or_default();
+        Ok(Self {
+            version,
+            body,
+            dns,
+            extra: extra(&object, &RESULT_KEYS),
+        })
     }
 
     /// As [`CniResult::parse`], of bytes.
@@ -73,7 +98,9 @@ struct Fields<'a> {
 
 impl Fields<'_> {
     fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
-        self.object.decode(key).map_err(|error| undecodable(&format!("{}.{key}", self.of), &error))
+        self.object
+            .decode(key)
+            .map_err(|error| undecodable(&format!("{}.{key}", self.of), &error))
     }
 
     fn or_default<T: DeserializeOwned + Default>(&self, key: &str) -> Result<T, Error> {
@@ -91,14 +118,18 @@ impl Fields<'_> {
     }
 
     fn parsed<T: FromStr>(&self, key: &str) -> Result<Option<T>, Error> {
-        let Some(text) = self.get::<String>(key)?.filter(|text| !text.is_empty()) else { return Ok(None) };
+        let Some(text) = self.get::<String>(key)?.filter(|text| !text.is_empty()) else {
+            return Ok(None);
+        };
         text.parse().map(Some).map_err(|_| {
-            Error::decode(format!("cannot decode {}.{key}", self.of)).with_details(format!("its value is {text:?}"))
+            Error::decode(format!("cannot decode {}.{key}", self.of))
+                .with_details(format!("its value is {text:?}"))
         })
     }
 
     fn required<T: FromStr>(&self, key: &str) -> Result<T, Error> {
-        self.parsed(key)?.ok_or_else(|| Error::decode(format!("{}.{key} is missing", self.of)))
+        self.parsed(key)?
+            .ok_or_else(|| Error::decode(format!("{}.{key} is missing", self.of)))
     }
 
     fn gateway(&self, key: &str) -> Result<Option<IpAddr>, Error> {
@@ -111,8 +142,14 @@ fn undecodable(what: &str, error: &serde_json::Error) -> Error {
 }
 
 fn extra(object: &Object, known: &[&str]) -> Extra {
-    let unknown = object.iter().filter(|(key, _)| !known.iter().any(|known| known.eq_ignore_ascii_case(key)));
-    Extra(unknown.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
+    let unknown = object
+        .iter()
+        .filter(|(key, _)| !known.iter().any(|known| known.eq_ignore_ascii_case(key)));
+    Extra(
+        unknown
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect(),
+    )
 }
 
 /// The elements that are not `null`.
@@ -121,8 +158,13 @@ fn present(list: Vec<Option<Object>>) -> impl Iterator<Item = Object> {
 }
 
 fn legacy_ip(fields: &Fields<'_>, key: &str) -> Result<Option<LegacyIp>, Error> {
-    let Some(object) = fields.get::<Object>(key)? else { return Ok(None) };
-    let fields = Fields { object: &object, of: "ip4 or ip6" };
+    let Some(object) = fields.get::<Object>(key)? else {
+        return Ok(None);
+    };
+    let fields = Fields {
+        object: &object,
+        of: "ip4 or ip6",
+    };
     Ok(Some(LegacyIp {
         ip: fields.required("ip")?,
         gateway: fields.gateway("gateway")?,
@@ -133,8 +175,13 @@ fn legacy_ip(fields: &Fields<'_>, key: &str) -> Result<Option<LegacyIp>, Error> 
 
 /// A `null` interface stays as an empty one: dropping it would move the indices of those behind it.
 fn interface(object: &Option<Object>, version: Version) -> Result<Interface, Error> {
-    let Some(object) = object else { return Ok(Interface::default()) };
-    let fields = Fields { object, of: "interfaces" };
+    let Some(object) = object else {
+        return Ok(Interface::default());
+    };
+    let fields = Fields {
+        object,
+        of: "interfaces",
+    };
     let mut interface = Interface {
         name: fields.or_default("name")?,
         mac: fields.or_default("mac")?,
@@ -154,7 +201,11 @@ fn interface(object: &Option<Object>, version: Version) -> Result<Interface, Err
 fn ip_config(object: &Object, version: Version) -> Result<IpConfig, Error> {
     let fields = Fields { object, of: "ips" };
     Ok(IpConfig {
-        version: if version < Version::V1_0_0 { fields.or_default("version")? } else { String::new() },
+        version: if version < Version::V1_0_0 {
+            fields.or_default("version")?
+        } else {
+            String::new()
+        },
         interface: fields.get("interface")?,
         address: fields.required("address")?,
         gateway: fields.gateway("gateway")?,
@@ -164,7 +215,10 @@ fn ip_config(object: &Object, version: Version) -> Result<IpConfig, Error> {
 
 fn routes(fields: &Fields<'_>) -> Result<Vec<Route>, Error> {
     let route = |object: Object| {
-        let fields = Fields { object: &object, of: "routes" };
+        let fields = Fields {
+            object: &object,
+            of: "routes",
+        };
         Ok(Route {
             dst: fields.required("dst")?,
             gw: fields.gateway("gw")?,
@@ -200,11 +254,18 @@ fn optional<M: SerializeMap, T: Serialize + Default + PartialEq>(
     key: &str,
     value: &T,
 ) -> Result<(), M::Error> {
-    if *value == T::default() { Ok(()) } else { map.serialize_entry(key, value) }
+    if *value == T::default() {
+        Ok(())
+    } else {
+        map.serialize_entry(key, value)
+    }
 }
 
 fn extras<M: SerializeMap>(map: &mut M, extra: &Extra) -> Result<(), M::Error> {
-    extra.0.iter().try_for_each(|(key, value)| map.serialize_entry(key, value))
+    extra
+        .0
+        .iter()
+        .try_for_each(|(key, value)| map.serialize_entry(key, value))
 }
 
 impl Serialize for Document<'_> {
@@ -218,12 +279,19 @@ impl Serialize for Document<'_> {
                 optional(&mut map, "ip6", ip6)?;
             }
             Body::Lists(lists) => {
-                let interfaces: Vec<_> =
-                    lists.interfaces.iter().map(|interface| InterfaceJson(interface, result.version)).collect();
+                let interfaces: Vec<_> = lists
+                    .interfaces
+                    .iter()
+                    .map(|interface| InterfaceJson(interface, result.version))
+                    .collect();
                 if !interfaces.is_empty() {
                     map.serialize_entry("interfaces", &interfaces)?;
                 }
-                let ips: Vec<_> = lists.ips.iter().map(|ip| AddressJson(ip, result.version)).collect();
+                let ips: Vec<_> = lists
+                    .ips
+                    .iter()
+                    .map(|ip| AddressJson(ip, result.version))
+                    .collect();
                 if !ips.is_empty() {
                     map.serialize_entry("ips", &ips)?;
                 }

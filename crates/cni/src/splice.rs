@@ -1,24 +1,28 @@
 //! Setting members of a JSON object without touching a byte of the others.
 //!
-//! Decoding and encoding again would lose big numbers, duplicate keys and the order of keys, and plugins have broken
-//! over each of these.
+//! Decoding and encoding again would lose big numbers, duplicate keys and the order of keys, and
+//! plugins have broken over each of these.
 
 use serde_json::value::RawValue;
 
-use crate::error::Error;
-use crate::json::Object;
+use crate::{error::Error, json::Object};
 
 /// The object's text with these members set to these raw values.
 ///
-/// If none of them is there yet, they are appended and all else stays byte for byte, white space included. If one is
-/// there, in any case, it is replaced; then white space between members goes, and every other value stays as it is.
+/// If none of them is there yet, they are appended and all else stays byte for byte, white space
+/// included. If one is there, in any case, it is replaced; then white space between members goes,
+/// and every other value stays as it is.
 pub fn set_members(text: &str, members: &[(&str, &RawValue)]) -> Result<String, Error> {
-    let object =
-        Object::parse(text).map_err(|error| Error::decode("not a JSON object").with_details(error.to_string()))?;
+    let object = Object::parse(text)
+        .map_err(|error| Error::decode("not a JSON object").with_details(error.to_string()))?;
     if members.is_empty() {
         return Ok(text.to_owned());
     }
-    let is_set = |key: &str| members.iter().any(|(name, _)| name.eq_ignore_ascii_case(key));
+    let is_set = |key: &str| {
+        members
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case(key))
+    };
     let replaced = object.iter().any(|(key, _)| is_set(key));
     let mut out = match text.trim_end().strip_suffix('}') {
         Some(open) if !replaced => open.trim_end().to_owned(),
@@ -62,7 +66,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn set(text: &str, members: &[(&str, &str)]) -> String {
-        let raws: Vec<_> = members.iter().map(|(key, value)| (*key, raw(value))).collect();
+        let raws: Vec<_> = members
+            .iter()
+            .map(|(key, value)| (*key, raw(value)))
+            .collect();
         let members: Vec<_> = raws.iter().map(|(key, value)| (*key, &**value)).collect();
         set_members(text, &members).unwrap()
     }
@@ -70,7 +77,10 @@ mod tests {
     #[test]
     fn appended_members_leave_every_byte_in_place() {
         let text = "{ \"b\" : 1.50,\n\t\"a\": [ 9007199254740993 ], \"b\":2 }";
-        assert_eq!(set(text, &[("name", "\"n\"")]), format!("{},\"name\":\"n\"}}", text.trim_end_matches(" }")));
+        assert_eq!(
+            set(text, &[("name", "\"n\"")]),
+            format!("{},\"name\":\"n\"}}", text.trim_end_matches(" }"))
+        );
         assert_eq!(set("{}", &[("a", "1"), ("b", "2")]), r#"{"a":1,"b":2}"#);
         assert_eq!(set(" { } ", &[("a", "1")]), r#" {"a":1}"#);
         assert_eq!(set("null", &[("a", "1")]), r#"{"a":1}"#);
@@ -80,7 +90,10 @@ mod tests {
     #[test]
     fn present_members_are_replaced_in_any_case() {
         let text = r#"{"Name":"x", "k\n":{"z": 1.0}, "name":"y"}"#;
-        assert_eq!(set(text, &[("name", "\"n\"")]), r#"{"k\n":{"z": 1.0},"name":"n"}"#);
+        assert_eq!(
+            set(text, &[("name", "\"n\"")]),
+            r#"{"k\n":{"z": 1.0},"name":"n"}"#
+        );
     }
 
     #[test]
@@ -90,7 +103,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_value_is_there_and_the_rest_is_kept(keys in proptest::collection::btree_map("[a-z\"{}, ]{1,4}", 0..1000u32, 0..6)) {
+        fn the_value_is_there_and_the_rest_is_kept(
+            keys in proptest::collection::btree_map("[a-z\"{}, ]{1,4}", 0..1000u32, 0..6),
+        ) {
             let text = serde_json::to_string_pretty(&keys).unwrap();
             let out = set(&text, &[("NAME", "7")]);
             let object = Object::parse(&out).unwrap();

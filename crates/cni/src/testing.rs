@@ -1,17 +1,17 @@
 //! Fake plugins for tests: shell scripts in a directory of their own, which note each call.
 
-use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::{
+    fs,
+    io::{self, Write},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use tempfile::TempDir;
 
-use crate::delegate::Caller;
-use crate::environment::Environment;
-use crate::exec::Executor;
+use crate::{delegate::Caller, environment::Environment, exec::Executor};
 
 /// A writer that several owners share.
 #[derive(Clone, Default)]
@@ -45,7 +45,10 @@ pub struct Fakes {
 
 impl Fakes {
     pub fn new() -> Self {
-        Self { dir: TempDir::new().unwrap(), stderr: Shared::default() }
+        Self {
+            dir: TempDir::new().unwrap(),
+            stderr: Shared::default(),
+        }
     }
 
     pub fn dir(&self) -> &Path {

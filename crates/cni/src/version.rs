@@ -23,8 +23,15 @@ pub enum Version {
 
 impl Version {
     /// All of them, oldest first.
-    pub const ALL: [Version; 7] =
-        [Self::V0_1_0, Self::V0_2_0, Self::V0_3_0, Self::V0_3_1, Self::V0_4_0, Self::V1_0_0, Self::V1_1_0];
+    pub const ALL: [Version; 7] = [
+        Self::V0_1_0,
+        Self::V0_2_0,
+        Self::V0_3_0,
+        Self::V0_3_1,
+        Self::V0_4_0,
+        Self::V1_0_0,
+        Self::V1_1_0,
+    ];
     /// The newest one.
     pub const NEWEST: Version = Self::V1_1_0;
     /// What a config without `cniVersion` means.
@@ -48,7 +55,9 @@ impl Version {
         if text.is_empty() {
             return Some(Self::IF_MISSING);
         }
-        Self::ALL.into_iter().find(|version| version.as_str() == text)
+        Self::ALL
+            .into_iter()
+            .find(|version| version.as_str() == text)
     }
 
     /// Whether results have the `ip4`/`ip6` shape of 0.1.0 and 0.2.0.
@@ -61,24 +70,30 @@ impl Version {
         self >= verb.since()
     }
 
-    /// Decides whether a config of version `text` may run `verb`, with the errors that Go's skel gives.
+    /// Decides whether a config of version `text` may run `verb`, with the errors that Go's skel
+    /// gives.
     pub fn negotiate(text: &str, verb: Verb, supported: &[Version]) -> Result<Self, Error> {
         let gate = verb.since();
         // Only the gated verbs compare numbers, so only they can fail to decode one.
         if matches!(verb, Verb::Check | Verb::Gc | Verb::Status) {
             let numbers = numbers(text).ok_or_else(|| {
-                Error::decode("the config's cniVersion is no version").with_details(format!("cniVersion is {text:?}"))
+                Error::decode("the config's cniVersion is no version")
+                    .with_details(format!("cniVersion is {text:?}"))
             })?;
             if Some(numbers) < self::numbers(gate.as_str()) {
-                return Err(Error::incompatible_version(format!("config version does not allow {verb}"))
-                    .with_details(format!("config is {text:?}, {verb} needs {gate}")));
+                return Err(Error::incompatible_version(format!(
+                    "config version does not allow {verb}"
+                ))
+                .with_details(format!("config is {text:?}, {verb} needs {gate}")));
             }
         }
-        Self::parse(text).filter(|version| supported.contains(version)).ok_or_else(|| {
-            let supported: Vec<_> = supported.iter().map(|version| version.as_str()).collect();
-            Error::incompatible_version("incompatible CNI versions")
-                .with_details(format!("config is {text:?}, plugin supports {supported:?}"))
-        })
+        Self::parse(text)
+            .filter(|version| supported.contains(version))
+            .ok_or_else(|| {
+                let supported: Vec<_> = supported.iter().map(|version| version.as_str()).collect();
+                Error::incompatible_version("incompatible CNI versions")
+                    .with_details(format!("config is {text:?}, plugin supports {supported:?}"))
+            })
     }
 }
 
@@ -140,12 +155,20 @@ impl Verb {
 
     /// The verb of exactly this text.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Add, Self::Del, Self::Check, Self::Gc, Self::Status, Self::Version]
-            .into_iter()
-            .find(|verb| verb.as_str() == text)
+        [
+            Self::Add,
+            Self::Del,
+            Self::Check,
+            Self::Gc,
+            Self::Status,
+            Self::Version,
+        ]
+        .into_iter()
+        .find(|verb| verb.as_str() == text)
     }
 
-    /// Whether it is about one attachment (container and interface) and not about the whole network.
+    /// Whether it is about one attachment (container and interface) and not about the whole
+    /// network.
     pub fn has_attachment(self) -> bool {
         matches!(self, Self::Add | Self::Del | Self::Check)
     }

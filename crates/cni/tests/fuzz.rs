@@ -1,5 +1,5 @@
-//! What runtimes and other plugins send, nearly right: every call ends in one document, and no refusal is a panic.
-//! `make fuzz` gives each target a million inputs.
+//! What runtimes and other plugins send, nearly right: every call ends in one document, and no
+//! refusal is a panic. `make fuzz` gives each target a million inputs.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[path = "../../model/tests/mutate/mod.rs"]
@@ -9,38 +9,53 @@ use std::{ffi::OsString, os::unix::ffi::OsStringExt};
 
 use proptest::prelude::*;
 use ratchet_cni::{
-    Caller, CniResult, Config, Embedded, Environment, Error, Invocation, Object, Outer, Output, Plugin, Request, Verb,
-    Version,
+    Caller, CniResult, Config, Embedded, Environment, Error, Invocation, Object, Outer, Output,
+    Plugin, Request, Verb, Version,
 };
 use serde_json::{Value, value::RawValue};
 
 const CONFIGS: &[&str] = &[
-    r#"{"cniVersion":"1.0.0","name":"n","type":"ratchet","delegate":{"type":"bridge","ipam":{"type":"host-local"}}}"#,
-    r#"{"name":"ratchet-demo","type":"ratchet","etcd_host":"h","etcd_port":"2379","child_path":"/opt/cni/bin/ratchet-child",
+    r#"{"cniVersion":"1.0.0","name":"n","type":"ratchet","delegate":{"type":"bridge",
+        "ipam":{"type":"host-local"}}}"#,
+    r#"{"name":"ratchet-demo","type":"ratchet","etcd_host":"h","etcd_port":"2379",
+        "child_path":"/opt/cni/bin/ratchet-child",
         "parent_interface":"eth0","parent_address":"192.168.1.73","use_labels":true,
-        "delegate":{"name":"cbr0","type":"flannel","delegate":{"isDefaultGateway":true}},"boot_network":{"type":"loopback"}}"#,
-    r#"{"cniVersion":"1.1.0","name":"n","type":"ratchet","runtimeConfig":{"portMappings":[{"hostPort":1}],
-        "io.kubernetes.cri.pod-annotations":{"ratchet.dev/links":"[]"}},"capabilities":{"portMappings":true},
+        "delegate":{"name":"cbr0","type":"flannel","delegate":{"isDefaultGateway":true}},
+        "boot_network":{"type":"loopback"}}"#,
+    r#"{"cniVersion":"1.1.0","name":"n","type":"ratchet",
+        "runtimeConfig":{"portMappings":[{"hostPort":1}],
+        "io.kubernetes.cri.pod-annotations":{"ratchet.dev/links":"[]"}},
+        "capabilities":{"portMappings":true},
         "args":{"cni":{"labels":[{"key":"ratchet","value":"true"}]}},
         "boot_network":{"cniVersion":"0.4.0","name":"in","disableCheck":true,"disableGC":false,
         "plugins":[{"type":"ptp","capabilities":{"portMappings":true}},{"type":"portmap"}]},
-        "cni.dev/valid-attachments":[{"containerID":"c1","ifname":"eth0"}],"cni.dev/attachments":null}"#,
-    r#"{"cniVersion":"0.4.0","name":"n","type":"ratchet","dns":{"nameservers":["1.1.1.1"]},"prevResult":{"cniVersion":"0.4.0",
+        "cni.dev/valid-attachments":[{"containerID":"c1","ifname":"eth0"}],
+        "cni.dev/attachments":null}"#,
+    r#"{"cniVersion":"0.4.0","name":"n","type":"ratchet","dns":{"nameservers":["1.1.1.1"]},
+        "prevResult":{"cniVersion":"0.4.0",
         "interfaces":[{"name":"eth0","mac":"02:00:00:00:00:01","sandbox":"/n"}],
-        "ips":[{"version":"4","address":"10.0.0.2/24","gateway":"","interface":0}],"routes":[{"dst":"0.0.0.0/0","gw":"10.0.0.1"}]}}"#,
-    r#"{"cniVersion":"0.2.0","name":"n","type":"ratchet","prevResult":{"ip4":{"ip":"10.0.0.2/24","routes":[{"dst":"::/0"}]}}}"#,
+        "ips":[{"version":"4","address":"10.0.0.2/24","gateway":"","interface":0}],
+        "routes":[{"dst":"0.0.0.0/0","gw":"10.0.0.1"}]}}"#,
+    r#"{"cniVersion":"0.2.0","name":"n","type":"ratchet","prevResult":{"ip4":{"ip":"10.0.0.2/24",
+        "routes":[{"dst":"::/0"}]}}}"#,
 ];
 
 const RESULTS: &[&str] = &[
     "{}",
-    r#"{"cniVersion":"0.2.0","ip4":{"ip":"10.0.0.2/24","gateway":"10.0.0.1","routes":[{"dst":"0.0.0.0/0","gw":"10.0.0.1"}]},
-        "ip6":{"ip":"fd00::2/64","routes":[{"dst":"::/0"}]},"dns":{"nameservers":["1.1.1.1"],"domain":"d","search":["s"],"options":["o"]}}"#,
-    r#"{"cniVersion":"0.4.0","interfaces":[{"name":"br0"},{"name":"eth0","mac":"02:00:00:00:00:01","sandbox":"/n"}],
-        "ips":[{"version":"6","address":"fd00::2/64","interface":1},{"version":"4","address":"10.0.0.2/24","gateway":"","interface":-1}],
+    r#"{"cniVersion":"0.2.0","ip4":{"ip":"10.0.0.2/24","gateway":"10.0.0.1",
+        "routes":[{"dst":"0.0.0.0/0","gw":"10.0.0.1"}]},
+        "ip6":{"ip":"fd00::2/64","routes":[{"dst":"::/0"}]},"dns":{"nameservers":["1.1.1.1"],
+        "domain":"d","search":["s"],"options":["o"]}}"#,
+    r#"{"cniVersion":"0.4.0","interfaces":[{"name":"br0"},{"name":"eth0","mac":"02:00:00:00:00:01",
+        "sandbox":"/n"}],
+        "ips":[{"version":"6","address":"fd00::2/64","interface":1},{"version":"4",
+        "address":"10.0.0.2/24","gateway":"","interface":-1}],
         "routes":null,"dns":{}}"#,
-    r#"{"cniVersion":"1.1.0","interfaces":[{"name":"eth0","mtu":1500,"socketPath":"/s","pciID":"0000:00:01.0","sandbox":"/n"}],
+    r#"{"cniVersion":"1.1.0","interfaces":[{"name":"eth0","mtu":1500,"socketPath":"/s",
+        "pciID":"0000:00:01.0","sandbox":"/n"}],
         "ips":[{"address":"::ffff:10.0.0.2/120","interface":0}],
-        "routes":[{"dst":"10.0.0.0/8","gw":"10.0.0.1","mtu":1400,"advmss":1360,"priority":5,"table":100,"scope":0}]}"#,
+        "routes":[{"dst":"10.0.0.0/8","gw":"10.0.0.1","mtu":1400,"advmss":1360,"priority":5,
+        "table":100,"scope":0}]}"#,
 ];
 
 const TOKENS: &[&str] = &[
@@ -86,7 +101,8 @@ const TOKENS: &[&str] = &[
 ];
 
 const ARGS: &[&str] = &[
-    "IgnoreUnknown=1;K8S_POD_NAMESPACE=lab;K8S_POD_NAME=r1;K8S_POD_INFRA_CONTAINER_ID=c1;K8S_POD_UID=u",
+    "IgnoreUnknown=1;K8S_POD_NAMESPACE=lab;K8S_POD_NAME=r1;\
+     K8S_POD_INFRA_CONTAINER_ID=c1;K8S_POD_UID=u",
     "K8S_POD_NAME=a;K8S_POD_NAME=b;",
     "A=x=y;;junk;=v;B=",
     "",
@@ -108,7 +124,9 @@ const ARGS_TOKENS: &[&str] = &[
     ";;",
 ];
 
-const VERBS: [&str; 9] = ["ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION", "add", "FOO", ""];
+const VERBS: [&str; 9] = [
+    "ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION", "add", "FOO", "",
+];
 const IDS: [&str; 6] = ["c1", "", "../x", "a b", "-a", "é"];
 const IFNAMES: [&str; 7] = ["eth0", "", "..", "a/b", "a:b", "0123456789abcdef", "a b"];
 
@@ -121,12 +139,19 @@ fn read(request: &Request) -> Result<Option<CniResult>, Error> {
     let prev = config.prev_result();
     let caller = Caller::new(&request.env);
     for key in ["delegate", "boot_network"] {
-        let Some(raw) = config.raw_key(key) else { continue };
+        let Some(raw) = config.raw_key(key) else {
+            continue;
+        };
         let embedded = Embedded::parse(raw, &Outer::of(config)?)?;
         for prev in [None, prev.as_ref().ok().and_then(Option::as_ref)] {
             for plugin in embedded.render(&caller, prev)?.plugins {
-                // What a plugin is given is JSON, whatever came in. (Not a `Value`: a lone surrogate is passed on as it is.)
-                assert!(serde_json::from_str::<&RawValue>(&plugin.stdin).is_ok(), "{}", plugin.stdin);
+                // What a plugin is given is JSON, whatever came in. (Not a `Value`: a lone
+                // surrogate is passed on as it is.)
+                assert!(
+                    serde_json::from_str::<&RawValue>(&plugin.stdin).is_ok(),
+                    "{}",
+                    plugin.stdin
+                );
             }
         }
     }
@@ -142,7 +167,9 @@ impl Plugin for Reader {
         "reader".into()
     }
     fn add(&self, request: &Request) -> Result<Output, Error> {
-        Ok(Output::Result(read(request)?.unwrap_or_else(|| CniResult::new(request.config.version()))))
+        Ok(Output::Result(read(request)?.unwrap_or_else(|| {
+            CniResult::new(request.config.version())
+        })))
     }
     fn del(&self, request: &Request) -> Result<(), Error> {
         read(request).map(drop)
@@ -158,7 +185,8 @@ impl Plugin for Reader {
     }
 }
 
-/// The codes that a reading plugin may answer with: the specification's, skel's for the namespace, and none for a panic.
+/// The codes that a reading plugin may answer with: the specification's, skel's for the namespace,
+/// and none for a panic.
 const CODES: [u64; 8] = [1, 2, 4, 5, 6, 7, 8, 110];
 
 fn check_call(verb: &str, status: u8, stdout: &[u8]) -> Result<(), TestCaseError> {
@@ -168,16 +196,40 @@ fn check_call(verb: &str, status: u8, stdout: &[u8]) -> Result<(), TestCaseError
         prop_assert_eq!(is_silent, stdout.is_empty(), "{} printed {}", verb, text);
         if !is_silent {
             // Not as a `Value`: lone surrogates of others are passed on as they are.
-            let document = Object::from_slice(stdout).map_err(|e| TestCaseError::fail(format!("{e}: {text}")))?;
-            prop_assert!(document.decode::<String>("cniVersion").unwrap().is_some(), "{}", text);
+            let document = Object::from_slice(stdout)
+                .map_err(|e| TestCaseError::fail(format!("{e}: {text}")))?;
+            prop_assert!(
+                document.decode::<String>("cniVersion").unwrap().is_some(),
+                "{}",
+                text
+            );
         }
         return Ok(());
     }
     prop_assert_eq!(status, 1);
-    let document: Value = serde_json::from_slice(stdout).map_err(|e| TestCaseError::fail(format!("{e}: {text}")))?;
-    prop_assert!(document["cniVersion"].as_str().is_some_and(|v| Version::parse(v).is_some()), "{}", text);
-    prop_assert!(document["msg"].as_str().is_some_and(|msg| !msg.is_empty() && !msg.contains("panicked")), "{}", text);
-    prop_assert!(document["code"].as_u64().is_some_and(|code| CODES.contains(&code)), "{}", text);
+    let document: Value =
+        serde_json::from_slice(stdout).map_err(|e| TestCaseError::fail(format!("{e}: {text}")))?;
+    prop_assert!(
+        document["cniVersion"]
+            .as_str()
+            .is_some_and(|v| Version::parse(v).is_some()),
+        "{}",
+        text
+    );
+    prop_assert!(
+        document["msg"]
+            .as_str()
+            .is_some_and(|msg| !msg.is_empty() && !msg.contains("panicked")),
+        "{}",
+        text
+    );
+    prop_assert!(
+        document["code"]
+            .as_u64()
+            .is_some_and(|code| CODES.contains(&code)),
+        "{}",
+        text
+    );
     Ok(())
 }
 
@@ -201,7 +253,12 @@ fn the_corpus_is_valid() {
         let config = Config::parse(config.as_bytes().to_vec(), Verb::Add, &Version::ALL).unwrap();
         let env = environment("ADD", "c1", "eth0", "");
         let invocation = Invocation::from_env(&env).unwrap();
-        read(&Request { invocation, config, env }).unwrap();
+        read(&Request {
+            invocation,
+            config,
+            env,
+        })
+        .unwrap();
     }
     for result in RESULTS {
         CniResult::from_slice(result.as_bytes(), Version::NEWEST).unwrap();
@@ -215,7 +272,8 @@ proptest! {
     fn configs_on_stdin(verb in 0..5usize, stdin in mutate::json(CONFIGS, TOKENS)) {
         let mut stdout = Vec::new();
         let env = environment(VERBS[verb], "c1", "eth0", ARGS[0]);
-        let status = ratchet_cni::run(&Reader, &env, stdin.as_slice(), &mut stdout, std::io::sink());
+        let (stdin, stderr) = (stdin.as_slice(), std::io::sink());
+        let status = ratchet_cni::run(&Reader, &env, stdin, &mut stdout, stderr);
         check_call(VERBS[verb], status, &stdout)?;
     }
 
@@ -228,10 +286,14 @@ proptest! {
                 // What is written in a version is read in it, and is the same.
                 let written = converted.to_json();
                 let read = CniResult::from_slice(&written, to);
-                let read = read.map_err(|e| TestCaseError::fail(format!("{e}: {}", String::from_utf8_lossy(&written))))?;
+                let text = String::from_utf8_lossy(&written);
+                let read = read.map_err(|e| TestCaseError::fail(format!("{e}: {text}")))?;
                 prop_assert_eq!(String::from_utf8(read.to_json()), String::from_utf8(written));
             },
-            Err(error) => prop_assert!(error.code != 0 && !error.msg.is_empty() && !error.msg.contains("panicked"), "{error:?}"),
+            Err(error) => {
+                let is_clean = !error.msg.is_empty() && !error.msg.contains("panicked");
+                prop_assert!(error.code != 0 && is_clean, "{error:?}");
+            }
         }
     }
 
@@ -241,7 +303,8 @@ proptest! {
         id in 0..IDS.len(),
         ifname in 0..IFNAMES.len(),
         args in mutate::text(ARGS, ARGS_TOKENS),
-        odd in proptest::option::weighted(0.2, (0..5usize, proptest::collection::vec(1..=255u8, 0..20))),
+        odd in proptest::option::weighted(0.2, (0..5usize, proptest::collection::vec(1..=255u8,
+        0..20))),
     ) {
         let mut env = environment(VERBS[verb], IDS[id], IFNAMES[ifname], &args);
         if let Some((which, bytes)) = odd {
@@ -254,7 +317,8 @@ proptest! {
             }
         }
         let mut stdout = Vec::new();
-        let status = ratchet_cni::run(&Reader, &env, CONFIGS[0].as_bytes(), &mut stdout, std::io::sink());
+        let (stdin, stderr) = (CONFIGS[0].as_bytes(), std::io::sink());
+        let status = ratchet_cni::run(&Reader, &env, stdin, &mut stdout, stderr);
         match env.get("CNI_COMMAND").map(|verb| verb.to_string_lossy().into_owned()) {
             None => prop_assert!(status == 0 && stdout.is_empty()),
             Some(verb) => check_call(&verb, status, &stdout)?,

@@ -1,15 +1,20 @@
-//! Compares the conversion of results with what Go's own CNI library makes of them; see golden/generator/README.md.
+//! Compares the conversion of results with what Go's own CNI library makes of them; see
+//! golden/generator/README.md.
 
-#![expect(clippy::unwrap_used, reason = "helpers of a test: a panic is the report")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of a test: a panic is the report"
+)]
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use ratchet_cni::{CniResult, Version};
 use serde::Deserialize;
-use serde_json::Value;
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 
 mod answer;
 use answer::answer;
@@ -31,8 +36,15 @@ fn convert(text: &str, to: Version) -> Result<Value, ratchet_cni::Error> {
 
 fn files() -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    paths.filter(|path| path.extension().is_some_and(|extension| extension == "json")).collect()
+    let paths = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    paths
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "json")
+        })
+        .collect()
 }
 
 #[test]
@@ -46,15 +58,25 @@ fn conversions_equal_those_of_go() {
             for (from, outputs) in answers {
                 for (to, index) in Version::ALL.into_iter().zip(outputs) {
                     rows += 1;
-                    let ours = convert(&answer(file.bodies[body].get(), from), to).map_err(|error| error.to_string());
-                    let theirs = usize::try_from(*index).ok().map(|index| &file.outputs[index]);
+                    let ours = convert(&answer(file.bodies[body].get(), from), to)
+                        .map_err(|error| error.to_string());
+                    let theirs = usize::try_from(*index)
+                        .ok()
+                        .map(|index| &file.outputs[index]);
                     if ours.as_ref().ok() != theirs {
-                        wrong.push(format!("{name}: {body} {from:?} -> {to}\n  Go:   {theirs:?}\n  ours: {ours:?}"));
+                        wrong.push(format!(
+                            "{name}: {body} {from:?} -> {to}\n  Go:   {theirs:?}\n  ours: {ours:?}"
+                        ));
                     }
                 }
             }
         }
     }
     assert!(rows > 1500, "only {rows} rows");
-    assert!(wrong.is_empty(), "{} of {rows} differ:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {rows} differ:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }

@@ -1,4 +1,5 @@
-//! Whether the agent answers, whether it and the config agree, and whether the store can be reached.
+//! Whether the agent answers, whether it and the config agree, and whether the store can be
+//! reached.
 
 use std::{
     collections::BTreeSet,
@@ -27,10 +28,16 @@ pub(crate) struct Agent {
 pub(crate) fn ask(socket: &Path) -> Agent {
     let hello = match Client::call(socket, &Request::Hello, PATIENCE) {
         Ok(Reply::Hello(hello)) => Ok(*hello),
-        Ok(other) => Err(ClientError::Garbled { socket: socket.to_owned(), problem: format!("{other:?}") }),
+        Ok(other) => Err(ClientError::Garbled {
+            socket: socket.to_owned(),
+            problem: format!("{other:?}"),
+        }),
         Err(error) => Err(error),
     };
-    Agent { socket: socket.to_owned(), hello }
+    Agent {
+        socket: socket.to_owned(),
+        hello,
+    }
 }
 
 impl Agent {
@@ -48,19 +55,27 @@ impl Agent {
         checks
     }
 
-    /// Whether the store can be used: what the agent says of it; without an agent, what comes of opening it.
+    /// Whether the store can be used: what the agent says of it; without an agent, what comes of
+    /// opening it.
     pub fn store(&self, settings: &Settings) -> Check {
         let store = settings.store.as_deref().unwrap_or(DEFAULT_STORE);
         if self.hello.is_ok() {
-            let asked = Request::Status { settings: Settings::default() };
-            return judge_store(store, "the agent reaches it", said(Client::call(&self.socket, &asked, PATIENCE)));
+            let asked = Request::Status {
+                settings: Settings::default(),
+            };
+            return judge_store(
+                store,
+                "the agent reaches it",
+                said(Client::call(&self.socket, &asked, PATIENCE)),
+            );
         }
         match store.parse::<StoreUrl>() {
             Err(error) => judge_store(store, "", Err(error.to_string())),
             // A file that does not exist is the agent's to make.
-            Ok(StoreUrl::Sqlite(path)) if !path.exists() => {
-                Check::ok("store", format!("{store} does not exist yet; the agent will make it"))
-            }
+            Ok(StoreUrl::Sqlite(path)) if !path.exists() => Check::ok(
+                "store",
+                format!("{store} does not exist yet; the agent will make it"),
+            ),
             Ok(url) => judge_store(store, "it answers", try_out(&url, settings)),
         }
     }
@@ -90,7 +105,10 @@ fn try_out(url: &StoreUrl, settings: &Settings) -> Result<(), String> {
     if let Some(prefix) = &settings.etcd_prefix {
         etcd.prefix.clone_from(prefix);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| e.to_string())?;
     runtime.block_on(async {
         let read = async {
             let store = ratchet_store::open_with(url, &etcd).await?;
@@ -112,12 +130,19 @@ fn judge_agent(socket: &Path, hello: &Result<Hello, ClientError>) -> Check {
             return Check::warn(
                 name,
                 found,
-                "the plugin starts one with the first pod that has links; for one that is always there: systemctl enable --now ratchet",
+                "the plugin starts one with the first pod that has links; for one that is always \
+                 there: systemctl enable --now ratchet",
             );
         }
-        Err(error) => return Check::fail(name, error.to_string(), "look at its log, and restart it"),
+        Err(error) => {
+            return Check::fail(name, error.to_string(), "look at its log, and restart it");
+        }
     };
-    let kind = if hello.managed { "managed" } else { "started on demand by the plugin" };
+    let kind = if hello.managed {
+        "managed"
+    } else {
+        "started on demand by the plugin"
+    };
     let found = format!("version {}, pid {}, {kind}", hello.version, hello.pid);
     if hello.version == VERSION {
         Check::ok(name, found)
@@ -136,14 +161,17 @@ fn judge_settings(hello: &Hello, config: &Settings) -> Check {
         .settings
         .differences(config)
         .into_iter()
-        .map(|(key, have, asked)| format!("{key} is {have} for the agent and {asked} in the config"))
+        .map(|(key, have, asked)| {
+            format!("{key} is {have} for the agent and {asked} in the config")
+        })
         .collect();
     match (differences.is_empty(), hello.managed) {
         (true, _) => Check::ok(name, "they agree"),
         (false, true) => Check::fail(
             name,
             differences.join(", "),
-            "make them agree (the agent's are its options or RATCHET_… variables) and restart the agent",
+            "make them agree (the agent's are its options or RATCHET_… variables) and restart the \
+             agent",
         ),
         (false, false) => Check::warn(
             name,
@@ -158,8 +186,16 @@ fn judge_store(store: &str, how: &str, outcome: Result<(), String>) -> Check {
         Ok(()) => Check::ok("store", format!("{store}: {how}")),
         Err(problem) => {
             let known = problem.contains(store);
-            let found = if known { problem } else { format!("{store}: {problem}") };
-            Check::fail("store", found, "new links wait until it can be reached; those that are there stay as they are")
+            let found = if known {
+                problem
+            } else {
+                format!("{store}: {problem}")
+            };
+            Check::fail(
+                "store",
+                found,
+                "new links wait until it can be reached; those that are there stay as they are",
+            )
         }
     }
 }
@@ -170,28 +206,61 @@ mod tests {
     use crate::Verdict;
 
     fn hello(version: &str, managed: bool) -> Hello {
-        let settings = Settings { store: Some("sqlite:/a".into()), ..Settings::default() };
-        Hello { version: version.into(), protocols: vec![1], pid: 7, managed, settings }
+        let settings = Settings {
+            store: Some("sqlite:/a".into()),
+            ..Settings::default()
+        };
+        Hello {
+            version: version.into(),
+            protocols: vec![1],
+            pid: 7,
+            managed,
+            settings,
+        }
     }
 
     #[test]
     fn an_agent_of_another_version_is_to_be_restarted() {
         let socket = Path::new("/s");
-        assert_eq!(judge_agent(socket, &Ok(hello(VERSION, true))).verdict, Verdict::Ok);
+        assert_eq!(
+            judge_agent(socket, &Ok(hello(VERSION, true))).verdict,
+            Verdict::Ok
+        );
         let other = judge_agent(socket, &Ok(hello("0.0.1", false)));
-        assert!(other.verdict == Verdict::Warn && other.found.contains("0.0.1"), "{other}");
-        let broken = ClientError::Garbled { socket: socket.into(), problem: "x".into() };
+        assert!(
+            other.verdict == Verdict::Warn && other.found.contains("0.0.1"),
+            "{other}"
+        );
+        let broken = ClientError::Garbled {
+            socket: socket.into(),
+            problem: "x".into(),
+        };
         assert_eq!(judge_agent(socket, &Err(broken)).verdict, Verdict::Fail);
-        assert_eq!(ask(Path::new("/nowhere/at/all")).checks(None)[0].verdict, Verdict::Warn);
+        assert_eq!(
+            ask(Path::new("/nowhere/at/all")).checks(None)[0].verdict,
+            Verdict::Warn
+        );
     }
 
     #[test]
     fn only_a_managed_agent_insists_on_its_settings() {
-        let config = Settings { store: Some("sqlite:/b".into()), ..Settings::default() };
-        assert_eq!(judge_settings(&hello(VERSION, true), &Settings::default()).verdict, Verdict::Ok);
+        let config = Settings {
+            store: Some("sqlite:/b".into()),
+            ..Settings::default()
+        };
+        assert_eq!(
+            judge_settings(&hello(VERSION, true), &Settings::default()).verdict,
+            Verdict::Ok
+        );
         let check = judge_settings(&hello(VERSION, true), &config);
-        assert!(check.verdict == Verdict::Fail && check.found.contains("sqlite:/b"), "{check}");
-        assert_eq!(judge_settings(&hello(VERSION, false), &config).verdict, Verdict::Warn);
+        assert!(
+            check.verdict == Verdict::Fail && check.found.contains("sqlite:/b"),
+            "{check}"
+        );
+        assert_eq!(
+            judge_settings(&hello(VERSION, false), &config).verdict,
+            Verdict::Warn
+        );
     }
 
     #[test]
@@ -200,12 +269,32 @@ mod tests {
         assert_eq!(check.found, "store etcd://a: refused");
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("r.db");
-        let settings = |store: String| Settings { store: Some(store), ..Settings::default() };
+        let settings = |store: String| Settings {
+            store: Some(store),
+            ..Settings::default()
+        };
         let nobody = ask(Path::new("/nowhere/at/all"));
-        assert_eq!(nobody.store(&settings(format!("sqlite:{}", path.display()))).verdict, Verdict::Ok);
+        assert_eq!(
+            nobody
+                .store(&settings(format!("sqlite:{}", path.display())))
+                .verdict,
+            Verdict::Ok
+        );
         assert!(!path.exists());
-        std::fs::write(&path, "no database, and long enough to be seen as none ".repeat(20)).unwrap();
-        assert_eq!(nobody.store(&settings(format!("sqlite:{}", path.display()))).verdict, Verdict::Fail);
-        assert_eq!(nobody.store(&settings("redis://a".into())).verdict, Verdict::Fail);
+        std::fs::write(
+            &path,
+            "no database, and long enough to be seen as none ".repeat(20),
+        )
+        .unwrap();
+        assert_eq!(
+            nobody
+                .store(&settings(format!("sqlite:{}", path.display())))
+                .verdict,
+            Verdict::Fail
+        );
+        assert_eq!(
+            nobody.store(&settings("redis://a".into())).verdict,
+            Verdict::Fail
+        );
     }
 }

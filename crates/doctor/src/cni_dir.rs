@@ -1,7 +1,9 @@
-//! The container runtime's directory of network configs: whether ours is the one it takes, and whether it is good.
+//! The container runtime's directory of network configs: whether ours is the one it takes, and
+//! whether it is good.
 //!
-//! A runtime reads the files *.conf, *.conflist and *.json in the order of their names and takes the first (containerd, unless told
-//! otherwise: one file alone; CRI-O: the first that is valid, or the network that is set by name).
+//! A runtime reads the files *.conf, *.conflist and *.json in the order of their names and takes
+//! the first (containerd, unless told otherwise: one file alone; CRI-O: the first that is valid, or
+//! the network that is set by name).
 
 use std::{
     fs, io,
@@ -41,8 +43,16 @@ pub(crate) fn look(dir: &Path, bin: &[PathBuf]) -> (Vec<Check>, Option<ConfigSum
     let files = match read(dir) {
         Ok(files) => files,
         Err(error) => {
-            let hint = "make it, and put a network config of type ratchet into it; or name the runtime's directory with --cni-dir";
-            return (vec![Check::fail(ORDER, format!("cannot read {}: {error}", dir.display()), hint)], None);
+            let hint = "make it, and put a network config of type ratchet into it; or name the \
+                        runtime's directory with --cni-dir";
+            return (
+                vec![Check::fail(
+                    ORDER,
+                    format!("cannot read {}: {error}", dir.display()),
+                    hint,
+                )],
+                None,
+            );
         }
     };
     let mut checks = vec![judge_order(dir, &files)];
@@ -50,18 +60,28 @@ pub(crate) fn look(dir: &Path, bin: &[PathBuf]) -> (Vec<Check>, Option<ConfigSum
         Content::Ours(config) => Some((name, config)),
         _ => None,
     });
-    let Some((name, config)) = ours else { return (checks, None) };
+    let Some((name, config)) = ours else {
+        return (checks, None);
+    };
     let text = Value::Object(config.clone()).to_string();
     let summary = match ratchet_plugin::read_config(&text) {
         Ok(summary) => {
             checks.push(match summary.warnings.as_slice() {
                 [] => Check::ok(KEYS, format!("{name} is good")),
-                warnings => Check::warn(KEYS, format!("{name}: {}", warnings.join("; ")), "correct the file"),
+                warnings => Check::warn(
+                    KEYS,
+                    format!("{name}: {}", warnings.join("; ")),
+                    "correct the file",
+                ),
             });
             Some(summary)
         }
         Err(error) => {
-            checks.push(Check::fail(KEYS, format!("{name}: {}", error.msg), error.details));
+            checks.push(Check::fail(
+                KEYS,
+                format!("{name}: {}", error.msg),
+                error.details,
+            ));
             None
         }
     };
@@ -74,10 +94,17 @@ fn read(dir: &Path) -> io::Result<Vec<(String, Content)>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        let is_config = path.extension().is_some_and(|extension| EXTENSIONS.iter().any(|known| extension == *known));
+        let is_config = path
+            .extension()
+            .is_some_and(|extension| EXTENSIONS.iter().any(|known| extension == *known));
         if is_config && path.is_file() {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let content = fs::read_to_string(&path).map_or_else(|e| Content::Broken(e.to_string()), |text| sort(&text));
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let content = fs::read_to_string(&path)
+                .map_or_else(|e| Content::Broken(e.to_string()), |text| sort(&text));
             files.push((name, content));
         }
     }
@@ -92,7 +119,11 @@ fn sort(text: &str) -> Content {
         Err(error) => return Content::Broken(format!("it is no JSON object: {error}")),
     };
     let plugins: Vec<Map<String, Value>> = match config.get("plugins") {
-        Some(Value::Array(plugins)) => plugins.iter().filter_map(Value::as_object).cloned().collect(),
+        Some(Value::Array(plugins)) => plugins
+            .iter()
+            .filter_map(Value::as_object)
+            .cloned()
+            .collect(),
         Some(_) => return Content::Broken("its key \"plugins\" is no list".into()),
         None => vec![config.clone()],
     };
@@ -117,18 +148,27 @@ fn sort(text: &str) -> Content {
 }
 
 fn kind(plugin: &Map<String, Value>) -> Option<&str> {
-    plugin.get("type").and_then(Value::as_str).filter(|kind| !kind.is_empty())
+    plugin
+        .get("type")
+        .and_then(Value::as_str)
+        .filter(|kind| !kind.is_empty())
 }
 
 fn judge_order(dir: &Path, files: &[(String, Content)]) -> Check {
-    let position = files.iter().position(|(_, content)| matches!(content, Content::Ours(_)));
-    let meta = files.iter().find(|(_, content)| matches!(content, Content::Meta(_)));
+    let position = files
+        .iter()
+        .position(|(_, content)| matches!(content, Content::Ours(_)));
+    let meta = files
+        .iter()
+        .find(|(_, content)| matches!(content, Content::Meta(_)));
     let Some(position) = position else {
         let found = format!("no file in {} is of type ratchet", dir.display());
         return match meta {
-            Some((name, _)) => {
-                Check::warn(ORDER, format!("{found}; {name} calls other networks"), "make sure that it calls Ratchet's")
-            }
+            Some((name, _)) => Check::warn(
+                ORDER,
+                format!("{found}; {name} calls other networks"),
+                "make sure that it calls Ratchet's",
+            ),
             None => Check::fail(
                 ORDER,
                 found,
@@ -142,23 +182,33 @@ fn judge_order(dir: &Path, files: &[(String, Content)]) -> Check {
         Some((name, Content::Meta(kind))) => Check::warn(
             ORDER,
             format!("{name} ({kind}) comes before {ours}"),
-            "that plugin decides which networks a pod gets: make sure that its first one is Ratchet's",
+            "that plugin decides which networks a pod gets: make sure that its first one is \
+             Ratchet's",
         ),
         Some((name, Content::Broken(why))) => Check::fail(
             ORDER,
             format!("{name} comes before {ours} and is broken: {why}"),
-            format!("mend or remove {}: containerd starts no pod with it", dir.join(name).display()),
+            format!(
+                "mend or remove {}: containerd starts no pod with it",
+                dir.join(name).display()
+            ),
         ),
         Some((name, Content::Other(types))) => Check::fail(
             ORDER,
             format!(
-                "{name} ({}) comes before {ours}: the runtime takes that one, and Ratchet is not called",
+                "{name} ({}) comes before {ours}: the runtime takes that one, and Ratchet is not \
+                 called",
                 types.join(", ")
             ),
-            format!("rename ours so that it sorts first, or make that network its \"delegate\" and remove {name}"),
+            format!(
+                "rename ours so that it sorts first, or make that network its \"delegate\" and \
+                 remove {name}"
+            ),
         ),
         // The first of ours was looked for.
-        Some((name, Content::Ours(_))) => Check::ok(ORDER, format!("{name} is the first in {}", dir.display())),
+        Some((name, Content::Ours(_))) => {
+            Check::ok(ORDER, format!("{name} is the first in {}", dir.display()))
+        }
     }
 }
 
@@ -166,20 +216,31 @@ fn judge_order(dir: &Path, files: &[(String, Content)]) -> Check {
 fn judge_plugins(config: &Map<String, Value>, bin: &[PathBuf]) -> Check {
     let mut wanted = vec![TYPE.to_owned()];
     for key in ["delegate", "boot_network"] {
-        let Some(Value::Object(embedded)) = config.get(key) else { continue };
+        let Some(Value::Object(embedded)) = config.get(key) else {
+            continue;
+        };
         let plugins = match embedded.get("plugins") {
             Some(Value::Array(plugins)) if !embedded.contains_key("type") => plugins.clone(),
             _ => vec![Value::Object(embedded.clone())],
         };
         for plugin in &plugins {
             let types = [&plugin["type"], &plugin["ipam"]["type"]];
-            let types = types.into_iter().filter_map(Value::as_str).filter(|kind| !kind.is_empty());
+            let types = types
+                .into_iter()
+                .filter_map(Value::as_str)
+                .filter(|kind| !kind.is_empty());
             wanted.extend(types.map(str::to_owned));
         }
     }
     wanted.dedup();
-    let lacks: Vec<String> =
-        wanted.iter().filter_map(|kind| ratchet_cni::find_in_path(kind, bin).err().map(|_| kind.clone())).collect();
+    let lacks: Vec<String> = wanted
+        .iter()
+        .filter_map(|kind| {
+            ratchet_cni::find_in_path(kind, bin)
+                .err()
+                .map(|_| kind.clone())
+        })
+        .collect();
     let dirs: Vec<String> = bin.iter().map(|dir| dir.display().to_string()).collect();
     let dirs = dirs.join(", ");
     if lacks.is_empty() {
@@ -188,7 +249,8 @@ fn judge_plugins(config: &Map<String, Value>, bin: &[PathBuf]) -> Check {
         Check::fail(
             PLUGINS,
             format!("{} missing in {dirs}", lacks.join(", ")),
-            "install them there (Debian: containernetworking-plugins), or name the runtime's directory with --cni-bin",
+            "install them there (Debian: containernetworking-plugins), or name the runtime's \
+             directory with --cni-bin",
         )
     }
 }
@@ -198,37 +260,71 @@ mod tests {
     use super::*;
     use crate::Verdict;
 
-    const OURS: &str = r#"{"cniVersion":"1.0.0","name":"n","type":"ratchet","delegate":{"type":"bridge","ipam":{"type":"host-local"}}}"#;
-    const LIST: &str =
-        r#"{"cniVersion":"1.0.0","name":"l","plugins":[{"type":"bridge"},{"type":"ratchet","nod":"x"}]}"#;
+    const OURS: &str = r#"{"cniVersion":"1.0.0","name":"n","type":"ratchet",
+        "delegate":{"type":"bridge","ipam":{"type":"host-local"}}}"#;
+    const LIST: &str = r#"{"cniVersion":"1.0.0","name":"l","plugins":[{"type":"bridge"},
+        {"type":"ratchet","nod":"x"}]}"#;
 
     fn order(files: &[(&str, &str)]) -> Check {
-        let files: Vec<_> = files.iter().map(|(name, text)| ((*name).to_owned(), sort(text))).collect();
+        let files: Vec<_> = files
+            .iter()
+            .map(|(name, text)| ((*name).to_owned(), sort(text)))
+            .collect();
         judge_order(Path::new("/d"), &files)
     }
 
     #[test]
     fn the_runtime_takes_the_first() {
-        assert_eq!(order(&[("10-r.conf", OURS), ("20-x.conf", r#"{"type":"bridge"}"#)]).verdict, Verdict::Ok);
+        assert_eq!(
+            order(&[("10-r.conf", OURS), ("20-x.conf", r#"{"type":"bridge"}"#)]).verdict,
+            Verdict::Ok
+        );
         assert_eq!(order(&[("10-r.conflist", LIST)]).verdict, Verdict::Ok);
         let check = order(&[("05-x.conf", r#"{"type":"bridge"}"#), ("10-r.conf", OURS)]);
-        assert!(check.verdict == Verdict::Fail && check.found.contains("05-x.conf (bridge)"), "{check}");
+        assert!(
+            check.verdict == Verdict::Fail && check.found.contains("05-x.conf (bridge)"),
+            "{check}"
+        );
         let check = order(&[("05-x.conf", "{"), ("10-r.conf", OURS)]);
-        assert!(check.verdict == Verdict::Fail && check.hint.contains("/d/05-x.conf"), "{check}");
-        assert_eq!(order(&[("00-multus.conf", r#"{"type":"multus"}"#), ("10-r.conf", OURS)]).verdict, Verdict::Warn);
-        assert_eq!(order(&[("00-multus.conf", r#"{"type":"multus"}"#)]).verdict, Verdict::Warn);
+        assert!(
+            check.verdict == Verdict::Fail && check.hint.contains("/d/05-x.conf"),
+            "{check}"
+        );
+        assert_eq!(
+            order(&[
+                ("00-multus.conf", r#"{"type":"multus"}"#),
+                ("10-r.conf", OURS)
+            ])
+            .verdict,
+            Verdict::Warn
+        );
+        assert_eq!(
+            order(&[("00-multus.conf", r#"{"type":"multus"}"#)]).verdict,
+            Verdict::Warn
+        );
         assert_eq!(order(&[]).verdict, Verdict::Fail);
     }
 
     #[test]
     fn files_are_told_apart() {
-        for broken in
-            ["", "[]", "{}", r#"{"plugins":{}}"#, r#"{"plugins":[]}"#, r#"{"plugins":[{}]}"#, r#"{"type":""}"#]
-        {
+        for broken in [
+            "",
+            "[]",
+            "{}",
+            r#"{"plugins":{}}"#,
+            r#"{"plugins":[]}"#,
+            r#"{"plugins":[{}]}"#,
+            r#"{"type":""}"#,
+        ] {
             assert!(matches!(sort(broken), Content::Broken(_)), "{broken}");
         }
-        let Content::Ours(ours) = sort(LIST) else { panic!() };
-        assert_eq!((ours["name"].as_str(), ours["cniVersion"].as_str()), (Some("l"), Some("1.0.0")));
+        let Content::Ours(ours) = sort(LIST) else {
+            panic!()
+        };
+        assert_eq!(
+            (ours["name"].as_str(), ours["cniVersion"].as_str()),
+            (Some("l"), Some("1.0.0"))
+        );
     }
 
     #[test]
@@ -246,10 +342,25 @@ mod tests {
         assert!(summary.is_some());
         let verdicts: Vec<_> = checks.iter().map(|check| check.verdict).collect();
         assert_eq!(verdicts, [Verdict::Ok, Verdict::Ok, Verdict::Fail]);
-        assert!(checks[2].found.starts_with("host-local missing"), "{}", checks[2]);
-        fs::write(net.join("10-r.conf"), OURS.replace(r#""delegate""#, r#""mtu":1,"delegate""#)).unwrap();
+        assert!(
+            checks[2].found.starts_with("host-local missing"),
+            "{}",
+            checks[2]
+        );
+        fs::write(
+            net.join("10-r.conf"),
+            OURS.replace(r#""delegate""#, r#""mtu":1,"delegate""#),
+        )
+        .unwrap();
         let (checks, summary) = look(&net, &[bin]);
-        assert!(summary.is_none() && checks[1].found.contains("\"mtu\""), "{}", checks[1]);
-        assert_eq!(look(Path::new("/nowhere/at/all"), &[]).0[0].verdict, Verdict::Fail);
+        assert!(
+            summary.is_none() && checks[1].found.contains("\"mtu\""),
+            "{}",
+            checks[1]
+        );
+        assert_eq!(
+            look(Path::new("/nowhere/at/all"), &[]).0[0].verdict,
+            Verdict::Fail
+        );
     }
 }

@@ -1,8 +1,9 @@
-//! `ratchet doctor`: looks at the node and says what is missing for its links, and what to do about it.
+//! `ratchet doctor`: looks at the node and says what is missing for its links, and what to do about
+//! it.
 //!
-//! Every check reads and changes nothing, but that an SQLite store that does not exist yet may be opened by its agent only:
-//! it is not made here. Each check is a function from what was read to a [`Check`], so that its judgement can be tested; the
-//! reading is beside it.
+//! Every check reads and changes nothing, but that an SQLite store that does not exist yet may be
+//! opened by its agent only: it is not made here. Each check is a function from what was read to a
+//! [`Check`], so that its judgement can be tested; the reading is beside it.
 
 mod agent;
 mod cni_dir;
@@ -59,15 +60,30 @@ pub struct Check {
 
 impl Check {
     fn ok(name: &'static str, found: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Ok, found: found.into(), hint: String::new() }
+        Self {
+            name,
+            verdict: Verdict::Ok,
+            found: found.into(),
+            hint: String::new(),
+        }
     }
 
     fn warn(name: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Warn, found: found.into(), hint: hint.into() }
+        Self {
+            name,
+            verdict: Verdict::Warn,
+            found: found.into(),
+            hint: hint.into(),
+        }
     }
 
     fn fail(name: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Fail, found: found.into(), hint: hint.into() }
+        Self {
+            name,
+            verdict: Verdict::Fail,
+            found: found.into(),
+            hint: hint.into(),
+        }
     }
 }
 
@@ -79,7 +95,11 @@ impl fmt::Display for Check {
             Verdict::Fail => '✗',
         };
         write!(f, "{mark} {}: {}", self.name, self.found)?;
-        if self.hint.is_empty() { Ok(()) } else { write!(f, "\n    {}", self.hint) }
+        if self.hint.is_empty() {
+            Ok(())
+        } else {
+            write!(f, "\n    {}", self.hint)
+        }
     }
 }
 
@@ -90,11 +110,15 @@ pub fn examine(options: &DoctorOptions) -> Vec<Check> {
     let (configs, config) = cni_dir::look(&options.cni_dir, &options.cni_bin);
     let config: Option<ConfigSummary> = config;
     let settings = config.as_ref().map(|config| config.settings.clone());
-    let of_config = config.as_ref().map(|config| (config.socket.clone(), config.state_dir.clone()));
-    let (socket, state_dir) = of_config.unwrap_or_else(|| (DEFAULT_SOCKET.into(), DEFAULT_STATE_DIR.into()));
+    let of_config = config
+        .as_ref()
+        .map(|config| (config.socket.clone(), config.state_dir.clone()));
+    let (socket, state_dir) =
+        of_config.unwrap_or_else(|| (DEFAULT_SOCKET.into(), DEFAULT_STATE_DIR.into()));
     let socket = options.socket.clone().unwrap_or(socket);
     let agent = agent::ask(&socket);
-    // What counts for the node is what the agent runs with; without one, what the config will start it with.
+    // What counts for the node is what the agent runs with; without one, what the config will start
+    // it with.
     let effective = agent.settings().or(settings.clone()).unwrap_or_default();
     checks.extend(node::underlay(&effective));
     checks.push(port::look());
@@ -113,7 +137,12 @@ pub fn report(checks: &[Check]) -> (String, bool) {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{check}");
     }
-    let count = |verdict| checks.iter().filter(|check| check.verdict == verdict).count();
+    let count = |verdict| {
+        checks
+            .iter()
+            .filter(|check| check.verdict == verdict)
+            .count()
+    };
     let (failed, warned) = (count(Verdict::Fail), count(Verdict::Warn));
     let summary = match (failed, warned) {
         (0, 0) => "all is well".to_owned(),
@@ -130,11 +159,23 @@ mod tests {
 
     #[test]
     fn a_report_says_what_to_do_and_whether_to_do_it() {
-        let (ok, warn) = (Check::ok("root", "yes"), Check::warn("clock", "adrift", "start chrony"));
-        assert_eq!(report(std::slice::from_ref(&ok)), ("✓ root: yes\n\nall is well\n".into(), true));
+        let (ok, warn) = (
+            Check::ok("root", "yes"),
+            Check::warn("clock", "adrift", "start chrony"),
+        );
+        assert_eq!(
+            report(std::slice::from_ref(&ok)),
+            ("✓ root: yes\n\nall is well\n".into(), true)
+        );
         let (text, good) = report(&[ok.clone(), warn]);
-        assert!(good && text.contains("! clock: adrift\n    start chrony\n"), "{text}");
+        assert!(
+            good && text.contains("! clock: adrift\n    start chrony\n"),
+            "{text}"
+        );
         let (text, good) = report(&[ok, Check::fail("veth", "none", "load it")]);
-        assert!(!good && text.contains("✗ veth: none\n    load it\n\nto mend: 1; to look at: 0"), "{text}");
+        assert!(
+            !good && text.contains("✗ veth: none\n    load it\n\nto mend: 1; to look at: 0"),
+            "{text}"
+        );
     }
 }

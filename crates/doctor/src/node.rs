@@ -12,7 +12,8 @@ use ratchet_protocol::Settings;
 
 use crate::Check;
 
-/// The capabilities that are needed, include/uapi/linux/capability.h: devices and routes; entering namespaces.
+/// The capabilities that are needed, include/uapi/linux/capability.h: devices and routes; entering
+/// namespaces.
 const CAPABILITIES: [(u32, &str); 2] = [(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN")];
 
 /// Below this a tunnel does not have room for IPv6's least MTU (RFC 8200 section 5).
@@ -31,7 +32,9 @@ fn judge_rights(root: bool, status: &str) -> Check {
     if !root {
         return Check::fail(name, "not root", "run this, and the agent, as root");
     }
-    let effective = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
+    let effective = status
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
     let lacks: Vec<&str> = CAPABILITIES
         .iter()
         .filter(|(bit, _)| effective.is_some_and(|effective| effective >> bit & 1 == 0))
@@ -52,14 +55,21 @@ pub(crate) fn features() -> Vec<Check> {
 
 fn judge_features(probed: Result<Capabilities, KernelError>, nftables: bool) -> Vec<Check> {
     let mut checks = match probed {
-        Err(error) => vec![Check::fail("kernel", error.to_string(), "run this as root, on the node itself")],
+        Err(error) => vec![Check::fail(
+            "kernel",
+            error.to_string(),
+            "run this as root, on the node itself",
+        )],
         Ok(can) => {
             let check = |name, can: bool, what: &str, module: &str| match can {
                 true => Check::ok(name, "the kernel makes them"),
                 false => Check::fail(
                     name,
                     format!("the kernel makes none: no {what}"),
-                    format!("modprobe {module}; if there is no such module, install the one of your kernel's package"),
+                    format!(
+                        "modprobe {module}; if there is no such module, install the one of your \
+                         kernel's package"
+                    ),
                 ),
             };
             vec![
@@ -83,42 +93,79 @@ fn judge_features(probed: Result<Capabilities, KernelError>, nftables: bool) -> 
 pub(crate) fn underlay(settings: &Settings) -> Vec<Check> {
     let kernel = match Kernel::new() {
         Ok(kernel) => kernel,
-        Err(error) => return vec![Check::fail("underlay", error.to_string(), "run this as root")],
+        Err(error) => {
+            return vec![Check::fail(
+                "underlay",
+                error.to_string(),
+                "run this as root",
+            )];
+        }
     };
-    judge_underlay(kernel.underlay(settings.parent_interface.as_deref(), settings.parent_address), settings.mtu)
+    judge_underlay(
+        kernel.underlay(
+            settings.parent_interface.as_deref(),
+            settings.parent_address,
+        ),
+        settings.mtu,
+    )
 }
 
 fn judge_underlay(underlay: Result<Underlay, UnderlayError>, mtu: Option<Mtu>) -> Vec<Check> {
     let underlay = match underlay {
         Ok(underlay) => underlay,
         Err(error) => {
-            let hint = "correct parent_interface and parent_address, in the network config and for the agent; \"ip addr\" shows what is there";
+            let hint = "correct parent_interface and parent_address, in the network config and for \
+                        the agent; \"ip addr\" shows what is there";
             return vec![Check::fail("underlay", error.to_string(), hint)];
         }
     };
-    let Underlay { interface, address, mtu: parent, .. } = &underlay;
+    let Underlay {
+        interface,
+        address,
+        mtu: parent,
+        ..
+    } = &underlay;
     let place = if address.is_loopback() {
         let hint = "set parent_interface to the interface on which the other nodes reach this one";
-        Check::warn("underlay", format!("{address} on {interface}: no other node can reach that"), hint)
+        Check::warn(
+            "underlay",
+            format!("{address} on {interface}: no other node can reach that"),
+            hint,
+        )
     } else {
-        Check::ok("underlay", format!("tunnels start at {address} on {interface}"))
+        Check::ok(
+            "underlay",
+            format!("tunnels start at {address} on {interface}"),
+        )
     };
-    vec![place, judge_mtu(*parent, Mtu::within_underlay(*parent, *address).bytes(), mtu.map(Mtu::bytes))]
+    vec![
+        place,
+        judge_mtu(
+            *parent,
+            Mtu::within_underlay(*parent, *address).bytes(),
+            mtu.map(Mtu::bytes),
+        ),
+    ]
 }
 
-/// `room`: what the underlay's MTU leaves for a link; `wanted`: what the settings say links are to have.
+/// `room`: what the underlay's MTU leaves for a link; `wanted`: what the settings say links are to
+/// have.
 fn judge_mtu(parent: u32, room: u32, wanted: Option<u32>) -> Check {
     let name = "MTU";
     let found = format!("the underlay has {parent}, which leaves {room} for links");
-    let larger =
-        format!("raise the underlay's MTU to {} for full Ethernet frames in links", ETHERNET_MTU + (parent - room));
+    let larger = format!(
+        "raise the underlay's MTU to {} for full Ethernet frames in links",
+        ETHERNET_MTU + (parent - room)
+    );
     match wanted {
         Some(wanted) if wanted > room => Check::fail(
             name,
             format!("{found}; mtu asks for {wanted}"),
             format!("set mtu to {room} at most, or raise the underlay's"),
         ),
-        _ if room < IPV6_MIN_MTU => Check::warn(name, format!("{found}: too little for IPv6"), larger),
+        _ if room < IPV6_MIN_MTU => {
+            Check::warn(name, format!("{found}: too little for IPv6"), larger)
+        }
         Some(wanted) => Check::ok(name, format!("{found}; they have {wanted} by mtu")),
         None => Check::ok(name, found),
     }
@@ -131,7 +178,12 @@ pub(crate) fn clock() -> Check {
     // SAFETY: the pointer is to a timex of ours that lives during the call.
     let answer = unsafe { libc::adjtimex(&raw mut state) };
     let is_synchronized = answer >= 0 && state.status & libc::STA_UNSYNC == 0;
-    judge_clock(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), is_synchronized)
+    judge_clock(
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default(),
+        is_synchronized,
+    )
 }
 
 fn judge_clock(since_1970: Duration, is_synchronized: bool) -> Check {
@@ -143,9 +195,14 @@ fn judge_clock(since_1970: Duration, is_synchronized: bool) -> Check {
     let year = 1970 + since_1970.as_secs() / SECONDS_A_YEAR;
     let hint = "start a time service (chrony, systemd-timesyncd)";
     if year < EARLIEST {
-        Check::fail(name, format!("the year is {year}: certificates are refused, logs cannot be compared"), hint)
+        Check::fail(
+            name,
+            format!("the year is {year}: certificates are refused, logs cannot be compared"),
+            hint,
+        )
     } else if !is_synchronized {
-        let found = "not synchronized; links do not depend on it, but logs of several nodes and TLS do";
+        let found =
+            "not synchronized; links do not depend on it, but logs of several nodes and TLS do";
         Check::warn(name, found, hint)
     } else {
         Check::ok(name, "synchronized")
@@ -168,11 +225,21 @@ mod tests {
 
     #[test]
     fn each_missing_feature_is_named() {
-        let checks = judge_features(Ok(Capabilities { veth: true, vxlan: false }), false);
+        let checks = judge_features(
+            Ok(Capabilities {
+                veth: true,
+                vxlan: false,
+            }),
+            false,
+        );
         let verdicts: Vec<_> = checks.iter().map(|check| check.verdict).collect();
         assert_eq!(verdicts, [Verdict::Ok, Verdict::Fail, Verdict::Warn]);
         assert!(checks[1].hint.contains("modprobe vxlan"), "{}", checks[1]);
-        let refused = KernelError::Refused { doing: "x".into(), errno: nix::errno::Errno::EPERM, reason: None };
+        let refused = KernelError::Refused {
+            doing: "x".into(),
+            errno: nix::errno::Errno::EPERM,
+            reason: None,
+        };
         assert_eq!(judge_features(Err(refused), true)[0].verdict, Verdict::Fail);
     }
 
@@ -180,22 +247,44 @@ mod tests {
     fn an_underlay_must_be_there_and_have_room() {
         let underlay = |address: &str, mtu| {
             let address = address.parse().unwrap();
-            Ok(Underlay { interface: "eth0".into(), index: 2, address, mtu, addresses: vec![] })
+            Ok(Underlay {
+                interface: "eth0".into(),
+                index: 2,
+                address,
+                mtu,
+                addresses: vec![],
+            })
         };
-        let verdicts = |checks: Vec<Check>| checks.iter().map(|check| check.verdict).collect::<Vec<_>>();
+        let verdicts =
+            |checks: Vec<Check>| checks.iter().map(|check| check.verdict).collect::<Vec<_>>();
         let well = judge_underlay(underlay("10.0.0.1", 1500), None);
         assert!(well[1].found.contains("leaves 1450"), "{}", well[1]);
         assert_eq!(verdicts(well), [Verdict::Ok, Verdict::Ok]);
-        assert_eq!(verdicts(judge_underlay(underlay("127.0.0.1", 65_536), None)), [Verdict::Warn, Verdict::Ok]);
-        assert_eq!(verdicts(judge_underlay(underlay("10.0.0.1", 1320), None)), [Verdict::Ok, Verdict::Warn]);
+        assert_eq!(
+            verdicts(judge_underlay(underlay("127.0.0.1", 65_536), None)),
+            [Verdict::Warn, Verdict::Ok]
+        );
+        assert_eq!(
+            verdicts(judge_underlay(underlay("10.0.0.1", 1320), None)),
+            [Verdict::Ok, Verdict::Warn]
+        );
         let mtu = Mtu::try_from(1500).ok();
-        assert_eq!(verdicts(judge_underlay(underlay("10.0.0.1", 1500), mtu)), [Verdict::Ok, Verdict::Fail]);
-        assert_eq!(verdicts(judge_underlay(Err(UnderlayError::NoDefaultRoute), None)), [Verdict::Fail]);
+        assert_eq!(
+            verdicts(judge_underlay(underlay("10.0.0.1", 1500), mtu)),
+            [Verdict::Ok, Verdict::Fail]
+        );
+        assert_eq!(
+            verdicts(judge_underlay(Err(UnderlayError::NoDefaultRoute), None)),
+            [Verdict::Fail]
+        );
     }
 
     #[test]
     fn a_clock_that_is_off_is_seen() {
-        assert_eq!(judge_clock(Duration::from_secs(10), true).verdict, Verdict::Fail);
+        assert_eq!(
+            judge_clock(Duration::from_secs(10), true).verdict,
+            Verdict::Fail
+        );
         let now = Duration::from_secs(1_800_000_000);
         assert_eq!(judge_clock(now, false).verdict, Verdict::Warn);
         assert_eq!(judge_clock(now, true).verdict, Verdict::Ok);

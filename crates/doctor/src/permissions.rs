@@ -16,30 +16,50 @@ struct Owned {
 
 /// Looks at the socket, its directory and the state directory.
 pub(crate) fn look(socket: &Path, state_dir: &Path) -> Vec<Check> {
-    let mut places = vec![("socket", socket, 0o600), ("state directory", state_dir, 0o700)];
+    let mut places = vec![
+        ("socket", socket, 0o600),
+        ("state directory", state_dir, 0o700),
+    ];
     if let Some(dir) = socket.parent() {
         places.insert(0, ("socket's directory", dir, 0o700));
     }
-    places.into_iter().filter_map(|(name, path, wanted)| judge(name, path, wanted, read(path))).collect()
+    places
+        .into_iter()
+        .filter_map(|(name, path, wanted)| judge(name, path, wanted, read(path)))
+        .collect()
 }
 
 fn read(path: &Path) -> Option<Owned> {
     let metadata = fs::metadata(path).ok()?;
-    Some(Owned { mode: metadata.mode() & 0o7777, uid: metadata.uid() })
+    Some(Owned {
+        mode: metadata.mode() & 0o7777,
+        uid: metadata.uid(),
+    })
 }
 
 /// `None`: it is not there yet, which the checks of the agent tell.
 fn judge(name: &'static str, path: &Path, wanted: u32, found: Option<Owned>) -> Option<Check> {
     let Owned { mode, uid } = found?;
-    let shown = format!("{} has mode {mode:04o} and belongs to uid {uid}", path.display());
+    let shown = format!(
+        "{} has mode {mode:04o} and belongs to uid {uid}",
+        path.display()
+    );
     let is_private = mode & OTHERS == 0 && uid == 0;
     Some(if is_private {
         Check::ok(name, shown)
     } else if mode & 0o022 != 0 || uid != 0 {
         let mend = format!("chown root {0} && chmod {wanted:04o} {0}", path.display());
-        Check::fail(name, format!("{shown}: others could command this node's links"), mend)
+        Check::fail(
+            name,
+            format!("{shown}: others could command this node's links"),
+            mend,
+        )
     } else {
-        Check::warn(name, format!("{shown}: others can read it"), format!("chmod {wanted:04o} {}", path.display()))
+        Check::warn(
+            name,
+            format!("{shown}: others can read it"),
+            format!("chmod {wanted:04o} {}", path.display()),
+        )
     })
 }
 
@@ -51,7 +71,13 @@ mod tests {
     #[test]
     fn what_others_can_write_is_a_failure_and_what_they_can_read_a_warning() {
         let verdict = |mode, uid| {
-            judge("state directory", Path::new("/s"), 0o700, Some(Owned { mode, uid })).map(|check| check.verdict)
+            judge(
+                "state directory",
+                Path::new("/s"),
+                0o700,
+                Some(Owned { mode, uid }),
+            )
+            .map(|check| check.verdict)
         };
         assert_eq!(verdict(0o700, 0), Some(Verdict::Ok));
         assert_eq!(verdict(0o600, 0), Some(Verdict::Ok));

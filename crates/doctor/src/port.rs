@@ -1,7 +1,8 @@
 //! UDP port 4789: who has it, and which VXLAN devices share it.
 //!
-//! Devices of one namespace share one socket a port, if their options agree; a device in "external" mode (OVS, Cilium), with GBP or
-//! GPE does not share. A socket that the kernel made for VXLAN is told from a program's by that no process has it open.
+//! Devices of one namespace share one socket a port, if their options agree; a device in "external"
+//! mode (OVS, Cilium), with GBP or GPE does not share. A socket that the kernel made for VXLAN is
+//! told from a program's by that no process has it open.
 
 use std::{collections::HashMap, fs};
 
@@ -25,14 +26,29 @@ pub(crate) fn look() -> Check {
         Ok(tunnels) => tunnels,
         Err(error) => return Check::warn(NAME, error.to_string(), "run this as root"),
     };
-    let tables = ["/proc/self/net/udp", "/proc/self/net/udp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
-    let inodes: Vec<u64> = tables.iter().flat_map(|table| sockets_on(table, VXLAN_PORT)).collect();
-    let mut holders = if inodes.is_empty() { HashMap::new() } else { holders() };
-    let taken: Vec<Taken> = inodes.into_iter().map(|inode| Taken { inode, process: holders.remove(&inode) }).collect();
+    let tables = ["/proc/self/net/udp", "/proc/self/net/udp6"]
+        .map(|path| fs::read_to_string(path).unwrap_or_default());
+    let inodes: Vec<u64> = tables
+        .iter()
+        .flat_map(|table| sockets_on(table, VXLAN_PORT))
+        .collect();
+    let mut holders = if inodes.is_empty() {
+        HashMap::new()
+    } else {
+        holders()
+    };
+    let taken: Vec<Taken> = inodes
+        .into_iter()
+        .map(|inode| Taken {
+            inode,
+            process: holders.remove(&inode),
+        })
+        .collect();
     judge(&taken, &tunnels)
 }
 
-/// The inodes of the sockets on a port, from a table as /proc/net/udp has it (Documentation/networking/proc_net_tcp.rst).
+/// The inodes of the sockets on a port, from a table as /proc/net/udp has it
+/// (Documentation/networking/proc_net_tcp.rst).
 fn sockets_on(table: &str, port: u16) -> Vec<u64> {
     table
         .lines()
@@ -49,16 +65,31 @@ fn sockets_on(table: &str, port: u16) -> Vec<u64> {
 fn holders() -> HashMap<u64, String> {
     let mut holders = HashMap::new();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    for process in processes.filter(|entry| entry.file_name().to_string_lossy().bytes().all(|b| b.is_ascii_digit())) {
+    for process in processes.filter(|entry| {
+        entry
+            .file_name()
+            .to_string_lossy()
+            .bytes()
+            .all(|b| b.is_ascii_digit())
+    }) {
         let path = process.path();
-        let descriptors = fs::read_dir(path.join("fd")).into_iter().flatten().flatten();
+        let descriptors = fs::read_dir(path.join("fd"))
+            .into_iter()
+            .flatten()
+            .flatten();
         for target in descriptors.filter_map(|descriptor| fs::read_link(descriptor.path()).ok()) {
             let target = target.to_string_lossy();
-            let inode = target.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')?.parse().ok());
+            let inode = target
+                .strip_prefix("socket:[")
+                .and_then(|rest| rest.strip_suffix(']')?.parse().ok());
             if let Some(inode) = inode {
                 holders.entry(inode).or_insert_with(|| {
                     let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
-                    format!("{} (pid {})", name.trim(), process.file_name().to_string_lossy())
+                    format!(
+                        "{} (pid {})",
+                        name.trim(),
+                        process.file_name().to_string_lossy()
+                    )
                 });
             }
         }
@@ -67,32 +98,48 @@ fn holders() -> HashMap<u64, String> {
 }
 
 fn judge(taken: &[Taken], tunnels: &[NodeTunnel]) -> Check {
-    let programs: Vec<&str> = taken.iter().filter_map(|taken| taken.process.as_deref()).collect();
+    let programs: Vec<&str> = taken
+        .iter()
+        .filter_map(|taken| taken.process.as_deref())
+        .collect();
     if !programs.is_empty() {
         return Check::fail(
             NAME,
-            format!("{} has the port: no tunnel can be set up", programs.join(", ")),
+            format!(
+                "{} has the port: no tunnel can be set up",
+                programs.join(", ")
+            ),
             "stop that program, or have it use another port; VXLAN's port is 4789 (RFC 7348)",
         );
     }
-    let others: Vec<&NodeTunnel> =
-        tunnels.iter().filter(|tunnel| tunnel.port == VXLAN_PORT && !tunnel.is_ours).collect();
-    if let Some(exclusive) = others.iter().find(|tunnel| tunnel.is_exclusive && tunnel.is_up) {
+    let others: Vec<&NodeTunnel> = tunnels
+        .iter()
+        .filter(|tunnel| tunnel.port == VXLAN_PORT && !tunnel.is_ours)
+        .collect();
+    if let Some(exclusive) = others
+        .iter()
+        .find(|tunnel| tunnel.is_exclusive && tunnel.is_up)
+    {
         return Check::fail(
             NAME,
             format!(
-                "VXLAN device {} (external, GBP or GPE) has the port and does not share it: no tunnel can be set up",
+                "VXLAN device {} (external, GBP or GPE) has the port and does not share it: no \
+                 tunnel can be set up",
                 exclusive.name
             ),
             "have its owner (OVS, Cilium, a cloud agent) use another UDP port, such as 8472",
         );
     }
     if !others.is_empty() {
-        let list: Vec<String> = others.iter().map(|tunnel| format!("{} (VNI {})", tunnel.name, tunnel.vni)).collect();
+        let list: Vec<String> = others
+            .iter()
+            .map(|tunnel| format!("{} (VNI {})", tunnel.name, tunnel.vni))
+            .collect();
         return Check::warn(
             NAME,
             format!("shared with {}", list.join(", ")),
-            "links whose VNI is one of these cannot be made here; Ratchet counts from 11 up. Give the other network another port if you can",
+            "links whose VNI is one of these cannot be made here; Ratchet counts from 11 up. Give \
+             the other network another port if you can",
         );
     }
     match taken.is_empty() {
@@ -106,14 +153,26 @@ mod tests {
     use super::*;
     use crate::Verdict;
 
-    const TABLE: &str = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n\
-         6075: 00000000:12B5 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 659128 2 000000004b22d615 0\n\
-         6076: 00000000:12B6 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 659129 2 000000004b22d615 0\n\
+    const TABLE: &str = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when \
+    retrnsmt   uid  timeout inode ref pointer drops\n\
+         6075: 00000000:12B5 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        \
+         0 659128 2 000000004b22d615 0\n\
+         6076: 00000000:12B6 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        \
+         0 659129 2 000000004b22d615 0\n\
          garbage\n";
-    const TABLE6: &str = "head\n 1: 00000000000000000000000000000000:12B5 00000000000000000000000000000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 17 2 0 0\n";
+    const TABLE6: &str = "head\n 1: 00000000000000000000000000000000:12B5 \
+                          00000000000000000000000000000000:0000 07 00000000:00000000 00:00000000 \
+                          00000000     0        0 17 2 0 0\n";
 
     fn tunnel(vni: u32, is_ours: bool, is_exclusive: bool) -> NodeTunnel {
-        NodeTunnel { name: "vxlan.calico".into(), vni, port: 4789, is_ours, is_exclusive, is_up: true }
+        NodeTunnel {
+            name: "vxlan.calico".into(),
+            vni,
+            port: 4789,
+            is_ours,
+            is_exclusive,
+            is_up: true,
+        }
     }
 
     #[test]
@@ -125,19 +184,44 @@ mod tests {
 
     #[test]
     fn a_program_is_told_from_the_kernel() {
-        let kernels = Taken { inode: 1, process: None };
-        let programs = Taken { inode: 2, process: Some("nc (pid 9)".into()) };
+        let kernels = Taken {
+            inode: 1,
+            process: None,
+        };
+        let programs = Taken {
+            inode: 2,
+            process: Some("nc (pid 9)".into()),
+        };
         assert_eq!(judge(&[], &[]).verdict, Verdict::Ok);
-        assert_eq!(judge(std::slice::from_ref(&kernels), &[tunnel(11, true, false)]).verdict, Verdict::Ok);
+        assert_eq!(
+            judge(std::slice::from_ref(&kernels), &[tunnel(11, true, false)]).verdict,
+            Verdict::Ok
+        );
         let check = judge(&[kernels, programs], &[]);
-        assert!(check.verdict == Verdict::Fail && check.found.contains("nc (pid 9)"), "{check}");
+        assert!(
+            check.verdict == Verdict::Fail && check.found.contains("nc (pid 9)"),
+            "{check}"
+        );
     }
 
     #[test]
     fn others_devices_are_warned_of_and_exclusive_ones_fatal() {
         let check = judge(&[], &[tunnel(4096, false, false)]);
-        assert!(check.verdict == Verdict::Warn && check.found.contains("vxlan.calico (VNI 4096)"), "{check}");
+        assert!(
+            check.verdict == Verdict::Warn && check.found.contains("vxlan.calico (VNI 4096)"),
+            "{check}"
+        );
         assert_eq!(judge(&[], &[tunnel(0, false, true)]).verdict, Verdict::Fail);
-        assert_eq!(judge(&[], &[NodeTunnel { port: 8472, ..tunnel(1, false, true) }]).verdict, Verdict::Ok);
+        assert_eq!(
+            judge(
+                &[],
+                &[NodeTunnel {
+                    port: 8472,
+                    ..tunnel(1, false, true)
+                }]
+            )
+            .verdict,
+            Verdict::Ok
+        );
     }
 }

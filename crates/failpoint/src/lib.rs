@@ -1,13 +1,15 @@
-//! Points at which tests have a process die, to see that whatever was begun can be finished or undone, or stop, to see
-//! what others may do meanwhile.
+//! Points at which tests have a process die, to see that whatever was begun can be finished or
+//! undone, or stop, to see what others may do meanwhile.
 //!
-//! A process dies by its own SIGKILL at a point: at that of a name (`RATCHET_FAILPOINT`), or at the n-th of all that it passes
-//! (`RATCHET_FAILPOINT_SCRIPT`), so that a test goes through points that it does not know the names of. The script is a file: a
-//! number in its first line, and behind it a line for every point passed since. With `stop` after the number the process does not
-//! die but stops (SIGSTOP), and goes on when the test says so. While there is no such file, nothing
-//! is counted; so a test writes it when it begins with what it is about. A number of 0 only counts.
+//! A process dies by its own SIGKILL at a point: at that of a name (`RATCHET_FAILPOINT`), or at the
+//! n-th of all that it passes (`RATCHET_FAILPOINT_SCRIPT`), so that a test goes through points that
+//! it does not know the names of. The script is a file: a number in its first line, and behind it a
+//! line for every point passed since. With `stop` after the number the process does not die but
+//! stops (SIGSTOP), and goes on when the test says so. While there is no such file, nothing is
+//! counted; so a test writes it when it begins with what it is about. A number of 0 only counts.
 //!
-//! Points stand **after** what they are named for, unless they say `before`. Compiled in with the feature `armed` alone.
+//! Points stand **after** what they are named for, unless they say `before`. Compiled in with the
+//! feature `armed` alone.
 
 /// The points of the plugin, in the order in which a call passes them.
 pub const PLUGIN: &[&str] = &[
@@ -58,19 +60,26 @@ pub const ARMED: bool = cfg!(feature = "armed");
 /// Passes a point.
 #[cfg(feature = "armed")]
 pub fn pass(name: &str) {
-    assert!(PLUGIN.contains(&name) || AGENT.contains(&name), "{name} is not in the list of failpoints");
+    assert!(
+        PLUGIN.contains(&name) || AGENT.contains(&name),
+        "{name} is not in the list of failpoints"
+    );
     use nix::{
         sys::signal::{Signal, kill},
         unistd::Pid,
     };
     let is_named = std::env::var_os("RATCHET_FAILPOINT").is_some_and(|wanted| wanted == name);
-    if let Some(signal) = is_named.then_some(Signal::SIGKILL).or_else(|| script::signal_at(name)) {
+    if let Some(signal) = is_named
+        .then_some(Signal::SIGKILL)
+        .or_else(|| script::signal_at(name))
+    {
         // Fails only if there is no such process, which is us.
         let _ = kill(Pid::this(), signal);
     }
 }
 
-/// Whether points are counted now: then what is done in one go is done one by one, with a point after each.
+/// Whether points are counted now: then what is done in one go is done one by one, with a point
+/// after each.
 #[cfg(feature = "armed")]
 pub fn is_counting() -> bool {
     script::path().is_some_and(|path| path.exists())
@@ -108,14 +117,22 @@ mod script {
     /// Notes a point; what is to happen if it is the one that the script is about.
     pub(super) fn signal_at(name: &str) -> Option<Signal> {
         let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut file = OpenOptions::new().read(true).append(true).open(path()?).ok()?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .open(path()?)
+            .ok()?;
         let mut text = String::new();
         file.read_to_string(&mut text).ok()?;
         writeln!(file, "{name}").ok()?;
         let mut lines = text.lines();
         let mut first = lines.next()?.split(' ');
         let number: usize = first.next()?.parse().ok()?;
-        let signal = if first.next() == Some("stop") { Signal::SIGSTOP } else { Signal::SIGKILL };
+        let signal = if first.next() == Some("stop") {
+            Signal::SIGSTOP
+        } else {
+            Signal::SIGKILL
+        };
         (lines.count() + 1 == number).then_some(signal)
     }
 }

@@ -2,7 +2,8 @@
 //!
 //!     cargo run --release -p ratchet-kernel --example wire [PAIRS]
 //!
-//! Works in network namespaces of its own; needs root and the `ip` program, the latter only for the comparison.
+//! Works in network namespaces of its own; needs root and the `ip` program, the latter only for the
+//! comparison.
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +24,9 @@ use ratchet_model::{
 type Failing<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 fn main() -> Failing<()> {
-    let pairs = std::env::args().nth(1).map_or(Ok(1500), |text| text.parse())?;
+    let pairs = std::env::args()
+        .nth(1)
+        .map_or(Ok(1500), |text| text.parse())?;
     for round in 1..=3 {
         println!("round {round}: {pairs} pairs");
         ours(pairs)?;
@@ -43,14 +46,20 @@ fn fresh() -> Failing<NetnsHandle> {
 fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
     let started = Instant::now();
     let result = work();
-    println!("  {what:<44} {:>10.2} ms", started.elapsed().as_secs_f64() * 1e3);
+    println!(
+        "  {what:<44} {:>10.2} ms",
+        started.elapsed().as_secs_f64() * 1e3
+    );
     result
 }
 
 /// An address and a MAC of an end, by its number.
 fn numbers(number: u16, end: u8) -> (String, String) {
     let [high, low] = number.to_be_bytes();
-    (format!("10.{high}.{low}.{end}/24"), format!("02:00:00:{end:02x}:{high:02x}:{low:02x}"))
+    (
+        format!("10.{high}.{low}.{end}/24"),
+        format!("02:00:00:{end:02x}:{high:02x}:{low:02x}"),
+    )
 }
 
 fn ours(pairs: u16) -> Failing<()> {
@@ -72,17 +81,39 @@ fn ours(pairs: u16) -> Failing<()> {
         let mut step = |operation| steps.push(Step { link, operation });
         let mut births = Vec::new();
         for (last, (id, name)) in [(1, ("s1", 'a')), (2, ("s2", 'z'))] {
-            let at = At { netns: Netns::Sandbox(id.parse()?), name: format!("{name}{number}") };
+            let at = At {
+                netns: Netns::Sandbox(id.parse()?),
+                name: format!("{name}{number}"),
+            };
             let (_, mac) = numbers(number, last);
-            births.push(Birth { at, mac: mac.parse::<Mac>()?, mtu: 1450.try_into()?, index: None });
+            births.push(Birth {
+                at,
+                mac: mac.parse::<Mac>()?,
+                mtu: 1450.try_into()?,
+                index: None,
+            });
         }
         let [a, z] = <[Birth; 2]>::try_from(births).map_err(|_| "two ends")?;
         for (birth, last, end) in [(&a, 1, End::A), (&z, 2, End::Z)] {
             step(Operation::SetUp(birth.at.clone(), true));
-            step(Operation::AddAddress(birth.at.clone(), numbers(number, last).0.parse()?));
-            step(Operation::Commit(birth.at.clone(), Alias { link, end, sandbox: Some("s1".parse()?), config: 1 }));
+            step(Operation::AddAddress(
+                birth.at.clone(),
+                numbers(number, last).0.parse()?,
+            ));
+            step(Operation::Commit(
+                birth.at.clone(),
+                Alias {
+                    link,
+                    end,
+                    sandbox: Some("s1".parse()?),
+                    config: 1,
+                },
+            ));
         }
-        doomed.push(Step { link, operation: Operation::Delete(a.at.clone()) });
+        doomed.push(Step {
+            link,
+            operation: Operation::Delete(a.at.clone()),
+        });
         step(Operation::CreateVeth { a, z });
     }
     let execute = |what, steps: &[Step]| {
@@ -93,23 +124,62 @@ fn ours(pairs: u16) -> Failing<()> {
     let births: Vec<Step> = steps.iter().filter(create).cloned().collect();
     execute("ratchet: create, up, address, alias", &steps)?;
     let all = BTreeMap::from([("s1", Look::All), ("s2", Look::All)]);
-    let scope = all.into_iter().map(|(id, look)| Ok((Netns::Sandbox(id.parse()?), look))).collect::<Failing<_>>()?;
-    timed("ratchet: observe all, with addresses", || kernel.observe(&scope, |_| true))?;
-    timed("ratchet: observe all, settled", || kernel.observe(&scope, |_| false))?;
-    let one = At { netns: Netns::Sandbox("s1".parse()?), name: "a7".into() };
+    let scope = all
+        .into_iter()
+        .map(|(id, look)| Ok((Netns::Sandbox(id.parse()?), look)))
+        .collect::<Failing<_>>()?;
+    timed("ratchet: observe all, with addresses", || {
+        kernel.observe(&scope, |_| true)
+    })?;
+    timed("ratchet: observe all, settled", || {
+        kernel.observe(&scope, |_| false)
+    })?;
+    let one = At {
+        netns: Netns::Sandbox("s1".parse()?),
+        name: "a7".into(),
+    };
     let scope = BTreeMap::from([(one.netns.clone(), Look::Names([one.name].into()))]);
-    timed("ratchet: observe one by name", || kernel.observe(&scope, |_| false))?;
+    timed("ratchet: observe one by name", || {
+        kernel.observe(&scope, |_| false)
+    })?;
     let (last, others) = doomed.split_last().ok_or("at least one pair")?;
     execute("ratchet: delete one", std::slice::from_ref(last))?;
-    let of_last: Vec<Step> = steps.iter().filter(|step| step.link == last.link).cloned().collect();
+    let of_last: Vec<Step> = steps
+        .iter()
+        .filter(|step| step.link == last.link)
+        .cloned()
+        .collect();
     execute("ratchet: one pair beside the others", &of_last)?;
-    let Operation::Delete(from) = last.operation.clone() else { return Err("no deletion".into()) };
-    let (to, link) = (At { netns: Netns::Node, name: "parked".into() }, last.link);
-    let alias = Alias { link, end: End::A, sandbox: None, config: 0 };
-    let park = Step { link, operation: Operation::Move { from, to: to.clone(), alias } };
+    let Operation::Delete(from) = last.operation.clone() else {
+        return Err("no deletion".into());
+    };
+    let (to, link) = (
+        At {
+            netns: Netns::Node,
+            name: "parked".into(),
+        },
+        last.link,
+    );
+    let alias = Alias {
+        link,
+        end: End::A,
+        sandbox: None,
+        config: 0,
+    };
+    let park = Step {
+        link,
+        operation: Operation::Move {
+            from,
+            to: to.clone(),
+            alias,
+        },
+    };
     execute("ratchet: park one end", &[park])?;
     let mut rest = others.to_vec();
-    rest.push(Step { link, operation: Operation::Delete(to) });
+    rest.push(Step {
+        link,
+        operation: Operation::Delete(to),
+    });
     execute("ratchet: delete", &rest)?;
     execute("ratchet: create alone", &births)?;
     execute("ratchet: delete what is down", &doomed)?;
@@ -118,13 +188,20 @@ fn ours(pairs: u16) -> Failing<()> {
 
 fn batch(pairs: u16) -> Failing<()> {
     let (one, other) = (fresh()?, fresh()?);
-    let path = |netns: &NetnsHandle| format!("/proc/{}/fd/{}", std::process::id(), netns.as_fd().as_raw_fd());
+    let path = |netns: &NetnsHandle| {
+        format!(
+            "/proc/{}/fd/{}",
+            std::process::id(),
+            netns.as_fd().as_raw_fd()
+        )
+    };
     let (mut create, mut configure) = (String::new(), [String::new(), String::new()]);
     for number in 0..pairs {
         let (mac1, mac2) = (numbers(number, 1).1, numbers(number, 2).1);
         writeln!(
             create,
-            "link add name a{number} address {mac1} mtu 1450 group {GROUP_OURS} netns {} type veth peer name z{number} \
+            "link add name a{number} address {mac1} mtu 1450 group {GROUP_OURS} netns {} type veth \
+            peer name z{number} \
              address {mac2} mtu 1450 group {GROUP_OURS} netns {}",
             path(&one),
             path(&other)
@@ -132,8 +209,14 @@ fn batch(pairs: u16) -> Failing<()> {
         for (text, name, end) in [(0, 'a', 1), (1, 'z', 2)] {
             let address = numbers(number, end).0;
             writeln!(configure[text], "link set {name}{number} up")?;
-            writeln!(configure[text], "address add {address} brd + dev {name}{number}")?;
-            writeln!(configure[text], "link set {name}{number} alias ratchet-link-{number}")?;
+            writeln!(
+                configure[text],
+                "address add {address} brd + dev {name}{number}"
+            )?;
+            writeln!(
+                configure[text],
+                "link set {name}{number} alias ratchet-link-{number}"
+            )?;
         }
     }
     let folder = tempfile::tempdir()?;
@@ -144,7 +227,11 @@ fn batch(pairs: u16) -> Failing<()> {
             let ran = scope.spawn(|| {
                 setns(netns, CloneFlags::CLONE_NEWNET)?;
                 let status = Command::new("ip").arg("-batch").arg(&file).status()?;
-                if status.success() { Ok(()) } else { Err("ip failed".into()) }
+                if status.success() {
+                    Ok(())
+                } else {
+                    Err("ip failed".into())
+                }
             });
             ran.join().map_err(|_| "no ip")?
         })

@@ -1,5 +1,5 @@
-//! What can go wrong between Ratchet and the kernel, in words that name the operation, the device and the
-//! namespace. The kernel's error number stays available for callers that decide by it.
+//! What can go wrong between Ratchet and the kernel, in words that name the operation, the device
+//! and the namespace. The kernel's error number stays available for callers that decide by it.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,9 @@ use ratchet_model::{
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KernelError {
     /// Nobody registered this sandbox, or it was forgotten since.
-    #[error("sandbox {0}: its network namespace is not known here (never announced, or gone since)")]
+    #[error(
+        "sandbox {0}: its network namespace is not known here (never announced, or gone since)"
+    )]
     Unregistered(SandboxId),
     /// There is nothing at the path of a network namespace.
     #[error("network namespace {}: it is gone", path.display())]
@@ -24,8 +26,10 @@ pub enum KernelError {
     },
     /// What is at the path is not a network namespace.
     #[error(
-        "{}: expected a network namespace, found something else; if this is a file in /run/netns, the namespace was \
-         unmounted or its mount does not reach this process (mount /run/netns with HostToContainer propagation)",
+        "{}: expected a network namespace, found something else; if this is a file in /run/netns, \
+        the namespace was \
+         unmounted or its mount does not reach this process (mount /run/netns with HostToContainer \
+         propagation)",
         path.display()
     )]
     NotNetns {
@@ -50,8 +54,12 @@ pub enum KernelError {
         /// Where.
         netns: Netns,
     },
-    /// A VXLAN device with this identifier and port exists in the node's namespace or was born there.
-    #[error("cannot {doing}: VNI {vni} on UDP port {port} is in use by another VXLAN device of this node")]
+    /// A VXLAN device with this identifier and port exists in the node's namespace or was born
+    /// there.
+    #[error(
+        "cannot {doing}: VNI {vni} on UDP port {port} is in use by another VXLAN device of this \
+         node"
+    )]
     VniTaken {
         /// What was attempted.
         doing: String,
@@ -67,7 +75,10 @@ pub enum KernelError {
         at: At,
     },
     /// The kernel lacks a feature.
-    #[error("cannot {doing}: this kernel has no {feature}; try `modprobe {module}`, or a kernel with {config}")]
+    #[error(
+        "cannot {doing}: this kernel has no {feature}; try `modprobe {module}`, or a kernel with \
+         {config}"
+    )]
     Unsupported {
         /// What was attempted.
         doing: String,
@@ -102,7 +113,10 @@ impl KernelError {
             Self::NameTaken { .. } | Self::VniTaken { .. } => Some(Errno::EEXIST),
             Self::Unsupported { .. } => Some(Errno::EOPNOTSUPP),
             Self::NetnsGone { .. } => Some(Errno::ENOENT),
-            Self::Unregistered(_) | Self::NotNetns { .. } | Self::Foreign { .. } | Self::Skipped => None,
+            Self::Unregistered(_)
+            | Self::NotNetns { .. }
+            | Self::Foreign { .. }
+            | Self::Skipped => None,
         }
     }
 
@@ -113,7 +127,11 @@ impl KernelError {
 
     /// A failed system call.
     pub(crate) fn system(doing: impl Into<String>, errno: Errno) -> Self {
-        Self::Refused { doing: doing.into(), errno, reason: None }
+        Self::Refused {
+            doing: doing.into(),
+            errno,
+            reason: None,
+        }
     }
 
     /// The same for an error as the standard library reports it.

@@ -1,7 +1,8 @@
-//! Executes a plan: phase by phase, and within a phase with as many requests in one go as the kernel takes.
+//! Executes a plan: phase by phase, and within a phase with as many requests in one go as the
+//! kernel takes.
 //!
-//! It decides nothing. A step that fails keeps the later steps for the same link and device from being tried, above all
-//! the commit; every other link goes on.
+//! It decides nothing. A step that fails keeps the later steps for the same link and device from
+//! being tried, above all the commit; every other link goes on.
 
 mod configure;
 mod create;
@@ -35,8 +36,8 @@ enum Phase {
     Begin,
     Device,
     Address,
-    /// After the addresses: on a device that is up each one costs five times as much, and a daemon in the pod that
-    /// waits for the interface finds it complete.
+    /// After the addresses: on a device that is up each one costs five times as much, and a daemon
+    /// in the pod that waits for the interface finds it complete.
     Up,
     Route,
     Commit,
@@ -47,14 +48,20 @@ impl Phase {
         match operation {
             Operation::Delete(_) => Self::Delete,
             Operation::Move { .. } => Self::Move,
-            Operation::CreateVeth { .. } | Operation::CreateVxlan { .. } | Operation::Retarget { .. } => Self::Create,
-            Operation::SetMac(..) | Operation::SetMtu(..) | Operation::SetUp(_, false) => Self::Device,
+            Operation::CreateVeth { .. }
+            | Operation::CreateVxlan { .. }
+            | Operation::Retarget { .. } => Self::Create,
+            Operation::SetMac(..) | Operation::SetMtu(..) | Operation::SetUp(_, false) => {
+                Self::Device
+            }
             Operation::SetUp(_, true) => Self::Up,
             Operation::AddAddress(..)
             | Operation::RestoreAddress(..)
             | Operation::AnnounceAddress(..)
             | Operation::RemoveAddress(..) => Self::Address,
-            Operation::AddRoute(..) | Operation::RestoreRoute(..) | Operation::RemoveRoute(..) => Self::Route,
+            Operation::AddRoute(..) | Operation::RestoreRoute(..) | Operation::RemoveRoute(..) => {
+                Self::Route
+            }
             Operation::Begin(..) => Self::Begin,
             Operation::Commit(..) => Self::Commit,
         }
@@ -70,7 +77,9 @@ fn achieved(operation: &Operation, errno: Errno) -> bool {
         | Operation::RestoreRoute(..) => errno == Errno::EEXIST,
         Operation::RemoveAddress(..) => errno == Errno::EADDRNOTAVAIL,
         // ENETUNREACH: IPv4 with no table at all.
-        Operation::RemoveRoute(..) => matches!(errno, Errno::ESRCH | Errno::ENOENT | Errno::ENETUNREACH),
+        Operation::RemoveRoute(..) => {
+            matches!(errno, Errno::ESRCH | Errno::ENOENT | Errno::ENETUNREACH)
+        }
         _ => false,
     }
 }
@@ -88,15 +97,24 @@ struct Run<'a> {
 }
 
 impl Kernel {
-    /// Executes steps, phase by phase: deletions, moves, creations, configuration, commits. Within a phase their order
-    /// is kept for one namespace. Returns one outcome a step, in the order of the steps.
+    /// Executes steps, phase by phase: deletions, moves, creations, configuration, commits. Within
+    /// a phase their order is kept for one namespace. Returns one outcome a step, in the order of
+    /// the steps.
     pub fn execute(&self, steps: &[Step]) -> Vec<Outcome> {
-        let mut run = Run { kernel: self, steps, outcomes: vec![None; steps.len()], broken: HashSet::new() };
+        let mut run = Run {
+            kernel: self,
+            steps,
+            outcomes: vec![None; steps.len()],
+            broken: HashSet::new(),
+        };
         run.delete();
         run.relocate();
         run.create();
         run.configure();
-        run.outcomes.into_iter().map(|outcome| outcome.unwrap_or(Err(KernelError::Skipped))).collect()
+        run.outcomes
+            .into_iter()
+            .map(|outcome| outcome.unwrap_or(Err(KernelError::Skipped)))
+            .collect()
     }
 }
 
@@ -105,8 +123,16 @@ impl<'a> Run<'a> {
     fn take(&mut self, phase: Phase) -> Vec<usize> {
         let steps = self.steps;
         let mut taken = Vec::new();
-        for (position, step) in steps.iter().enumerate().filter(|(_, step)| Phase::of(&step.operation) == phase) {
-            if step.operation.devices().any(|at| self.broken.contains(&(step.link, at))) {
+        for (position, step) in steps
+            .iter()
+            .enumerate()
+            .filter(|(_, step)| Phase::of(&step.operation) == phase)
+        {
+            if step
+                .operation
+                .devices()
+                .any(|at| self.broken.contains(&(step.link, at)))
+            {
                 self.settle(position, Err(KernelError::Skipped));
             } else {
                 taken.push(position);
@@ -123,7 +149,8 @@ impl<'a> Run<'a> {
     fn settle(&mut self, position: usize, outcome: Outcome) {
         let step = &self.steps[position];
         if outcome.is_err() {
-            self.broken.extend(step.operation.devices().map(|at| (step.link, at)));
+            self.broken
+                .extend(step.operation.devices().map(|at| (step.link, at)));
         }
         self.outcomes[position] = Some(outcome);
     }

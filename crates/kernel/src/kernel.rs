@@ -1,4 +1,5 @@
-//! The namespaces that Ratchet works in: the node's and those of the registered sandboxes, each with a socket.
+//! The namespaces that Ratchet works in: the node's and those of the registered sandboxes, each
+//! with a socket.
 
 use std::{
     collections::HashMap,
@@ -11,8 +12,8 @@ use crate::{error::KernelError, netns::NetnsHandle, socket::Channel};
 
 /// The node's network namespace and those of its sandboxes.
 ///
-/// A registered sandbox's namespace stays alive as long as it is registered: [`Kernel::forget`] it when the
-/// sandbox is gone.
+/// A registered sandbox's namespace stays alive as long as it is registered: [`Kernel::forget`] it
+/// when the sandbox is gone.
 #[derive(Debug)]
 pub struct Kernel {
     node: Space,
@@ -27,7 +28,9 @@ pub(crate) struct Space {
 
 impl std::fmt::Debug for Space {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Space").field("netns", &self.handle.identity()).finish_non_exhaustive()
+        f.debug_struct("Space")
+            .field("netns", &self.handle.identity())
+            .finish_non_exhaustive()
     }
 }
 
@@ -38,20 +41,37 @@ impl Kernel {
     /// When /proc is not mounted or no socket can be opened.
     pub fn new() -> Result<Self, KernelError> {
         let handle = NetnsHandle::current()?;
-        let channel = Channel::open_here().map_err(|error| KernelError::io("open a netlink socket", &error))?;
-        Ok(Self { node: Space { handle, channel: Mutex::new(Some(channel)) }, sandboxes: HashMap::new() })
+        let channel = Channel::open_here()
+            .map_err(|error| KernelError::io("open a netlink socket", &error))?;
+        Ok(Self {
+            node: Space {
+                handle,
+                channel: Mutex::new(Some(channel)),
+            },
+            sandboxes: HashMap::new(),
+        })
     }
 
-    /// The node's namespace, for example to tell a pod that shares it (hostNetwork) from one with its own.
+    /// The node's namespace, for example to tell a pod that shares it (hostNetwork) from one with
+    /// its own.
     pub fn node(&self) -> &NetnsHandle {
         &self.node.handle
     }
 
     /// Makes a sandbox's namespace known, in place of the one that was known by this id.
     pub fn register(&mut self, id: SandboxId, handle: NetnsHandle) {
-        let known = self.sandboxes.get(&id).is_some_and(|space| space.handle.identity() == handle.identity());
+        let known = self
+            .sandboxes
+            .get(&id)
+            .is_some_and(|space| space.handle.identity() == handle.identity());
         if !known {
-            self.sandboxes.insert(id, Space { handle, channel: Mutex::new(None) });
+            self.sandboxes.insert(
+                id,
+                Space {
+                    handle,
+                    channel: Mutex::new(None),
+                },
+            );
         }
     }
 
@@ -68,7 +88,10 @@ impl Kernel {
     pub(crate) fn space(&self, netns: &Netns) -> Result<&Space, KernelError> {
         match netns {
             Netns::Node => Ok(&self.node),
-            Netns::Sandbox(id) => self.sandboxes.get(id).ok_or_else(|| KernelError::Unregistered(id.clone())),
+            Netns::Sandbox(id) => self
+                .sandboxes
+                .get(id)
+                .ok_or_else(|| KernelError::Unregistered(id.clone())),
         }
     }
 
@@ -76,7 +99,10 @@ impl Kernel {
     ///
     /// # Errors
     /// When one of them is not registered or cannot be opened.
-    pub(crate) fn open<'n>(&self, places: impl IntoIterator<Item = &'n Netns>) -> Result<(), KernelError> {
+    pub(crate) fn open<'n>(
+        &self,
+        places: impl IntoIterator<Item = &'n Netns>,
+    ) -> Result<(), KernelError> {
         let mut missing: Vec<(&Netns, &Space, MutexGuard<'_, Option<Channel>>)> = Vec::new();
         for netns in places {
             let space = self.space(netns)?;
@@ -88,8 +114,11 @@ impl Kernel {
         if missing.is_empty() {
             return Ok(());
         }
-        let failed = |netns: &Netns, error| KernelError::io(format!("open a netlink socket in {netns}"), &error);
-        let handles: Vec<&NetnsHandle> = missing.iter().map(|(_, space, _)| &space.handle).collect();
+        let failed = |netns: &Netns, error| {
+            KernelError::io(format!("open a netlink socket in {netns}"), &error)
+        };
+        let handles: Vec<&NetnsHandle> =
+            missing.iter().map(|(_, space, _)| &space.handle).collect();
         let opened = Channel::open(&handles).map_err(|error| failed(missing[0].0, error))?;
         for ((netns, _, mut slot), channel) in missing.into_iter().zip(opened) {
             *slot = Some(channel.map_err(|error| failed(netns, error))?);
@@ -98,7 +127,11 @@ impl Kernel {
     }
 
     /// Talks to the kernel over a namespace's socket; nobody else uses it meanwhile.
-    pub(crate) fn talk<T>(&self, netns: &Netns, work: impl FnOnce(&mut Channel) -> T) -> Result<T, KernelError> {
+    pub(crate) fn talk<T>(
+        &self,
+        netns: &Netns,
+        work: impl FnOnce(&mut Channel) -> T,
+    ) -> Result<T, KernelError> {
         loop {
             if let Some(channel) = &mut *self.space(netns)?.lock() {
                 return Ok(work(channel));

@@ -1,8 +1,10 @@
-//! Linux networking over rtnetlink: reports the devices that exist and does what a plan says, nothing else.
+//! Linux networking over rtnetlink: reports the devices that exist and does what a plan says,
+//! nothing else.
 //!
-//! No policy lives here: what is wanted is decided by the planner (`ratchet_model`), whose words ([`Step`],
-//! [`Observed`]) this crate executes and speaks. It runs no other program, needs no async runtime, keeps no state but
-//! open namespaces and sockets, and never changes the namespace of a thread that it did not start.
+//! No policy lives here: what is wanted is decided by the planner (`ratchet_model`), whose words
+//! ([`Step`], [`Observed`]) this crate executes and speaks. It runs no other program, needs no
+//! async runtime, keeps no state but open namespaces and sockets, and never changes the namespace
+//! of a thread that it did not start.
 //!
 //! [`Step`]: ratchet_model::device::Step
 //! [`Observed`]: ratchet_model::device::Observed

@@ -1,7 +1,8 @@
 //! Handles on network namespaces, and the one way to run something inside of one.
 //!
-//! No thread that lives on ever changes its namespace: [`inside`] starts a thread for the purpose, which ends
-//! there. So nothing has to be restored, and no early return or panic can leave anybody in a wrong place.
+//! No thread that lives on ever changes its namespace: [`inside`] starts a thread for the purpose,
+//! which ends there. So nothing has to be restored, and no early return or panic can leave anybody
+//! in a wrong place.
 
 use std::{
     fs::{File, OpenOptions},
@@ -18,10 +19,12 @@ use nix::{errno::Errno, libc, sched};
 
 use crate::error::{KernelError, errno_of};
 
-/// `_IO(NSIO, 3)`, include/uapi/linux/nsfs.h: asks a namespace's descriptor for its CLONE_NEW* type.
+/// `_IO(NSIO, 3)`, include/uapi/linux/nsfs.h: asks a namespace's descriptor for its CLONE_NEW*
+/// type.
 const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
 
-/// What tells one network namespace from every other that lives at the same time: where its inode is.
+/// What tells one network namespace from every other that lives at the same time: where its inode
+/// is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NetnsIdentity {
     /// The device of nsfs.
@@ -45,22 +48,42 @@ impl NetnsHandle {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, KernelError> {
         let path = path.as_ref();
         // O_NONBLOCK: whatever the path names, even a FIFO, opening it must not wait.
-        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(path);
         let doing = || format!("open the network namespace {}", path.display());
         let file = match opened {
             Ok(file) => file,
             // ENOTDIR: /proc/PID of a process that is gone, as seen through a path below it.
-            Err(error) if matches!(errno_of(&error), Errno::ENOENT | Errno::ENOTDIR | Errno::ESRCH) => {
-                return Err(KernelError::NetnsGone { path: path.to_owned() });
+            Err(error)
+                if matches!(
+                    errno_of(&error),
+                    Errno::ENOENT | Errno::ENOTDIR | Errno::ESRCH
+                ) =>
+            {
+                return Err(KernelError::NetnsGone {
+                    path: path.to_owned(),
+                });
             }
             Err(error) => return Err(KernelError::io(doing(), &error)),
         };
         if !is_netns(&file) {
-            return Err(KernelError::NotNetns { path: path.to_owned() });
+            return Err(KernelError::NotNetns {
+                path: path.to_owned(),
+            });
         }
-        let meta = file.metadata().map_err(|error| KernelError::io(doing(), &error))?;
-        let identity = NetnsIdentity { dev: meta.dev(), inode: meta.ino() };
-        Ok(Self { fd: Arc::new(file.into()), identity })
+        let meta = file
+            .metadata()
+            .map_err(|error| KernelError::io(doing(), &error))?;
+        let identity = NetnsIdentity {
+            dev: meta.dev(),
+            inode: meta.ino(),
+        };
+        Ok(Self {
+            fd: Arc::new(file.into()),
+            identity,
+        })
     }
 
     /// The network namespace of the calling thread.
@@ -89,21 +112,25 @@ impl AsFd for NetnsHandle {
 }
 
 fn is_netns(file: &File) -> bool {
-    // SAFETY: NS_GET_NSTYPE takes no argument and touches no memory of ours; on a file that is not of nsfs it
-    // fails with ENOTTY. The descriptor is open for the whole call.
+    // SAFETY: NS_GET_NSTYPE takes no argument and touches no memory of ours; on a file that is not
+    // of nsfs it fails with ENOTTY. The descriptor is open for the whole call.
     let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
     kind == libc::CLONE_NEWNET
 }
 
 /// Runs something in a namespace, on a thread of its own that ends with it.
-pub(crate) fn inside<T: Send>(netns: &NetnsHandle, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+pub(crate) fn inside<T: Send>(
+    netns: &NetnsHandle,
+    work: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
     away(|| {
         sched::setns(netns, sched::CloneFlags::CLONE_NEWNET)?;
         work()
     })?
 }
 
-/// Runs the same in several namespaces, one after the other, on one such thread: starting it takes longer than what is done there.
+/// Runs the same in several namespaces, one after the other, on one such thread: starting it takes
+/// longer than what is done there.
 pub(crate) fn inside_each<T: Send>(
     namespaces: &[&NetnsHandle],
     work: impl Fn() -> io::Result<T> + Sync,
@@ -119,7 +146,11 @@ pub(crate) fn inside_each<T: Send>(
 
 fn away<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("netns".into()).spawn_scoped(scope, work)?;
-        Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        let thread = std::thread::Builder::new()
+            .name("netns".into())
+            .spawn_scoped(scope, work)?;
+        Ok(thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
 }

@@ -19,24 +19,28 @@ use crate::{
 pub enum Look {
     /// All of them.
     All,
-    /// Those with these names. While they are few, the cost does not grow with the number of other devices.
+    /// Those with these names. While they are few, the cost does not grow with the number of other
+    /// devices.
     Names(BTreeSet<String>),
 }
 
-/// Up to so many devices their addresses are asked for one by one; beyond that one dump of all is cheaper.
+/// Up to so many devices their addresses are asked for one by one; beyond that one dump of all is
+/// cheaper.
 const FEW: usize = 8;
 
-/// More devices than this are looked up in a dump of all: a device of a dump costs half as much as one that is asked for, and a
-/// namespace in which so many are looked up rarely has many others.
+/// More devices than this are looked up in a dump of all: a device of a dump costs half as much as
+/// one that is asked for, and a namespace in which so many are looked up rarely has many others.
 pub(crate) const MANY: usize = 256;
 
-/// RTPROT_BOOT and RTPROT_STATIC (include/uapi/linux/rtnetlink.h): routes that a person or a script added.
+/// RTPROT_BOOT and RTPROT_STATIC (include/uapi/linux/rtnetlink.h): routes that a person or a script
+/// added.
 const ROUTE_PROTOCOLS: [u8; 3] = [PROTOCOL_OURS, 3, 4];
 
 impl Kernel {
     /// Reports devices. One that is asked for by name and does not exist is left out.
     ///
-    /// Addresses and routes are read only of those devices of ours that are to be `detailed`: they cost as much again.
+    /// Addresses and routes are read only of those devices of ours that are to be `detailed`: they
+    /// cost as much again.
     ///
     /// # Errors
     /// When a namespace is not registered or the kernel does not answer.
@@ -50,9 +54,14 @@ impl Kernel {
         for (netns, look) in scope {
             let failed = |what: &str, failure| refused(format!("read {what} of {netns}"), failure);
             found.extend(self.talk(netns, |channel| {
-                let mut devices = links(channel, netns, look).map_err(|failure| failed("the devices", failure))?;
-                let chosen = devices.iter_mut().filter(|device| device.is_ours() && detailed(device)).collect();
-                details(channel, chosen).map_err(|failure| failed("the addresses and routes", failure))?;
+                let mut devices = links(channel, netns, look)
+                    .map_err(|failure| failed("the devices", failure))?;
+                let chosen = devices
+                    .iter_mut()
+                    .filter(|device| device.is_ours() && detailed(device))
+                    .collect();
+                details(channel, chosen)
+                    .map_err(|failure| failed("the addresses and routes", failure))?;
                 Ok::<_, KernelError>(devices)
             })??);
         }
@@ -64,7 +73,8 @@ impl Kernel {
     /// # Errors
     /// When its namespace is not registered or the kernel does not answer.
     pub fn interface(&self, at: &At) -> Result<Option<Interface>, KernelError> {
-        self.interfaces(std::slice::from_ref(at)).map(|mut found| found.pop().flatten())
+        self.interfaces(std::slice::from_ref(at))
+            .map(|mut found| found.pop().flatten())
     }
 
     /// Reads back devices, in the order asked for.
@@ -73,7 +83,11 @@ impl Kernel {
     /// When a namespace is not registered or the kernel does not answer.
     pub fn interfaces(&self, wanted: &[At]) -> Result<Vec<Option<Interface>>, KernelError> {
         let found = self.find(wanted)?;
-        let read = |device: Observed| Interface { name: device.name, mac: device.mac, mtu: device.mtu };
+        let read = |device: Observed| Interface {
+            name: device.name,
+            mac: device.mac,
+            mtu: device.mtu,
+        };
         Ok(found.into_iter().map(|device| device.map(read)).collect())
     }
 
@@ -85,7 +99,9 @@ impl Kernel {
         }
         let mut found: Vec<Option<Observed>> = vec![None; wanted.len()];
         for (netns, positions) in places {
-            let names = positions.iter().map(|position| wanted[*position].name.as_str());
+            let names = positions
+                .iter()
+                .map(|position| wanted[*position].name.as_str());
             let devices = self
                 .talk(netns, |channel| by_name(channel, netns, names))?
                 .map_err(|failure| refused(format!("read the devices of {netns}"), failure))?;
@@ -98,7 +114,11 @@ impl Kernel {
 }
 
 fn refused(doing: String, failure: Failure) -> KernelError {
-    KernelError::Refused { doing, errno: failure.errno, reason: failure.reason }
+    KernelError::Refused {
+        doing,
+        errno: failure.errno,
+        reason: failure.reason,
+    }
 }
 
 fn links(channel: &mut Channel, netns: &Netns, look: &Look) -> Result<Vec<Observed>, Failure> {
@@ -106,9 +126,14 @@ fn links(channel: &mut Channel, netns: &Netns, look: &Look) -> Result<Vec<Observ
         Look::All => channel.dump(request::dump_links(), |payload| reply::link(netns, payload)),
         Look::Names(names) => {
             let found = by_name(channel, netns, names.iter().map(String::as_str))?;
-            // An alternative name leads to a device whose own name may be among those asked for as well.
+            // An alternative name leads to a device whose own name may be among those asked for as
+            // well.
             let mut seen = HashSet::new();
-            Ok(found.into_iter().flatten().filter(|device| seen.insert(device.index)).collect())
+            Ok(found
+                .into_iter()
+                .flatten()
+                .filter(|device| seen.insert(device.index))
+                .collect())
         }
     }
 }
@@ -131,15 +156,33 @@ fn by_name<'a>(
     answers.into_iter().map(read).collect()
 }
 
-/// The same from a dump of all. Alternative names lead to a device there as they do where the kernel is asked.
-fn by_names(channel: &mut Channel, netns: &Netns, names: &[&str]) -> Result<Vec<Option<Observed>>, Failure> {
-    let read = |payload: &[u8]| Some((reply::link(netns, payload)?, reply::alternative_names(payload)));
+/// The same from a dump of all. Alternative names lead to a device there as they do where the
+/// kernel is asked.
+fn by_names(
+    channel: &mut Channel,
+    netns: &Netns,
+    names: &[&str],
+) -> Result<Vec<Option<Observed>>, Failure> {
+    let read = |payload: &[u8]| {
+        Some((
+            reply::link(netns, payload)?,
+            reply::alternative_names(payload),
+        ))
+    };
     let devices = channel.dump(request::dump_links(), read)?;
     let mut by_name: HashMap<&str, &Observed> = HashMap::new();
     for (device, alternatives) in &devices {
-        by_name.extend(alternatives.iter().chain([&device.name]).map(|name| (name.as_str(), device)));
+        by_name.extend(
+            alternatives
+                .iter()
+                .chain([&device.name])
+                .map(|name| (name.as_str(), device)),
+        );
     }
-    Ok(names.iter().map(|name| by_name.get(name).map(|device| (*device).clone())).collect())
+    Ok(names
+        .iter()
+        .map(|name| by_name.get(name).map(|device| (*device).clone()))
+        .collect())
 }
 
 /// Fills in addresses and routes.
@@ -148,13 +191,18 @@ fn details(channel: &mut Channel, devices: Vec<&mut Observed>) -> Result<(), Fai
         return Ok(());
     }
     let mut addresses: HashMap<u32, Vec<Address>> = HashMap::new();
-    let indexes = if devices.len() <= FEW { devices.iter().map(|device| device.index).collect() } else { vec![0] };
+    let indexes = if devices.len() <= FEW {
+        devices.iter().map(|device| device.index).collect()
+    } else {
+        vec![0]
+    };
     let mut routes: HashMap<u32, Vec<Hop>> = HashMap::new();
-    // Each family by itself: a dump of all families waits for the RTNL lock, which somebody may hold for tens of
-    // milliseconds; these do not (net/core/rtnetlink.c, RTNL_FLAG_DUMP_UNLOCKED).
+    // Each family by itself: a dump of all families waits for the RTNL lock, which somebody may
+    // hold for tens of milliseconds; these do not (net/core/rtnetlink.c, RTNL_FLAG_DUMP_UNLOCKED).
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         for index in &indexes {
-            let found = match channel.dump(request::dump_addresses(family, *index), reply::address) {
+            let found = match channel.dump(request::dump_addresses(family, *index), reply::address)
+            {
                 // The device is gone since.
                 Err(failure) if failure.errno == Errno::ENODEV => continue,
                 found => found?,
@@ -172,14 +220,27 @@ fn details(channel: &mut Channel, devices: Vec<&mut Observed>) -> Result<(), Fai
     }
     for device in devices {
         let of_device = addresses.remove(&device.index).unwrap_or_default();
-        device.addresses = of_device.iter().filter_map(|address| address.observed(device.mac)).collect();
-        device.routes = routes.remove(&device.index).unwrap_or_default().into_iter().map(Hop::observed).collect();
+        device.addresses = of_device
+            .iter()
+            .filter_map(|address| address.observed(device.mac))
+            .collect();
+        device.routes = routes
+            .remove(&device.index)
+            .unwrap_or_default()
+            .into_iter()
+            .map(Hop::observed)
+            .collect();
     }
     Ok(())
 }
 
-/// The routes of the main table; a namespace in which nothing ever had an address has no such table.
-pub(crate) fn main_routes(channel: &mut Channel, family: AddressFamily, protocol: u8) -> Result<Vec<Hop>, Failure> {
+/// The routes of the main table; a namespace in which nothing ever had an address has no such
+/// table.
+pub(crate) fn main_routes(
+    channel: &mut Channel,
+    family: AddressFamily,
+    protocol: u8,
+) -> Result<Vec<Hop>, Failure> {
     match channel.dump(request::dump_routes(family, protocol), reply::route) {
         Err(failure) if failure.errno == Errno::ENOENT => Ok(Vec::new()),
         found => found,

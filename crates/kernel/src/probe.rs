@@ -25,38 +25,60 @@ pub struct Capabilities {
     pub vxlan: bool,
 }
 
-/// Tries out, in a network namespace that exists only for this, which devices the kernel can make. The kernel
-/// loads modules that it lacks.
+/// Tries out, in a network namespace that exists only for this, which devices the kernel can make.
+/// The kernel loads modules that it lacks.
 ///
 /// # Errors
-/// When no namespace can be made (that takes CAP_SYS_ADMIN) or the kernel refuses for another reason than that it
-/// lacks the feature.
+/// When no namespace can be made (that takes CAP_SYS_ADMIN) or the kernel refuses for another
+/// reason than that it lacks the feature.
 pub fn probe() -> Result<Capabilities, KernelError> {
-    let thread = std::thread::Builder::new().name("probe".into()).spawn(try_out);
+    let thread = std::thread::Builder::new()
+        .name("probe".into())
+        .spawn(try_out);
     let thread = thread.map_err(|error| KernelError::io("start a thread", &error))?;
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn try_out() -> Result<Capabilities, KernelError> {
-    sched::unshare(sched::CloneFlags::CLONE_NEWNET)
-        .map_err(|errno| KernelError::system("make a network namespace to try devices in", errno))?;
+    sched::unshare(sched::CloneFlags::CLONE_NEWNET).map_err(|errno| {
+        KernelError::system("make a network namespace to try devices in", errno)
+    })?;
     let here = NetnsHandle::current()?;
-    let mut channel = Channel::open_here().map_err(|error| KernelError::io("open a netlink socket", &error))?;
+    let mut channel =
+        Channel::open_here().map_err(|error| KernelError::io("open a netlink socket", &error))?;
     let (Ok(mtu), Ok(vni)) = (Mtu::try_from(1280), Vni::try_from(Vni::FIRST)) else {
         return Err(KernelError::system("probe", Errno::EINVAL));
     };
     let new = |name, last| {
         let mac = Mac::from_bytes([2, 0, 0, 0, 0, last]);
-        Newborn { netns: here.raw_fd(), name, mac, mtu, index: None }
+        Newborn {
+            netns: here.raw_fd(),
+            name,
+            mac,
+            mtu,
+            index: None,
+        }
     };
     let documentation = |last| IpAddr::V4(Ipv4Addr::new(192, 0, 2, last));
-    let tunnel = Tunnel { vni, remote: documentation(1), local: documentation(2), parent: 0, port: 4789 };
+    let tunnel = Tunnel {
+        vni,
+        remote: documentation(1),
+        local: documentation(2),
+        parent: 0,
+        port: 4789,
+    };
     let mut can = |what: &str, request| match channel.once(request) {
         Ok(()) => Ok(true),
         Err(failure) if failure.errno == Errno::EOPNOTSUPP => Ok(false),
         Err(failure) => {
             let doing = format!("try out {what} devices");
-            Err(KernelError::Refused { doing, errno: failure.errno, reason: failure.reason })
+            Err(KernelError::Refused {
+                doing,
+                errno: failure.errno,
+                reason: failure.reason,
+            })
         }
     };
     let veth = can("veth", request::create_veth(&new("a", 1), &new("z", 2)))?;
@@ -64,10 +86,11 @@ fn try_out() -> Result<Capabilities, KernelError> {
     Ok(Capabilities { veth, vxlan })
 }
 
-/// Whether the kernel has nftables; it loads the module if it lacks it. Asks for the number of the rule set's generation, which
-/// changes nothing.
+/// Whether the kernel has nftables; it loads the module if it lacks it. Asks for the number of the
+/// rule set's generation, which changes nothing.
 pub fn probe_nftables() -> bool {
-    /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN`, include/uapi/linux/netfilter/{nfnetlink,nf_tables}.h.
+    /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN`,
+    /// include/uapi/linux/netfilter/{nfnetlink,nf_tables}.h.
     const GET_GENERATION: u16 = 10 << 8 | 16;
     /// NLM_F_REQUEST, and `struct nlmsghdr` with `struct nfgenmsg` (all zero) behind it.
     const REQUEST: u16 = 1;

@@ -1,8 +1,9 @@
 //! What the kernel says of devices, addresses and routes, read into the model's words.
 //!
-//! Read by hand and leniently, on purpose: namespaces hold devices of every kind and kernels grow attributes, and
-//! nothing that a stranger's device reports may keep Ratchet from seeing its own. So only the attributes that are
-//! needed are looked at, and a message that makes no sense is passed over.
+//! Read by hand and leniently, on purpose: namespaces hold devices of every kind and kernels grow
+//! attributes, and nothing that a stranger's device reports may keep Ratchet from seeing its own.
+//! So only the attributes that are needed are looked at, and a message that makes no sense is
+//! passed over.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -12,8 +13,8 @@ use ratchet_model::{
     link::{Mac, Route},
 };
 
-/// Splits netlink attributes into type and value (include/uapi/linux/netlink.h, `struct nlattr`); ends at the first
-/// one that is not whole.
+/// Splits netlink attributes into type and value (include/uapi/linux/netlink.h, `struct nlattr`);
+/// ends at the first one that is not whole.
 pub(crate) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes(rest.get(..2)?.try_into().ok()?));
@@ -34,7 +35,9 @@ fn u32_of(value: &[u8]) -> u32 {
 }
 
 fn text(value: &[u8]) -> String {
-    String::from_utf8_lossy(value).trim_end_matches('\0').to_owned()
+    String::from_utf8_lossy(value)
+        .trim_end_matches('\0')
+        .to_owned()
 }
 
 fn ip(value: &[u8]) -> Option<IpAddr> {
@@ -88,12 +91,21 @@ pub(crate) fn link(netns: &Netns, payload: &[u8]) -> Option<Observed> {
 /// Reads the names that a device has beside its own: IFLA_ALT_IFNAME within IFLA_PROP_LIST.
 pub(crate) fn alternative_names(payload: &[u8]) -> Vec<String> {
     let lists = attributes(payload.get(16..).unwrap_or_default()).filter(|(kind, _)| *kind == 52);
-    lists.flat_map(|(_, list)| attributes(list)).filter(|(kind, _)| *kind == 53).map(|(_, name)| text(name)).collect()
+    lists
+        .flat_map(|(_, list)| attributes(list))
+        .filter(|(kind, _)| *kind == 53)
+        .map(|(_, name)| text(name))
+        .collect()
 }
 
 /// Reads IFLA_LINKINFO: IFLA_INFO_KIND and IFLA_INFO_DATA.
 fn kind(info: &[u8], lower: u32) -> Kind {
-    let part = |wanted| attributes(info).find(|(kind, _)| *kind == wanted).map(|(_, value)| value).unwrap_or_default();
+    let part = |wanted| {
+        attributes(info)
+            .find(|(kind, _)| *kind == wanted)
+            .map(|(_, value)| value)
+            .unwrap_or_default()
+    };
     match text(part(1)).as_str() {
         "veth" => Kind::Veth { peer: lower },
         "vxlan" => vxlan(part(2)),
@@ -110,11 +122,21 @@ fn vxlan(data: &[u8]) -> Kind {
             2 | 16 => remote = ip(value),
             3 => parent = u32_of(value),
             4 | 17 => local = ip(value),
-            15 => port = <[u8; 2]>::try_from(value).map(u16::from_be_bytes).unwrap_or_default(),
+            15 => {
+                port = <[u8; 2]>::try_from(value)
+                    .map(u16::from_be_bytes)
+                    .unwrap_or_default()
+            }
             _ => {}
         }
     }
-    Kind::Vxlan { vni, remote, local, parent, port }
+    Kind::Vxlan {
+        vni,
+        remote,
+        local,
+        parent,
+        port,
+    }
 }
 
 /// An address and what the kernel says about it.
@@ -134,13 +156,17 @@ impl Address {
     /// IFAPROT_KERNEL_LL: a link-local address that the kernel made itself.
     const KERNEL_LINK_LOCAL: u8 = 3;
 
-    /// The address as a part of its device; nothing for a link-local one that the kernel made itself.
+    /// The address as a part of its device; nothing for a link-local one that the kernel made
+    /// itself.
     pub(crate) fn observed(&self, mac: Option<Mac>) -> Option<ObservedAddress> {
         let made_by_kernel = match self.protocol {
             0 => mac.is_some_and(|mac| self.net.addr() == IpAddr::V6(eui64(mac))),
             protocol => protocol == Self::KERNEL_LINK_LOCAL,
         };
-        (!made_by_kernel).then_some(ObservedAddress { address: self.net, ours: self.protocol == PROTOCOL_OURS })
+        (!made_by_kernel).then_some(ObservedAddress {
+            address: self.net,
+            ours: self.protocol == PROTOCOL_OURS,
+        })
     }
 }
 
@@ -148,14 +174,32 @@ impl Address {
 /// kernels that do not tell by IFA_PROTO who made an address.
 fn eui64(mac: Mac) -> Ipv6Addr {
     let [a, b, c, d, e, f] = mac.bytes();
-    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+    Ipv6Addr::from([
+        0xfe,
+        0x80,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        a ^ 2,
+        b,
+        c,
+        0xff,
+        0xfe,
+        d,
+        e,
+        f,
+    ])
 }
 
 /// Reads RTM_NEWADDR: `struct ifaddrmsg` and IFA_* (include/uapi/linux/if_addr.h).
 pub(crate) fn address(payload: &[u8]) -> Option<Address> {
     let prefix = *payload.get(1)?;
     let index = u32_at(payload, 4)?;
-    let (mut local, mut far, mut protocol, mut flags) = (None, None, 0, u32::from(*payload.get(2)?));
+    let (mut local, mut far, mut protocol, mut flags) =
+        (None, None, 0, u32::from(*payload.get(2)?));
     for (kind, value) in attributes(payload.get(8..)?) {
         match kind {
             1 => far = ip(value),
@@ -166,7 +210,13 @@ pub(crate) fn address(payload: &[u8]) -> Option<Address> {
         }
     }
     let net = IpNet::new(local.or(far)?, prefix).ok()?;
-    Some(Address { index, net, global: payload.get(3) == Some(&0), flags, protocol })
+    Some(Address {
+        index,
+        net,
+        global: payload.get(3) == Some(&0),
+        flags,
+        protocol,
+    })
 }
 
 /// A unicast route of the main table.
@@ -180,12 +230,15 @@ pub(crate) struct Hop {
 
 impl Hop {
     pub(crate) fn observed(self) -> ObservedRoute {
-        ObservedRoute { ours: self.protocol == PROTOCOL_OURS, route: self.route }
+        ObservedRoute {
+            ours: self.protocol == PROTOCOL_OURS,
+            route: self.route,
+        }
     }
 }
 
-/// RTN_UNICAST, RT_TABLE_MAIN, RTM_F_CLONED, and the metric of an IPv6 route for which none was given
-/// (IP6_RT_PRIO_USER, include/uapi/linux/ipv6_route.h).
+/// RTN_UNICAST, RT_TABLE_MAIN, RTM_F_CLONED, and the metric of an IPv6 route for which none was
+/// given (IP6_RT_PRIO_USER, include/uapi/linux/ipv6_route.h).
 const UNICAST: u8 = 1;
 const MAIN: u32 = 254;
 const CLONED: u32 = 0x200;
@@ -216,12 +269,28 @@ pub(crate) fn route(payload: &[u8]) -> Option<Hop> {
             _ => {}
         }
     }
-    if *payload.get(7)? != UNICAST || table != MAIN || u32_at(payload, 8)? & CLONED != 0 || index == 0 {
+    if *payload.get(7)? != UNICAST
+        || table != MAIN
+        || u32_at(payload, 8)? & CLONED != 0
+        || index == 0
+    {
         return None;
     }
-    let any = if v6 { IpAddr::from([0_u8; 16]) } else { IpAddr::from([0_u8; 4]) };
+    let any = if v6 {
+        IpAddr::from([0_u8; 16])
+    } else {
+        IpAddr::from([0_u8; 4])
+    };
     let metric = metric.filter(|metric| *metric != if v6 { DEFAULT_METRIC_V6 } else { 0 });
-    Some(Hop { index, route: Route { dst: IpNet::new(dst.unwrap_or(any), prefix).ok()?, via, metric }, protocol })
+    Some(Hop {
+        index,
+        route: Route {
+            dst: IpNet::new(dst.unwrap_or(any), prefix).ok()?,
+            via,
+            metric,
+        },
+        protocol,
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
-//! The requests that Ratchet sends, as netlink messages: pure functions from the model's words, no I/O.
+//! The requests that Ratchet sends, as netlink messages: pure functions from the model's words, no
+//! I/O.
 //!
-//! Attribute layouts and numbers are netlink-packet-route's; what the kernel makes of them is said where it surprises.
+//! Attribute layouts and numbers are netlink-packet-route's; what the kernel makes of them is said
+//! where it surprises.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -12,8 +14,13 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage as Rtnl,
     address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressProtocol},
-    link::{InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage},
-    route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType, RouteVia},
+    link::{
+        InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags,
+        LinkInfo, LinkMessage,
+    },
+    route::{
+        RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType, RouteVia,
+    },
 };
 use ratchet_model::{
     device::{Alias, GROUP_OURS, PROTOCOL_OURS, Tunnel},
@@ -55,12 +62,19 @@ fn newborn(new: &Newborn<'_>) -> Vec<LinkAttribute> {
 
 const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
 
-/// A veth pair, each end in its place. Neither can be born up (ENOTCONN, drivers/net/veth.c `veth_open`).
+/// A veth pair, each end in its place. Neither can be born up (ENOTCONN, drivers/net/veth.c
+/// `veth_open`).
 pub(crate) fn create_veth(a: &Newborn<'_>, z: &Newborn<'_>) -> Request {
     let mut attributes = newborn(a);
     let peer = InfoData::Veth(InfoVeth::Peer(with_index(z, link(newborn(z)))));
-    attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(peer)]));
-    Request { message: Rtnl::NewLink(with_index(a, link(attributes))), flags: CREATE }
+    attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(peer),
+    ]));
+    Request {
+        message: Rtnl::NewLink(with_index(a, link(attributes))),
+        flags: CREATE,
+    }
 }
 
 fn with_index(new: &Newborn<'_>, mut message: LinkMessage) -> LinkMessage {
@@ -68,7 +82,8 @@ fn with_index(new: &Newborn<'_>, mut message: LinkMessage) -> LinkMessage {
     message
 }
 
-/// A VXLAN device. Its UDP socket is made in the namespace of the netlink socket that this is sent over.
+/// A VXLAN device. Its UDP socket is made in the namespace of the netlink socket that this is sent
+/// over.
 pub(crate) fn create_vxlan(new: &Newborn<'_>, tunnel: &Tunnel) -> Request {
     let mut data = far_end(tunnel);
     data.extend([
@@ -78,24 +93,38 @@ pub(crate) fn create_vxlan(new: &Newborn<'_>, tunnel: &Tunnel) -> Request {
         InfoVxlan::Learning(false),
     ]);
     if tunnel.remote.is_ipv6() {
-        // The inner frame has checksums of its own, and RFC 7348 section 5 lets the outer one be zero; over
-        // IPv4 the kernel leaves it out by default. Receiving both kinds lets the two ends differ.
-        data.extend([InfoVxlan::UDPZeroCsumTX(true), InfoVxlan::UDPZeroCsumRX(true)]);
+        // The inner frame has checksums of its own, and RFC 7348 section 5 lets the outer one be
+        // zero; over IPv4 the kernel leaves it out by default. Receiving both kinds lets the two
+        // ends differ.
+        data.extend([
+            InfoVxlan::UDPZeroCsumTX(true),
+            InfoVxlan::UDPZeroCsumRX(true),
+        ]);
     }
     let mut attributes = newborn(new);
     attributes.push(vxlan(data));
-    Request { message: Rtnl::NewLink(with_index(new, link(attributes))), flags: CREATE }
+    Request {
+        message: Rtnl::NewLink(with_index(new, link(attributes))),
+        flags: CREATE,
+    }
 }
 
-/// Another far end for a VXLAN device, in place. What is left out is kept (drivers/net/vxlan/vxlan_core.c,
-/// `vxlan_nl2conf` with `changelink`); giving the port, even the same, is refused there.
+/// Another far end for a VXLAN device, in place. What is left out is kept
+/// (drivers/net/vxlan/vxlan_core.c, `vxlan_nl2conf` with `changelink`); giving the port, even the
+/// same, is refused there.
 pub(crate) fn retarget(name: &str, tunnel: &Tunnel) -> Request {
     let message = named(name, Some(vxlan(far_end(tunnel))));
-    Request { message: Rtnl::NewLink(message), flags: 0 }
+    Request {
+        message: Rtnl::NewLink(message),
+        flags: 0,
+    }
 }
 
 fn vxlan(data: Vec<InfoVxlan>) -> LinkAttribute {
-    LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vxlan), LinkInfo::Data(InfoData::Vxlan(data))])
+    LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Vxlan),
+        LinkInfo::Data(InfoData::Vxlan(data)),
+    ])
 }
 
 fn far_end(tunnel: &Tunnel) -> Vec<InfoVxlan> {
@@ -112,22 +141,39 @@ fn far_end(tunnel: &Tunnel) -> Vec<InfoVxlan> {
 
 /// Asks for one device. Answered by one message, or ENODEV.
 pub(crate) fn get_link(name: &str) -> Request {
-    let message = named(name, Some(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])));
-    Request { message: Rtnl::GetLink(message), flags: 0 }
+    let message = named(
+        name,
+        Some(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])),
+    );
+    Request {
+        message: Rtnl::GetLink(message),
+        flags: 0,
+    }
 }
 
 /// Dumps all devices of a namespace, without their counters.
 pub(crate) fn dump_links() -> Request {
-    let message = link(vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])]);
-    Request { message: Rtnl::GetLink(message), flags: 0 }
+    let message = link(vec![LinkAttribute::ExtMask(vec![
+        LinkExtentMask::SkipStats,
+    ])]);
+    Request {
+        message: Rtnl::GetLink(message),
+        flags: 0,
+    }
 }
 
 fn set(message: LinkMessage) -> Request {
-    Request { message: Rtnl::SetLink(message), flags: 0 }
+    Request {
+        message: Rtnl::SetLink(message),
+        flags: 0,
+    }
 }
 
 pub(crate) fn set_mac(name: &str, mac: Mac) -> Request {
-    set(named(name, Some(LinkAttribute::Address(mac.bytes().to_vec()))))
+    set(named(
+        name,
+        Some(LinkAttribute::Address(mac.bytes().to_vec())),
+    ))
 }
 
 pub(crate) fn set_mtu(name: &str, mtu: Mtu) -> Request {
@@ -153,9 +199,14 @@ pub(crate) fn set_up(name: &str, up: bool) -> Request {
     set(message)
 }
 
-/// Moves a device, or only renames it. By index: given a name, the kernel takes IFLA_IFNAME for the device to
-/// look up and does not rename (net/core/rtnetlink.c, `do_setlink`).
-pub(crate) fn move_link(index: u32, netns: Option<RawFd>, name: &str, alias: Option<&Alias>) -> Request {
+/// Moves a device, or only renames it. By index: given a name, the kernel takes IFLA_IFNAME for the
+/// device to look up and does not rename (net/core/rtnetlink.c, `do_setlink`).
+pub(crate) fn move_link(
+    index: u32,
+    netns: Option<RawFd>,
+    name: &str,
+    alias: Option<&Alias>,
+) -> Request {
     let mut attributes = vec![LinkAttribute::IfName(name.to_owned())];
     attributes.extend(netns.map(LinkAttribute::NetNsFd));
     attributes.extend(alias.map(|alias| LinkAttribute::IfAlias(alias.to_string())));
@@ -167,16 +218,27 @@ pub(crate) fn move_link(index: u32, netns: Option<RawFd>, name: &str, alias: Opt
 pub(crate) fn delete_link(index: u32) -> Request {
     let mut message = link(Vec::new());
     message.header.index = index;
-    Request { message: Rtnl::DelLink(message), flags: 0 }
+    Request {
+        message: Rtnl::DelLink(message),
+        flags: 0,
+    }
 }
 
-/// Deletes every device of a group, with one RCU barrier for all (net/core/rtnetlink.c, `rtnl_group_dellink`).
+/// Deletes every device of a group, with one RCU barrier for all (net/core/rtnetlink.c,
+/// `rtnl_group_dellink`).
 pub(crate) fn delete_group(group: u32) -> Request {
-    Request { message: Rtnl::DelLink(link(vec![LinkAttribute::Group(group)])), flags: 0 }
+    Request {
+        message: Rtnl::DelLink(link(vec![LinkAttribute::Group(group)])),
+        flags: 0,
+    }
 }
 
 fn family(address: IpAddr) -> AddressFamily {
-    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+    if address.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    }
 }
 
 fn address(index: u32, net: IpNet) -> AddressMessage {
@@ -184,26 +246,39 @@ fn address(index: u32, net: IpNet) -> AddressMessage {
     message.header.family = family(net.addr());
     message.header.prefix_len = net.prefix_len();
     message.header.index = index;
-    message.attributes = vec![AddressAttribute::Local(net.addr()), AddressAttribute::Address(net.addr())];
+    message.attributes = vec![
+        AddressAttribute::Local(net.addr()),
+        AddressAttribute::Address(net.addr()),
+    ];
     message
 }
 
-/// Adds an address as `ip address add … brd +` does, without duplicate address detection, marked with a protocol number if
-/// one is given.
+/// Adds an address as `ip address add … brd +` does, without duplicate address detection, marked
+/// with a protocol number if one is given.
 pub(crate) fn add_address(index: u32, net: IpNet, protocol: Option<u8>) -> Request {
     let mut message = address(index, net);
-    message.attributes.extend(protocol.map(|number| AddressAttribute::Protocol(AddressProtocol::Other(number))));
+    message
+        .attributes
+        .extend(protocol.map(|number| AddressAttribute::Protocol(AddressProtocol::Other(number))));
     match net {
-        IpNet::V4(net) => message.attributes.extend(broadcast(net).map(AddressAttribute::Broadcast)),
+        IpNet::V4(net) => message
+            .attributes
+            .extend(broadcast(net).map(AddressAttribute::Broadcast)),
         IpNet::V6(_) => message.header.flags = AddressHeaderFlags::Nodad,
     }
-    Request { message: Rtnl::NewAddress(message), flags: CREATE }
+    Request {
+        message: Rtnl::NewAddress(message),
+        flags: CREATE,
+    }
 }
 
-/// Adds an address that is there, which changes nothing and makes the kernel tell everybody (net/ipv4/devinet.c,
-/// `inet_rtm_newaddr`; net/ipv6/addrconf.c, `inet6_addr_modify`).
+/// Adds an address that is there, which changes nothing and makes the kernel tell everybody
+/// (net/ipv4/devinet.c, `inet_rtm_newaddr`; net/ipv6/addrconf.c, `inet6_addr_modify`).
 pub(crate) fn announce_address(index: u32, net: IpNet) -> Request {
-    Request { flags: NLM_F_REPLACE, ..add_address(index, net, Some(PROTOCOL_OURS)) }
+    Request {
+        flags: NLM_F_REPLACE,
+        ..add_address(index, net, Some(PROTOCOL_OURS))
+    }
 }
 
 /// The broadcast address; a /31 (RFC 3021) and a /32 have none.
@@ -212,7 +287,10 @@ fn broadcast(net: ipnet::Ipv4Net) -> Option<Ipv4Addr> {
 }
 
 pub(crate) fn remove_address(index: u32, net: IpNet) -> Request {
-    Request { message: Rtnl::DelAddress(address(index, net)), flags: 0 }
+    Request {
+        message: Rtnl::DelAddress(address(index, net)),
+        flags: 0,
+    }
 }
 
 /// Dumps one family's addresses of one device, or of all (index 0).
@@ -220,7 +298,10 @@ pub(crate) fn dump_addresses(family: AddressFamily, index: u32) -> Request {
     let mut message = AddressMessage::default();
     message.header.family = family;
     message.header.index = index;
-    Request { message: Rtnl::GetAddress(message), flags: 0 }
+    Request {
+        message: Rtnl::GetAddress(message),
+        flags: 0,
+    }
 }
 
 fn route(index: u32, route: &Route) -> RouteMessage {
@@ -236,27 +317,40 @@ fn route(index: u32, route: &Route) -> RouteMessage {
         (IpNet::V4(_), None) => RouteScope::Link,
         _ => RouteScope::Universe,
     };
-    message.attributes = vec![RouteAttribute::Destination(dst.addr().into()), RouteAttribute::Oif(index)];
+    message.attributes = vec![
+        RouteAttribute::Destination(dst.addr().into()),
+        RouteAttribute::Oif(index),
+    ];
     match (dst, route.via) {
         (_, None) => {}
-        (IpNet::V4(_), Some(IpAddr::V6(via))) => message.attributes.push(RouteAttribute::Via(RouteVia::Inet6(via))),
+        (IpNet::V4(_), Some(IpAddr::V6(via))) => message
+            .attributes
+            .push(RouteAttribute::Via(RouteVia::Inet6(via))),
         (_, Some(via)) => message.attributes.push(RouteAttribute::Gateway(via.into())),
     }
-    message.attributes.extend(route.metric.map(RouteAttribute::Priority));
+    message
+        .attributes
+        .extend(route.metric.map(RouteAttribute::Priority));
     message
 }
 
-/// Adds a route before others for the same destination, such as the pod's own default route, and leaves them: NLM_F_REPLACE
-/// would take them away for good.
+/// Adds a route before others for the same destination, such as the pod's own default route, and
+/// leaves them: NLM_F_REPLACE would take them away for good.
 pub(crate) fn add_route(index: u32, wanted: &Route, protocol: RouteProtocol) -> Request {
     let mut message = route(index, wanted);
     message.header.protocol = protocol;
-    Request { message: Rtnl::NewRoute(message), flags: NLM_F_CREATE }
+    Request {
+        message: Rtnl::NewRoute(message),
+        flags: NLM_F_CREATE,
+    }
 }
 
 /// Removes a route of ours; one that somebody else added for the same destination is not matched.
 pub(crate) fn remove_route(index: u32, gone: &Route) -> Request {
-    Request { message: Rtnl::DelRoute(route(index, gone)), flags: 0 }
+    Request {
+        message: Rtnl::DelRoute(route(index, gone)),
+        flags: 0,
+    }
 }
 
 /// Dumps the routes of the main table that carry a protocol number; 0: any.
@@ -265,5 +359,8 @@ pub(crate) fn dump_routes(family: AddressFamily, protocol: u8) -> Request {
     message.header.address_family = family;
     message.header.protocol = RouteProtocol::from(protocol);
     message.attributes = vec![RouteAttribute::Table(u32::from(RouteHeader::RT_TABLE_MAIN))];
-    Request { message: Rtnl::GetRoute(message), flags: 0 }
+    Request {
+        message: Rtnl::GetRoute(message),
+        flags: 0,
+    }
 }

@@ -1,13 +1,15 @@
-//! A netlink route socket in one namespace, and three ways to talk over it: many requests that are only
-//! acknowledged, many that are answered, and dumps. It knows nothing of devices.
+//! A netlink route socket in one namespace, and three ways to talk over it: many requests that are
+//! only acknowledged, many that are answered, and dumps. It knows nothing of devices.
 //!
-//! rtnetlink works a request off inside of sendmsg(2) (net/core/rtnetlink.c, `rtnetlink_rcv`): once a batch is sent
-//! everything in it has been done and every answer lies in the receive queue. What bounds a batch therefore is
-//! the room in that queue.
+//! rtnetlink works a request off inside of sendmsg(2) (net/core/rtnetlink.c, `rtnetlink_rcv`): once
+//! a batch is sent everything in it has been done and every answer lies in the receive queue. What
+//! bounds a batch therefore is the room in that queue.
 
 use std::{io, time::Duration};
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkMessage};
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkMessage,
+};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use nix::{
@@ -17,7 +19,6 @@ use nix::{
         time::TimeVal,
     },
 };
-
 use ratchet_failpoint as failpoint;
 
 use crate::{
@@ -35,18 +36,19 @@ const ACK_HAS_ATTRIBUTES: u16 = 0x200;
 /// NLMSGERR_ATTR_MSG there: the kernel's explanation.
 const ATTRIBUTE_EXPLANATION: u16 = 1;
 
-/// The receive queue we ask for. The kernel charges buffers by their true size, some 1 KiB for an acknowledgement
-/// and 5 KiB for a device.
+/// The receive queue we ask for. The kernel charges buffers by their true size, some 1 KiB for an
+/// acknowledgement and 5 KiB for a device.
 const RECEIVE_BYTES: usize = 4 << 20;
 /// The part of it that is set aside for the answer to one request.
 const ANSWER_BYTES: usize = 16 << 10;
 /// The longest batch, in requests and in bytes.
 const BATCH_REQUESTS: usize = 128;
 const BATCH_BYTES: usize = 60 << 10;
-/// The longest datagram that the kernel makes for a dump is 32 KiB (net/netlink/af_netlink.c, `netlink_recvmsg`); one
-/// device with many virtual functions may be longer.
+/// The longest datagram that the kernel makes for a dump is 32 KiB (net/netlink/af_netlink.c,
+/// `netlink_recvmsg`); one device with many virtual functions may be longer.
 const DATAGRAM_BYTES: usize = 128 << 10;
-/// Answers are there when sendmsg returns; this only keeps a kernel that breaks that from hanging us.
+/// Answers are there when sendmsg returns; this only keeps a kernel that breaks that from hanging
+/// us.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a dump is taken anew because devices came or went meanwhile.
 const DUMP_ATTEMPTS: usize = 4;
@@ -68,7 +70,10 @@ pub(crate) struct Failure {
 
 impl From<Errno> for Failure {
     fn from(errno: Errno) -> Self {
-        Self { errno, reason: None }
+        Self {
+            errno,
+            reason: None,
+        }
     }
 }
 
@@ -95,7 +100,10 @@ impl Channel {
     /// Opens a socket inside of each of these namespaces.
     pub(crate) fn open(namespaces: &[&NetnsHandle]) -> io::Result<Vec<io::Result<Self>>> {
         let sockets = inside_each(namespaces, || Socket::new(NETLINK_ROUTE))?;
-        Ok(sockets.into_iter().map(|socket| socket.and_then(Self::over)).collect())
+        Ok(sockets
+            .into_iter()
+            .map(|socket| socket.and_then(Self::over))
+            .collect())
     }
 
     /// Opens a socket in the calling thread's namespace.
@@ -108,33 +116,55 @@ impl Channel {
         socket.set_ext_ack(true)?;
         socket.set_cap_ack(true)?;
         socket.set_netlink_get_strict_chk(true)?;
-        // Without CAP_NET_ADMIN in the initial user namespace net.core.rmem_max bounds the queue; the window adapts.
+        // Without CAP_NET_ADMIN in the initial user namespace net.core.rmem_max bounds the queue;
+        // the window adapts.
         if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BYTES).is_err() {
             setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BYTES)?;
         }
-        setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(PATIENCE.as_secs().cast_signed(), 0))?;
+        setsockopt(
+            &socket,
+            sockopt::ReceiveTimeout,
+            &TimeVal::new(PATIENCE.as_secs().cast_signed(), 0),
+        )?;
         let window = (socket.get_rx_buf_sz()? / ANSWER_BYTES).clamp(1, BATCH_REQUESTS);
-        Ok(Self { socket, sequence: 0, window, outgoing: Vec::new(), incoming: Vec::with_capacity(DATAGRAM_BYTES) })
+        Ok(Self {
+            socket,
+            sequence: 0,
+            window,
+            outgoing: Vec::new(),
+            incoming: Vec::with_capacity(DATAGRAM_BYTES),
+        })
     }
 
     /// Has requests done, in order; a refused one does not keep the later ones from being done.
     pub(crate) fn batch(&mut self, requests: Vec<Request>) -> Vec<Result<(), Failure>> {
         if failpoint::is_counting() {
-            return requests.into_iter().map(|request| self.single(request)).collect();
+            return requests
+                .into_iter()
+                .map(|request| self.single(request))
+                .collect();
         }
-        self.exchange(requests, NLM_F_ACK).into_iter().map(|answer| answer.map(drop)).collect()
+        self.exchange(requests, NLM_F_ACK)
+            .into_iter()
+            .map(|answer| answer.map(drop))
+            .collect()
     }
 
     /// One request by itself, with a point behind it.
     fn single(&mut self, request: Request) -> Result<(), Failure> {
-        let answer = self.exchange(vec![request], NLM_F_ACK).pop().unwrap_or(Err(Errno::EIO.into()));
+        let answer = self
+            .exchange(vec![request], NLM_F_ACK)
+            .pop()
+            .unwrap_or(Err(Errno::EIO.into()));
         failpoint::pass("kernel.request");
         answer.map(drop)
     }
 
     /// Has one request done.
     pub(crate) fn once(&mut self, request: Request) -> Result<(), Failure> {
-        self.batch(vec![request]).pop().unwrap_or(Err(Errno::EIO.into()))
+        self.batch(vec![request])
+            .pop()
+            .unwrap_or(Err(Errno::EIO.into()))
     }
 
     /// Asks questions that have exactly one message for an answer.
@@ -142,9 +172,14 @@ impl Channel {
         self.exchange(requests, 0)
     }
 
-    /// Takes a dump, and reads every message's payload with `each`. When devices came or went meanwhile it is taken anew;
-    /// the last attempt counts as it is, since what neither came nor went is in all of them.
-    pub(crate) fn dump<T>(&mut self, request: Request, each: impl Fn(&[u8]) -> Option<T>) -> Result<Vec<T>, Failure> {
+    /// Takes a dump, and reads every message's payload with `each`. When devices came or went
+    /// meanwhile it is taken anew; the last attempt counts as it is, since what neither came nor
+    /// went is in all of them.
+    pub(crate) fn dump<T>(
+        &mut self,
+        request: Request,
+        each: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, Failure> {
         let mut attempt = 1;
         loop {
             let (found, whole) = self.dump_once(request.clone(), &each)?;
@@ -174,7 +209,8 @@ impl Channel {
             for message in messages(&self.incoming).filter(|message| message.sequence == sequence) {
                 whole &= message.flags & DUMP_INTERRUPTED == 0;
                 match message.kind {
-                    // Both begin with an error number; an acknowledgement without one does not occur in dumps.
+                    // Both begin with an error number; an acknowledgement without one does not
+                    // occur in dumps.
                     NLMSG_ERROR | NLMSG_DONE => return message.verdict().map(|()| (found, whole)),
                     _ => found.extend(each(message.payload)),
                 }
@@ -190,7 +226,9 @@ impl Channel {
             let first = self.sequence.wrapping_add(1);
             let mut count = 0;
             while count < self.window && self.outgoing.len() < BATCH_BYTES {
-                let Some(request) = requests.next() else { break };
+                let Some(request) = requests.next() else {
+                    break;
+                };
                 self.sequence = self.sequence.wrapping_add(1);
                 push(&mut self.outgoing, request, flags, self.sequence);
                 count += 1;
@@ -213,7 +251,8 @@ impl Channel {
         while missing > 0 {
             match self.receive(wait) {
                 Ok(()) => {}
-                // The queue overflowed: answers were lost, though the work was done. Take what is left.
+                // The queue overflowed: answers were lost, though the work was done. Take what is
+                // left.
                 Err(failure) if failure.errno == Errno::ENOBUFS => {
                     wait = nix::libc::MSG_DONTWAIT;
                     continue;
@@ -227,7 +266,10 @@ impl Channel {
             }
             for message in messages(&self.incoming) {
                 // Of an earlier batch that went wrong: not ours to read.
-                let Some(slot) = round.get_mut(message.sequence.wrapping_sub(first) as usize) else { continue };
+                let Some(slot) = round.get_mut(message.sequence.wrapping_sub(first) as usize)
+                else {
+                    continue;
+                };
                 let answer = match message.kind {
                     NLMSG_ERROR => message.verdict().map(|()| Vec::new()),
                     _ => Ok(message.payload.to_vec()),
@@ -237,19 +279,29 @@ impl Channel {
                 }
             }
         }
-        answers.extend(round.into_iter().map(|answer| answer.unwrap_or_else(|| Err(unanswered.clone()))));
+        answers.extend(
+            round
+                .into_iter()
+                .map(|answer| answer.unwrap_or_else(|| Err(unanswered.clone()))),
+        );
     }
 
     /// Receives one datagram into `incoming`.
     fn receive(&mut self, flags: i32) -> Result<(), Failure> {
         loop {
             self.incoming.clear();
-            // MSG_TRUNC: the real length is returned even when the datagram was longer than the buffer.
-            match self.socket.recv(&mut self.incoming, flags | nix::libc::MSG_TRUNC) {
+            // MSG_TRUNC: the real length is returned even when the datagram was longer than the
+            // buffer.
+            match self
+                .socket
+                .recv(&mut self.incoming, flags | nix::libc::MSG_TRUNC)
+            {
                 Ok(length) if length > self.incoming.len() => return Err(Errno::EMSGSIZE.into()),
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Errno::ETIMEDOUT.into()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(Errno::ETIMEDOUT.into());
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -275,20 +327,32 @@ struct Message<'a> {
 }
 
 impl Message<'_> {
-    /// Reads an acknowledgement, `struct nlmsgerr`: a negative error number, the request's header, and, since
-    /// NETLINK_CAP_ACK leaves out the rest of the request, attributes. A dump's end has no header in between.
+    /// Reads an acknowledgement, `struct nlmsgerr`: a negative error number, the request's header,
+    /// and, since NETLINK_CAP_ACK leaves out the rest of the request, attributes. A dump's end has
+    /// no header in between.
     fn verdict(&self) -> Result<(), Failure> {
         let code = u32_at(self.payload, 0).map_or(-(Errno::EBADMSG as i32), u32::cast_signed);
         if code == 0 {
             return Ok(());
         }
-        let skip = if self.kind == NLMSG_DONE { 4 } else { 4 + HEADER };
+        let skip = if self.kind == NLMSG_DONE {
+            4
+        } else {
+            4 + HEADER
+        };
         let reason = (self.flags & ACK_HAS_ATTRIBUTES != 0)
             .then(|| self.payload.get(skip..))
             .flatten()
             .and_then(|rest| attributes(rest).find(|(kind, _)| *kind == ATTRIBUTE_EXPLANATION))
-            .map(|(_, text)| String::from_utf8_lossy(text).trim_end_matches('\0').to_owned());
-        Err(Failure { errno: Errno::from_raw(code.wrapping_neg()), reason })
+            .map(|(_, text)| {
+                String::from_utf8_lossy(text)
+                    .trim_end_matches('\0')
+                    .to_owned()
+            });
+        Err(Failure {
+            errno: Errno::from_raw(code.wrapping_neg()),
+            reason,
+        })
     }
 }
 
@@ -297,10 +361,20 @@ fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let length = u32_at(datagram, 0)? as usize;
         let message = datagram.get(..length)?;
-        let half = |at: usize| Some(u16::from_ne_bytes(message.get(at..at + 2)?.try_into().ok()?));
-        let found =
-            Message { kind: half(4)?, flags: half(6)?, sequence: u32_at(message, 8)?, payload: message.get(HEADER..)? };
-        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+        let half = |at: usize| {
+            Some(u16::from_ne_bytes(
+                message.get(at..at + 2)?.try_into().ok()?,
+            ))
+        };
+        let found = Message {
+            kind: half(4)?,
+            flags: half(6)?,
+            sequence: u32_at(message, 8)?,
+            payload: message.get(HEADER..)?,
+        };
+        datagram = datagram
+            .get(length.next_multiple_of(4)..)
+            .unwrap_or_default();
         Some(found)
     })
 }
@@ -340,9 +414,16 @@ mod tests {
         let mut channel = channel();
         setsockopt(&channel.socket, sockopt::RcvBuf, &0).unwrap();
         let answers = channel.fetch(vec![request::get_link("lo"); 100]);
-        let lost = answers.iter().filter(|answer| **answer == Err(Errno::ENOBUFS.into())).count();
+        let lost = answers
+            .iter()
+            .filter(|answer| **answer == Err(Errno::ENOBUFS.into()))
+            .count();
         assert!((1..100).contains(&lost), "{lost}");
-        assert!(answers.iter().all(|answer| answer.is_ok() || *answer == Err(Errno::ENOBUFS.into())));
+        assert!(
+            answers
+                .iter()
+                .all(|answer| answer.is_ok() || *answer == Err(Errno::ENOBUFS.into()))
+        );
         assert!(channel.fetch(vec![request::get_link("lo")])[0].is_ok());
     }
 }

@@ -20,7 +20,8 @@ pub struct NodeTunnel {
     pub port: u16,
     /// Whether Ratchet made it.
     pub is_ours: bool,
-    /// Whether it does not share its socket with ordinary devices: it takes all VNIs ("external") or speaks an extension (GBP, GPE).
+    /// Whether it does not share its socket with ordinary devices: it takes all VNIs ("external")
+    /// or speaks an extension (GBP, GPE).
     pub is_exclusive: bool,
     /// Whether it is set up, and so has a socket.
     pub is_up: bool,
@@ -32,7 +33,9 @@ impl Kernel {
     /// # Errors
     /// When the kernel does not answer.
     pub fn tunnels(&self) -> Result<Vec<NodeTunnel>, KernelError> {
-        let read = self.talk(&Netns::Node, |channel| channel.dump(request::dump_links(), tunnel))?;
+        let read = self.talk(&Netns::Node, |channel| {
+            channel.dump(request::dump_links(), tunnel)
+        })?;
         read.map_err(|failure| KernelError::Refused {
             doing: "read the node's devices".into(),
             errno: failure.errno,
@@ -43,15 +46,31 @@ impl Kernel {
 
 fn tunnel(payload: &[u8]) -> Option<NodeTunnel> {
     let device = reply::link(&Netns::Node, payload)?;
-    let Kind::Vxlan { vni, port, .. } = device.kind else { return None };
-    let part = |of: &'_ [u8], wanted| attributes(of).find(|(kind, _)| *kind == wanted).map(|(_, value)| value.to_vec());
-    // IFLA_LINKINFO, IFLA_INFO_DATA; IFLA_VXLAN_COLLECT_METADATA, _GBP and _GPE (include/uapi/linux/if_link.h).
-    let data = part(payload.get(16..)?, 18).and_then(|info| part(&info, 2)).unwrap_or_default();
+    let Kind::Vxlan { vni, port, .. } = device.kind else {
+        return None;
+    };
+    let part = |of: &'_ [u8], wanted| {
+        attributes(of)
+            .find(|(kind, _)| *kind == wanted)
+            .map(|(_, value)| value.to_vec())
+    };
+    // IFLA_LINKINFO, IFLA_INFO_DATA; IFLA_VXLAN_COLLECT_METADATA, _GBP and _GPE
+    // (include/uapi/linux/if_link.h).
+    let data = part(payload.get(16..)?, 18)
+        .and_then(|info| part(&info, 2))
+        .unwrap_or_default();
     let is_exclusive = attributes(&data).any(|(kind, value)| match kind {
         25 => value.first() == Some(&1),
         23 | 27 => true,
         _ => false,
     });
     let is_ours = device.group == GROUP_OURS || device.alias.is_some();
-    Some(NodeTunnel { name: device.name, vni, port, is_ours, is_exclusive, is_up: device.up })
+    Some(NodeTunnel {
+        name: device.name,
+        vni,
+        port,
+        is_ours,
+        is_exclusive,
+        is_up: device.up,
+    })
 }

@@ -27,14 +27,26 @@ pub struct Reporter {
 impl Reporter {
     /// A reporter of this node.
     pub fn new(client: Client, node: &NodeName) -> Self {
-        let source = Source { controller: COMPONENT.to_owned(), instance: Some(node.to_string()) };
-        Self { client, source, told: Arc::default() }
+        let source = Source {
+            controller: COMPONENT.to_owned(),
+            instance: Some(node.to_string()),
+        };
+        Self {
+            client,
+            source,
+            told: Arc::default(),
+        }
     }
 
-    /// Posts a warning on a pod, unless that has been said of it. That it cannot be posted (the right to create events is not
-    /// among those the agent must have) is logged and no more.
+    /// Posts a warning on a pod, unless that has been said of it. That it cannot be posted (the
+    /// right to create events is not among those the agent must have) is logged and no more.
     pub async fn warn(&self, namespace: &str, name: &str, uid: &str, text: &str) {
-        if !self.told.lock().await.insert((uid.to_owned(), text.to_owned())) {
+        if !self
+            .told
+            .lock()
+            .await
+            .insert((uid.to_owned(), text.to_owned()))
+        {
             return;
         }
         let event = Event {
@@ -52,11 +64,16 @@ impl Reporter {
             uid: Some(uid.to_owned()),
             ..ObjectReference::default()
         };
-        // A recorder takes the second event of a pod for the first one again, whatever its text: each event gets its own.
+        // A recorder takes the second event of a pod for the first one again, whatever its text:
+        // each event gets its own.
         let recorder = Recorder::new(self.client.clone(), self.source.clone());
         match tokio::time::timeout(PATIENCE, recorder.publish(&event, &pod)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(pod = name, error = crate::chain(&error), "cannot post an event"),
+            Ok(Err(error)) => tracing::debug!(
+                pod = name,
+                error = crate::chain(&error),
+                "cannot post an event"
+            ),
             Err(_) => tracing::debug!(pod = name, "cannot post an event: the API does not answer"),
         }
     }

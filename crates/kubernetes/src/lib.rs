@@ -1,21 +1,22 @@
 //! What the Kubernetes API says of the pods of one node: their labels and annotations.
 //!
-//! It asks for metadata only and for this node's pods only (`spec.nodeName`), so that its traffic grows with the node
-//! and not with the cluster. It decides nothing: what a label means is the model's.
+//! It asks for metadata only and for this node's pods only (`spec.nodeName`), so that its traffic
+//! grows with the node and not with the cluster. It decides nothing: what a label means is the
+//! model's.
 
 mod events;
 mod source;
 mod watch;
 
-pub use events::Reporter;
-pub use kube::Client;
-pub use source::{Source, SourceError};
-pub use watch::{PodFacts, PodNews, watch};
-
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
+
+pub use events::Reporter;
+pub use kube::Client;
+pub use source::{Source, SourceError};
+pub use watch::{PodFacts, PodNews, watch};
 
 /// Why the API could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +33,9 @@ impl From<kube::Error> for ApiError {
                 "refuses: {}; the agent needs get, list and watch on pods (deploy/rbac.yaml)",
                 status.message
             )),
-            kube::Error::Api(status) => Self::Unavailable(format!("refuses: {} ({})", status.message, status.code)),
+            kube::Error::Api(status) => {
+                Self::Unavailable(format!("refuses: {} ({})", status.message, status.code))
+            }
             other => Self::Unavailable(format!("cannot be reached: {}", chain(other))),
         }
     }
@@ -65,6 +68,9 @@ pub async fn get(
     let pods: Api<Pod> = Api::namespaced(client, namespace);
     match tokio::time::timeout(patience, pods.get_metadata_opt(name)).await {
         Ok(found) => Ok(found?.and_then(|pod| PodFacts::of(&pod.metadata))),
-        Err(_) => Err(ApiError::Unavailable(format!("does not answer within {} s", patience.as_secs()))),
+        Err(_) => Err(ApiError::Unavailable(format!(
+            "does not answer within {} s",
+            patience.as_secs()
+        ))),
     }
 }

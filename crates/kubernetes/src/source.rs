@@ -1,4 +1,5 @@
-//! How the API is reached: a kubeconfig that was named or lies where others keep theirs, or the account of the agent's own pod.
+//! How the API is reached: a kubeconfig that was named or lies where others keep theirs, or the
+//! account of the agent's own pod.
 
 use std::path::{Path, PathBuf};
 
@@ -9,10 +10,13 @@ use kube::{
 
 use crate::chain;
 
-/// Where kubeconfigs for CNI plugins and node agents usually are; the first that exists is taken. The kubelet's own may read
-/// this node's pods, which is all that is needed.
-const USUAL: [&str; 3] =
-    ["/etc/cni/net.d/ratchet.d/ratchet.kubeconfig", "/etc/ratchet/kubeconfig", "/etc/kubernetes/kubelet.conf"];
+/// Where kubeconfigs for CNI plugins and node agents usually are; the first that exists is taken.
+/// The kubelet's own may read this node's pods, which is all that is needed.
+const USUAL: [&str; 3] = [
+    "/etc/cni/net.d/ratchet.d/ratchet.kubeconfig",
+    "/etc/ratchet/kubeconfig",
+    "/etc/kubernetes/kubelet.conf",
+];
 
 /// What an in-cluster account is recognised by.
 const IN_CLUSTER_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
@@ -44,7 +48,10 @@ pub enum SourceError {
     #[error("the pod's service account: {0}")]
     InCluster(String),
     /// `auto`, and nothing was found.
-    #[error("\"kubeconfig\" is \"auto\", but there is no service account and none of {}", USUAL.join(", "))]
+    #[error(
+        "\"kubeconfig\" is \"auto\", but there is no service account and none of {}",
+        USUAL.join(", ")
+    )]
     Nothing,
 }
 
@@ -70,17 +77,27 @@ impl Source {
     /// When address or credentials cannot be read.
     pub async fn client(&self) -> Result<Client, SourceError> {
         let config = match self {
-            Self::InCluster => Config::incluster().map_err(|e| SourceError::InCluster(chain(&e)))?,
+            Self::InCluster => {
+                Config::incluster().map_err(|e| SourceError::InCluster(chain(&e)))?
+            }
             Self::Kubeconfig(path) => {
-                let refuse = |problem: String| SourceError::Kubeconfig { path: path.clone(), problem };
+                let refuse = |problem: String| SourceError::Kubeconfig {
+                    path: path.clone(),
+                    problem,
+                };
                 let file = Kubeconfig::read_from(path).map_err(|e| refuse(chain(&e)))?;
                 let options = KubeConfigOptions::default();
-                Config::from_custom_kubeconfig(file, &options).await.map_err(|e| refuse(chain(&e)))?
+                Config::from_custom_kubeconfig(file, &options)
+                    .await
+                    .map_err(|e| refuse(chain(&e)))?
             }
         };
         Client::try_from(config).map_err(|e| match self {
             Self::InCluster => SourceError::InCluster(chain(&e)),
-            Self::Kubeconfig(path) => SourceError::Kubeconfig { path: path.clone(), problem: chain(&e) },
+            Self::Kubeconfig(path) => SourceError::Kubeconfig {
+                path: path.clone(),
+                problem: chain(&e),
+            },
         })
     }
 }
@@ -91,7 +108,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_kubeconfig_that_is_missing_or_nonsense_is_named() {
-        let missing = Source::find("/nowhere/kubeconfig").unwrap().client().await.err().unwrap().to_string();
-        assert!(missing.starts_with("kubeconfig /nowhere/kubeconfig: "), "{missing}");
+        let missing = Source::find("/nowhere/kubeconfig")
+            .unwrap()
+            .client()
+            .await
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            missing.starts_with("kubeconfig /nowhere/kubeconfig: "),
+            "{missing}"
+        );
     }
 }

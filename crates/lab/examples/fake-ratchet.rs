@@ -1,14 +1,12 @@
-//! A stand-in for the `ratchet` binary, for the lab's tests: the real `ratchet lab`, a plugin that wires nothing
-//! and records how it was called, and an agent that only answers.
+//! A stand-in for the `ratchet` binary, for the lab's tests: the real `ratchet lab`, a plugin that
+//! wires nothing and records how it was called, and an agent that only answers.
 //!
-//! `FAKE_RECORD` names the directory of the records. `FAKE_TROUBLE` makes trouble: `fail-add=POD`, `hang-add=POD`,
-//! `agent-exits`.
+//! `FAKE_RECORD` names the directory of the records. `FAKE_TROUBLE` makes trouble: `fail-add=POD`,
+//! `hang-add=POD`, `agent-exits`.
 
-use std::io::Read;
-use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
-use std::process::ExitCode;
-use std::{env, fs, thread};
+use std::{
+    env, fs, io::Read, os::unix::net::UnixListener, path::PathBuf, process::ExitCode, thread,
+};
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -60,12 +58,25 @@ fn run() -> Result<ExitCode> {
             println!("fake links of {}", socket.display());
             Ok(ExitCode::SUCCESS)
         }
-        Cli::Agent { node, parent_interface, parent_address, socket, log_file, .. } => {
-            fs::write(&log_file, format!("agent of {node} on {parent_interface} {parent_address}\n"))?;
+        Cli::Agent {
+            node,
+            parent_interface,
+            parent_address,
+            socket,
+            log_file,
+            ..
+        } => {
+            fs::write(
+                &log_file,
+                format!("agent of {node} on {parent_interface} {parent_address}\n"),
+            )?;
             if trouble("agent-exits") {
                 return Ok(ExitCode::FAILURE);
             }
-            record(&format!("AGENT-{node}"), &json!({"address": parent_address, "devices": devices()?}))?;
+            record(
+                &format!("AGENT-{node}"),
+                &json!({"address": parent_address, "devices": devices()?}),
+            )?;
             for _ in UnixListener::bind(socket)?.incoming() {}
             Ok(ExitCode::SUCCESS)
         }
@@ -77,15 +88,23 @@ fn plugin(command: &str) -> Result<ExitCode> {
     std::io::stdin().read_to_string(&mut stdin)?;
     let config: serde_json::Value = serde_json::from_str(&stdin)?;
     let args = env::var("CNI_ARGS")?;
-    let pod = args.split(';').find_map(|arg| arg.strip_prefix("K8S_POD_NAME=")).context("no pod name")?;
-    let variables: std::collections::BTreeMap<_, _> = env::vars().filter(|(key, _)| key.starts_with("CNI_")).collect();
+    let pod = args
+        .split(';')
+        .find_map(|arg| arg.strip_prefix("K8S_POD_NAME="))
+        .context("no pod name")?;
+    let variables: std::collections::BTreeMap<_, _> = env::vars()
+        .filter(|(key, _)| key.starts_with("CNI_"))
+        .collect();
     let netns = fs::metadata(env::var("CNI_NETNS")?).is_ok();
     record(
         &format!("{command}-{pod}"),
         &json!({"env": variables, "config": config, "devices": devices()?, "netns": netns}),
     )?;
     if command == "ADD" && trouble(&format!("fail-add={pod}")) {
-        println!("{}", json!({"code": 7, "msg": "no such luck", "details": "as asked"}));
+        println!(
+            "{}",
+            json!({"code": 7, "msg": "no such luck", "details": "as asked"})
+        );
         return Ok(ExitCode::FAILURE);
     }
     if command == "ADD" && trouble(&format!("hang-add={pod}")) {
@@ -94,7 +113,10 @@ fn plugin(command: &str) -> Result<ExitCode> {
         }
     }
     if command == "ADD" {
-        println!("{}", json!({"cniVersion": "1.0.0", "interfaces": [], "ips": []}));
+        println!(
+            "{}",
+            json!({"cniVersion": "1.0.0", "interfaces": [], "ips": []})
+        );
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -104,7 +126,9 @@ fn trouble(which: &str) -> bool {
 }
 
 fn record(name: &str, what: &serde_json::Value) -> Result<()> {
-    let Some(dir) = env::var_os("FAKE_RECORD").map(PathBuf::from) else { return Ok(()) };
+    let Some(dir) = env::var_os("FAKE_RECORD").map(PathBuf::from) else {
+        return Ok(());
+    };
     // Whole or not at all: tests wait for the file to appear.
     let temporary = dir.join(format!(".{name}"));
     fs::write(&temporary, what.to_string())?;
@@ -114,5 +138,9 @@ fn record(name: &str, what: &serde_json::Value) -> Result<()> {
 /// The interfaces of the network namespace this process is in.
 fn devices() -> Result<Vec<String>> {
     let text = fs::read_to_string("/proc/self/net/dev")?;
-    Ok(text.lines().skip(2).filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())).collect())
+    Ok(text
+        .lines()
+        .skip(2)
+        .filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()))
+        .collect())
 }

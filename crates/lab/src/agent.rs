@@ -1,16 +1,20 @@
 //! A node's agent: started in the node's namespace, ready when its socket answers.
 
-use std::fs::File;
-use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::{
+    fs::File,
+    os::unix::net::UnixStream,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 
-use crate::interrupt;
-use crate::plan::PARENT_INTERFACE;
-use crate::process::{MARK, PidFd, new_session};
-use crate::state::{LabDir, Node, State};
+use crate::{
+    interrupt,
+    plan::PARENT_INTERFACE,
+    process::{MARK, PidFd, new_session},
+    state::{LabDir, Node, State},
+};
 
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -21,7 +25,12 @@ pub(crate) fn start(state: &State, node: &Node, dir: &LabDir, log_level: &str) -
     let mut command = Command::new(&state.ratchet);
     command
         .args(["agent", "--store", &dir.store(), "--node", &node.name])
-        .args(["--parent-interface", PARENT_INTERFACE, "--parent-address", &node.address.to_string()])
+        .args([
+            "--parent-interface",
+            PARENT_INTERFACE,
+            "--parent-address",
+            &node.address.to_string(),
+        ])
         .arg("--socket")
         .arg(dir.socket(&node.name))
         .arg("--state-dir")
@@ -37,8 +46,14 @@ pub(crate) fn start(state: &State, node: &Node, dir: &LabDir, log_level: &str) -
         .stdout(out.try_clone()?)
         .stderr(out);
     new_session(&mut command);
-    let spawn = || command.spawn().with_context(|| format!("cannot start {}", state.ratchet.display()));
-    node.netns.run(spawn).with_context(|| format!("the agent of {}", node.name))
+    let spawn = || {
+        command
+            .spawn()
+            .with_context(|| format!("cannot start {}", state.ratchet.display()))
+    };
+    node.netns
+        .run(spawn)
+        .with_context(|| format!("the agent of {}", node.name))
 }
 
 /// Waits until the agent answers on its socket.
@@ -51,11 +66,19 @@ pub(crate) fn wait_ready(child: &mut Child, node: &Node, dir: &LabDir) -> Result
         }
         interrupt::check()?;
         if let Some(status) = child.try_wait()? {
-            bail!("the agent of {} ended at once ({status}){}", node.name, last_words(node, dir));
+            bail!(
+                "the agent of {} ended at once ({status}){}",
+                node.name,
+                last_words(node, dir)
+            );
         }
         if Instant::now() > deadline {
             let seconds = PATIENCE.as_secs();
-            bail!("the agent of {} does not answer after {seconds} s{}", node.name, last_words(node, dir));
+            bail!(
+                "the agent of {} does not answer after {seconds} s{}",
+                node.name,
+                last_words(node, dir)
+            );
         }
         handle.wait(Duration::from_millis(5));
     }
@@ -63,15 +86,30 @@ pub(crate) fn wait_ready(child: &mut Child, node: &Node, dir: &LabDir) -> Result
 
 /// The end of the agent's logs, for an error: the files themselves are about to be removed.
 fn last_words(node: &Node, dir: &LabDir) -> String {
-    let logs = [dir.agent_log(&node.name), dir.node(&node.name).join("agent.out")];
+    let logs = [
+        dir.agent_log(&node.name),
+        dir.node(&node.name).join("agent.out"),
+    ];
     let tails: Vec<String> = logs.iter().filter_map(|log| tail(log)).collect();
-    if tails.is_empty() { " and has said nothing".into() } else { format!("; it said:\n{}", tails.join("\n")) }
+    if tails.is_empty() {
+        " and has said nothing".into()
+    } else {
+        format!("; it said:\n{}", tails.join("\n"))
+    }
 }
 
 /// The last lines of a file, indented; none when there are none.
 pub(crate) fn tail(path: &std::path::Path) -> Option<String> {
     let text = String::from_utf8_lossy(&std::fs::read(path).ok()?).into_owned();
-    let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let lines: Vec<_> = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
     let last = &lines[lines.len().saturating_sub(10)..];
-    (!last.is_empty()).then(|| last.iter().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n"))
+    (!last.is_empty()).then(|| {
+        last.iter()
+            .map(|line| format!("    {line}"))
+            .collect::<Vec<_>>()
+            .join("\n")
+    })
 }

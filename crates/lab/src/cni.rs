@@ -1,21 +1,27 @@
 //! Calls the plugin as a container runtime does.
 
-use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
-use std::time::{Duration, Instant};
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, anyhow, bail};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
 use serde_json::Value;
 
-use crate::agent::tail;
-use crate::interrupt;
-use crate::process::{MARK, PidFd};
-use crate::state::{LabDir, Node, Pod, State};
+use crate::{
+    agent::tail,
+    interrupt,
+    process::{MARK, PidFd},
+    state::{LabDir, Node, Pod, State},
+};
 
 const ADD_PATIENCE: Duration = Duration::from_secs(60);
 const DEL_PATIENCE: Duration = Duration::from_secs(20);
@@ -24,11 +30,15 @@ const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Checks that the `loopback` plugin, which the lab's pods boot with, is to be found.
 pub(crate) fn check_loopback(cni_path: &str) -> Result<()> {
-    if cni_path.split(':').any(|dir| Path::new(dir).join("loopback").is_file()) {
+    if cni_path
+        .split(':')
+        .any(|dir| Path::new(dir).join("loopback").is_file())
+    {
         return Ok(());
     }
     bail!(
-        "there is no CNI plugin `loopback` in {cni_path}: install it (Debian: containernetworking-plugins), or name its \
+        "there is no CNI plugin `loopback` in {cni_path}: install it (Debian: \
+        containernetworking-plugins), or name its \
          directory with --cni-path"
     )
 }
@@ -45,20 +55,33 @@ pub(crate) struct Calls<'a> {
 impl Calls<'_> {
     /// ADD. What the plugin printed is kept, as a runtime does, for the DEL.
     pub fn add(&self) -> Result<()> {
-        self.call("ADD", &self.file("cni.json"), &self.file("add.json"), ADD_PATIENCE, || interrupt::check().is_err())
+        self.call(
+            "ADD",
+            &self.file("cni.json"),
+            &self.file("add.json"),
+            ADD_PATIENCE,
+            || interrupt::check().is_err(),
+        )
     }
 
     /// DEL, with the result of the ADD in it if there was one.
     pub fn del(&self) -> Result<()> {
         let config = self.file("cni.json");
-        let read = |path: &Path| -> Option<Value> { serde_json::from_slice(&fs::read(path).ok()?).ok() };
-        let mut value = read(&config).with_context(|| format!("cannot read {}", config.display()))?;
-        if let Some(result) = read(&self.file("add.json")).filter(|result| result.get("code").is_none()) {
+        let read =
+            |path: &Path| -> Option<Value> { serde_json::from_slice(&fs::read(path).ok()?).ok() };
+        let mut value =
+            read(&config).with_context(|| format!("cannot read {}", config.display()))?;
+        if let Some(result) =
+            read(&self.file("add.json")).filter(|result| result.get("code").is_none())
+        {
             value["prevResult"] = result;
         }
         let config = self.file("del-config.json");
-        fs::write(&config, value.to_string()).with_context(|| format!("cannot write {}", config.display()))?;
-        self.call("DEL", &config, &self.file("del.json"), DEL_PATIENCE, || false)
+        fs::write(&config, value.to_string())
+            .with_context(|| format!("cannot write {}", config.display()))?;
+        self.call("DEL", &config, &self.file("del.json"), DEL_PATIENCE, || {
+            false
+        })
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -77,13 +100,20 @@ impl Calls<'_> {
             let (namespace, pod, node) = (&self.pod.namespace, &self.pod.name, &self.node.name);
             format!("{command} of pod {namespace}/{pod} on {node} failed")
         };
-        let status =
-            self.node.netns.run(|| self.execute(command, config, result, patience, stop)).with_context(what)?;
-        if status.success() { Ok(()) } else { Err(anyhow!(self.complaint(status, result)).context(what())) }
+        let status = self
+            .node
+            .netns
+            .run(|| self.execute(command, config, result, patience, stop))
+            .with_context(what)?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(anyhow!(self.complaint(status, result)).context(what()))
+        }
     }
 
-    /// Runs the plugin in the calling thread's namespace. Files, not pipes, are its standard streams: nothing can
-    /// block on them, whatever it leaves behind in the background.
+    /// Runs the plugin in the calling thread's namespace. Files, not pipes, are its standard
+    /// streams: nothing can block on them, whatever it leaves behind in the background.
     fn execute(
         &self,
         command: &str,
@@ -92,15 +122,24 @@ impl Calls<'_> {
         patience: Duration,
         stop: impl Fn() -> bool,
     ) -> Result<ExitStatus> {
-        let open = |path: &Path, file: std::io::Result<File>| file.with_context(|| path.display().to_string());
+        let open = |path: &Path, file: std::io::Result<File>| {
+            file.with_context(|| path.display().to_string())
+        };
         let log = self.file("plugin.log");
         let mut child = Command::new(&self.state.ratchet)
-            .envs(self.environment(command).iter().map(|(key, value)| (*key, value.as_os_str())))
+            .envs(
+                self.environment(command)
+                    .iter()
+                    .map(|(key, value)| (*key, value.as_os_str())),
+            )
             .current_dir("/")
             .process_group(0)
             .stdin(open(config, File::open(config))?)
             .stdout(open(result, File::create(result))?)
-            .stderr(open(&log, File::options().create(true).append(true).open(&log))?)
+            .stderr(open(
+                &log,
+                File::options().create(true).append(true).open(&log),
+            )?)
             .spawn()
             .with_context(|| format!("cannot start {}", self.state.ratchet.display()))?;
         let pid = i32::try_from(child.id())?;
@@ -124,7 +163,8 @@ impl Calls<'_> {
     fn environment(&self, command: &str) -> Vec<(&'static str, std::ffi::OsString)> {
         let pod = self.pod;
         let args = format!(
-            "IgnoreUnknown=1;K8S_POD_NAMESPACE={};K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={};K8S_POD_UID={}",
+            "IgnoreUnknown=1;K8S_POD_NAMESPACE={};K8S_POD_NAME={};\
+             K8S_POD_INFRA_CONTAINER_ID={};K8S_POD_UID={}",
             pod.namespace, pod.name, pod.container_id, pod.uid
         );
         vec![
@@ -141,16 +181,33 @@ impl Calls<'_> {
     /// What the plugin says went wrong: CNI's error object, or else whatever it printed.
     fn complaint(&self, status: ExitStatus, result: &Path) -> String {
         let output = fs::read(result).unwrap_or_default();
-        let text = |error: &Value, key: &str| error.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text = |error: &Value, key: &str| {
+            error
+                .get(key)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
         if let Ok(error) = serde_json::from_slice::<Value>(&output)
             && let Some(code) = error.get("code").and_then(Value::as_u64)
         {
             let details = text(&error, "details");
-            let details = if details.is_empty() { details } else { format!(" ({details})") };
+            let details = if details.is_empty() {
+                details
+            } else {
+                format!(" ({details})")
+            };
             return format!("code {code}: {}{details}", text(&error, "msg"));
         }
-        let said = [tail(result), tail(&self.file("plugin.log"))].into_iter().flatten().collect::<Vec<_>>();
-        let said = if said.is_empty() { "    nothing".to_owned() } else { said.join("\n") };
+        let said = [tail(result), tail(&self.file("plugin.log"))]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>();
+        let said = if said.is_empty() {
+            "    nothing".to_owned()
+        } else {
+            said.join("\n")
+        };
         format!("{status}, without a CNI error object; the plugin said:\n{said}")
     }
 }
@@ -159,6 +216,11 @@ fn interrupt_or_timeout(late: bool, patience: Duration, said: Option<String>) ->
     if !late {
         interrupt::check()?;
     }
-    let said = said.map(|said| format!("; it said:\n{said}")).unwrap_or_default();
-    bail!("the plugin had not finished after {} s and was killed{said}", patience.as_secs())
+    let said = said
+        .map(|said| format!("; it said:\n{said}"))
+        .unwrap_or_default();
+    bail!(
+        "the plugin had not finished after {} s and was killed{said}",
+        patience.as_secs()
+    )
 }

@@ -1,52 +1,84 @@
 //! `ratchet lab exec`: become a program inside a pod.
 
-use std::env;
-use std::io::ErrorKind;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::{
+    env,
+    io::ErrorKind,
+    os::unix::process::CommandExt,
+    process::{Command, ExitCode},
+};
 
 use anyhow::{Result, bail};
 
-use crate::cli::ExecArgs;
-use crate::process::MARK;
-use crate::progress::warn;
-use crate::sandbox;
-use crate::state::{LabDir, Pod, State};
+use crate::{
+    cli::ExecArgs,
+    process::MARK,
+    progress::warn,
+    sandbox,
+    state::{LabDir, Pod, State},
+};
 
 /// Replaces this process by the command: terminal, signals and exit code need no passing on then.
 pub(crate) fn exec(args: &ExecArgs) -> Result<ExitCode> {
     let dir = LabDir::existing(&args.name)?;
-    let Some(state) = dir.load()? else { bail!("the lab '{}' has only just begun to be made", args.name) };
+    let Some(state) = dir.load()? else {
+        bail!("the lab '{}' has only just begun to be made", args.name)
+    };
     let pod = find(&state, &args.pod)?;
     if pod.netns.live().is_none() {
-        bail!("the network namespace {} of pod {} is not there", pod.netns.name, pod.title());
+        bail!(
+            "the network namespace {} of pod {} is not there",
+            pod.netns.name,
+            pod.title()
+        );
     }
     sandbox::enter(&dir, pod)?;
     let shell = [env::var("SHELL").unwrap_or_else(|_| "/bin/sh".into())];
-    let words = if args.command.is_empty() { &shell[..] } else { &args.command[..] };
-    let error = Command::new(&words[0]).args(&words[1..]).env("HOSTNAME", &pod.name).env(MARK, &state.id).exec();
+    let words = if args.command.is_empty() {
+        &shell[..]
+    } else {
+        &args.command[..]
+    };
+    let error = Command::new(&words[0])
+        .args(&words[1..])
+        .env("HOSTNAME", &pod.name)
+        .env(MARK, &state.id)
+        .exec();
     let (code, why) = match error.kind() {
         // The shell's own codes.
-        ErrorKind::NotFound => (127, "there is no such program on this machine (images are not run)".to_owned()),
+        ErrorKind::NotFound => (
+            127,
+            "there is no such program on this machine (images are not run)".to_owned(),
+        ),
         _ => (126, error.to_string()),
     };
-    warn(&format!("cannot run {} in pod {}: {why}", words[0], pod.title()));
+    warn(&format!(
+        "cannot run {} in pod {}: {why}",
+        words[0],
+        pod.title()
+    ));
     Ok(ExitCode::from(code))
 }
 
-/// The pod of this name: NAMESPACE/NAME, or NAME alone where it is the only one, or in the default namespace.
+/// The pod of this name: NAMESPACE/NAME, or NAME alone where it is the only one, or in the default
+/// namespace.
 fn find<'a>(state: &'a State, wanted: &str) -> Result<&'a Pod> {
     let (namespace, name) = match wanted.split_once('/') {
         Some((namespace, name)) => (Some(namespace), name),
         None => (None, wanted),
     };
-    let fits = |pod: &&Pod| pod.name == name && namespace.is_none_or(|namespace| pod.namespace == namespace);
+    let fits = |pod: &&Pod| {
+        pod.name == name && namespace.is_none_or(|namespace| pod.namespace == namespace)
+    };
     let found: Vec<&Pod> = state.pods.iter().filter(fits).collect();
     match found[..] {
         [pod] => Ok(pod),
         [] => {
             let titles: Vec<_> = state.pods.iter().map(Pod::title).collect();
-            bail!("the lab '{}' has no pod {wanted}; its pods are: {}", state.name, titles.join(", "))
+            bail!(
+                "the lab '{}' has no pod {wanted}; its pods are: {}",
+                state.name,
+                titles.join(", ")
+            )
         }
         _ => match found.iter().find(|pod| pod.namespace == "default") {
             Some(pod) => Ok(pod),

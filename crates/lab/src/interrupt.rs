@@ -1,4 +1,5 @@
-//! Ctrl-C and SIGTERM during `up`: noticed between steps, so that everything can be undone in order.
+//! Ctrl-C and SIGTERM during `up`: noticed between steps, so that everything can be undone in
+//! order.
 
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -20,14 +21,20 @@ extern "C" fn remember(signal: i32) {
 /// From here on the signals that would end this process are only remembered.
 pub(crate) fn catch() -> Result<()> {
     // No SA_RESTART: a wait that is under way returns, and its loop asks `check`.
-    let action = SigAction::new(SigHandler::Handler(remember), SaFlags::empty(), SigSet::empty());
+    let action = SigAction::new(
+        SigHandler::Handler(remember),
+        SaFlags::empty(),
+        SigSet::empty(),
+    );
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         // SAFETY: the handler only stores to an atomic, which is allowed in a signal handler.
-        let before = unsafe { sigaction(signal, &action) }.with_context(|| format!("cannot catch {signal}"))?;
+        let before = unsafe { sigaction(signal, &action) }
+            .with_context(|| format!("cannot catch {signal}"))?;
         if signal == Signal::SIGHUP && matches!(before.handler(), SigHandler::SigIgn) {
             // Started by nohup: a terminal that closes is not to stop it.
             // SAFETY: this puts back what was there, and no handler is installed.
-            unsafe { sigaction(signal, &before) }.with_context(|| format!("cannot ignore {signal}"))?;
+            unsafe { sigaction(signal, &before) }
+                .with_context(|| format!("cannot ignore {signal}"))?;
         }
     }
     Ok(())

@@ -1,8 +1,10 @@
 //! iproute2, for the one-shot set-up of the lab's own namespaces and underlay.
 
-use std::io::{ErrorKind, Write};
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Output, Stdio};
+use std::{
+    io::{ErrorKind, Write},
+    os::unix::process::CommandExt,
+    process::{Command, Output, Stdio},
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -10,10 +12,17 @@ use crate::process::MARK;
 
 /// Checks that iproute2 is there, before anything is made.
 pub(crate) fn check() -> Result<()> {
-    match Command::new("ip").arg("-Version").stdin(Stdio::null()).output() {
+    match Command::new("ip")
+        .arg("-Version")
+        .stdin(Stdio::null())
+        .output()
+    {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            bail!("a lab needs the program `ip`, and there is none on this machine's PATH: install iproute2")
+            bail!(
+                "a lab needs the program `ip`, and there is none on this machine's PATH: install \
+                 iproute2"
+            )
         }
         Err(error) => Err(error).context("cannot run the program `ip` of iproute2"),
     }
@@ -34,7 +43,11 @@ fn execute(args: &[&str], input: &str, lab_id: &str) -> Result<()> {
     let output = spawn(args, input, lab_id).with_context(|| format!("cannot run `{}`", what()))?;
     if !output.status.success() {
         let message = String::from_utf8_lossy(&output.stderr);
-        let input = if input.is_empty() { String::new() } else { format!(" with\n{input}") };
+        let input = if input.is_empty() {
+            String::new()
+        } else {
+            format!(" with\n{input}")
+        };
         bail!("`{}`{input} failed: {}", what(), message.trim());
     }
     Ok(())
@@ -44,7 +57,8 @@ fn spawn(args: &[&str], input: &str, lab_id: &str) -> std::io::Result<Output> {
     let mut child = Command::new("ip")
         .args(args)
         .env(MARK, lab_id)
-        // Out of the terminal's foreground group: Ctrl-C is ours to handle, a step under way is finished.
+        // Out of the terminal's foreground group: Ctrl-C is ours to handle, a step under way is
+        // finished.
         .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

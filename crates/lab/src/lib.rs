@@ -1,10 +1,11 @@
 //! The lab: a cluster in network namespaces, for `ratchet lab up|down|status|exec`.
 //!
-//! It takes the manifests one would give to `kubectl apply` and plays what Kubernetes would do with them on one
-//! machine: a network namespace a node on a common underlay, an agent in each, a sandbox a pod, and the CNI
-//! calls a container runtime makes. Everything that is made is written to `lab.json` before it is made, so that
-//! `down` finds it whatever became of the `up`. The `ratchet` binary is a black box here: the lab starts it by
-//! its command line and by CNI, never by linking to its insides.
+//! It takes the manifests one would give to `kubectl apply` and plays what Kubernetes would do with
+//! them on one machine: a network namespace a node on a common underlay, an agent in each, a
+//! sandbox a pod, and the CNI calls a container runtime makes. Everything that is made is written
+//! to `lab.json` before it is made, so that `down` finds it whatever became of the `up`. The
+//! `ratchet` binary is a black box here: the lab starts it by its command line and by CNI, never by
+//! linking to its insides.
 //!
 //! | module | its one concern |
 //! |---|---|
@@ -12,7 +13,7 @@
 //! | `manifest` | text to pods, nodes and volumes, with errors that name the field |
 //! | `schedule`, `plan` | which pod goes where; all names and addresses, before anything is made |
 //! | `state` | `/run/ratchet/lab/NAME`: what was made, and the lock |
-//! | `netns`, `ip`, `process` | the kernel: namespaces, the underlay, processes that cannot be mistaken |
+//! | `netns`, `ip`, `process` | the kernel: namespaces, underlay, processes by start time |
 //! | `agent`, `cni`, `sandbox` | a node's agent; the calls to the plugin; the inside of a pod |
 //! | `up`, `down`, `status`, `exec` | one file a command |
 
@@ -34,15 +35,14 @@ mod state;
 mod status;
 mod up;
 
-use std::path::Path;
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use anyhow::bail;
 
 pub use cli::{DownArgs, ExecArgs, LabCommand, StatusArgs, UpArgs};
 
-/// Runs one `ratchet lab` command; `ratchet` is the binary to start agents from and to call as the plugin,
-/// usually the running program itself.
+/// Runs one `ratchet lab` command; `ratchet` is the binary to start agents from and to call as the
+/// plugin, usually the running program itself.
 ///
 /// `exec` replaces the calling process when all is well, so it returns only with an error.
 pub fn run(command: LabCommand, ratchet: &Path) -> anyhow::Result<ExitCode> {

@@ -4,10 +4,12 @@ mod document;
 mod field;
 mod pod;
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
 
@@ -89,17 +91,23 @@ impl Manifest {
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         if path == Path::new("-") {
             let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).context("cannot read the manifest from standard input")?;
+            std::io::stdin()
+                .read_to_string(&mut text)
+                .context("cannot read the manifest from standard input")?;
             return Ok(Self::parse("standard input", &text)?);
         }
         let file = path.display().to_string();
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the manifest {file}"))?;
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the manifest {file}"))?;
         Ok(Self::parse(&file, &text)?)
     }
 
     /// Parses the text of a file.
     pub fn parse(file: &str, text: &str) -> Result<Self, ManifestErrors> {
-        let mut manifest = Self { file: file.to_owned(), ..Self::default() };
+        let mut manifest = Self {
+            file: file.to_owned(),
+            ..Self::default()
+        };
         let mut errors = Vec::new();
         let mut config_maps = pod::ConfigMaps::default();
         let documents = document::split(file, text)?;
@@ -117,13 +125,28 @@ impl Manifest {
         }
         errors.extend(manifest.duplicates());
         if errors.is_empty() && manifest.pods.is_empty() {
-            let origin = Origin { file: file.to_owned(), document: "the file".into() };
-            errors.push(origin.error("kind", "expected at least one Pod, found none", "add a Pod document"));
+            let origin = Origin {
+                file: file.to_owned(),
+                document: "the file".into(),
+            };
+            errors.push(origin.error(
+                "kind",
+                "expected at least one Pod, found none",
+                "add a Pod document",
+            ));
         }
-        if errors.is_empty() { Ok(manifest) } else { Err(ManifestErrors(errors)) }
+        if errors.is_empty() {
+            Ok(manifest)
+        } else {
+            Err(ManifestErrors(errors))
+        }
     }
 
-    fn collect(&mut self, document: &Document, config_maps: &mut pod::ConfigMaps) -> Result<(), ManifestError> {
+    fn collect(
+        &mut self,
+        document: &Document,
+        config_maps: &mut pod::ConfigMaps,
+    ) -> Result<(), ManifestError> {
         let root = document.root();
         match document.kind.as_str() {
             "Pod" => document.check_version("v1"),
@@ -132,9 +155,16 @@ impl Manifest {
                 let name = document.name()?;
                 if self.nodes.iter().any(|node| node.name == name) {
                     let help = "give each Node a name of its own";
-                    return Err(root.origin.error("metadata.name", format!("there are two Nodes {name}"), help));
+                    return Err(root.origin.error(
+                        "metadata.name",
+                        format!("there are two Nodes {name}"),
+                        help,
+                    ));
                 }
-                self.nodes.push(Node { name, labels: metadata_labels(&root)? });
+                self.nodes.push(Node {
+                    name,
+                    labels: metadata_labels(&root)?,
+                });
                 Ok(())
             }
             "ConfigMap" => {
@@ -143,7 +173,8 @@ impl Manifest {
             }
             kind => {
                 self.notes.push(format!(
-                    "{}: {kind} means nothing to a lab, skipped (it takes Pod, Node, ConfigMap and List)",
+                    "{}: {kind} means nothing to a lab, skipped (it takes Pod, Node, ConfigMap and \
+                     List)",
                     document.origin.document
                 ));
                 Ok(())
@@ -153,20 +184,25 @@ impl Manifest {
 
     fn duplicates(&self) -> Vec<ManifestError> {
         let again = |(index, pod): (usize, &Pod)| {
-            self.pods[..index].iter().any(|other| (&other.namespace, &other.name) == (&pod.namespace, &pod.name)).then(
-                || {
+            self.pods[..index]
+                .iter()
+                .any(|other| (&other.namespace, &other.name) == (&pod.namespace, &pod.name))
+                .then(|| {
                     let problem = format!("there are two pods {}/{}", pod.namespace, pod.name);
-                    pod.origin.error("metadata.name", problem, "give each pod a name of its own")
-                },
-            )
+                    pod.origin
+                        .error("metadata.name", problem, "give each pod a name of its own")
+                })
         };
         self.pods.iter().enumerate().filter_map(again).collect()
     }
 }
 
-/// `metadata.labels`, with the values a cluster would accept: a manifest good for the lab is good for both.
+/// `metadata.labels`, with the values a cluster would accept: a manifest good for the lab is good
+/// for both.
 fn metadata_labels(root: &Field<'_>) -> Result<BTreeMap<String, String>, ManifestError> {
-    let Some(metadata) = root.get("metadata")? else { return Ok(BTreeMap::new()) };
+    let Some(metadata) = root.get("metadata")? else {
+        return Ok(BTreeMap::new());
+    };
     let labels = metadata.string_map("labels")?;
     for (key, value) in &labels {
         if !is_label_value(value) {
@@ -174,7 +210,8 @@ fn metadata_labels(root: &Field<'_>) -> Result<BTreeMap<String, String>, Manifes
             return Err(root.origin.error(
                 &field,
                 format!("expected a label value, found \"{value}\""),
-                "Kubernetes takes at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both \
+                "Kubernetes takes at most 63 letters, digits, '-', '_' and '.', with a letter or \
+                digit at both \
                  ends; write anything else as an annotation of the same key",
             ));
         }
@@ -185,16 +222,21 @@ fn metadata_labels(root: &Field<'_>) -> Result<BTreeMap<String, String>, Manifes
 fn is_label_value(value: &str) -> bool {
     let edge = |c: Option<char>| c.is_none_or(|c| c.is_ascii_alphanumeric());
     value.len() <= 63
-        && value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        && value
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
         && edge(value.chars().next())
         && edge(value.chars().last())
 }
 
-/// Whether Kubernetes takes this as the name of a pod, node or namespace; so it is safe in a path, too.
+/// Whether Kubernetes takes this as the name of a pod, node or namespace; so it is safe in a path,
+/// too.
 fn is_object_name(name: &str) -> bool {
     let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     name.len() <= 253
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.'))
+        && name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.'))
         && edge(name.chars().next())
         && edge(name.chars().last())
 }

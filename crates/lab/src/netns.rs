@@ -1,18 +1,21 @@
 //! Network namespaces by name, as iproute2 keeps them, and work inside of them.
 
-use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::thread;
+use std::{
+    fs::{self, File},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    thread,
+};
 
 use anyhow::{Context, Result, anyhow, bail};
-use nix::errno::Errno;
-use nix::mount::{MntFlags, umount2};
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    errno::Errno,
+    mount::{MntFlags, umount2},
+    sched::{CloneFlags, setns},
+};
 use serde::{Deserialize, Serialize};
 
-use crate::ip;
-use crate::state::LabDir;
+use crate::{ip, state::LabDir};
 
 /// A namespace's identity while it lives: device and inode on nsfs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -24,7 +27,10 @@ pub(crate) struct NsId {
 impl NsId {
     /// The identity of what is at this path now.
     pub fn of(path: &Path) -> Option<Self> {
-        fs::metadata(path).ok().map(|meta| Self { dev: meta.dev(), ino: meta.ino() })
+        fs::metadata(path).ok().map(|meta| Self {
+            dev: meta.dev(),
+            ino: meta.ino(),
+        })
     }
 
     /// The namespace this thread is in.
@@ -45,7 +51,11 @@ pub(crate) struct Netns {
 
 impl Netns {
     pub fn planned(name: String) -> Self {
-        Self { name, begun: false, id: None }
+        Self {
+            name,
+            begun: false,
+            id: None,
+        }
     }
 
     /// Where iproute2 has it.
@@ -63,7 +73,8 @@ impl Netns {
         let found = NsId::of(&self.path())?;
         let ours = self.begun && self.id.is_none_or(|id| id == found);
         // Whatever went wrong before: the namespace of the host is never a lab's.
-        let of_host = NsId::current() == Some(found) || NsId::of(Path::new("/proc/1/ns/net")) == Some(found);
+        let of_host =
+            NsId::current() == Some(found) || NsId::of(Path::new("/proc/1/ns/net")) == Some(found);
         (ours && !of_host).then_some(found)
     }
 
@@ -71,7 +82,8 @@ impl Netns {
     pub fn begin(&mut self) -> Result<()> {
         if self.is_taken() {
             bail!(
-                "the network namespace {0} exists already and is not this lab's: choose another --name, or remove it \
+                "the network namespace {0} exists already and is not this lab's: choose another \
+                --name, or remove it \
                  with `ip netns del {0}`",
                 self.name
             );
@@ -97,10 +109,13 @@ impl Netns {
         if !self.begun || (self.is_taken() && self.live().is_none()) {
             return Ok(());
         }
-        // As iproute2 does it; EINVAL is a file on which nothing was mounted, because its maker was killed.
+        // As iproute2 does it; EINVAL is a file on which nothing was mounted, because its maker was
+        // killed.
         match umount2(&path, MntFlags::MNT_DETACH) {
             Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
-            Err(error) => return Err(error).with_context(|| format!("cannot unmount {}", path.display())),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot unmount {}", path.display()));
+            }
         }
         match fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -113,9 +128,10 @@ impl Netns {
     /// Moves the calling thread there, for good: so only ever call it in a thread of its own.
     pub fn enter(&self) -> Result<()> {
         let path = self.path();
-        let file =
-            File::open(&path).with_context(|| format!("cannot open the network namespace {}", path.display()))?;
-        setns(file, CloneFlags::CLONE_NEWNET).with_context(|| format!("cannot enter {}", path.display()))
+        let file = File::open(&path)
+            .with_context(|| format!("cannot open the network namespace {}", path.display()))?;
+        setns(file, CloneFlags::CLONE_NEWNET)
+            .with_context(|| format!("cannot enter {}", path.display()))
     }
 
     /// Runs `work` in a thread that is inside.
@@ -130,16 +146,27 @@ impl Netns {
 /// Runs `work` in a thread of its own, whose namespaces it may change: they end with it.
 pub(crate) fn in_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     thread::scope(|scope| {
-        let thread = thread::Builder::new().spawn_scoped(scope, work).context("cannot start a thread")?;
-        thread.join().unwrap_or_else(|_| Err(anyhow!("the thread that worked in a namespace panicked")))
+        let thread = thread::Builder::new()
+            .spawn_scoped(scope, work)
+            .context("cannot start a thread")?;
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(anyhow!("the thread that worked in a namespace panicked")))
     })
 }
 
 /// Refuses to work on a lab from inside of it: ending its processes would end whoever asked.
 pub(crate) fn refuse_inside(dir: &LabDir, spaces: &[&Netns]) -> Result<()> {
     let here = NsId::current();
-    if let Some(inside) = spaces.iter().find(|netns| netns.live_from_inside() == here && here.is_some()) {
-        bail!("this shell is inside of lab '{}', in {}: run the command from outside", dir.name(), inside.name);
+    if let Some(inside) = spaces
+        .iter()
+        .find(|netns| netns.live_from_inside() == here && here.is_some())
+    {
+        bail!(
+            "this shell is inside of lab '{}', in {}: run the command from outside",
+            dir.name(),
+            inside.name
+        );
     }
     Ok(())
 }

@@ -1,20 +1,24 @@
 //! Everything a lab will be, with all names and addresses, before anything of it is made.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::io::Read;
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Read,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use crate::cli::UpArgs;
-use crate::manifest::{self, Manifest, ManifestError, ManifestErrors};
-use crate::netns::Netns;
-use crate::schedule::schedule;
-use crate::state::{LabDir, Mount, Node, Pod, State};
+use crate::{
+    cli::UpArgs,
+    manifest::{self, Manifest, ManifestError, ManifestErrors},
+    netns::Netns,
+    schedule::schedule,
+    state::{LabDir, Mount, Node, Pod, State},
+};
 
 /// The annotation with the commands to run inside a pod.
 const SCRIPT: &str = "ratchet.dev/lab-run";
@@ -39,9 +43,12 @@ pub(crate) struct Input {
 }
 
 impl Plan {
-    /// Plans the lab of a manifest; every reason why it cannot be made is found here, if it can be known at all.
+    /// Plans the lab of a manifest; every reason why it cannot be made is found here, if it can be
+    /// known at all.
     pub fn new(manifest: &Manifest, args: &UpArgs, ratchet: &Path) -> Result<Self> {
-        let ratchet = ratchet.canonicalize().with_context(|| format!("cannot find {}", ratchet.display()))?;
+        let ratchet = ratchet
+            .canonicalize()
+            .with_context(|| format!("cannot find {}", ratchet.display()))?;
         let schedule = schedule(manifest, args.nodes.into())?;
         check_mounts(manifest)?;
         let addresses = addresses(args.underlay_cidr, schedule.nodes.len())?;
@@ -60,7 +67,10 @@ impl Plan {
             pods.push(pod(&args.name, declared, &nodes[node].name)?);
             inputs.push(input(declared, &nodes[node], &dir));
         }
-        let own = ratchet.parent().map(|parent| format!(":{}", parent.display())).unwrap_or_default();
+        let own = ratchet
+            .parent()
+            .map(|parent| format!(":{}", parent.display()))
+            .unwrap_or_default();
         let state = State {
             name: args.name.clone(),
             id: random_hex(16)?,
@@ -109,7 +119,11 @@ fn volume_dir(volume: &str) -> PathBuf {
 }
 
 fn input(declared: &manifest::Pod, node: &Node, dir: &LabDir) -> Input {
-    let labels: Vec<Value> = declared.labels.iter().map(|(key, value)| json!({"key": key, "value": value})).collect();
+    let labels: Vec<Value> = declared
+        .labels
+        .iter()
+        .map(|(key, value)| json!({"key": key, "value": value}))
+        .collect();
     let node_dir = dir.node(&node.name);
     let config = json!({
         "cniVersion": "1.0.0",
@@ -128,9 +142,16 @@ fn input(declared: &manifest::Pod, node: &Node, dir: &LabDir) -> Input {
         "runtimeConfig": {"io.kubernetes.cri.pod-annotations": declared.annotations},
     });
     let files = declared.mounts.iter().flat_map(|mount| {
-        mount.files.iter().map(|(path, content)| (volume_dir(&mount.volume).join(path), content.clone()))
+        mount
+            .files
+            .iter()
+            .map(|(path, content)| (volume_dir(&mount.volume).join(path), content.clone()))
     });
-    Input { config, script: declared.annotations.get(SCRIPT).cloned(), files: files.collect() }
+    Input {
+        config,
+        script: declared.annotations.get(SCRIPT).cloned(),
+        files: files.collect(),
+    }
 }
 
 /// The first addresses of the underlay, one a node.
@@ -139,7 +160,10 @@ fn addresses(cidr: IpNet, count: usize) -> Result<Vec<IpAddr>> {
     let skip = usize::from(matches!(cidr, IpNet::V6(_)));
     let addresses: Vec<IpAddr> = cidr.hosts().skip(skip).take(count).collect();
     if addresses.len() < count {
-        bail!("the underlay {cidr} has {} addresses for {count} nodes: give a larger --underlay-cidr", addresses.len());
+        bail!(
+            "the underlay {cidr} has {} addresses for {count} nodes: give a larger --underlay-cidr",
+            addresses.len()
+        );
     }
     Ok(addresses)
 }
@@ -147,14 +171,30 @@ fn addresses(cidr: IpNet, count: usize) -> Result<Vec<IpAddr>> {
 /// Two things of one lab must not want one namespace (`lab-node1` can be a pod and a node).
 fn check_names(state: &State) -> Result<()> {
     let mut seen: BTreeMap<&str, String> = BTreeMap::new();
-    let pods = state.pods.iter().map(|pod| (&pod.netns, format!("pod {}/{}", pod.namespace, pod.name)));
-    let nodes = state.nodes.iter().map(|node| (&node.netns, format!("node {}", node.name)));
-    for (netns, what) in [(&state.underlay, "the underlay".to_owned())].into_iter().chain(nodes).chain(pods) {
+    let pods = state
+        .pods
+        .iter()
+        .map(|pod| (&pod.netns, format!("pod {}/{}", pod.namespace, pod.name)));
+    let nodes = state
+        .nodes
+        .iter()
+        .map(|node| (&node.netns, format!("node {}", node.name)));
+    for (netns, what) in [(&state.underlay, "the underlay".to_owned())]
+        .into_iter()
+        .chain(nodes)
+        .chain(pods)
+    {
         if let Some(other) = seen.get(netns.name.as_str()) {
-            bail!("{what} and {other} would both be the network namespace {}: rename one of them", netns.name);
+            bail!(
+                "{what} and {other} would both be the network namespace {}: rename one of them",
+                netns.name
+            );
         }
         if netns.name.len() > 255 {
-            bail!("the network namespace of {what} would have a name of over 255 bytes: use shorter names");
+            bail!(
+                "the network namespace of {what} would have a name of over 255 bytes: use shorter \
+                 names"
+            );
         }
         seen.insert(&netns.name, what);
     }
@@ -166,7 +206,10 @@ fn check_mounts(manifest: &Manifest) -> Result<(), ManifestErrors> {
     let mut errors: Vec<ManifestError> = Vec::new();
     for pod in &manifest.pods {
         for mount in &pod.mounts {
-            let covered = pod.mounts.iter().any(|other| other != mount && mount.target.starts_with(&other.target));
+            let covered = pod
+                .mounts
+                .iter()
+                .any(|other| other != mount && mount.target.starts_with(&other.target));
             if covered || is_private(&mount.target) {
                 continue;
             }
@@ -177,19 +220,29 @@ fn check_mounts(manifest: &Manifest) -> Result<(), ManifestErrors> {
             if !there {
                 errors.push(pod.origin.error(
                     &format!("{}.mountPath", mount.field),
-                    format!("expected {wanted} of this machine, found none at {}", mount.target.display()),
-                    "a lab runs this machine's programs on its files: install the program that goes with it, make \
+                    format!(
+                        "expected {wanted} of this machine, found none at {}",
+                        mount.target.display()
+                    ),
+                    "a lab runs this machine's programs on its files: install the program that \
+                    goes with it, make \
                      it, or mount below /run, which each pod has for itself",
                 ));
             }
         }
     }
-    if errors.is_empty() { Ok(()) } else { Err(ManifestErrors(errors)) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(ManifestErrors(errors))
+    }
 }
 
 /// Whether a path lies in the part of the file system that each pod has for itself.
 pub(crate) fn is_private(path: &Path) -> bool {
-    ["/run", "/var/run"].iter().any(|private| path.starts_with(private) && path != Path::new(private))
+    ["/run", "/var/run"]
+        .iter()
+        .any(|private| path.starts_with(private) && path != Path::new(private))
 }
 
 fn random_hex(bytes: usize) -> Result<String> {
@@ -202,7 +255,14 @@ fn random_hex(bytes: usize) -> Result<String> {
 
 fn random_uuid() -> Result<String> {
     let hex = random_hex(16)?;
-    Ok(format!("{}-{}-4{}-8{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..]))
+    Ok(format!(
+        "{}-{}-4{}-8{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[13..16],
+        &hex[17..20],
+        &hex[20..]
+    ))
 }
 
 #[cfg(test)]
@@ -231,53 +291,105 @@ mod tests {
         let more = ", labels: {ratchet: 'true', app: x}, annotations: {a: b}";
         let plan = plan(&pod("a", more), "10.89.0.0/24").unwrap();
         let config = &plan.inputs[0].config;
-        assert_eq!(config["store"], "sqlite:/run/ratchet/lab/t/store/ratchet.db");
-        assert_eq!(config["socket"], "/run/ratchet/lab/t/nodes/node1/agent.sock");
+        assert_eq!(
+            config["store"],
+            "sqlite:/run/ratchet/lab/t/store/ratchet.db"
+        );
+        assert_eq!(
+            config["socket"],
+            "/run/ratchet/lab/t/nodes/node1/agent.sock"
+        );
         assert_eq!(config["parent_address"], "10.89.0.1");
-        assert_eq!(config["args"]["cni"]["labels"][1], json!({"key": "ratchet", "value": "true"}));
-        assert_eq!(config["runtimeConfig"]["io.kubernetes.cri.pod-annotations"], json!({"a": "b"}));
+        assert_eq!(
+            config["args"]["cni"]["labels"][1],
+            json!({"key": "ratchet", "value": "true"})
+        );
+        assert_eq!(
+            config["runtimeConfig"]["io.kubernetes.cri.pod-annotations"],
+            json!({"a": "b"})
+        );
         assert_eq!(plan.state.pods[0].container_id.len(), 64);
         assert_eq!(plan.state.pods[0].uid.len(), 36);
-        assert!(plan.state.cni_path.starts_with("/cni:/"), "{}", plan.state.cni_path);
+        assert!(
+            plan.state.cni_path.starts_with("/cni:/"),
+            "{}",
+            plan.state.cni_path
+        );
     }
 
     #[test]
     fn names_follow_from_lab_namespace_and_pod() {
-        let plan = plan(&(pod("a", "") + &pod("a", ", namespace: blue")), "10.89.0.0/24").unwrap();
-        let names: Vec<_> = plan.state.namespaces().iter().map(|netns| netns.name.clone()).collect();
-        assert_eq!(names, ["t-a", "t-blue-a", "t-node1", "t-node2", "t-underlay"]);
+        let plan = plan(
+            &(pod("a", "") + &pod("a", ", namespace: blue")),
+            "10.89.0.0/24",
+        )
+        .unwrap();
+        let names: Vec<_> = plan
+            .state
+            .namespaces()
+            .iter()
+            .map(|netns| netns.name.clone())
+            .collect();
+        assert_eq!(
+            names,
+            ["t-a", "t-blue-a", "t-node1", "t-node2", "t-underlay"]
+        );
     }
 
     #[test]
     fn two_things_in_one_namespace_are_refused() {
-        let error = plan(&pod("node1", ""), "10.89.0.0/24").unwrap_err().to_string();
+        let error = plan(&pod("node1", ""), "10.89.0.0/24")
+            .unwrap_err()
+            .to_string();
         assert_eq!(
             error,
-            "pod default/node1 and node node1 would both be the network namespace t-node1: rename one of them"
+            "pod default/node1 and node node1 would both be the network namespace t-node1: rename \
+             one of them"
         );
-        assert!(plan(&(pod("b-a", "") + &pod("a", ", namespace: b")), "10.89.0.0/24").is_err());
+        assert!(
+            plan(
+                &(pod("b-a", "") + &pod("a", ", namespace: b")),
+                "10.89.0.0/24"
+            )
+            .is_err()
+        );
     }
 
     #[test]
     fn an_underlay_too_small_says_so_and_ipv6_leaves_the_anycast_address_out() {
         let two = pod("a", "") + &pod("b", "");
-        assert!(plan(&two, "10.89.0.1/32").unwrap_err().to_string().contains("1 addresses for 2 nodes"));
-        assert_eq!(plan(&two, "fd00::/64").unwrap().state.nodes[0].address.to_string(), "fd00::1");
+        assert!(
+            plan(&two, "10.89.0.1/32")
+                .unwrap_err()
+                .to_string()
+                .contains("1 addresses for 2 nodes")
+        );
+        assert_eq!(
+            plan(&two, "fd00::/64").unwrap().state.nodes[0]
+                .address
+                .to_string(),
+            "fd00::1"
+        );
     }
 
     #[test]
     fn a_mount_point_this_machine_lacks_is_a_manifest_error() {
         let text = |path: &str| {
             format!(
-                "{}spec:\n  containers: [{{volumeMounts: [{{name: v, mountPath: {path}}}]}}]\n  volumes: [{{name: v, \
-                 configMap: {{name: c}}}}]\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c}}\n",
+                "{}spec:\n  containers: [{{volumeMounts: [{{name: v, mountPath: {path}}}]}}]\n  \
+                volumes: [{{name: v, \
+                 configMap: {{name: c}}}}]\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: \
+                 {{name: c}}\n",
                 pod("a", "")
             )
         };
-        let error = plan(&text("/no/such"), "10.89.0.0/24").unwrap_err().to_string();
+        let error = plan(&text("/no/such"), "10.89.0.0/24")
+            .unwrap_err()
+            .to_string();
         assert!(
             error.starts_with(
-                "f.yaml: document 1 (Pod/a): spec.containers[0].volumeMounts[0].mountPath: expected a directory"
+                "f.yaml: document 1 (Pod/a): spec.containers[0].volumeMounts[0].mountPath: \
+                 expected a directory"
             ),
             "{error}"
         );

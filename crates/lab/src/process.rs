@@ -1,24 +1,29 @@
 //! Processes that cannot be mistaken for others: by pid and start time, signalled through a pidfd.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::io;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    os::{
+        fd::{AsFd, FromRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
-use nix::errno::Errno;
-use nix::libc;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::Signal;
+use nix::{
+    errno::Errno,
+    libc,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::Signal,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::netns::NsId;
 
-/// The environment variable that marks every process of a lab, with the lab's random id as value: it finds
-/// processes whose namespace somebody has taken away by hand.
+/// The environment variable that marks every process of a lab, with the lab's random id as value:
+/// it finds processes whose namespace somebody has taken away by hand.
 pub(crate) const MARK: &str = "RATCHET_LAB_ID";
 
 /// One process for good: pids come again, pids with their start times do not.
@@ -49,7 +54,8 @@ impl ProcessId {
     /// A handle on it, if it still runs.
     fn open(self) -> Option<PidFd> {
         let fd = PidFd::open(self.pid).ok()?;
-        // In this order: the handle is tied to whoever has the pid by now, and that must still be the one meant.
+        // In this order: the handle is tied to whoever has the pid by now, and that must still be
+        // the one meant.
         self.is_alive().then_some(fd)
     }
 }
@@ -71,7 +77,8 @@ fn parse_stat(stat: &str) -> Option<(char, u64)> {
 pub(crate) struct PidFd(OwnedFd);
 
 impl PidFd {
-    /// A handle on the process that has this pid now. For a child not yet waited for, that is the child.
+    /// A handle on the process that has this pid now. For a child not yet waited for, that is the
+    /// child.
     pub fn open(pid: i32) -> io::Result<Self> {
         // SAFETY: pidfd_open takes two integers and touches no memory of ours.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
@@ -83,16 +90,27 @@ impl PidFd {
     /// Sends a signal; a process that has ended is no error.
     pub fn signal(&self, signal: Signal) {
         use std::os::fd::AsRawFd;
-        // SAFETY: the descriptor is open for the whole call, and a null siginfo is documented to be allowed.
+        // SAFETY: the descriptor is open for the whole call, and a null siginfo is documented to be
+        // allowed.
         unsafe {
-            libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), signal as i32, std::ptr::null::<()>(), 0)
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.0.as_raw_fd(),
+                signal as i32,
+                std::ptr::null::<()>(),
+                0,
+            )
         };
     }
 
-    /// Waits until the process ends; false when it has not within `timeout`, or when a signal came in between.
+    /// Waits until the process ends; false when it has not within `timeout`, or when a signal came
+    /// in between.
     pub fn wait(&self, timeout: Duration) -> bool {
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout) == Ok(1)
+        poll(
+            &mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)],
+            timeout,
+        ) == Ok(1)
     }
 }
 
@@ -114,8 +132,8 @@ impl Belongs {
         let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
         pids.filter(|&pid| pid != this)
-            // The identity first: what is then read is at worst that of a later process with the same pid,
-            // which has another start time and so is never signalled.
+            // The identity first: what is then read is at worst that of a later process with the
+            // same pid, which has another start time and so is never signalled.
             .filter_map(ProcessId::of)
             .filter(|process| !self.except.contains(process) && self.matches(process.pid))
             .collect()
@@ -123,13 +141,18 @@ impl Belongs {
 
     fn matches(&self, pid: i32) -> bool {
         let proc = format!("/proc/{pid}");
-        let inside = NsId::of(Path::new(&format!("{proc}/ns/net"))).is_some_and(|id| self.namespaces.contains(&id));
-        inside || (!self.lab_id.is_empty() && self.marked(&fs::read(format!("{proc}/environ")).unwrap_or_default()))
+        let inside = NsId::of(Path::new(&format!("{proc}/ns/net")))
+            .is_some_and(|id| self.namespaces.contains(&id));
+        inside
+            || (!self.lab_id.is_empty()
+                && self.marked(&fs::read(format!("{proc}/environ")).unwrap_or_default()))
     }
 
     fn marked(&self, environ: &[u8]) -> bool {
         let mark = format!("{MARK}={}", self.lab_id);
-        environ.split(|&byte| byte == 0).any(|variable| variable == mark.as_bytes())
+        environ
+            .split(|&byte| byte == 0)
+            .any(|variable| variable == mark.as_bytes())
     }
 
     /// Ends them all: SIGTERM, after `grace` SIGKILL, again until none is found.
@@ -141,7 +164,10 @@ impl Belongs {
             let found = self.find();
             let now = Instant::now();
             if found.is_empty() || now > give_up {
-                return Ended { told, stubborn: found };
+                return Ended {
+                    told,
+                    stubborn: found,
+                };
             }
             let handle = |process: &ProcessId| Some((*process, process.open()?));
             let handles: Vec<_> = found.iter().filter_map(handle).collect();
@@ -153,7 +179,8 @@ impl Belongs {
                     handle.signal(Signal::SIGTERM);
                 }
             }
-            // Slices, not the whole grace: a dying shell may have started another process meanwhile.
+            // Slices, not the whole grace: a dying shell may have started another process
+            // meanwhile.
             if let Some((_, handle)) = handles.first() {
                 handle.wait(Duration::from_millis(20));
             }
@@ -170,8 +197,9 @@ pub(crate) struct Ended {
     pub stubborn: Vec<ProcessId>,
 }
 
-/// Waits until init, who inherits what a lab leaves, has reaped these processes. An init may be slow about it, so
-/// only for a while: zombies are no harm, they would only look like something left.
+/// Waits until init, who inherits what a lab leaves, has reaped these processes. An init may be
+/// slow about it, so only for a while: zombies are no harm, they would only look like something
+/// left.
 pub(crate) fn await_reaped(processes: &BTreeSet<ProcessId>) {
     let deadline = Instant::now() + Duration::from_secs(2);
     while processes.iter().any(|process| process.is_zombie()) && Instant::now() < deadline {
@@ -181,8 +209,13 @@ pub(crate) fn await_reaped(processes: &BTreeSet<ProcessId>) {
 
 /// Ends one process: SIGTERM, after `grace` SIGKILL. Only ever the very process that was recorded.
 pub(crate) fn end(process: ProcessId, grace: Duration) -> bool {
-    for (signal, patience) in [(Signal::SIGTERM, grace), (Signal::SIGKILL, Duration::from_secs(5))] {
-        let Some(handle) = process.open() else { return true };
+    for (signal, patience) in [
+        (Signal::SIGTERM, grace),
+        (Signal::SIGKILL, Duration::from_secs(5)),
+    ] {
+        let Some(handle) = process.open() else {
+            return true;
+        };
         handle.signal(signal);
         let deadline = Instant::now() + patience;
         while Instant::now() < deadline {
@@ -194,9 +227,11 @@ pub(crate) fn end(process: ProcessId, grace: Duration) -> bool {
     !process.is_alive()
 }
 
-/// Makes the command's process the leader of a session of its own: it survives the terminal, and Ctrl-C passes by.
+/// Makes the command's process the leader of a session of its own: it survives the terminal, and
+/// Ctrl-C passes by.
 pub(crate) fn new_session(command: &mut Command) -> &mut Command {
-    // SAFETY: between fork and exec only setsid is called, a plain system call that allocates nothing.
+    // SAFETY: between fork and exec only setsid is called, a plain system call that allocates
+    // nothing.
     unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(io::Error::from)) }
 }
 
@@ -209,17 +244,30 @@ mod tests {
     fn a_stat_line_is_read_whatever_the_name_holds() {
         // Fields 4 to 21, then 22.
         let tail = "1 ".repeat(18) + "777 0";
-        assert_eq!(parse_stat(&format!("5 (a) b (c) S {tail}")), Some(('S', 777)));
+        assert_eq!(
+            parse_stat(&format!("5 (a) b (c) S {tail}")),
+            Some(('S', 777))
+        );
         assert_eq!(parse_stat("garbage"), None);
     }
 
     #[test]
     fn another_process_with_the_same_pid_is_left_alone() {
-        let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
+        let mut child = Command::new("sleep")
+            .arg("60")
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
         let real = ProcessId::of(child.id() as i32).unwrap();
-        let earlier = ProcessId { started: real.started - 1, ..real };
+        let earlier = ProcessId {
+            started: real.started - 1,
+            ..real
+        };
         assert!(!earlier.is_alive());
-        assert!(end(earlier, Duration::ZERO), "a process that has ended counts as ended");
+        assert!(
+            end(earlier, Duration::ZERO),
+            "a process that has ended counts as ended"
+        );
         assert!(real.is_alive());
         assert!(end(real, Duration::from_secs(5)));
         child.wait().unwrap();
@@ -230,8 +278,15 @@ mod tests {
     fn a_mark_in_the_environment_finds_children_that_ignore_sigterm() {
         let id = format!("unit-test-{}", std::process::id());
         let script = "trap '' TERM; while :; do sleep 60; done";
-        let mut child = Command::new("sh").args(["-c", script]).env(MARK, &id).spawn().unwrap();
-        let belongs = Belongs { lab_id: id, ..Belongs::default() };
+        let mut child = Command::new("sh")
+            .args(["-c", script])
+            .env(MARK, &id)
+            .spawn()
+            .unwrap();
+        let belongs = Belongs {
+            lab_id: id,
+            ..Belongs::default()
+        };
         let deadline = Instant::now() + Duration::from_secs(10);
         while belongs.find().len() < 2 {
             assert!(Instant::now() < deadline);

@@ -1,7 +1,6 @@
 //! What is shown on the screen while a lab comes and goes.
 
-use std::io::Write;
-use std::time::Instant;
+use std::{io::Write, time::Instant};
 
 /// A line a thing, with the time since the start.
 #[derive(Debug)]
@@ -18,8 +17,8 @@ impl Progress {
     }
 }
 
-/// Writes a line to standard output. A reader that has gone (`| head`) must not stop work that has to be finished
-/// or undone, as the panic of `println!` would.
+/// Writes a line to standard output. A reader that has gone (`| head`) must not stop work that has
+/// to be finished or undone, as the panic of `println!` would.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
@@ -32,10 +31,18 @@ pub(crate) fn warn(line: &str) {
 /// Columns as wide as their widest cell; the first row is the heading.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+    };
     let widths: Vec<usize> = (0..columns).filter_map(width).collect();
     let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"));
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
@@ -47,7 +54,10 @@ mod tests {
 
     #[test]
     fn columns_line_up_and_lines_do_not_trail() {
-        let rows = [vec!["NODE".into(), "ADDRESS".into()], vec!["n".into(), "1".into()]];
+        let rows = [
+            vec!["NODE".into(), "ADDRESS".into()],
+            vec!["n".into(), "1".into()],
+        ];
         assert_eq!(table(&rows), "NODE  ADDRESS\nn     1");
     }
 }

@@ -1,25 +1,33 @@
 //! The inside of a pod: its network, hostname, volumes and its own /run.
 //!
-//! There is no process that holds a pod's mount namespace. Everything in it comes from the pod's directory, so
-//! each entry builds an equal one: `exec` sees the sockets and files of the pod's script, and works as well when
-//! the script has ended.
+//! There is no process that holds a pod's mount namespace. Everything in it comes from the pod's
+//! directory, so each entry builds an equal one: `exec` sees the sockets and files of the pod's
+//! script, and works as well when the script has ended.
 
-use std::fs::{self, File};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::{
+    fs::{self, File},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::PermissionsExt,
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
 
 use anyhow::{Context, Result};
-use nix::fcntl::{OFlag, open};
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
-use nix::sys::stat::Mode;
+use nix::{
+    fcntl::{OFlag, open},
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+    sys::stat::Mode,
+};
 
-use crate::netns::in_thread;
-use crate::plan::is_private;
-use crate::process::{MARK, new_session};
-use crate::state::{LabDir, Pod, State, make_dir};
+use crate::{
+    netns::in_thread,
+    plan::is_private,
+    process::{MARK, new_session},
+    state::{LabDir, Pod, State, make_dir},
+};
 
 const SCRIPT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -27,8 +35,10 @@ const SCRIPT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sb
 pub(crate) fn make_run_dir(dir: &LabDir, pod: &Pod) -> Result<()> {
     let run = run_dir(dir, pod);
     make_dir(&run)?;
-    // Inside the pod, daemons go through it under users of their own. On the host its parent is for root alone.
-    fs::set_permissions(&run, fs::Permissions::from_mode(0o755)).with_context(|| run.display().to_string())
+    // Inside the pod, daemons go through it under users of their own. On the host its parent is for
+    // root alone.
+    fs::set_permissions(&run, fs::Permissions::from_mode(0o755))
+        .with_context(|| run.display().to_string())
 }
 
 fn run_dir(dir: &LabDir, pod: &Pod) -> PathBuf {
@@ -54,29 +64,52 @@ pub(crate) fn run_script(state: &State, pod: &Pod, dir: &LabDir, script: &str) -
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        new_session(&mut command).spawn().context("cannot start /bin/sh")
+        new_session(&mut command)
+            .spawn()
+            .context("cannot start /bin/sh")
     })
-    .with_context(|| format!("the ratchet.dev/lab-run script of pod {}/{}", pod.namespace, pod.name))
+    .with_context(|| {
+        format!(
+            "the ratchet.dev/lab-run script of pod {}/{}",
+            pod.namespace, pod.name
+        )
+    })
 }
 
 /// Moves the calling thread into a pod, for good.
 pub(crate) fn enter(dir: &LabDir, pod: &Pod) -> Result<()> {
     pod.netns.enter()?;
-    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS).context("cannot make mount and UTS namespaces")?;
-    // Nothing mounted here reaches the host; what the host mounts or unmounts, namespaces of /run/netns above
-    // all, still comes in: else a pod would keep every removed namespace alive.
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
-        .context("cannot make the mounts private")?;
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS)
+        .context("cannot make mount and UTS namespaces")?;
+    // Nothing mounted here reaches the host; what the host mounts or unmounts, namespaces of
+    // /run/netns above all, still comes in: else a pod would keep every removed namespace alive.
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_REC | MsFlags::MS_SLAVE,
+        None::<&str>,
+    )
+    .context("cannot make the mounts private")?;
     fs::write("/proc/sys/kernel/hostname", &pod.name).context("cannot set the hostname")?;
     fresh_sysfs();
-    mount_private(dir, pod).with_context(|| format!("cannot mount the volumes of pod {}/{}", pod.namespace, pod.name))
+    mount_private(dir, pod).with_context(|| {
+        format!(
+            "cannot mount the volumes of pod {}/{}",
+            pod.namespace, pod.name
+        )
+    })
 }
 
 fn mount_private(dir: &LabDir, pod: &Pod) -> Result<()> {
     // All sources are opened before /run, under which they lie, is covered.
     let run = hold(&run_dir(dir, pod))?;
     let namespaces = hold(Path::new("/run/netns"))?;
-    let sources: Vec<_> = pod.mounts.iter().map(|m| hold(&dir.pod(pod).join(&m.source))).collect::<Result<_>>()?;
+    let sources: Vec<_> = pod
+        .mounts
+        .iter()
+        .map(|m| hold(&dir.pod(pod).join(&m.source)))
+        .collect::<Result<_>>()?;
 
     bind(&run, Path::new("/run"), MsFlags::empty())?;
     if !Path::new("/var/run").is_symlink() {
@@ -87,7 +120,10 @@ fn mount_private(dir: &LabDir, pod: &Pod) -> Result<()> {
     for (wanted, source) in pod.mounts.iter().zip(&sources) {
         let target = &wanted.target;
         if is_private(target) {
-            make_mount_point(target, fs::metadata(held(source)).is_ok_and(|meta| meta.is_dir()))?;
+            make_mount_point(
+                target,
+                fs::metadata(held(source)).is_ok_and(|meta| meta.is_dir()),
+            )?;
         }
         bind(source, target, MsFlags::empty())?;
         // As in Kubernetes, where what a pod writes into a ConfigMap volume would be lost.
@@ -99,19 +135,35 @@ fn mount_private(dir: &LabDir, pod: &Pod) -> Result<()> {
 }
 
 fn make_mount_point(target: &Path, is_dir: bool) -> Result<()> {
-    let dir = if is_dir { Some(target) } else { target.parent() };
-    dir.map_or(Ok(()), fs::create_dir_all).with_context(|| target.display().to_string())?;
+    let dir = if is_dir {
+        Some(target)
+    } else {
+        target.parent()
+    };
+    dir.map_or(Ok(()), fs::create_dir_all)
+        .with_context(|| target.display().to_string())?;
     if !is_dir {
-        File::options().create(true).append(true).open(target).with_context(|| target.display().to_string())?;
+        File::options()
+            .create(true)
+            .append(true)
+            .open(target)
+            .with_context(|| target.display().to_string())?;
     }
     Ok(())
 }
 
-/// Mounts a sysfs that shows the pod's devices under /sys/class/net. Where that is not allowed the host's stays:
-/// only listings of devices by file differ.
+/// Mounts a sysfs that shows the pod's devices under /sys/class/net. Where that is not allowed the
+/// host's stays: only listings of devices by file differ.
 fn fresh_sysfs() {
     let cgroups = hold(Path::new("/sys/fs/cgroup"));
-    if mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>).is_ok()
+    if mount(
+        Some("sysfs"),
+        "/sys",
+        Some("sysfs"),
+        MsFlags::empty(),
+        None::<&str>,
+    )
+    .is_ok()
         && let Ok(cgroups) = cgroups
     {
         // A fresh sysfs has an empty directory there.
@@ -129,6 +181,12 @@ fn held(fd: &OwnedFd) -> String {
 }
 
 fn bind(source: &OwnedFd, target: &Path, more: MsFlags) -> Result<()> {
-    mount(Some(held(source).as_str()), target, None::<&str>, MsFlags::MS_BIND | more, None::<&str>)
-        .with_context(|| format!("cannot mount on {}", target.display()))
+    mount(
+        Some(held(source).as_str()),
+        target,
+        None::<&str>,
+        MsFlags::MS_BIND | more,
+        None::<&str>,
+    )
+    .with_context(|| format!("cannot mount on {}", target.display()))
 }

@@ -17,9 +17,15 @@ pub(crate) struct Schedule {
 /// Places every pod; `spare` is how many nodes to invent for a file that says nothing about nodes.
 pub(crate) fn schedule(manifest: &Manifest, spare: usize) -> Result<Schedule, ManifestErrors> {
     let declared = !manifest.nodes.is_empty();
-    let mut nodes = if declared { manifest.nodes.clone() } else { invent(&manifest.pods, spare) };
+    let mut nodes = if declared {
+        manifest.nodes.clone()
+    } else {
+        invent(&manifest.pods, spare)
+    };
     for node in &mut nodes {
-        node.labels.entry(HOSTNAME_LABEL.to_owned()).or_insert_with(|| node.name.clone());
+        node.labels
+            .entry(HOSTNAME_LABEL.to_owned())
+            .or_insert_with(|| node.name.clone());
     }
     // Bound pods first, so that the free ones can be spread around them.
     let mut chosen: Vec<Option<usize>> = vec![None; manifest.pods.len()];
@@ -38,22 +44,43 @@ pub(crate) fn schedule(manifest: &Manifest, spare: usize) -> Result<Schedule, Ma
     if !errors.is_empty() {
         return Err(ManifestErrors(errors));
     }
-    Ok(Schedule { nodes, placement: chosen.into_iter().flatten().collect() })
+    Ok(Schedule {
+        nodes,
+        placement: chosen.into_iter().flatten().collect(),
+    })
 }
 
 /// The node of a pod: the named one, else the emptiest of those that match; the first of equals.
 fn choose(pod: &Pod, nodes: &[Node], chosen: &[Option<usize>]) -> Result<usize, ManifestError> {
-    let load = |node: usize| chosen.iter().flatten().filter(|&&other| other == node).count();
+    let load = |node: usize| {
+        chosen
+            .iter()
+            .flatten()
+            .filter(|&&other| other == node)
+            .count()
+    };
     let fits = |node: &Node| match &pod.node_name {
         Some(name) => node.name == *name,
-        None => pod.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value)),
+        None => pod
+            .node_selector
+            .iter()
+            .all(|(key, value)| node.labels.get(key) == Some(value)),
     };
-    let candidates = nodes.iter().enumerate().filter(|(_, node)| fits(node)).map(|(index, _)| index);
-    candidates.min_by_key(|&index| (load(index), index)).ok_or_else(|| unplaceable(pod, nodes))
+    let candidates = nodes
+        .iter()
+        .enumerate()
+        .filter(|(_, node)| fits(node))
+        .map(|(index, _)| index);
+    candidates
+        .min_by_key(|&index| (load(index), index))
+        .ok_or_else(|| unplaceable(pod, nodes))
 }
 
 fn unplaceable(pod: &Pod, nodes: &[Node]) -> ManifestError {
-    let there_are: Vec<_> = nodes.iter().map(|node| format!("{} ({})", node.name, labels(&node.labels))).collect();
+    let there_are: Vec<_> = nodes
+        .iter()
+        .map(|node| format!("{} ({})", node.name, labels(&node.labels)))
+        .collect();
     let there_are = there_are.join(", ");
     match &pod.node_name {
         Some(name) => pod.origin.error(
@@ -63,15 +90,25 @@ fn unplaceable(pod: &Pod, nodes: &[Node]) -> ManifestError {
         ),
         None => pod.origin.error(
             "spec.nodeSelector",
-            format!("expected a Node of this file with the labels {}, found none", labels(&pod.node_selector)),
+            format!(
+                "expected a Node of this file with the labels {}, found none",
+                labels(&pod.node_selector)
+            ),
             format!("give one of the file's Nodes these labels; there are: {there_are}"),
         ),
     }
 }
 
 fn labels(labels: &BTreeMap<String, String>) -> String {
-    let pairs: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    if pairs.is_empty() { "no labels".into() } else { pairs.join(",") }
+    let pairs: Vec<_> = labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    if pairs.is_empty() {
+        "no labels".into()
+    } else {
+        pairs.join(",")
+    }
 }
 
 /// Nodes for a file that has none: what its pods ask for, and nothing else.
@@ -81,7 +118,10 @@ fn invent(pods: &[Pod], spare: usize) -> Vec<Node> {
     for pod in pods {
         match (&pod.node_name, pod.node_selector.get(HOSTNAME_LABEL)) {
             (Some(name), _) | (None, Some(name)) => {
-                named.entry(name.clone()).or_default().extend(pod.node_selector.clone());
+                named
+                    .entry(name.clone())
+                    .or_default()
+                    .extend(pod.node_selector.clone());
             }
             (None, None) if pod.node_selector.is_empty() => {}
             (None, None) => {
@@ -95,9 +135,19 @@ fn invent(pods: &[Pod], spare: usize) -> Vec<Node> {
     } else {
         selectors.into_iter().cloned().collect()
     };
-    let mut names = (1..).map(|number| format!("node{number}")).filter(|name| !named.contains_key(name));
-    nodes.extend(anonymous.into_iter().zip(&mut names).map(|(labels, name)| Node { name, labels }));
-    nodes.extend(named.iter().map(|(name, labels)| Node { name: name.clone(), labels: labels.clone() }));
+    let mut names = (1..)
+        .map(|number| format!("node{number}"))
+        .filter(|name| !named.contains_key(name));
+    nodes.extend(
+        anonymous
+            .into_iter()
+            .zip(&mut names)
+            .map(|(labels, name)| Node { name, labels }),
+    );
+    nodes.extend(named.iter().map(|(name, labels)| Node {
+        name: name.clone(),
+        labels: labels.clone(),
+    }));
     nodes
 }
 
@@ -110,13 +160,19 @@ mod tests {
     }
 
     fn node(name: &str, labels: &str) -> String {
-        format!("---\napiVersion: v1\nkind: Node\nmetadata: {{name: {name}, labels: {{{labels}}}}}\n")
+        format!(
+            "---\napiVersion: v1\nkind: Node\nmetadata: {{name: {name}, labels: {{{labels}}}}}\n"
+        )
     }
 
     fn place(documents: &[String]) -> Result<Vec<String>, String> {
         let manifest = Manifest::parse("f.yaml", &documents.concat()).unwrap();
         let schedule = schedule(&manifest, 2).map_err(|error| error.to_string())?;
-        Ok(schedule.placement.iter().map(|&index| schedule.nodes[index].name.clone()).collect())
+        Ok(schedule
+            .placement
+            .iter()
+            .map(|&index| schedule.nodes[index].name.clone())
+            .collect())
     }
 
     #[test]
@@ -128,35 +184,63 @@ mod tests {
 
     #[test]
     fn a_node_name_is_kept_and_its_node_is_not_invented_twice() {
-        let pods = [pod("a", "nodeName: node1"), pod("b", "nodeSelector: {x: 'y'}"), pod("c", "nodeName: node1")];
+        let pods = [
+            pod("a", "nodeName: node1"),
+            pod("b", "nodeSelector: {x: 'y'}"),
+            pod("c", "nodeName: node1"),
+        ];
         assert_eq!(place(&pods).unwrap(), ["node1", "node2", "node1"]);
-        assert_eq!(place(&[pod("a", "nodeSelector: {kubernetes.io/hostname: w7}")]).unwrap(), ["w7"]);
+        assert_eq!(
+            place(&[pod("a", "nodeSelector: {kubernetes.io/hostname: w7}")]).unwrap(),
+            ["w7"]
+        );
     }
 
     #[test]
     fn pods_without_wishes_are_spread_around_the_bound_ones() {
-        assert_eq!(place(&["a", "b", "c"].map(|name| pod(name, ""))).unwrap(), ["node1", "node2", "node1"]);
-        let documents = [pod("a", ""), pod("b", "nodeName: n1"), pod("c", ""), node("n1", ""), node("n2", "")];
+        assert_eq!(
+            place(&["a", "b", "c"].map(|name| pod(name, ""))).unwrap(),
+            ["node1", "node2", "node1"]
+        );
+        let documents = [
+            pod("a", ""),
+            pod("b", "nodeName: n1"),
+            pod("c", ""),
+            node("n1", ""),
+            node("n2", ""),
+        ];
         assert_eq!(place(&documents).unwrap(), ["n2", "n1", "n1"]);
     }
 
     #[test]
     fn declared_nodes_are_matched_by_their_labels() {
-        let documents = [node("l", "side: left"), node("r", "side: right"), pod("a", "nodeSelector: {side: right}")];
+        let documents = [
+            node("l", "side: left"),
+            node("r", "side: right"),
+            pod("a", "nodeSelector: {side: right}"),
+        ];
         assert_eq!(place(&documents).unwrap(), ["r"]);
     }
 
     #[test]
     fn a_selector_nobody_matches_names_document_field_and_labels() {
-        let documents = [node("l", "side: left"), pod("a", "nodeSelector: {side: up}")];
+        let documents = [
+            node("l", "side: left"),
+            pod("a", "nodeSelector: {side: up}"),
+        ];
         assert_eq!(
             place(&documents).unwrap_err(),
-            "f.yaml: document 2 (Pod/a): spec.nodeSelector: expected a Node of this file with the labels side=up, \
+            "f.yaml: document 2 (Pod/a): spec.nodeSelector: expected a Node of this file with the \
+            labels side=up, \
              found none: give one of the file's Nodes these labels; there are: \
              l (kubernetes.io/hostname=l,side=left)"
         );
         let documents = [node("l", ""), pod("a", "nodeName: m")];
-        assert!(place(&documents).unwrap_err().contains("spec.nodeName: expected a Node of this file, found no \"m\""));
+        assert!(
+            place(&documents)
+                .unwrap_err()
+                .contains("spec.nodeName: expected a Node of this file, found no \"m\"")
+        );
     }
 
     #[test]

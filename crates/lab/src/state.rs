@@ -1,22 +1,22 @@
 //! `/run/ratchet/lab/NAME`: what a lab is made of, written before each thing is made.
 
-use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File};
-use std::io::{ErrorKind, Write};
-use std::net::IpAddr;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    fs::{self, DirBuilder, File},
+    io::{ErrorKind, Write},
+    net::IpAddr,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use crate::cli::name_option;
-use crate::netns::Netns;
-use crate::process::ProcessId;
+use crate::{cli::name_option, netns::Netns, process::ProcessId};
 
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const BASE: &str = "/run/ratchet/lab";
@@ -80,7 +80,11 @@ pub(crate) struct Mount {
 impl Pod {
     /// The name a user calls it by: the namespace only where it is not the default one.
     pub fn title(&self) -> String {
-        if self.namespace == "default" { self.name.clone() } else { format!("{}/{}", self.namespace, self.name) }
+        if self.namespace == "default" {
+            self.name.clone()
+        } else {
+            format!("{}/{}", self.namespace, self.name)
+        }
     }
 }
 
@@ -88,7 +92,9 @@ impl State {
     /// All namespaces of the lab, innermost first: pods, nodes, underlay.
     pub fn namespaces(&self) -> Vec<&Netns> {
         let pods = self.pods.iter().map(|pod| &pod.netns);
-        pods.chain(self.nodes.iter().map(|node| &node.netns)).chain([&self.underlay]).collect()
+        pods.chain(self.nodes.iter().map(|node| &node.netns))
+            .chain([&self.underlay])
+            .collect()
     }
 
     /// The node that a pod runs on.
@@ -97,7 +103,8 @@ impl State {
     }
 }
 
-/// A lab's directory. Holding one from [`LabDir::create`] or [`LabDir::lock`] is holding the lab's lock.
+/// A lab's directory. Holding one from [`LabDir::create`] or [`LabDir::lock`] is holding the lab's
+/// lock.
 #[derive(Debug)]
 pub(crate) struct LabDir {
     path: PathBuf,
@@ -107,7 +114,10 @@ pub(crate) struct LabDir {
 impl LabDir {
     /// Where a lab of this name is, made or not.
     pub fn at(name: &str) -> Self {
-        Self { path: Path::new(BASE).join(name), _lock: None }
+        Self {
+            path: Path::new(BASE).join(name),
+            _lock: None,
+        }
     }
 
     /// Makes and locks the directory; an error that says how to go on when there is one already.
@@ -122,18 +132,27 @@ impl LabDir {
                     return Ok(dir);
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => bail!(dir.already_there()),
-                Err(error) => return Err(error).with_context(|| format!("cannot make {}", dir.path.display())),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    bail!(dir.already_there())
+                }
+                Err(error) => {
+                    return Err(error)
+                        .with_context(|| format!("cannot make {}", dir.path.display()));
+                }
             }
         }
-        bail!("cannot make {}: its parent directory keeps vanishing", dir.path.display())
+        bail!(
+            "cannot make {}: its parent directory keeps vanishing",
+            dir.path.display()
+        )
     }
 
     /// Opens and locks the directory of a lab that must be there.
     pub fn lock(name: &str) -> Result<Self> {
         let mut dir = Self::existing(name)?;
-        // Of an `up` that was killed, a child may hold the lock for a moment more, between its fork and its exec.
-        // Holding the lock so proves as well that every such child has come to its exec, and can be found.
+        // Of an `up` that was killed, a child may hold the lock for a moment more, between its fork
+        // and its exec. Holding the lock so proves as well that every such child has come to its
+        // exec, and can be found.
         let deadline = Instant::now() + LOCK_PATIENCE;
         dir._lock = Some(loop {
             match dir.try_lock() {
@@ -152,8 +171,15 @@ impl LabDir {
         }
         let mut others: Vec<_> = fs::read_dir(BASE).into_iter().flatten().flatten().collect();
         others.sort_by_key(fs::DirEntry::file_name);
-        let others: Vec<_> = others.iter().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-        let there_are = if others.is_empty() { "none".into() } else { others.join(", ") };
+        let others: Vec<_> = others
+            .iter()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
+        let there_are = if others.is_empty() {
+            "none".into()
+        } else {
+            others.join(", ")
+        };
         bail!("there is no lab '{name}' on this machine (labs there are: {there_are})")
     }
 
@@ -165,17 +191,20 @@ impl LabDir {
             _ => " (its `up` has not finished)",
         };
         format!(
-            "the lab '{name}' is there already{unfinished}: remove it with `ratchet lab down{}`, or choose another \
+            "the lab '{name}' is there already{unfinished}: remove it with `ratchet lab down{}`, \
+            or choose another \
              --name",
             name_option(&name)
         )
     }
 
     fn try_lock(&self) -> Result<Flock<File>> {
-        let file = File::open(&self.path).with_context(|| format!("cannot open {}", self.path.display()))?;
+        let file = File::open(&self.path)
+            .with_context(|| format!("cannot open {}", self.path.display()))?;
         Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
             anyhow::anyhow!(
-                "another `ratchet lab up` or `down` is at work on lab '{}': wait for it, or stop it with Ctrl-C",
+                "another `ratchet lab up` or `down` is at work on lab '{}': wait for it, or stop \
+                 it with Ctrl-C",
                 self.name()
             )
         })
@@ -188,7 +217,10 @@ impl LabDir {
 
     /// The lab's name.
     pub fn name(&self) -> String {
-        self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+        self.path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default()
     }
 
     /// The record; none when `up` was killed before it wrote one, and so before it made anything.
@@ -197,10 +229,15 @@ impl LabDir {
         let text = match fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
         };
         let state = serde_json::from_slice(&text).with_context(|| {
-            format!("cannot understand {}: use the ratchet that made this lab to remove it", path.display())
+            format!(
+                "cannot understand {}: use the ratchet that made this lab to remove it",
+                path.display()
+            )
         })?;
         Ok(Some(state))
     }
@@ -240,7 +277,9 @@ impl LabDir {
     /// A pod's directory: CNI config and results, volumes, its /run, its script's log.
     pub fn pod(&self, pod: &Pod) -> PathBuf {
         // No namespace holds an underscore, so no two pods share a directory.
-        self.path.join("pods").join(format!("{}_{}", pod.namespace, pod.name))
+        self.path
+            .join("pods")
+            .join(format!("{}_{}", pod.namespace, pod.name))
     }
 
     /// The output of a pod's script.
@@ -254,7 +293,8 @@ impl LabDir {
         let length = path.as_os_str().len();
         if length > MAX_SOCKET_PATH {
             bail!(
-                "the agent's socket {} would have {length} bytes, and a unix socket's path ends at {MAX_SOCKET_PATH}: \
+                "the agent's socket {} would have {length} bytes, and a unix socket's path ends at \
+                {MAX_SOCKET_PATH}: \
                  use a shorter --name or node name",
                 path.display()
             );
@@ -266,7 +306,8 @@ impl LabDir {
     pub fn remove(self) -> Result<()> {
         match fs::remove_dir_all(&self.path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot remove {}", self.path.display()));
+                return Err(error)
+                    .with_context(|| format!("cannot remove {}", self.path.display()));
             }
             _ => {}
         }

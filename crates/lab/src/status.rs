@@ -4,19 +4,25 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Result, bail};
 
-use crate::cli::{StatusArgs, name_option};
-use crate::process::{Belongs, ProcessId};
-use crate::progress::{say, table, warn};
-use crate::schedule::HOSTNAME_LABEL;
-use crate::state::{LabDir, Node, Pod, State};
+use crate::{
+    cli::{StatusArgs, name_option},
+    process::{Belongs, ProcessId},
+    progress::{say, table, warn},
+    schedule::HOSTNAME_LABEL,
+    state::{LabDir, Node, Pod, State},
+};
 
 /// Shows a lab; the exit code says whether all of its agents run.
 pub(crate) fn status(args: &StatusArgs) -> Result<ExitCode> {
     let dir = LabDir::existing(&args.name)?;
-    let Some(state) = dir.load()? else { bail!("the lab '{}' has only just begun to be made", args.name) };
+    let Some(state) = dir.load()? else {
+        bail!("the lab '{}' has only just begun to be made", args.name)
+    };
     if !state.complete {
         let lab = name_option(&state.name);
-        warn(&format!("the `up` of this lab has not finished; if it was killed: `ratchet lab down{lab}`"));
+        warn(&format!(
+            "the `up` of this lab has not finished; if it was killed: `ratchet lab down{lab}`"
+        ));
     }
     say(&table(&nodes(&state)));
     say("");
@@ -26,11 +32,17 @@ pub(crate) fn status(args: &StatusArgs) -> Result<ExitCode> {
         say(&format!("\nLinks of {}:", node.name));
         healthy &= links(&state, node, &dir);
     }
-    Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if healthy {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn nodes(state: &State) -> Vec<Vec<String>> {
-    let head = ["NODE", "ADDRESS", "NETNS", "AGENT", "LABELS"].map(str::to_owned).to_vec();
+    let head = ["NODE", "ADDRESS", "NETNS", "AGENT", "LABELS"]
+        .map(str::to_owned)
+        .to_vec();
     let row = |node: &Node| {
         let agent = match node.agent {
             Some(agent) if agent.is_alive() => format!("running, pid {}", agent.pid),
@@ -39,36 +51,75 @@ fn nodes(state: &State) -> Vec<Vec<String>> {
         };
         // Every node has its hostname label; only the others say something.
         let labels = node.labels.iter().filter(|(key, _)| *key != HOSTNAME_LABEL);
-        let labels: Vec<_> = labels.map(|(key, value)| format!("{key}={value}")).collect();
-        vec![node.name.clone(), node.address.to_string(), netns(&node.netns), agent, labels.join(",")]
+        let labels: Vec<_> = labels
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        vec![
+            node.name.clone(),
+            node.address.to_string(),
+            netns(&node.netns),
+            agent,
+            labels.join(","),
+        ]
     };
-    std::iter::once(head).chain(state.nodes.iter().map(row)).collect()
+    std::iter::once(head)
+        .chain(state.nodes.iter().map(row))
+        .collect()
 }
 
 fn pods(state: &State, dir: &LabDir) -> Vec<Vec<String>> {
-    let head = ["POD", "NODE", "NETNS", "PROCESSES", "LOG"].map(str::to_owned).to_vec();
+    let head = ["POD", "NODE", "NETNS", "PROCESSES", "LOG"]
+        .map(str::to_owned)
+        .to_vec();
     let row = |pod: &Pod| {
         let namespaces = pod.netns.live().into_iter().collect();
-        let processes: Vec<ProcessId> = Belongs { namespaces, ..Belongs::default() }.find();
-        let log = if pod.has_script { dir.pod_log(pod).display().to_string() } else { "-".into() };
-        vec![pod.title(), pod.node.clone(), netns(&pod.netns), processes.len().to_string(), log]
+        let processes: Vec<ProcessId> = Belongs {
+            namespaces,
+            ..Belongs::default()
+        }
+        .find();
+        let log = if pod.has_script {
+            dir.pod_log(pod).display().to_string()
+        } else {
+            "-".into()
+        };
+        vec![
+            pod.title(),
+            pod.node.clone(),
+            netns(&pod.netns),
+            processes.len().to_string(),
+            log,
+        ]
     };
-    std::iter::once(head).chain(state.pods.iter().map(row)).collect()
+    std::iter::once(head)
+        .chain(state.pods.iter().map(row))
+        .collect()
 }
 
 fn netns(netns: &crate::netns::Netns) -> String {
-    let gone = if netns.live().is_some() { "" } else { " (gone)" };
+    let gone = if netns.live().is_some() {
+        ""
+    } else {
+        " (gone)"
+    };
     format!("{}{gone}", netns.name)
 }
 
 /// Passes on what `ratchet links` says of a node; false when its agent does not run.
 fn links(state: &State, node: &Node, dir: &LabDir) -> bool {
     if !node.agent.is_some_and(ProcessId::is_alive) {
-        say(&format!("not known: its agent is not running (its log: {})", dir.agent_log(&node.name).display()));
+        say(&format!(
+            "not known: its agent is not running (its log: {})",
+            dir.agent_log(&node.name).display()
+        ));
         return false;
     }
     let mut command = Command::new(&state.ratchet);
-    command.arg("links").arg("--socket").arg(dir.socket(&node.name)).stdin(Stdio::null());
+    command
+        .arg("links")
+        .arg("--socket")
+        .arg(dir.socket(&node.name))
+        .stdin(Stdio::null());
     match command.status() {
         Ok(status) => status.success(),
         Err(error) => {

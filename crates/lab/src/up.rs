@@ -1,23 +1,30 @@
 //! `ratchet lab up`: check everything, then make it; undo it all when a step fails.
 
-use std::fmt::Write;
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::{Child, ExitCode};
+use std::{
+    fmt::Write,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Child, ExitCode},
+};
 
 use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 
-use crate::cli::{UpArgs, name_option};
-use crate::cni::Calls;
-use crate::interrupt::{self, Interrupted};
-use crate::manifest::Manifest;
-use crate::plan::{Input, PARENT_INTERFACE, Plan};
-use crate::process::ProcessId;
-use crate::progress::{Progress, say, warn};
-use crate::state::{LabDir, State, make_dir};
-use crate::{agent, cni, down, ip, sandbox};
+use crate::{
+    agent,
+    cli::{UpArgs, name_option},
+    cni::{self, Calls},
+    down,
+    interrupt::{self, Interrupted},
+    ip,
+    manifest::Manifest,
+    plan::{Input, PARENT_INTERFACE, Plan},
+    process::ProcessId,
+    progress::{Progress, say, warn},
+    sandbox,
+    state::{LabDir, State, make_dir},
+};
 
 /// The underlay's bridge, in a namespace where nothing else is.
 const BRIDGE: &str = "underlay";
@@ -41,8 +48,13 @@ pub(crate) fn up(args: &UpArgs, ratchet: &Path) -> Result<ExitCode> {
 
     interrupt::catch()?;
     let dir = LabDir::create(&args.name)?;
-    let mut build =
-        Build { dir: Some(dir), state, progress: Progress::start(), agents: Vec::new(), scripts: Vec::new() };
+    let mut build = Build {
+        dir: Some(dir),
+        state,
+        progress: Progress::start(),
+        agents: Vec::new(),
+        scripts: Vec::new(),
+    };
     match build.run(&inputs, &args.log_level) {
         Ok(()) => {
             build.commit();
@@ -62,7 +74,10 @@ pub(crate) fn up(args: &UpArgs, ratchet: &Path) -> Result<ExitCode> {
                 let code = u8::try_from(128 + *signal as i32).unwrap_or(1);
                 return Ok(ExitCode::from(code));
             }
-            let what = format!("the lab '{}' could not be brought up ({outcome})", args.name);
+            let what = format!(
+                "the lab '{}' could not be brought up ({outcome})",
+                args.name
+            );
             Err(error.context(what))
         }
     }
@@ -91,7 +106,8 @@ impl Drop for Build {
 
 impl Build {
     fn run(&mut self, inputs: &[Input], log_level: &str) -> Result<()> {
-        // Before anything is made: names and ids are all known, so from here on `down` can find everything.
+        // Before anything is made: names and ids are all known, so from here on `down` can find
+        // everything.
         self.save()?;
         self.write_files(inputs)?;
         self.make_underlay()?;
@@ -101,7 +117,8 @@ impl Build {
         for index in 0..self.agents.len() {
             let (dir, node) = (dir(&self.dir)?, &self.state.nodes[index]);
             agent::wait_ready(&mut self.agents[index], node, dir)?;
-            self.progress.done(&format!("agent of {} answers", node.name));
+            self.progress
+                .done(&format!("agent of {} answers", node.name));
         }
         for (index, input) in inputs.iter().enumerate() {
             self.make_pod(index, input)?;
@@ -111,7 +128,8 @@ impl Build {
         self.save()
     }
 
-    /// Saves the record; also the point where an interrupt is noticed, as it comes before each step.
+    /// Saves the record; also the point where an interrupt is noticed, as it comes before each
+    /// step.
     fn save(&self) -> Result<()> {
         if !self.state.complete {
             interrupt::check()?;
@@ -126,12 +144,20 @@ impl Build {
             make_dir(&pod_dir)?;
             sandbox::make_run_dir(dir, pod)?;
             let config = pod_dir.join("cni.json");
-            fs::write(&config, input.config.to_string()).with_context(|| config.display().to_string())?;
+            fs::write(&config, input.config.to_string())
+                .with_context(|| config.display().to_string())?;
             // A volume may hold no file at all.
             for mount in &pod.mounts {
                 let source = pod_dir.join(&mount.source);
                 let is_file = input.files.contains_key(&mount.source);
-                make_volume_dir(&pod_dir, if is_file { source.parent() } else { Some(&source) })?;
+                make_volume_dir(
+                    &pod_dir,
+                    if is_file {
+                        source.parent()
+                    } else {
+                        Some(&source)
+                    },
+                )?;
             }
             for (path, content) in &input.files {
                 let path = pod_dir.join(path);
@@ -149,9 +175,12 @@ impl Build {
         self.state.underlay.make(&self.state.id)?;
         self.save()?;
         let name = self.state.underlay.name.clone();
-        let bridge = format!("link add {BRIDGE} type bridge stp_state 0 forward_delay 0\nlink set {BRIDGE} up\n");
+        let bridge = format!(
+            "link add {BRIDGE} type bridge stp_state 0 forward_delay 0\nlink set {BRIDGE} up\n"
+        );
         ip::batch(&name, &bridge, &self.state.id)?;
-        self.progress.done(&format!("underlay {} (netns {name})", self.state.cidr));
+        self.progress
+            .done(&format!("underlay {} (netns {name})", self.state.cidr));
         Ok(())
     }
 
@@ -167,12 +196,15 @@ impl Build {
         let netns = &node.netns.name;
         // Born in its place: the host's namespace never sees it.
         let plug = format!(
-            "link add {port} type veth peer name {PARENT_INTERFACE} netns {netns}\nlink set {port} master {BRIDGE} up\n"
+            "link add {port} type veth peer name {PARENT_INTERFACE} netns {netns}\nlink set {port} \
+             master {BRIDGE} up\n"
         );
         ip::batch(&state.underlay.name, &plug, &state.id)?;
         let address = IpNet::new(node.address, state.cidr.prefix_len())?;
         let no_dad = if node.address.is_ipv6() { " nodad" } else { "" };
-        let up = format!("link set {PARENT_INTERFACE} up\naddress add {address} dev {PARENT_INTERFACE}{no_dad}\n");
+        let up = format!(
+            "link set {PARENT_INTERFACE} up\naddress add {address} dev {PARENT_INTERFACE}{no_dad}\n"
+        );
         ip::batch(netns, &up, &state.id)?;
 
         make_dir(&dir.node(&node.name))?;
@@ -182,7 +214,10 @@ impl Build {
         self.state.nodes[index].agent = agent;
         self.save()?;
         let node = &self.state.nodes[index];
-        self.progress.done(&format!("node {} at {} (netns {})", node.name, node.address, node.netns.name));
+        self.progress.done(&format!(
+            "node {} at {} (netns {})",
+            node.name, node.address, node.netns.name
+        ));
         Ok(())
     }
 
@@ -195,12 +230,26 @@ impl Build {
 
         let (state, dir) = (&self.state, dir(&self.dir)?);
         let pod = &state.pods[index];
-        let node = state.node(&pod.node).with_context(|| format!("no node {}", pod.node))?;
-        Calls { state, node, pod, dir }.add()?;
+        let node = state
+            .node(&pod.node)
+            .with_context(|| format!("no node {}", pod.node))?;
+        Calls {
+            state,
+            node,
+            pod,
+            dir,
+        }
+        .add()?;
         interrupt::check()?;
-        let mut line = format!("pod {} on {} (netns {})", pod.title(), node.name, pod.netns.name);
+        let mut line = format!(
+            "pod {} on {} (netns {})",
+            pod.title(),
+            node.name,
+            pod.netns.name
+        );
         if let Some(script) = &input.script {
-            self.scripts.push(sandbox::run_script(state, pod, dir, script)?);
+            self.scripts
+                .push(sandbox::run_script(state, pod, dir, script)?);
             let _ = write!(line, ", its script runs");
         }
         self.progress.done(&line);
@@ -210,18 +259,25 @@ impl Build {
     fn commit(mut self) {
         let lab = name_option(&self.state.name);
         self.dir = None;
-        let Some(pod) = self.state.pods.first() else { return };
+        let Some(pod) = self.state.pods.first() else {
+            return;
+        };
         let title = pod.title();
-        self.progress.done(&format!("the lab '{}' is up", self.state.name));
+        self.progress
+            .done(&format!("the lab '{}' is up", self.state.name));
         say(&format!(
-            "\nLook around:\n  ratchet lab status{lab}\n  ratchet lab exec{lab} {title} -- ip address\n  ratchet lab exec{lab} \
-             {title} -- ping -c 3 ADDRESS\n  ip netns exec {} ip -d link\nRemove it:\n  ratchet lab down{lab}",
+            "\nLook around:\n  ratchet lab status{lab}\n  ratchet lab exec{lab} {title} -- ip \
+            address\n  ratchet lab exec{lab} \
+             {title} -- ping -c 3 ADDRESS\n  ip netns exec {} ip -d link\nRemove it:\n  ratchet \
+             lab down{lab}",
             pod.netns.name
         ));
     }
 
     fn undo(&mut self) -> Result<()> {
-        let Some(dir) = self.dir.take() else { return Ok(()) };
+        let Some(dir) = self.dir.take() else {
+            return Ok(());
+        };
         let result = down::remove(dir, &mut self.state, None);
         for child in self.agents.iter_mut().chain(&mut self.scripts) {
             // Ended already; this only takes the zombie away.
@@ -246,5 +302,6 @@ fn make_volume_dir(pod_dir: &Path, path: Option<&Path>) -> Result<()> {
 }
 
 fn set_mode(path: &Path, mode: u32) -> Result<()> {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).with_context(|| path.display().to_string())
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .with_context(|| path.display().to_string())
 }

@@ -1,17 +1,23 @@
-//! Whole labs, up and down, around a fake `ratchet` (examples/fake-ratchet.rs). Needs root and iproute2.
+//! Whole labs, up and down, around a fake `ratchet` (examples/fake-ratchet.rs). Needs root and
+//! iproute2.
 
 // The lint knows `#[test]` functions, not the helpers of an integration test.
 #![allow(clippy::unwrap_used)]
 
 mod support;
 
-use std::fs;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitStatus};
-use std::time::Duration;
+use std::{
+    fs,
+    os::unix::process::ExitStatusExt,
+    process::{Command, ExitStatus},
+    time::Duration,
+};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
 use support::{Lab, Outcome, eventually};
 
 /// Two nodes, two pods; pod a has a volume and a script that ends and leaves a stubborn daemon.
@@ -50,44 +56,92 @@ metadata: {name: web}
 fn up_status_exec_down() {
     let lab = Lab::new("whole", TWO_PODS);
     let up = lab.run("up").ok();
-    assert!(up.stderr.contains("document 4 (Service/web)"), "{}", up.stderr);
-    assert!(up.stdout.contains(&format!("ratchet lab exec --name {} a -- ip address", lab.name)), "{}", up.stdout);
+    assert!(
+        up.stderr.contains("document 4 (Service/web)"),
+        "{}",
+        up.stderr
+    );
+    assert!(
+        up.stdout.contains(&format!(
+            "ratchet lab exec --name {} a -- ip address",
+            lab.name
+        )),
+        "{}",
+        up.stdout
+    );
     let id = lab.state()["id"].as_str().unwrap().to_owned();
-    let names = ["a", "blue-b", "node1", "node2", "underlay"].map(|name| format!("{}-{name}", lab.name));
+    let names =
+        ["a", "blue-b", "node1", "node2", "underlay"].map(|name| format!("{}-{name}", lab.name));
     assert_eq!(lab.namespaces(), names);
 
     // The agent runs in its node, and the plugin is called there, about the pod's namespace.
     assert_eq!(lab.recorded("AGENT-node2")["address"], "10.89.0.2");
     let add = lab.recorded("ADD-b");
     assert_eq!(add["devices"], serde_json::json!(["lo", "eth0"]));
-    assert_eq!(add["env"]["CNI_NETNS"], format!("/run/netns/{}-blue-b", lab.name));
+    assert_eq!(
+        add["env"]["CNI_NETNS"],
+        format!("/run/netns/{}-blue-b", lab.name)
+    );
     assert_eq!(add["env"]["CNI_IFNAME"], "eth0");
     let args = add["env"]["CNI_ARGS"].as_str().unwrap();
-    assert!(args.starts_with("IgnoreUnknown=1;K8S_POD_NAMESPACE=blue;K8S_POD_NAME=b;"), "{args}");
+    assert!(
+        args.starts_with("IgnoreUnknown=1;K8S_POD_NAMESPACE=blue;K8S_POD_NAME=b;"),
+        "{args}"
+    );
     let labels = &lab.recorded("ADD-a")["config"]["args"]["cni"]["labels"];
-    assert_eq!(*labels, serde_json::json!([{"key": "ratchet", "value": "true"}]));
+    assert_eq!(
+        *labels,
+        serde_json::json!([{"key": "ratchet", "value": "true"}])
+    );
 
     // The pod's inside: its name, its volume, its /run; and the way out of it.
-    eventually("the script's token", || lab.exec("a", &["cat", "/run/token"]).stdout == "shared\n");
+    eventually("the script's token", || {
+        lab.exec("a", &["cat", "/run/token"]).stdout == "shared\n"
+    });
     let log = fs::read_to_string(lab.path().join("pods/default_a/run.log")).unwrap();
     assert_eq!(log, "a says hello\n");
     assert_eq!(lab.exec("a", &["hostname"]).ok().stdout, "a\n");
-    assert_eq!(lab.exec("a", &["sh", "-c", "ls /sys/class/net; ls /run"]).ok().stdout, "lo\nconf\nnetns\ntoken\n");
-    assert!(lab.exec("a", &["ip", "netns"]).ok().stdout.contains(&names[1]));
-    lab.exec("a", &["touch", "/run/conf/x"]).fails_with("Read-only");
+    assert_eq!(
+        lab.exec("a", &["sh", "-c", "ls /sys/class/net; ls /run"])
+            .ok()
+            .stdout,
+        "lo\nconf\nnetns\ntoken\n"
+    );
+    assert!(
+        lab.exec("a", &["ip", "netns"])
+            .ok()
+            .stdout
+            .contains(&names[1])
+    );
+    lab.exec("a", &["touch", "/run/conf/x"])
+        .fails_with("Read-only");
     assert_eq!(lab.exec("blue/b", &["sh", "-c", "exit 7"]).code, Some(7));
     assert_eq!(lab.exec("b", &["no-such-program"]).code, Some(127));
-    lab.exec("c", &["true"]).fails_with("has no pod c; its pods are: a, blue/b");
+    lab.exec("c", &["true"])
+        .fails_with("has no pod c; its pods are: a, blue/b");
     assert!(!std::path::Path::new("/run/token").exists());
     let other = Command::new("hostname").output().unwrap().stdout;
     assert_ne!(other, b"a\n", "the host keeps its name");
 
     let status = lab.run("status").ok().stdout;
-    for expected in ["10.89.0.1", "running, pid", "blue/b", "Links of node2:", "fake links of"] {
+    for expected in [
+        "10.89.0.1",
+        "running, pid",
+        "blue/b",
+        "Links of node2:",
+        "fake links of",
+    ] {
         assert!(status.contains(expected), "{expected} in\n{status}");
     }
-    lab.run("up").fails_with(&format!("is there already: remove it with `ratchet lab down --name {}`", lab.name));
-    assert_eq!(lab.namespaces().len(), 5, "the second up has touched nothing");
+    lab.run("up").fails_with(&format!(
+        "is there already: remove it with `ratchet lab down --name {}`",
+        lab.name
+    ));
+    assert_eq!(
+        lab.namespaces().len(),
+        5,
+        "the second up has touched nothing"
+    );
 
     lab.run("down").ok();
     lab.assert_nothing_left(Some(&id));
@@ -104,14 +158,19 @@ fn a_failing_add_undoes_everything() {
     lab.run("up")
         .fails_with("ADD of pod blue/b on node2 failed: code 7: no such luck (as asked)")
         .fails_with("everything that was made has been removed again");
-    assert!(lab.was_called("DEL-a") && lab.was_called("DEL-b"), "a failed ADD takes a DEL as well");
+    assert!(
+        lab.was_called("DEL-a") && lab.was_called("DEL-b"),
+        "a failed ADD takes a DEL as well"
+    );
     lab.assert_nothing_left(None);
 }
 
 #[test]
 fn an_agent_that_ends_at_once_is_quoted() {
     let lab = Lab::new("agent", TWO_PODS).with_trouble("agent-exits");
-    lab.run("up").fails_with("ended at once").fails_with("agent of node1 on eth0 10.89.0.1");
+    lab.run("up")
+        .fails_with("ended at once")
+        .fails_with("agent of node1 on eth0 10.89.0.1");
     lab.assert_nothing_left(None);
 }
 
@@ -123,7 +182,11 @@ fn an_interrupted_up_undoes_everything() {
     kill(Pid::from_raw(up.id() as i32), Signal::SIGINT).unwrap();
     let outcome = Outcome::of(up.wait_with_output().unwrap());
     assert_eq!(outcome.code, Some(130), "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("interrupted by SIGINT; everything"), "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains("interrupted by SIGINT; everything"),
+        "{}",
+        outcome.stderr
+    );
     assert!(lab.was_called("DEL-b"));
     lab.assert_nothing_left(None);
 }
@@ -133,11 +196,13 @@ fn down_clears_what_a_killed_up_has_left() {
     let lab = Lab::new("killed", TWO_PODS).with_trouble("hang-add=b");
     let mut up = lab.spawn_up();
     lab.recorded("ADD-b");
-    lab.run("down").fails_with("another `ratchet lab up` or `down` is at work");
+    lab.run("down")
+        .fails_with("another `ratchet lab up` or `down` is at work");
     kill(Pid::from_raw(up.id() as i32), Signal::SIGKILL).unwrap();
     up.wait().unwrap();
     assert_eq!(lab.namespaces().len(), 5);
-    lab.run("up").fails_with("is there already (its `up` has not finished)");
+    lab.run("up")
+        .fails_with("is there already (its `up` has not finished)");
     let id = lab.state()["id"].as_str().unwrap().to_owned();
     lab.run("down").ok();
     lab.assert_nothing_left(Some(&id));
@@ -150,9 +215,14 @@ fn down_works_when_agents_are_dead_and_namespaces_gone() {
     let state = lab.state();
     let agent = state["nodes"][0]["agent"]["pid"].as_i64().unwrap();
     kill(Pid::from_raw(agent as i32), Signal::SIGKILL).unwrap();
-    eventually("the end of the agent in status", || lab.run("status").stdout.contains("dead (was pid"));
+    eventually("the end of the agent in status", || {
+        lab.run("status").stdout.contains("dead (was pid")
+    });
     // The stubborn daemon of pod a lives on in a namespace without a name.
-    let taken = Command::new("ip").args(["netns", "del", &format!("{}-a", lab.name)]).status().unwrap();
+    let taken = Command::new("ip")
+        .args(["netns", "del", &format!("{}-a", lab.name)])
+        .status()
+        .unwrap();
     assert!(taken.success());
     lab.exec("a", &["true"]).fails_with("is not there");
     lab.run("down").ok();
@@ -162,7 +232,8 @@ fn down_works_when_agents_are_dead_and_namespaces_gone() {
 #[test]
 fn a_file_with_errors_makes_nothing() {
     let lab = Lab::new("errors", &TWO_PODS.replace("\"true\"", "true"));
-    lab.run("up").fails_with("lab.yaml: document 1 (Pod/a): metadata.labels.ratchet: expected a string");
+    lab.run("up")
+        .fails_with("lab.yaml: document 1 (Pod/a): metadata.labels.ratchet: expected a string");
     lab.assert_nothing_left(None);
 }
 
@@ -170,10 +241,24 @@ fn a_file_with_errors_makes_nothing() {
 fn a_namespace_of_somebody_else_stays_untouched() {
     let lab = Lab::new("foreign", TWO_PODS);
     let foreign = format!("{}-node2", lab.name);
-    assert!(Command::new("ip").args(["netns", "add", &foreign]).status().unwrap().success());
-    lab.run("up").fails_with(&format!("the network namespace {foreign} exists already and is not this lab's"));
+    assert!(
+        Command::new("ip")
+            .args(["netns", "add", &foreign])
+            .status()
+            .unwrap()
+            .success()
+    );
+    lab.run("up").fails_with(&format!(
+        "the network namespace {foreign} exists already and is not this lab's"
+    ));
     assert_eq!(lab.namespaces(), [foreign.as_str()]);
-    assert!(Command::new("ip").args(["netns", "del", &foreign]).status().unwrap().success());
+    assert!(
+        Command::new("ip")
+            .args(["netns", "del", &foreign])
+            .status()
+            .unwrap()
+            .success()
+    );
     lab.assert_nothing_left(None);
 }
 
@@ -193,7 +278,10 @@ fn whenever_an_up_is_interrupted_it_leaves_nothing_itself() {
             lab.run("down").ok();
         } else {
             // Before it catches signals, before it has made anything, it just ends.
-            assert!(ended.code() == Some(143) || ended.signal() == Some(15), "{ended}");
+            assert!(
+                ended.code() == Some(143) || ended.signal() == Some(15),
+                "{ended}"
+            );
         }
     });
 }

@@ -48,9 +48,9 @@ impl fmt::Display for Netns {
     }
 }
 
-/// Whose end of which link a device is, and what it was configured to. It is written into the device's
-/// alias (IFLA_IFALIAS) as the **last** step of its set-up: a device whose alias equals the
-/// wanted one has had everything else done to it.
+/// Whose end of which link a device is, and what it was configured to. It is written into the
+/// device's alias (IFLA_IFALIAS) as the **last** step of its set-up: a device whose alias equals
+/// the wanted one has had everything else done to it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Alias {
     /// The link.
@@ -65,7 +65,11 @@ pub struct Alias {
 
 impl fmt::Display for Alias {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ratchet link={} end={} config={:08x} ", self.link, self.end, self.config)?;
+        write!(
+            f,
+            "ratchet link={} end={} config={:08x} ",
+            self.link, self.end, self.config
+        )?;
         match &self.sandbox {
             Some(id) => write!(f, "sandbox={id}"),
             None => f.write_str("parked"),
@@ -82,7 +86,12 @@ impl FromStr for Alias {
     type Err = NotOurs;
     fn from_str(text: &str) -> Result<Self, NotOurs> {
         let mut words = text.split(' ');
-        let mut value = |prefix: &str| words.next().and_then(|w| w.strip_prefix(prefix)).ok_or(NotOurs);
+        let mut value = |prefix: &str| {
+            words
+                .next()
+                .and_then(|w| w.strip_prefix(prefix))
+                .ok_or(NotOurs)
+        };
         value("ratchet")?;
         let link = value("link=")?.parse().map_err(|_| NotOurs)?;
         let end = match value("end=")? {
@@ -93,9 +102,19 @@ impl FromStr for Alias {
         let config = u32::from_str_radix(value("config=")?, 16).map_err(|_| NotOurs)?;
         let sandbox = match value("")? {
             "parked" => None,
-            word => Some(word.strip_prefix("sandbox=").ok_or(NotOurs)?.parse().map_err(|_| NotOurs)?),
+            word => Some(
+                word.strip_prefix("sandbox=")
+                    .ok_or(NotOurs)?
+                    .parse()
+                    .map_err(|_| NotOurs)?,
+            ),
         };
-        Ok(Self { link, end, sandbox, config })
+        Ok(Self {
+            link,
+            end,
+            sandbox,
+            config,
+        })
     }
 }
 
@@ -160,15 +179,16 @@ pub enum Wanted {
         /// Its parameters.
         tunnel: Tunnel,
     },
-    /// The link's other pod is away: what `survivor` has is kept as it is, and nothing is made. The other
-    /// end of a veth, which its pod is about to take with it, is moved to `parked`.
+    /// The link's other pod is away: what `survivor` has is kept as it is, and nothing is made. The
+    /// other end of a veth, which its pod is about to take with it, is moved to `parked`.
     Hold {
         /// The end that stays.
         survivor: WantedEnd,
         /// Where the other end of a veth is put.
         parked: WantedEnd,
     },
-    /// The link's declarations are at odds: what there is of it stays as it is, and nothing is made.
+    /// The link's declarations are at odds: what there is of it stays as it is, and nothing is
+    /// made.
     Frozen(LinkId),
 }
 
@@ -176,9 +196,9 @@ impl Wanted {
     /// The link it belongs to.
     pub fn link(&self) -> LinkId {
         match self {
-            Wanted::Veth { a: end, .. } | Wanted::Vxlan { end, .. } | Wanted::Hold { survivor: end, .. } => {
-                end.alias.link
-            }
+            Wanted::Veth { a: end, .. }
+            | Wanted::Vxlan { end, .. }
+            | Wanted::Hold { survivor: end, .. } => end.alias.link,
             Wanted::Frozen(link) => *link,
         }
     }
@@ -250,8 +270,8 @@ pub struct ObservedAddress {
     pub ours: bool,
 }
 
-/// A route through an observed device. Only those of our protocol and those that a person or a script added
-/// (RTPROT_BOOT, RTPROT_STATIC) in the main table are reported.
+/// A route through an observed device. Only those of our protocol and those that a person or a
+/// script added (RTPROT_BOOT, RTPROT_STATIC) in the main table are reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservedRoute {
     /// The route.
@@ -283,7 +303,8 @@ pub struct Observed {
     pub up: bool,
     /// Whether it has a carrier.
     pub carrier: bool,
-    /// Its addresses (not link-local ones that the kernel made itself); empty when they were not asked for.
+    /// Its addresses (not link-local ones that the kernel made itself); empty when they were not
+    /// asked for.
     pub addresses: Vec<ObservedAddress>,
     /// Its routes; empty when they were not asked for.
     pub routes: Vec<ObservedRoute>,
@@ -297,7 +318,10 @@ impl Observed {
 
     /// How operations refer to it.
     pub fn at(&self) -> At {
-        At { netns: self.netns.clone(), name: self.name.clone() }
+        At {
+            netns: self.netns.clone(),
+            name: self.name.clone(),
+        }
     }
 }
 
@@ -325,7 +349,8 @@ pub struct Birth {
     pub mac: Mac,
     /// MTU.
     pub mtu: Mtu,
-    /// The index to have, if it is free: that of the device in whose place it comes, by which daemons in the pod know it.
+    /// The index to have, if it is free: that of the device in whose place it comes, by which
+    /// daemons in the pod know it.
     pub index: Option<u32>,
 }
 
@@ -334,8 +359,9 @@ pub struct Birth {
 pub enum Operation {
     /// Delete the device (and with a veth its peer). All deletions of a plan are done in one go.
     Delete(At),
-    /// Put a device into another namespace, down, under another name. The alias goes into the same request, so that no
-    /// crash can leave a moved device (which has lost its addresses) with the alias of a finished one.
+    /// Put a device into another namespace, down, under another name. The alias goes into the same
+    /// request, so that no crash can leave a moved device (which has lost its addresses) with the
+    /// alias of a finished one.
     Move {
         /// The device as it is now.
         from: At,
@@ -365,8 +391,8 @@ pub enum Operation {
         /// Its parameters from now on.
         tunnel: Tunnel,
     },
-    /// The first step of changing a finished device: take away its claim to be finished, by an alias that is no wanted one's. What
-    /// is begun and fails, or is cut off, is so found again.
+    /// The first step of changing a finished device: take away its claim to be finished, by an
+    /// alias that is no wanted one's. What is begun and fails, or is cut off, is so found again.
     Begin(At, Alias),
     /// Give it this Ethernet address.
     SetMac(At, Mac),
@@ -374,23 +400,28 @@ pub enum Operation {
     SetMtu(At, Mtu),
     /// Set it up or down.
     SetUp(At, bool),
-    /// Add an address; that it is there already is no error. Clears `disable_ipv6` for a v6 one; no duplicate address detection.
+    /// Add an address; that it is there already is no error. Clears `disable_ipv6` for a v6 one; no
+    /// duplicate address detection.
     AddAddress(At, IpNet),
     /// Remove an address; that it is not there is no error.
     RemoveAddress(At, IpNet),
-    /// Add a route, before others for the same destination; the device must be up. That it is there already is no error.
+    /// Add a route, before others for the same destination; the device must be up. That it is there
+    /// already is no error.
     AddRoute(At, Route),
     /// Remove a route; that it is not there is no error.
     RemoveRoute(At, Route),
-    /// Like `AddAddress`, for an address that the pod had given to the device which this one replaces: it is not marked as ours.
+    /// Like `AddAddress`, for an address that the pod had given to the device which this one
+    /// replaces: it is not marked as ours.
     RestoreAddress(At, IpNet),
     /// Like `AddRoute`, for a route of the pod's own: it is not marked as ours.
     RestoreRoute(At, Route),
-    /// Have the kernel say once more that the device has this address. FRR's zebra (8.4, Debian 12's) learns of devices and
-    /// of addresses by two threads and drops an address whose device it has not heard of yet: born in one go as ours are,
-    /// it loses about one in three. The planner never asks for this; the agent does, when the routers have had time.
+    /// Have the kernel say once more that the device has this address. FRR's zebra (8.4, Debian
+    /// 12's) learns of devices and of addresses by two threads and drops an address whose device it
+    /// has not heard of yet: born in one go as ours are, it loses about one in three. The planner
+    /// never asks for this; the agent does, when the routers have had time.
     AnnounceAddress(At, IpNet),
-    /// The last step: write the alias. Only done when every other step of the same link and end succeeded.
+    /// The last step: write the alias. Only done when every other step of the same link and end
+    /// succeeded.
     Commit(At, Alias),
 }
 
@@ -447,7 +478,12 @@ mod tests {
     #[test]
     fn aliases_read_back_as_they_were_written() {
         for sandbox in [None, Some("ab.c-d_1".parse().unwrap())] {
-            let alias = Alias { link: "00000000000000ff".parse().unwrap(), end: End::Z, sandbox, config: 7 };
+            let alias = Alias {
+                link: "00000000000000ff".parse().unwrap(),
+                end: End::Z,
+                sandbox,
+                config: 7,
+            };
             assert_eq!(alias.to_string().parse::<Alias>().unwrap(), alias);
         }
         for foreign in [
@@ -464,8 +500,12 @@ mod tests {
     #[test]
     fn the_longest_alias_fits_the_kernel() {
         let sandbox = "x".repeat(SandboxId::MAX).parse().unwrap();
-        let alias =
-            Alias { link: "00000000000000ff".parse().unwrap(), end: End::A, sandbox: Some(sandbox), config: u32::MAX };
+        let alias = Alias {
+            link: "00000000000000ff".parse().unwrap(),
+            end: End::A,
+            sandbox: Some(sandbox),
+            config: u32::MAX,
+        };
         assert!(alias.to_string().len() < 256);
     }
 }

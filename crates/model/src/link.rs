@@ -62,7 +62,8 @@ impl Mac {
     }
 
     /// The address of an end of a link for which the user set none: locally administered, unicast
-    /// (IEEE 802, the two low bits of the first byte), the rest from SHA-256 of the link's id and the end.
+    /// (IEEE 802, the two low bits of the first byte), the rest from SHA-256 of the link's id and
+    /// the end.
     pub fn derive(link: LinkId, end: End) -> Self {
         let digest = Sha256::digest(format!("{link} {end}"));
         Self([0x02, digest[0], digest[1], digest[2], digest[3], digest[4]])
@@ -94,7 +95,9 @@ impl FromStr for Mac {
             return Err(form());
         }
         if bytes[0] & 1 == 1 {
-            return Err(refuse("this is a multicast address; the first byte must be even"));
+            return Err(refuse(
+                "this is a multicast address; the first byte must be even",
+            ));
         }
         if bytes == [0; 6] {
             return Err(refuse("an interface cannot have the all-zero address"));
@@ -132,8 +135,8 @@ impl Mtu {
         self.0
     }
 
-    /// What is left of an underlay's MTU for a link: less the outer IP header (20 or 40), UDP (8), VXLAN
-    /// (8) and the inner Ethernet header (14), RFC 7348 section 5: 50, or 70 over IPv6.
+    /// What is left of an underlay's MTU for a link: less the outer IP header (20 or 40), UDP (8),
+    /// VXLAN (8) and the inner Ethernet header (14), RFC 7348 section 5: 50, or 70 over IPv6.
     pub fn within_underlay(parent: u32, vtep: IpAddr) -> Self {
         let overhead = if vtep.is_ipv4() { 50 } else { 70 };
         Self(parent.saturating_sub(overhead).clamp(Self::MIN, Self::MAX))
@@ -146,7 +149,11 @@ impl TryFrom<u32> for Mtu {
         if (Self::MIN..=Self::MAX).contains(&bytes) {
             Ok(Self(bytes))
         } else {
-            Err(RangeError(format!("MTU {bytes}: expected {} to {}", Self::MIN, Self::MAX)))
+            Err(RangeError(format!(
+                "MTU {bytes}: expected {} to {}",
+                Self::MIN,
+                Self::MAX
+            )))
         }
     }
 }
@@ -200,7 +207,10 @@ impl TryFrom<u32> for Vni {
         if (1..=Self::MAX).contains(&number) {
             Ok(Self(number))
         } else {
-            Err(RangeError(format!("VNI {number}: expected 1 to {}", Self::MAX)))
+            Err(RangeError(format!(
+                "VNI {number}: expected 1 to {}",
+                Self::MAX
+            )))
         }
     }
 }
@@ -253,7 +263,13 @@ pub struct DeclaredEnd {
 impl DeclaredEnd {
     /// An end of which only pod and interface are known.
     pub fn bare(pod: PodKey, interface: InterfaceName) -> Self {
-        Self { pod, interface, addresses: None, mac: None, routes: None }
+        Self {
+            pod,
+            interface,
+            addresses: None,
+            mac: None,
+            routes: None,
+        }
     }
 }
 
@@ -275,7 +291,10 @@ pub struct DeclaredLink {
 impl DeclaredLink {
     /// The link's id.
     pub fn id(&self) -> LinkId {
-        LinkId::derive((&self.local.pod, &self.local.interface), (&self.remote.pod, &self.remote.interface))
+        LinkId::derive(
+            (&self.local.pod, &self.local.interface),
+            (&self.remote.pod, &self.remote.interface),
+        )
     }
 }
 
@@ -300,7 +319,10 @@ mod tests {
 
     #[test]
     fn macs_are_checked() {
-        assert_eq!("02:0a:00:00:00:01".parse::<Mac>().unwrap().to_string(), "02:0a:00:00:00:01");
+        assert_eq!(
+            "02:0a:00:00:00:01".parse::<Mac>().unwrap().to_string(),
+            "02:0a:00:00:00:01"
+        );
         for bad in [
             "",
             "02:00:00:00:00",
@@ -316,7 +338,8 @@ mod tests {
 
     #[test]
     fn the_lowest_free_vni_fills_holes_from_11() {
-        let vnis = |numbers: &[u32]| Vni::lowest_free(numbers.iter().map(|n| Vni(*n))).map(Vni::number);
+        let vnis =
+            |numbers: &[u32]| Vni::lowest_free(numbers.iter().map(|n| Vni(*n))).map(Vni::number);
         assert_eq!(vnis(&[]), Some(11));
         assert_eq!(vnis(&[5, 11, 12, 14]), Some(13));
         assert_eq!(vnis(&[12]), Some(11));
@@ -325,8 +348,17 @@ mod tests {
 
     #[test]
     fn mtu_leaves_room_for_the_tunnel() {
-        assert_eq!(Mtu::within_underlay(1500, "10.0.0.1".parse().unwrap()).bytes(), 1450);
-        assert_eq!(Mtu::within_underlay(1500, "fd00::1".parse().unwrap()).bytes(), 1430);
-        assert_eq!(Mtu::within_underlay(65_536, "10.0.0.1".parse().unwrap()).bytes(), 65_486);
+        assert_eq!(
+            Mtu::within_underlay(1500, "10.0.0.1".parse().unwrap()).bytes(),
+            1450
+        );
+        assert_eq!(
+            Mtu::within_underlay(1500, "fd00::1".parse().unwrap()).bytes(),
+            1430
+        );
+        assert_eq!(
+            Mtu::within_underlay(65_536, "10.0.0.1".parse().unwrap()).bytes(),
+            65_486
+        );
     }
 }

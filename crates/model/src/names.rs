@@ -1,7 +1,7 @@
 //! Names that cannot be wrong once they exist: pods, interfaces, sandboxes, nodes, links.
 //!
-//! Each is a newtype made by parsing, so that a bad name is met at the edge and nowhere else. Clones share their text: an agent
-//! holds each name many times over.
+//! Each is a newtype made by parsing, so that a bad name is met at the edge and nowhere else.
+//! Clones share their text: an agent holds each name many times over.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -19,7 +19,11 @@ pub struct NameError {
 
 impl NameError {
     fn new(what: &'static str, value: &str, expected: &'static str) -> Self {
-        Self { what, value: value.to_owned(), expected }
+        Self {
+            what,
+            value: value.to_owned(),
+            expected,
+        }
     }
 }
 
@@ -56,16 +60,22 @@ impl PodKey {
     /// and `.`; 253 characters at most). Upper case and `_` are accepted too, since container
     /// names outside Kubernetes have them.
     pub fn new(namespace: &str, name: &str) -> Result<Self, NameError> {
-        const EXPECTED: &str = "expected 1 to 253 letters, digits, '-', '_' or '.', beginning with a letter or digit";
+        const EXPECTED: &str =
+            "expected 1 to 253 letters, digits, '-', '_' or '.', beginning with a letter or digit";
         for (what, value) in [("pod namespace", namespace), ("pod name", name)] {
             let good = (1..=253).contains(&value.len())
                 && value.starts_with(|c: char| c.is_ascii_alphanumeric())
-                && value.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+                && value
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
             if !good {
                 return Err(NameError::new(what, value, EXPECTED));
             }
         }
-        Ok(Self { namespace: namespace.into(), name: name.into() })
+        Ok(Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        })
     }
 
     /// The namespace.
@@ -88,8 +98,9 @@ impl fmt::Display for PodKey {
 impl FromStr for PodKey {
     type Err = NameError;
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let (namespace, name) =
-            text.split_once('/').ok_or_else(|| NameError::new("pod", text, "expected namespace/name"))?;
+        let (namespace, name) = text
+            .split_once('/')
+            .ok_or_else(|| NameError::new("pod", text, "expected namespace/name"))?;
         Self::new(namespace, name)
     }
 }
@@ -116,9 +127,9 @@ impl fmt::Display for InterfaceName {
 impl FromStr for InterfaceName {
     type Err = NameError;
 
-    /// The kernel's own rules (`dev_valid_name`, net/core/dev.c: fewer than IFNAMSIZ = 16 bytes, not
-    /// `.` or `..`, no `/`, `:` or white space) and two of ours: no `%`, which the kernel takes for
-    /// a template of names, and not `lo`, which every pod has.
+    /// The kernel's own rules (`dev_valid_name`, net/core/dev.c: fewer than IFNAMSIZ = 16 bytes,
+    /// not `.` or `..`, no `/`, `:` or white space) and two of ours: no `%`, which the kernel takes
+    /// for a template of names, and not `lo`, which every pod has.
     fn from_str(text: &str) -> Result<Self, NameError> {
         let refuse = |expected| Err(NameError::new("interface name", text, expected));
         if text.is_empty() || text.len() > 15 {
@@ -127,7 +138,10 @@ impl FromStr for InterfaceName {
         if text == "." || text == ".." || text == "lo" {
             return refuse("this name is taken by the system; choose another one");
         }
-        if text.chars().any(|c| matches!(c, '/' | ':' | '%') || c.is_whitespace() || c.is_control()) {
+        if text
+            .chars()
+            .any(|c| matches!(c, '/' | ':' | '%') || c.is_whitespace() || c.is_control())
+        {
             return refuse("expected no '/', ':', '%', white space or control characters");
         }
         Ok(Self(text.into()))
@@ -164,14 +178,17 @@ impl FromStr for SandboxId {
     fn from_str(text: &str) -> Result<Self, NameError> {
         let good = (1..=Self::MAX).contains(&text.len())
             && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && text.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
+            && text
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
         if good {
             Ok(Self(text.into()))
         } else {
             Err(NameError::new(
                 "container id",
                 text,
-                "expected 1 to 128 letters, digits, '_', '.' or '-', beginning with a letter or digit",
+                "expected 1 to 128 letters, digits, '_', '.' or '-', beginning with a letter or \
+                 digit",
             ))
         }
     }
@@ -199,12 +216,18 @@ impl fmt::Display for NodeName {
 impl FromStr for NodeName {
     type Err = NameError;
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let good =
-            (1..=253).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+        let good = (1..=253).contains(&text.len())
+            && text
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
         if good {
             Ok(Self(text.into()))
         } else {
-            Err(NameError::new("node name", text, "expected 1 to 253 letters, digits, '-', '_' or '.'"))
+            Err(NameError::new(
+                "node name",
+                text,
+                "expected 1 to 253 letters, digits, '-', '_' or '.'",
+            ))
         }
     }
 }
@@ -217,13 +240,18 @@ text_serde!(NodeName);
 pub struct LinkId(u64);
 
 impl LinkId {
-    /// Stands for the link of a device of which only is known that it is ours: its maker died before it wrote the alias.
+    /// Stands for the link of a device of which only is known that it is ours: its maker died
+    /// before it wrote the alias.
     pub const UNKNOWN: Self = Self(0);
 
     /// The id of the link between two endpoints, in whichever order they are given: the first 8
     /// bytes of SHA-256 over `ns/pod/interface`, a newline, `ns/pod/interface`, sorted.
     pub fn derive(one: (&PodKey, &InterfaceName), other: (&PodKey, &InterfaceName)) -> Self {
-        let (a, z) = if one <= other { (one, other) } else { (other, one) };
+        let (a, z) = if one <= other {
+            (one, other)
+        } else {
+            (other, one)
+        };
         let digest = Sha256::digest(format!("{}/{}\n{}/{}", a.0, a.1, z.0, z.1));
         let mut first = [0; 8];
         first.copy_from_slice(&digest[..8]);
@@ -249,7 +277,9 @@ impl FromStr for LinkId {
         if text.len() != 16 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(refuse());
         }
-        u64::from_str_radix(text, 16).map(Self).map_err(|_| refuse())
+        u64::from_str_radix(text, 16)
+            .map(Self)
+            .map_err(|_| refuse())
     }
 }
 text_serde!(LinkId);
@@ -263,7 +293,19 @@ mod tests {
         for good in ["in1", "eth0.100", "123456789012345", "ä"] {
             assert!(good.parse::<InterfaceName>().is_ok(), "{good}");
         }
-        for bad in ["", "1234567890123456", ".", "..", "a/b", "a:b", "a b", "a%d", "lo", "a\u{a0}b", "a\tb"] {
+        for bad in [
+            "",
+            "1234567890123456",
+            ".",
+            "..",
+            "a/b",
+            "a:b",
+            "a b",
+            "a%d",
+            "lo",
+            "a\u{a0}b",
+            "a\tb",
+        ] {
             assert!(bad.parse::<InterfaceName>().is_err(), "{bad}");
         }
     }
@@ -282,8 +324,20 @@ mod tests {
 
     #[test]
     fn refusals_name_the_value_and_what_was_expected() {
-        let error = "a_very_long_interface_name".parse::<InterfaceName>().unwrap_err().to_string();
-        assert_eq!(error, "interface name \"a_very_long_interface_name\": expected 1 to 15 bytes");
-        assert!("nonsense".parse::<PodKey>().unwrap_err().to_string().contains("namespace/name"));
+        let error = "a_very_long_interface_name"
+            .parse::<InterfaceName>()
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            error,
+            "interface name \"a_very_long_interface_name\": expected 1 to 15 bytes"
+        );
+        assert!(
+            "nonsense"
+                .parse::<PodKey>()
+                .unwrap_err()
+                .to_string()
+                .contains("namespace/name")
+        );
     }
 }

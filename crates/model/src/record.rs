@@ -21,19 +21,20 @@ pub struct Location {
     pub vtep: IpAddr,
     /// The sandbox.
     pub sandbox: SandboxId,
-    /// The greatest link MTU that fits into a tunnel on the node's underlay: both ends of a link get the
-    /// lesser of the two nodes'.
+    /// The greatest link MTU that fits into a tunnel on the node's underlay: both ends of a link
+    /// get the lesser of the two nodes'.
     pub mtu: Mtu,
-    /// Its departure has begun and takes a store several steps: the pod counts as gone already, and whoever finds this
-    /// and knows of the sandbox has the rest to do.
+    /// Its departure has begun and takes a store several steps: the pod counts as gone already, and
+    /// whoever finds this and knows of the sandbox has the rest to do.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub leaving: bool,
 }
 
 /// One pod's facts: what it declares and where it is.
 ///
-/// A record without location is that of a pod that has gone. It is kept for as long as a pod that it declares a
-/// link with is alive, since the survivor's interface must stay what it is when the pod comes back.
+/// A record without location is that of a pod that has gone. It is kept for as long as a pod that
+/// it declares a link with is alive, since the survivor's interface must stay what it is when the
+/// pod comes back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodRecord {
     /// The pod.
@@ -41,8 +42,8 @@ pub struct PodRecord {
     /// Where it is; none: gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub location: Option<Location>,
-    /// Orders the sandboxes of one pod: nanoseconds since 1970, moved up where needed so that a new sandbox
-    /// always is later than the one before it, whatever the nodes' clocks say.
+    /// Orders the sandboxes of one pod: nanoseconds since 1970, moved up where needed so that a new
+    /// sandbox always is later than the one before it, whatever the nodes' clocks say.
     pub created: u64,
     /// The links this pod declares.
     #[serde(default)]
@@ -52,7 +53,11 @@ pub struct PodRecord {
 impl PodRecord {
     /// The pods at the other ends of the links it declares, without itself.
     pub fn peers(&self) -> BTreeSet<&PodKey> {
-        self.links.iter().map(|link| &link.remote.pod).filter(|pod| **pod != self.pod).collect()
+        self.links
+            .iter()
+            .map(|link| &link.remote.pod)
+            .filter(|pod| **pod != self.pod)
+            .collect()
     }
 
     /// The sandbox, if the pod is there.
@@ -62,12 +67,15 @@ impl PodRecord {
 
     /// Whether the pod is there, and not about to leave.
     pub fn lives(&self) -> bool {
-        self.location.as_ref().is_some_and(|location| !location.leaving)
+        self.location
+            .as_ref()
+            .is_some_and(|location| !location.leaving)
     }
 }
 
-/// The facts that concern a set of pods: their records, those of the pods that declare a link
-/// with one of them, those of the pods that they declare a link with, and the VNIs of the links between them.
+/// The facts that concern a set of pods: their records, those of the pods that declare a link with
+/// one of them, those of the pods that they declare a link with, and the VNIs of the links between
+/// them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
     /// Records by pod.
@@ -76,8 +84,8 @@ pub struct Facts {
     pub vnis: BTreeMap<LinkId, Vni>,
 }
 
-/// The links that these records declare and that have a pod which is there, each with the pods on whose records that rests:
-/// for as long as these do not change, the link does not end.
+/// The links that these records declare and that have a pod which is there, each with the pods on
+/// whose records that rests: for as long as these do not change, the link does not end.
 pub fn living_links(records: &BTreeMap<PodKey, PodRecord>) -> BTreeMap<LinkId, BTreeSet<PodKey>> {
     let lives = |pod: &PodKey| records.get(pod).is_some_and(PodRecord::lives);
     let mut links: BTreeMap<LinkId, BTreeSet<PodKey>> = BTreeMap::new();
@@ -109,16 +117,31 @@ pub struct Consequence {
 
 /// What follows when `pod`'s record becomes `next` (`None`: its sandbox is gone).
 ///
-/// `around` are the records that concern the pod ([`Facts::records`] for it), its own present one among them.
-/// Stores call this within one transaction.
-pub fn consequence(pod: &PodKey, next: Option<PodRecord>, around: &BTreeMap<PodKey, PodRecord>) -> Consequence {
+/// `around` are the records that concern the pod ([`Facts::records`] for it), its own present one
+/// among them. Stores call this within one transaction.
+pub fn consequence(
+    pod: &PodKey,
+    next: Option<PodRecord>,
+    around: &BTreeMap<PodKey, PodRecord>,
+) -> Consequence {
     let previous = around.get(pod);
-    let next = next.or_else(|| previous.map(|record| PodRecord { location: None, ..record.clone() }));
-    let Some(next) = next else { return Consequence::default() };
+    let next = next.or_else(|| {
+        previous.map(|record| PodRecord {
+            location: None,
+            ..record.clone()
+        })
+    });
+    let Some(next) = next else {
+        return Consequence::default();
+    };
 
     let is_there = next.lives();
     let lives = |other: &PodKey| {
-        if other == pod { is_there } else { around.get(other).is_some_and(PodRecord::lives) }
+        if other == pod {
+            is_there
+        } else {
+            around.get(other).is_some_and(PodRecord::lives)
+        }
     };
     let needed = |record: &PodRecord| record.lives() || record.peers().into_iter().any(lives);
 
@@ -130,7 +153,8 @@ pub fn consequence(pod: &PodKey, next: Option<PodRecord>, around: &BTreeMap<PodK
         .collect();
     let record = needed(&next).then_some(next);
 
-    // A link both of whose pods have gone has ended, even if its declaration is kept for another link's sake.
+    // A link both of whose pods have gone has ended, even if its declaration is kept for another
+    // link's sake.
     let is_alive = |link: &&DeclaredLink| lives(&link.local.pod) || lives(&link.remote.pod);
     let remaining: BTreeSet<LinkId> = around
         .values()
@@ -139,7 +163,9 @@ pub fn consequence(pod: &PodKey, next: Option<PodRecord>, around: &BTreeMap<PodK
         .flat_map(|record| record.links.iter().filter(is_alive).map(DeclaredLink::id))
         .collect();
     let of_pod = |link: &&DeclaredLink| link.local.pod == *pod || link.remote.pod == *pod;
-    let kept = around.values().filter(|other| other.pod != *pod && !forget.contains(&other.pod));
+    let kept = around
+        .values()
+        .filter(|other| other.pod != *pod && !forget.contains(&other.pod));
     let release = forget
         .iter()
         .filter_map(|forgotten| around.get(forgotten))
@@ -149,7 +175,11 @@ pub fn consequence(pod: &PodKey, next: Option<PodRecord>, around: &BTreeMap<PodK
         .map(DeclaredLink::id)
         .filter(|link| !remaining.contains(link))
         .collect();
-    Consequence { record, forget, release }
+    Consequence {
+        record,
+        forget,
+        release,
+    }
 }
 
 #[cfg(test)]
@@ -189,18 +219,41 @@ mod tests {
     #[test]
     fn a_declarer_that_goes_is_remembered_while_its_peer_lives() {
         let declarer = record("a", true, &["b"]);
-        let gone = consequence(&key("a"), None, &around(&[declarer.clone(), record("b", true, &[])]));
-        assert_eq!(gone.record, Some(PodRecord { location: None, ..declarer.clone() }));
+        let gone = consequence(
+            &key("a"),
+            None,
+            &around(&[declarer.clone(), record("b", true, &[])]),
+        );
+        assert_eq!(
+            gone.record,
+            Some(PodRecord {
+                location: None,
+                ..declarer.clone()
+            })
+        );
         assert!(gone.forget.is_empty() && gone.release.is_empty());
 
         let gone = consequence(&key("a"), None, &around(std::slice::from_ref(&declarer)));
-        assert_eq!(gone, Consequence { release: [declarer.links[0].id()].into(), ..Consequence::default() });
+        assert_eq!(
+            gone,
+            Consequence {
+                release: [declarer.links[0].id()].into(),
+                ..Consequence::default()
+            }
+        );
     }
 
     #[test]
     fn the_last_one_out_clears_up_after_the_declarer() {
-        let declarer = PodRecord { location: None, ..record("a", true, &["b"]) };
-        let gone = consequence(&key("b"), None, &around(&[declarer.clone(), record("b", true, &[])]));
+        let declarer = PodRecord {
+            location: None,
+            ..record("a", true, &["b"])
+        };
+        let gone = consequence(
+            &key("b"),
+            None,
+            &around(&[declarer.clone(), record("b", true, &[])]),
+        );
         assert_eq!(gone.record, None);
         assert_eq!(gone.forget, [key("a")].into());
         assert_eq!(gone.release, [declarer.links[0].id()].into());
@@ -208,8 +261,15 @@ mod tests {
 
     #[test]
     fn a_declarer_with_another_living_peer_is_not_forgotten() {
-        let declarer = PodRecord { location: None, ..record("a", true, &["b", "c"]) };
-        let all = around(&[declarer.clone(), record("b", true, &[]), record("c", true, &[])]);
+        let declarer = PodRecord {
+            location: None,
+            ..record("a", true, &["b", "c"])
+        };
+        let all = around(&[
+            declarer.clone(),
+            record("b", true, &[]),
+            record("c", true, &[]),
+        ]);
         let gone = consequence(&key("b"), None, &all);
         assert!(gone.forget.is_empty());
         // But its link with the one that goes has ended.
@@ -219,7 +279,11 @@ mod tests {
     #[test]
     fn a_link_to_one_that_has_gone_ends_with_its_declarer_though_the_declaration_is_kept() {
         let declarer = record("a", true, &["b", "c"]);
-        let gone = consequence(&key("a"), None, &around(&[declarer.clone(), record("c", true, &[])]));
+        let gone = consequence(
+            &key("a"),
+            None,
+            &around(&[declarer.clone(), record("c", true, &[])]),
+        );
         assert!(gone.record.is_some());
         assert_eq!(gone.release, [declarer.links[0].id()].into());
     }
@@ -228,11 +292,19 @@ mod tests {
     fn a_new_declaration_releases_the_links_it_no_longer_has() {
         let before = record("a", true, &["b", "c"]);
         let after = record("a", true, &["c"]);
-        let change = consequence(&key("a"), Some(after.clone()), &around(&[before.clone(), record("b", true, &["a"])]));
+        let change = consequence(
+            &key("a"),
+            Some(after.clone()),
+            &around(&[before.clone(), record("b", true, &["a"])]),
+        );
         assert_eq!(change.record, Some(after.clone()));
         // The link with b is declared on b as well and lives on.
         assert!(change.release.is_empty());
-        let change = consequence(&key("a"), Some(after), &around(&[before.clone(), record("b", true, &[])]));
+        let change = consequence(
+            &key("a"),
+            Some(after),
+            &around(&[before.clone(), record("b", true, &[])]),
+        );
         assert_eq!(change.release, [before.links[0].id()].into());
     }
 
@@ -241,9 +313,15 @@ mod tests {
         let id = record("a", true, &["b"]).links[0].id();
         let rests_on = |a: bool, b: Option<bool>| {
             let peer = b.map(|b| record("b", b, &[]));
-            let records: Vec<PodRecord> = peer.into_iter().chain([record("a", a, &["b"])]).collect();
+            let records: Vec<PodRecord> =
+                peer.into_iter().chain([record("a", a, &["b"])]).collect();
             let links = living_links(&around(&records));
-            links.get(&id).map(|pods| pods.iter().map(|pod| pod.name().to_owned()).collect::<Vec<_>>().join("+"))
+            links.get(&id).map(|pods| {
+                pods.iter()
+                    .map(|pod| pod.name().to_owned())
+                    .collect::<Vec<_>>()
+                    .join("+")
+            })
         };
         assert_eq!(rests_on(true, None).unwrap(), "a");
         assert_eq!(rests_on(true, Some(false)).unwrap(), "a");

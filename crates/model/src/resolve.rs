@@ -1,4 +1,5 @@
-//! From records to links: what several pods declare of one link is brought together, and what is at odds is found.
+//! From records to links: what several pods declare of one link is brought together, and what is at
+//! odds is found.
 //!
 //! Pure, and the same on every node that reads the same records.
 
@@ -54,22 +55,31 @@ impl Link {
 
 /// All links that these records declare, sorted by id.
 pub fn resolve(records: &BTreeMap<PodKey, PodRecord>) -> Vec<Link> {
-    resolve_of(&records.keys().cloned().collect(), &records.values().collect::<Vec<_>>())
+    resolve_of(
+        &records.keys().cloned().collect(),
+        &records.values().collect::<Vec<_>>(),
+    )
 }
 
-/// The links of these pods, as the records say that concern them: theirs, their neighbours', and those of the neighbours' neighbours.
-/// Sorted by id. Others' links are only looked at as far as they are in the way of these.
+/// The links of these pods, as the records say that concern them: theirs, their neighbours', and
+/// those of the neighbours' neighbours. Sorted by id. Others' links are only looked at as far as
+/// they are in the way of these.
 ///
-/// What a pod that has gone declared stands only as long as no living pod says otherwise: it keeps survivors' interfaces as they
-/// are, but contradicts nobody and claims no interface that a living pod's declaration claims.
+/// What a pod that has gone declared stands only as long as no living pod says otherwise: it keeps
+/// survivors' interfaces as they are, but contradicts nobody and claims no interface that a living
+/// pod's declaration claims.
 pub fn resolve_of(pods: &BTreeSet<PodKey>, records: &[&PodRecord]) -> Vec<Link> {
     let declarations = Declarations::of(records, pods);
     let mut links: Vec<Link> = declarations.living.values().map(|all| merge(all)).collect();
     if !declarations.remembered.is_empty() {
         let living = records.iter().filter(|record| record.lives());
-        let claimed: HashSet<Place<'_>> = living.flat_map(|record| &record.links).flat_map(places).collect();
+        let claimed: HashSet<Place<'_>> = living
+            .flat_map(|record| &record.links)
+            .flat_map(places)
+            .collect();
         let remembered = declarations.remembered.iter();
-        let stand = remembered.filter(|(places, _)| places.iter().all(|place| !claimed.contains(place)));
+        let stand =
+            remembered.filter(|(places, _)| places.iter().all(|place| !claimed.contains(place)));
         links.extend(stand.map(|(_, all)| merge(all)));
     }
     links.sort_by_key(|link| link.id);
@@ -85,8 +95,13 @@ fn merge(declarations: &[(&PodKey, &DeclaredLink)]) -> Link {
     let first = declarations[0].1;
     let id = first.id();
     let sorted = |link: &DeclaredLink| {
-        let own_first = (&link.local.pod, &link.local.interface) <= (&link.remote.pod, &link.remote.interface);
-        if own_first { (link.local.clone(), link.remote.clone()) } else { (link.remote.clone(), link.local.clone()) }
+        let own_first =
+            (&link.local.pod, &link.local.interface) <= (&link.remote.pod, &link.remote.interface);
+        if own_first {
+            (link.local.clone(), link.remote.clone())
+        } else {
+            (link.remote.clone(), link.local.clone())
+        }
     };
     let (mut a, mut z) = sorted(first);
     let (mut mtu, mut vni) = (first.mtu, first.vni);
@@ -96,14 +111,27 @@ fn merge(declarations: &[(&PodKey, &DeclaredLink)]) -> Link {
         let (other_a, other_z) = sorted(link);
         for (end, other) in [(&mut a, other_a), (&mut z, other_z)] {
             let at = format!("{}/{}", end.pod, end.interface);
-            let unordered = |list: &Option<Vec<_>>| list.as_ref().map(|l| l.iter().cloned().collect::<BTreeSet<_>>());
+            let unordered = |list: &Option<Vec<_>>| {
+                list.as_ref()
+                    .map(|l| l.iter().cloned().collect::<BTreeSet<_>>())
+            };
             if unordered(&end.addresses) == unordered(&other.addresses) {
                 // Equal but perhaps in another order: the first declarer's order stands.
             } else {
-                merged.take(who, &format!("addresses of {at}"), &mut end.addresses, other.addresses);
+                merged.take(
+                    who,
+                    &format!("addresses of {at}"),
+                    &mut end.addresses,
+                    other.addresses,
+                );
             }
             merged.take(who, &format!("MAC of {at}"), &mut end.mac, other.mac);
-            merged.take(who, &format!("routes of {at}"), &mut end.routes, other.routes);
+            merged.take(
+                who,
+                &format!("routes of {at}"),
+                &mut end.routes,
+                other.routes,
+            );
         }
         merged.take(who, "MTU", &mut mtu, link.mtu);
         merged.take(who, "VNI", &mut vni, link.vni);
@@ -147,14 +175,20 @@ show_as_text!(Mac, Mtu, Vni, IpNet);
 
 impl Show for Route {
     fn show(&self) -> String {
-        let via = self.via.map(|via| format!(" via {via}")).unwrap_or_default();
+        let via = self
+            .via
+            .map(|via| format!(" via {via}"))
+            .unwrap_or_default();
         format!("{}{via}", self.dst)
     }
 }
 
 impl<T: Show> Show for Vec<T> {
     fn show(&self) -> String {
-        format!("[{}]", self.iter().map(Show::show).collect::<Vec<_>>().join(", "))
+        format!(
+            "[{}]",
+            self.iter().map(Show::show).collect::<Vec<_>>().join(", ")
+        )
     }
 }
 
@@ -163,7 +197,8 @@ struct Merge {
 }
 
 impl Merge {
-    /// Takes what the second declaration says where the first is silent; where both speak, they must agree.
+    /// Takes what the second declaration says where the first is silent; where both speak, they
+    /// must agree.
     fn take<T: PartialEq + Show>(
         &mut self,
         (first, second): (&PodKey, &PodKey),
@@ -178,7 +213,8 @@ impl Merge {
             (Some(mine), Some(theirs)) => {
                 self.problem.get_or_insert(format!(
                     "pods {first} and {second} both declare this link and contradict each other: \
-                     {what} is {} on {first} and {} on {second}; make them agree or declare it on one pod only",
+                     {what} is {} on {first} and {} on {second}; make them agree or declare it on \
+                     one pod only",
                     mine.show(),
                     theirs.show()
                 ));
@@ -192,14 +228,22 @@ fn find_shared_interfaces(links: &mut [Link]) {
     let mut users: BTreeMap<Place<'_>, Vec<usize>> = BTreeMap::new();
     for (index, link) in links.iter().enumerate() {
         for end in [&link.a, &link.z] {
-            users.entry((&end.pod, &end.interface)).or_default().push(index);
+            users
+                .entry((&end.pod, &end.interface))
+                .or_default()
+                .push(index);
         }
     }
     let mut problems: Vec<(usize, String)> = Vec::new();
     for ((pod, interface), users) in users.into_iter().filter(|(_, users)| users.len() > 1) {
-        let all = users.iter().map(|index| describe(&links[*index])).collect::<Vec<_>>().join(" and ");
+        let all = users
+            .iter()
+            .map(|index| describe(&links[*index]))
+            .collect::<Vec<_>>()
+            .join(" and ");
         let text = format!(
-            "interface {interface} of pod {pod} is claimed by several links, {all}: give each link an interface of its own"
+            "interface {interface} of pod {pod} is claimed by several links, {all}: give each link \
+             an interface of its own"
         );
         problems.extend(users.into_iter().map(|index| (index, text.clone())));
     }
@@ -208,21 +252,36 @@ fn find_shared_interfaces(links: &mut [Link]) {
     }
 }
 
-/// The same address on both ends of a link, or on two links that meet in a pod, is possible and mostly a slip. Links that do not meet may
-/// belong to labs that know nothing of each other.
+/// The same address on both ends of a link, or on two links that meet in a pod, is possible and
+/// mostly a slip. Links that do not meet may belong to labs that know nothing of each other.
 fn find_shared_addresses(links: &mut [Link]) {
     let mut count: HashMap<IpAddr, usize> = HashMap::new();
-    let addresses = |end: &Endpoint| end.addresses.iter().map(IpNet::addr).collect::<BTreeSet<_>>();
-    for address in links.iter().flat_map(|link| [&link.a, &link.z]).flat_map(addresses) {
+    let addresses = |end: &Endpoint| {
+        end.addresses
+            .iter()
+            .map(IpNet::addr)
+            .collect::<BTreeSet<_>>()
+    };
+    for address in links
+        .iter()
+        .flat_map(|link| [&link.a, &link.z])
+        .flat_map(addresses)
+    {
         *count.entry(address).or_default() += 1;
     }
     // By the pod in which they meet: the links, and the ends that have the address.
     let mut users: BTreeMap<(IpAddr, &PodKey), Vec<(usize, Place<'_>)>> = BTreeMap::new();
     for (index, link) in links.iter().enumerate() {
         for end in [&link.a, &link.z] {
-            for address in addresses(end).into_iter().filter(|address| count[address] > 1) {
+            for address in addresses(end)
+                .into_iter()
+                .filter(|address| count[address] > 1)
+            {
                 for pod in BTreeSet::from([&link.a.pod, &link.z.pod]) {
-                    users.entry((address, pod)).or_default().push((index, (&end.pod, &end.interface)));
+                    users
+                        .entry((address, pod))
+                        .or_default()
+                        .push((index, (&end.pod, &end.interface)));
                 }
             }
         }
@@ -237,10 +296,16 @@ fn find_shared_addresses(links: &mut [Link]) {
         }
     }
     let warn = |((index, address), places): ((usize, IpAddr), BTreeSet<Place<'_>>)| {
-        let mut at: Vec<String> =
-            places.iter().take(SHOWN).map(|(pod, interface)| format!("{pod}/{interface}")).collect();
+        let mut at: Vec<String> = places
+            .iter()
+            .take(SHOWN)
+            .map(|(pod, interface)| format!("{pod}/{interface}"))
+            .collect();
         at.extend((places.len() > SHOWN).then(|| format!("{} others", places.len() - SHOWN)));
-        (index, format!("address {address} is given to {}", at.join(" and ")))
+        (
+            index,
+            format!("address {address} is given to {}", at.join(" and ")),
+        )
     };
     let warnings: Vec<(usize, String)> = shared.into_iter().map(warn).collect();
     for (index, warning) in warnings {
@@ -249,8 +314,16 @@ fn find_shared_addresses(links: &mut [Link]) {
 }
 
 fn describe(link: &Link) -> String {
-    let by = link.declared_by.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
-    format!("{}/{} — {}/{} (declared by {by})", link.a.pod, link.a.interface, link.z.pod, link.z.interface)
+    let by = link
+        .declared_by
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(" and ");
+    format!(
+        "{}/{} — {}/{} (declared by {by})",
+        link.a.pod, link.a.interface, link.z.pod, link.z.interface
+    )
 }
 
 #[cfg(test)]
@@ -266,7 +339,9 @@ mod tests {
         let record = |(name, links): &(&str, &str)| {
             let pod = PodKey::new("default", name).unwrap();
             let annotations = [(LINKS.to_string(), links.to_string())].into();
-            let declared = declare(&pod, &BTreeMap::new(), &annotations).unwrap().unwrap();
+            let declared = declare(&pod, &BTreeMap::new(), &annotations)
+                .unwrap()
+                .unwrap();
             let location = Location {
                 node: "n1".parse().unwrap(),
                 vtep: "10.0.0.1".parse().unwrap(),
@@ -274,7 +349,15 @@ mod tests {
                 mtu: Mtu::try_from(1450).unwrap(),
                 leaving: false,
             };
-            (pod.clone(), PodRecord { pod, location: Some(location), created: 0, links: declared.links })
+            (
+                pod.clone(),
+                PodRecord {
+                    pod,
+                    location: Some(location),
+                    created: 0,
+                    links: declared.links,
+                },
+            )
         };
         pods.iter().map(record).collect()
     }
@@ -284,40 +367,65 @@ mod tests {
         let mut records = records(&[
             (
                 "gone",
-                "[{interface: eth1, peer: r2/eth1, mtu: 1300}, {interface: eth2, peer: r2/eth2, mtu: 1300}, {interface: eth3, peer: r2/eth3}]",
+                "[{interface: eth1, peer: r2/eth1, mtu: 1300}, \
+                 {interface: eth2, peer: r2/eth2, mtu: 1300}, {interface: eth3, peer: r2/eth3}]",
             ),
             ("r1", "[{interface: eth1, peer: r2/eth1}]"),
             ("r2", "[{interface: eth2, peer: gone/eth2, mtu: 1400}]"),
         ]);
-        let gone = records.get_mut(&PodKey::new("default", "gone").unwrap()).unwrap();
-        let leaving = gone.location.take().map(|location| Location { leaving: true, ..location });
+        let gone = records
+            .get_mut(&PodKey::new("default", "gone").unwrap())
+            .unwrap();
+        let leaving = gone.location.take().map(|location| Location {
+            leaving: true,
+            ..location
+        });
         let absent = resolve(&records);
-        let described: Vec<String> =
-            absent.iter().map(|l| format!("{} {} {:?} {:?}", l.a.pod, l.a.interface, l.mtu, l.problem)).collect();
+        let described: Vec<String> = absent
+            .iter()
+            .map(|l| format!("{} {} {:?} {:?}", l.a.pod, l.a.interface, l.mtu, l.problem))
+            .collect();
         let mut described: Vec<&str> = described.iter().map(String::as_str).collect();
         described.sort_unstable();
         assert_eq!(
             described,
             [
-                // Its claim on r2's eth1 is void, r2's word on eth2 stands alone, and eth3 is remembered.
+                // Its claim on r2's eth1 is void, r2's word on eth2 stands alone, and eth3 is
+                // remembered.
                 "default/gone eth2 Some(Mtu(1400)) None",
                 "default/gone eth3 None None",
                 "default/r1 eth1 None None",
             ]
         );
-        records.get_mut(&PodKey::new("default", "gone").unwrap()).unwrap().location = leaving;
-        assert_eq!(resolve(&records), absent, "one whose departure has begun counts as gone");
+        records
+            .get_mut(&PodKey::new("default", "gone").unwrap())
+            .unwrap()
+            .location = leaving;
+        assert_eq!(
+            resolve(&records),
+            absent,
+            "one whose departure has begun counts as gone"
+        );
     }
 
     #[test]
     fn two_declarations_complete_each_other() {
         let links = resolve(&records(&[
-            ("r1", "[{interface: eth1, peer: r2, addresses: [10.0.0.1/30]}]"),
-            ("r2", "[{interface: eth1, peer: r1, addresses: [10.0.0.2/30], mtu: 1400}]"),
+            (
+                "r1",
+                "[{interface: eth1, peer: r2, addresses: [10.0.0.1/30]}]",
+            ),
+            (
+                "r2",
+                "[{interface: eth1, peer: r1, addresses: [10.0.0.2/30], mtu: 1400}]",
+            ),
         ]));
         assert_eq!(links.len(), 1);
         let link = &links[0];
-        assert_eq!((link.problem.as_deref(), link.mtu.unwrap().bytes()), (None, 1400));
+        assert_eq!(
+            (link.problem.as_deref(), link.mtu.unwrap().bytes()),
+            (None, 1400)
+        );
         assert_eq!(link.a.addresses[0].to_string(), "10.0.0.1/30");
         assert_eq!(link.z.addresses[0].to_string(), "10.0.0.2/30");
         assert_ne!(link.a.mac, link.z.mac);
@@ -326,8 +434,14 @@ mod tests {
     #[test]
     fn the_order_of_addresses_is_no_contradiction() {
         let links = resolve(&records(&[
-            ("r1", "[{interface: eth1, peer: r2, addresses: [10.0.0.1/30, 10.1.0.1/30]}]"),
-            ("r2", "[{interface: eth1, peer: r1, peerAddresses: [10.1.0.1/30, 10.0.0.1/30]}]"),
+            (
+                "r1",
+                "[{interface: eth1, peer: r2, addresses: [10.0.0.1/30, 10.1.0.1/30]}]",
+            ),
+            (
+                "r2",
+                "[{interface: eth1, peer: r1, peerAddresses: [10.1.0.1/30, 10.0.0.1/30]}]",
+            ),
         ]));
         assert_eq!(links[0].problem, None);
     }
@@ -339,7 +453,10 @@ mod tests {
             ("r2", "[{interface: eth1, peer: r1, mtu: 1400}]"),
         ]));
         let problem = links[0].problem.as_deref().unwrap();
-        assert!(problem.contains("MTU is 1300 on default/r1 and 1400 on default/r2"), "{problem}");
+        assert!(
+            problem.contains("MTU is 1300 on default/r1 and 1400 on default/r2"),
+            "{problem}"
+        );
     }
 
     #[test]
@@ -350,42 +467,75 @@ mod tests {
         ]));
         for link in &links {
             let problem = link.problem.as_deref().unwrap();
-            assert!(problem.contains("interface eth1 of pod default/r3 is claimed by several links"), "{problem}");
-            assert!(problem.contains("declared by default/r1") && problem.contains("declared by default/r2"));
+            assert!(
+                problem.contains("interface eth1 of pod default/r3 is claimed by several links"),
+                "{problem}"
+            );
+            assert!(
+                problem.contains("declared by default/r1")
+                    && problem.contains("declared by default/r2")
+            );
         }
     }
 
     #[test]
     fn a_pods_links_are_what_they_are_among_all() {
         let records = records(&[
-            ("r1", "[{interface: eth1, peer: r2/eth1, addresses: [10.0.0.1/30]}, {interface: eth2, peer: r3/eth2}]"),
+            (
+                "r1",
+                "[{interface: eth1, peer: r2/eth1, addresses: [10.0.0.1/30]}, \
+                 {interface: eth2, peer: r3/eth2}]",
+            ),
             (
                 "r2",
-                "[{interface: eth1, peer: r1/eth1, mtu: 1400}, {interface: eth2, peer: r4/eth9, addresses: [10.0.0.1/30]}]",
+                "[{interface: eth1, peer: r1/eth1, mtu: 1400}, \
+                 {interface: eth2, peer: r4/eth9, addresses: [10.0.0.1/30]}]",
             ),
-            ("r4", "[{interface: eth1, peer: r3/eth2}, {interface: eth3, peer: r5/eth3, addresses: [10.0.0.1/30]}]"),
+            (
+                "r4",
+                "[{interface: eth1, peer: r3/eth2}, \
+                 {interface: eth3, peer: r5/eth3, addresses: [10.0.0.1/30]}]",
+            ),
         ]);
         let all = resolve(&records);
-        assert!(all.iter().any(|link| link.problem.is_some()) && all.iter().any(|link| !link.warnings.is_empty()));
+        assert!(
+            all.iter().any(|link| link.problem.is_some())
+                && all.iter().any(|link| !link.warnings.is_empty())
+        );
         for pod in records.keys() {
             let has = |link: &&Link| link.a.pod == *pod || link.z.pod == *pod;
             let own: Vec<Link> = all.iter().filter(has).cloned().collect();
-            assert_eq!(resolve_of(&[pod.clone()].into(), &records.values().collect::<Vec<_>>()), own, "{pod}");
+            assert_eq!(
+                resolve_of(&[pod.clone()].into(), &records.values().collect::<Vec<_>>()),
+                own,
+                "{pod}"
+            );
         }
     }
 
     #[test]
     fn links_that_do_not_meet_may_have_the_same_addresses() {
         let links = resolve(&records(&[
-            ("r1", "[{interface: eth1, peer: r2, addresses: [10.0.0.1/30]}]"),
-            ("r3", "[{interface: eth1, peer: r4, addresses: [10.0.0.1/30]}]"),
+            (
+                "r1",
+                "[{interface: eth1, peer: r2, addresses: [10.0.0.1/30]}]",
+            ),
+            (
+                "r3",
+                "[{interface: eth1, peer: r4, addresses: [10.0.0.1/30]}]",
+            ),
         ]));
         assert!(links.iter().all(|link| link.warnings.is_empty()));
-        let ends: Vec<String> =
-            (0..9).map(|n| format!("{{interface: e{n}, peer: r{n}, addresses: [10.0.0.1/32]}}")).collect();
+        let ends: Vec<String> = (0..9)
+            .map(|n| format!("{{interface: e{n}, peer: r{n}, addresses: [10.0.0.1/32]}}"))
+            .collect();
         let links = resolve(&records(&[("hub", &format!("[{}]", ends.join(",")))]));
-        let expected = "address 10.0.0.1 is given to default/hub/e0 and default/hub/e1 and default/hub/e2 and default/hub/e3 and 5 others";
-        assert!(links.iter().all(|link| link.warnings == [expected]), "{links:?}");
+        let expected = "address 10.0.0.1 is given to default/hub/e0 and default/hub/e1 and \
+                        default/hub/e2 and default/hub/e3 and 5 others";
+        assert!(
+            links.iter().all(|link| link.warnings == [expected]),
+            "{links:?}"
+        );
     }
 
     #[test]
@@ -395,6 +545,9 @@ mod tests {
             "[{interface: eth1, peer: r2, addresses: [10.0.0.1/30], peerAddresses: [10.0.0.1/30]}]",
         )]));
         assert_eq!(links[0].problem, None);
-        assert_eq!(links[0].warnings, ["address 10.0.0.1 is given to default/r1/eth1 and default/r2/eth1"]);
+        assert_eq!(
+            links[0].warnings,
+            ["address 10.0.0.1 is given to default/r1/eth1 and default/r2/eth1"]
+        );
     }
 }

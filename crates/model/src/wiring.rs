@@ -1,7 +1,8 @@
 //! The direct wiring: the pod's interface is the veth end or the VXLAN device itself.
 //!
-//! A wiring turns "this link, these two places" into the kernel objects that this node wants. It decides kinds, names and
-//! parameters; what is there already is not its business but the planner's.
+//! A wiring turns "this link, these two places" into the kernel objects that this node wants. It
+//! decides kinds, names and parameters; what is there already is not its business but the
+//! planner's.
 
 use std::{fmt, net::IpAddr};
 
@@ -83,7 +84,9 @@ pub enum Obstacle {
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Obstacle::Waiting(text) | Obstacle::Unheard(text) | Obstacle::Error(text) => f.write_str(text),
+            Obstacle::Waiting(text) | Obstacle::Unheard(text) | Obstacle::Error(text) => {
+                f.write_str(text)
+            }
         }
     }
 }
@@ -91,7 +94,10 @@ impl fmt::Display for Obstacle {
 /// Whether the link spans this node and another one, and so needs a VNI.
 pub fn needs_vni(link: &Link, places: &[Place; 2]) -> bool {
     link.problem.is_none()
-        && matches!(places, [Place::Here(_), Place::There { .. }] | [Place::There { .. }, Place::Here(_)])
+        && matches!(
+            places,
+            [Place::Here(_), Place::There { .. }] | [Place::There { .. }, Place::Here(_)]
+        )
 }
 
 /// Wires one link directly.
@@ -101,7 +107,12 @@ pub fn direct(link: &Link, places: &[Place; 2], vni: VniState, node: &Node) -> W
         (Place::Here(a), Place::Here(z)) => return both_here(link, a, z, node),
         (Place::Here(sandbox), elsewhere) => (End::A, End::Z, sandbox, elsewhere),
         (elsewhere, Place::Here(sandbox)) => (End::Z, End::A, sandbox, elsewhere),
-        _ => return Wiring { wanted: None, obstacle: None },
+        _ => {
+            return Wiring {
+                wanted: None,
+                obstacle: None,
+            };
+        }
     };
     let peer = &link.endpoint(there).pod;
     let hold = |obstacle: Obstacle| Wiring {
@@ -120,33 +131,54 @@ pub fn direct(link: &Link, places: &[Place; 2], vni: VniState, node: &Node) -> W
         };
     }
     match elsewhere {
-        Place::There { node: other, vtep, mtu } => {
+        Place::There {
+            node: other,
+            vtep,
+            mtu,
+        } => {
             let limit = node.mtu.min(*mtu);
             if let Err(problem) = check_tunnel(link, node, other, *vtep, limit) {
                 return frozen(link, problem);
             }
             let vni = match vni {
                 VniState::Granted(vni) => vni,
-                VniState::None => return waiting(format!("waiting for a VNI for the tunnel to node {other}")),
+                VniState::None => {
+                    return waiting(format!("waiting for a VNI for the tunnel to node {other}"));
+                }
                 VniState::TakenBy(vni, owner) => {
                     return frozen(
                         link,
                         format!(
-                            "VNI {vni} is asked for, but it is that of link {owner}: ask for another one or for none"
+                            "VNI {vni} is asked for, but it is that of link {owner}: ask for \
+                             another one or for none"
                         ),
                     );
                 }
             };
-            let tunnel = Tunnel { vni, remote: *vtep, local: node.vtep, parent: node.parent, port: VXLAN_PORT };
+            let tunnel = Tunnel {
+                vni,
+                remote: *vtep,
+                local: node.vtep,
+                parent: node.parent,
+                port: VXLAN_PORT,
+            };
             let mtu = link.mtu.or(node.default_mtu).unwrap_or(limit).min(limit);
-            Wiring { wanted: Some(Wanted::Vxlan { end: end(link, here, sandbox, mtu), tunnel }), obstacle: None }
+            Wiring {
+                wanted: Some(Wanted::Vxlan {
+                    end: end(link, here, sandbox, mtu),
+                    tunnel,
+                }),
+                obstacle: None,
+            }
         }
         Place::Gone => waiting(format!("pod {peer} has gone; waiting for it to come back")),
         Place::Unknown => hold(Obstacle::Unheard(format!(
-            "pod {peer} is not known yet; it must be started with ratchet: \"true\" or the annotation ratchet.dev/links"
+            "pod {peer} is not known yet; it must be started with ratchet: \"true\" or the \
+             annotation ratchet.dev/links"
         ))),
         Place::Lost(lost) => waiting(format!(
-            "pod {peer} was on this node in sandbox {lost}, which this agent does not know; waiting for the pod to be started anew"
+            "pod {peer} was on this node in sandbox {lost}, which this agent does not know; \
+             waiting for the pod to be started anew"
         )),
         Place::Here(_) => unreachable!("both ends here was dealt with above"),
     }
@@ -157,35 +189,53 @@ fn both_here(link: &Link, a: &SandboxId, z: &SandboxId, node: &Node) -> Wiring {
         return frozen(link, problem.clone());
     }
     let mtu = own_mtu(link, node);
-    Wiring { wanted: Some(Wanted::Veth { a: end(link, End::A, a, mtu), z: end(link, End::Z, z, mtu) }), obstacle: None }
+    Wiring {
+        wanted: Some(Wanted::Veth {
+            a: end(link, End::A, a, mtu),
+            z: end(link, End::Z, z, mtu),
+        }),
+        obstacle: None,
+    }
 }
 
 fn frozen(link: &Link, problem: String) -> Wiring {
-    Wiring { wanted: Some(Wanted::Frozen(link.id)), obstacle: Some(Obstacle::Error(problem)) }
+    Wiring {
+        wanted: Some(Wanted::Frozen(link.id)),
+        obstacle: Some(Obstacle::Error(problem)),
+    }
 }
 
-/// The MTU of a link within the node. Without a tunnel any would do; it is a tunnel's all the same, so that
-/// nothing changes for the pods when one of them moves.
+/// The MTU of a link within the node. Without a tunnel any would do; it is a tunnel's all the same,
+/// so that nothing changes for the pods when one of them moves.
 fn own_mtu(link: &Link, node: &Node) -> Mtu {
     link.mtu.or(node.default_mtu).unwrap_or(node.mtu)
 }
 
-fn check_tunnel(link: &Link, node: &Node, other: &NodeName, vtep: IpAddr, limit: Mtu) -> Result<(), String> {
+fn check_tunnel(
+    link: &Link,
+    node: &Node,
+    other: &NodeName,
+    vtep: IpAddr,
+    limit: Mtu,
+) -> Result<(), String> {
     if vtep == node.vtep {
         return Err(format!(
-            "nodes {} and {other} have the same parent address {vtep}: give each its own parent_address",
+            "nodes {} and {other} have the same parent address {vtep}: give each its own \
+             parent_address",
             node.name
         ));
     }
     if vtep.is_ipv4() != node.vtep.is_ipv4() {
         return Err(format!(
-            "node {} has the parent address {} and node {other} has {vtep}: both must be IPv4 or both IPv6",
+            "node {} has the parent address {} and node {other} has {vtep}: both must be IPv4 or \
+             both IPv6",
             node.name, node.vtep
         ));
     }
     match link.mtu {
         Some(mtu) if mtu > limit => Err(format!(
-            "MTU {mtu} is asked for, but the underlay between nodes {} and {other} has room for {limit} in a tunnel: \
+            "MTU {mtu} is asked for, but the underlay between nodes {} and {other} has room for \
+            {limit} in a tunnel: \
              ask for less or raise the underlay's MTU",
             node.name
         )),
@@ -194,7 +244,13 @@ fn check_tunnel(link: &Link, node: &Node, other: &NodeName, vtep: IpAddr, limit:
 }
 
 fn end(link: &Link, end: End, sandbox: &SandboxId, mtu: Mtu) -> WantedEnd {
-    let Endpoint { interface, addresses, mac, routes, .. } = link.endpoint(end).clone();
+    let Endpoint {
+        interface,
+        addresses,
+        mac,
+        routes,
+        ..
+    } = link.endpoint(end).clone();
     WantedEnd {
         netns: Netns::Sandbox(sandbox.clone()),
         name: interface.to_string(),
@@ -225,13 +281,18 @@ pub fn parked(link: &Link, end: End) -> WantedEnd {
         addresses: Vec::new(),
         routes: Vec::new(),
         up: false,
-        alias: Alias { link: link.id, end, sandbox: None, config: 0 },
+        alias: Alias {
+            link: link.id,
+            end,
+            sandbox: None,
+            config: 0,
+        },
         heritage: None,
     }
 }
 
-/// The name of a parked end: `rt`, the end, and the first 12 hex digits of the link's id, 15 bytes in all. Should
-/// two links ever share them, the second is not parked but born anew.
+/// The name of a parked end: `rt`, the end, and the first 12 hex digits of the link's id, 15 bytes
+/// in all. Should two links ever share them, the second is not parked but born anew.
 pub fn parked_name(link: LinkId, end: End) -> String {
     format!("rt{end}{:012x}", link.number() >> 16)
 }
@@ -256,7 +317,16 @@ mod tests {
             routes: Vec::<Route>::new(),
         });
         let mtu = mtu.map(|mtu| Mtu::try_from(mtu).unwrap());
-        Link { id, a, z, mtu, vni: None, declared_by: Vec::new(), problem: None, warnings: Vec::new() }
+        Link {
+            id,
+            a,
+            z,
+            mtu,
+            vni: None,
+            declared_by: Vec::new(),
+            problem: None,
+            warnings: Vec::new(),
+        }
     }
 
     fn node() -> Node {
@@ -270,7 +340,11 @@ mod tests {
     }
 
     fn there(vtep: &str, mtu: u32) -> Place {
-        Place::There { node: "n2".parse().unwrap(), vtep: vtep.parse().unwrap(), mtu: Mtu::try_from(mtu).unwrap() }
+        Place::There {
+            node: "n2".parse().unwrap(),
+            vtep: vtep.parse().unwrap(),
+            mtu: Mtu::try_from(mtu).unwrap(),
+        }
     }
 
     fn here(id: &str) -> Place {
@@ -280,11 +354,26 @@ mod tests {
     #[test]
     fn a_node_of_its_own_means_veth_and_two_mean_vxlan() {
         let granted = VniState::Granted(Vni::try_from(11).unwrap());
-        let wiring = direct(&link(None), &[here("s1"), here("s2")], VniState::None, &node());
+        let wiring = direct(
+            &link(None),
+            &[here("s1"), here("s2")],
+            VniState::None,
+            &node(),
+        );
         assert!(matches!(wiring.wanted, Some(Wanted::Veth { ref a, .. }) if a.mtu.bytes() == 1450));
-        let wiring = direct(&link(None), &[there("10.0.0.2", 1400), here("s2")], granted, &node());
-        let Some(Wanted::Vxlan { end, tunnel }) = wiring.wanted else { panic!("{wiring:?}") };
-        assert_eq!((end.alias.end, end.mtu.bytes(), tunnel.port), (End::Z, 1400, 4789));
+        let wiring = direct(
+            &link(None),
+            &[there("10.0.0.2", 1400), here("s2")],
+            granted,
+            &node(),
+        );
+        let Some(Wanted::Vxlan { end, tunnel }) = wiring.wanted else {
+            panic!("{wiring:?}")
+        };
+        assert_eq!(
+            (end.alias.end, end.mtu.bytes(), tunnel.port),
+            (End::Z, 1400, 4789)
+        );
     }
 
     #[test]
@@ -298,15 +387,48 @@ mod tests {
                 granted,
                 "MTU 9000 is asked for, but the underlay between nodes n1 and n2 has room for 1450",
             ),
-            (link(None), there("10.0.0.1", 1450), granted, "same parent address 10.0.0.1"),
-            (link(None), there("fd00::2", 1450), granted, "both must be IPv4 or both IPv6"),
-            (link(None), there("10.0.0.2", 1450), taken, "VNI 77 is asked for, but it is that of link"),
-            (Link { problem: Some("at odds".into()), ..link(None) }, here("s2"), granted, "at odds"),
-            (Link { problem: Some("at odds".into()), ..link(None) }, there("10.0.0.2", 1450), granted, "at odds"),
+            (
+                link(None),
+                there("10.0.0.1", 1450),
+                granted,
+                "same parent address 10.0.0.1",
+            ),
+            (
+                link(None),
+                there("fd00::2", 1450),
+                granted,
+                "both must be IPv4 or both IPv6",
+            ),
+            (
+                link(None),
+                there("10.0.0.2", 1450),
+                taken,
+                "VNI 77 is asked for, but it is that of link",
+            ),
+            (
+                Link {
+                    problem: Some("at odds".into()),
+                    ..link(None)
+                },
+                here("s2"),
+                granted,
+                "at odds",
+            ),
+            (
+                Link {
+                    problem: Some("at odds".into()),
+                    ..link(None)
+                },
+                there("10.0.0.2", 1450),
+                granted,
+                "at odds",
+            ),
         ] {
             let wiring = direct(&link, &[here("s1"), place], vni, &node());
             assert_eq!(wiring.wanted, Some(Wanted::Frozen(link.id)));
-            let Some(Obstacle::Error(text)) = wiring.obstacle else { panic!("no error: {expected}") };
+            let Some(Obstacle::Error(text)) = wiring.obstacle else {
+                panic!("no error: {expected}")
+            };
             assert!(text.contains(expected), "{text}");
         }
     }
@@ -316,7 +438,10 @@ mod tests {
         for (place, expected) in [
             (Place::Unknown, "pod default/r2 is not known yet"),
             (Place::Gone, "pod default/r2 has gone"),
-            (Place::Lost("old".parse().unwrap()), "sandbox old, which this agent does not know"),
+            (
+                Place::Lost("old".parse().unwrap()),
+                "sandbox old, which this agent does not know",
+            ),
             (there("10.0.0.2", 1450), "waiting for a VNI"),
         ] {
             let wiring = direct(&link(None), &[here("s1"), place], VniState::None, &node());

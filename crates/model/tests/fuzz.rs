@@ -1,5 +1,5 @@
-//! Labels and annotations, nearly right: what is declared can be told to others, what is not is refused with a reason.
-//! `make fuzz` gives each target a million inputs.
+//! Labels and annotations, nearly right: what is declared can be told to others, what is not is
+//! refused with a reason. `make fuzz` gives each target a million inputs.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod mutate;
@@ -16,10 +16,13 @@ use ratchet_model::{
 
 const ANNOTATIONS: &[&str] = &[
     "[{interface: eth1, peer: r2}]",
-    "- interface: eth1\n  peer: other/r2/eth7\n  addresses: [10.0.0.1/30, 'fd00::1/64']\n  peerAddresses: [10.0.0.2/30]\n  \
+    "- interface: eth1\n  peer: other/r2/eth7\n  addresses: [10.0.0.1/30, 'fd00::1/64']\n  \
+    peerAddresses: [10.0.0.2/30]\n  \
      mac: 02:00:00:00:00:01\n  peerMac: 02:00:00:00:00:02\n  mtu: 1400\n  vni: 77\n  \
-     routes: [{dst: 10.9.0.0/16, via: 10.0.0.2, metric: 5}]\n  peerRoutes: [{dst: '::/0', via: 'fd00::1'}]\n",
-    r#"[{"interface":"a","peer":"r1/b"},{"interface":"c","peer":"r3/c","mtu":9000},{"interface":"d","peer":"x/r4/d"}]"#,
+     routes: [{dst: 10.9.0.0/16, via: 10.0.0.2, metric: 5}]\n  peerRoutes: [{dst: '::/0', via: \
+     'fd00::1'}]\n",
+    r#"[{"interface":"a","peer":"r1/b"},{"interface":"c","peer":"r3/c","mtu":9000},{"interface":"d",
+        "peer":"x/r4/d"}]"#,
     "# nothing\n[]\n",
     "- &link {interface: e1, peer: r2/e1}\n- {<<: *link, interface: e2, peer: r2/e2}\n",
 ];
@@ -149,8 +152,13 @@ const VALUES: &[&str] = &[
 
 /// Texts with keys that are known, or nearly.
 fn texts() -> impl Strategy<Value = Texts> {
-    let value = prop_oneof![9 => (0..VALUES.len()).prop_map(|n| VALUES[n].to_owned()), 1 => "\\PC{0,20}"];
-    vec(((0..KEYS.len()).prop_map(|n| KEYS[n].to_owned()), value), 0..6).prop_map(|pairs| pairs.into_iter().collect())
+    let value =
+        prop_oneof![9 => (0..VALUES.len()).prop_map(|n| VALUES[n].to_owned()), 1 => "\\PC{0,20}"];
+    vec(
+        ((0..KEYS.len()).prop_map(|n| KEYS[n].to_owned()), value),
+        0..6,
+    )
+    .prop_map(|pairs| pairs.into_iter().collect())
 }
 
 /// A pair's primary as in 2017, some of it changed.
@@ -179,9 +187,16 @@ fn pod() -> PodKey {
 /// What has been declared can be written, read, and resolved with itself.
 fn check(declaration: &Declaration) -> Result<(), TestCaseError> {
     let text = serde_json::to_string(declaration).unwrap();
-    prop_assert_eq!(&serde_json::from_str::<Declaration>(&text).unwrap(), declaration);
-    let record =
-        PodRecord { pod: declaration.pod.clone(), location: None, created: 1, links: declaration.links.clone() };
+    prop_assert_eq!(
+        &serde_json::from_str::<Declaration>(&text).unwrap(),
+        declaration
+    );
+    let record = PodRecord {
+        pod: declaration.pod.clone(),
+        location: None,
+        created: 1,
+        links: declaration.links.clone(),
+    };
     let links = resolve(&BTreeMap::from([(record.pod.clone(), record)]));
     prop_assert!(links.len() <= declaration.links.len());
     Ok(())
@@ -192,7 +207,10 @@ fn try_to_declare(labels: &Texts, annotations: &Texts) -> Result<(), TestCaseErr
         Ok(None) => {}
         Ok(Some(declaration)) => check(&declaration)?,
         Err(error) => {
-            prop_assert!(!error.place.is_empty() && !error.problem.is_empty(), "{error:?}");
+            prop_assert!(
+                !error.place.is_empty() && !error.problem.is_empty(),
+                "{error:?}"
+            );
             prop_assert!(error.pod.starts_with("lab/"), "{error:?}");
         }
     }
@@ -203,7 +221,8 @@ proptest! {
     #![proptest_config(mutate::config())]
 
     #[test]
-    fn labels_and_annotations_of_2017(labels in prop_oneof![texts(), primary()], annotations in texts()) {
+    fn labels_and_annotations_of_2017(labels in prop_oneof![texts(), primary()],
+    annotations in texts()) {
         try_to_declare(&labels, &annotations)?;
     }
 

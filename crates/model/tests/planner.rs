@@ -1,5 +1,6 @@
-//! Properties of the planner, over random topologies, places and histories: crashes in the middle of a plan, namespaces that vanish,
-//! devices that are deleted behind our back, strangers where ours should be.
+//! Properties of the planner, over random topologies, places and histories: crashes in the middle
+//! of a plan, namespaces that vanish, devices that are deleted behind our back, strangers where
+//! ours should be.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod history;
@@ -7,19 +8,22 @@ mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use history::{
-    Cable, Epoch, Mishap, Spot, assert_effect, befall, history, link, plan_all, reconcile, sandbox, strangers, wanted,
-};
 use proptest::prelude::*;
 use ratchet_model::{
     End, LinkId, Mac,
     device::{Kind, Netns, Observed, Wanted},
     planner::{MOVE_LIMIT, Scope, plan},
 };
+
+use history::{
+    Cable, Epoch, Mishap, Spot, assert_effect, befall, history, link, plan_all, reconcile, sandbox,
+    strangers, wanted,
+};
 use world::World;
 
 proptest! {
-    /// Whatever happened before, one undisturbed plan leads to what is wanted; a second has nothing to do; strangers are as they were.
+    /// Whatever happened before, one undisturbed plan leads to what is wanted; a second has nothing
+    /// to do; strangers are as they were.
     #[test]
     fn a_plan_leads_to_what_is_wanted((cables, epochs) in history()) {
         let mut world = World::default();
@@ -38,18 +42,22 @@ proptest! {
         prop_assert_eq!(plan_all(&last, &after).steps, vec![]);
     }
 
-    /// A plan for some links leaves the devices of all others alone, and does for its own what a plan for all would do.
+    /// A plan for some links leaves the devices of all others alone, and does for its own what a
+    /// plan for all would do.
     #[test]
-    fn a_narrow_plan_keeps_to_its_links((cables, epochs) in history(), chosen in proptest::collection::vec(any::<bool>(), 8)) {
+    fn a_narrow_plan_keeps_to_its_links((cables, epochs) in history(),
+    chosen in proptest::collection::vec(any::<bool>(), 8)) {
         let mut world = World::default();
         for epoch in &epochs[..epochs.len() - 1] {
             reconcile(&mut world, &wanted(&cables, epoch), None);
         }
         let all = wanted(&cables, epochs.last().unwrap());
-        let scope: BTreeSet<LinkId> = cables.iter().enumerate().filter(|(n, _)| chosen[*n]).map(|(n, c)| link(n, c, 0).id).collect();
+        let chosen = cables.iter().enumerate().filter(|(n, _)| chosen[*n]);
+        let scope: BTreeSet<LinkId> = chosen.map(|(n, c)| link(n, c, 0).id).collect();
         let some: Vec<Wanted> = all.iter().filter(|w| scope.contains(&w.link())).cloned().collect();
         let others = |observed: Vec<Observed>| -> Vec<Observed> {
-            observed.into_iter().filter(|d| d.alias.as_ref().is_some_and(|a| !scope.contains(&a.link))).collect()
+            let is_outside = |alias: &ratchet_model::device::Alias| !scope.contains(&alias.link);
+            observed.into_iter().filter(|d| d.alias.as_ref().is_some_and(is_outside)).collect()
         };
         let before = others(world.observe());
         let (links, places) = (&scope, &BTreeSet::new());
@@ -68,7 +76,14 @@ proptest! {
 
 /// `count` links between p0 (here) and p1 (here), wired.
 fn wired(count: usize) -> (World, Vec<Cable>, Epoch) {
-    let cables = vec![Cable { pods: (0, 1), addressed: true, frozen: false }; count];
+    let cables = vec![
+        Cable {
+            pods: (0, 1),
+            addressed: true,
+            frozen: false
+        };
+        count
+    ];
     let epoch = Epoch {
         variant: 0,
         spots: vec![Spot::Here(0), Spot::Here(0), Spot::Unknown, Spot::Unknown],
@@ -81,7 +96,12 @@ fn wired(count: usize) -> (World, Vec<Cable>, Epoch) {
 }
 
 fn indices(world: &World, netns: &Netns) -> BTreeMap<String, u32> {
-    world.observe().into_iter().filter(|d| d.netns == *netns).map(|d| (d.name, d.index)).collect()
+    world
+        .observe()
+        .into_iter()
+        .filter(|d| d.netns == *netns)
+        .map(|d| (d.name, d.index))
+        .collect()
 }
 
 #[test]
@@ -109,7 +129,10 @@ fn a_late_del_harms_nothing() {
     reconcile(&mut world, &wanted(&cables, &epoch), None);
     world.remove_netns(&Netns::Sandbox(sandbox(0, 0)));
     assert_eq!(indices(&world, &survivor), before);
-    assert_eq!(plan_all(&wanted(&cables, &epoch), &world.observe()).steps, vec![]);
+    assert_eq!(
+        plan_all(&wanted(&cables, &epoch), &world.observe()).steps,
+        vec![]
+    );
 }
 
 #[test]
@@ -118,7 +141,12 @@ fn many_links_are_made_anew_rather_than_moved() {
     let (mut world, cables, mut epoch) = wired(count);
     epoch.spots[0] = Spot::Gone;
     let plan = reconcile(&mut world, &wanted(&cables, &epoch), None);
-    assert!(!plan.steps.iter().any(|s| matches!(s.operation, ratchet_model::device::Operation::Move { .. })));
+    assert!(
+        !plan
+            .steps
+            .iter()
+            .any(|s| matches!(s.operation, ratchet_model::device::Operation::Move { .. }))
+    );
     world.remove_netns(&Netns::Sandbox(sandbox(0, 0)));
     epoch.spots[0] = Spot::Here(1);
     let wanted = wanted(&cables, &epoch);
@@ -137,10 +165,21 @@ fn a_change_of_kind_keeps_what_users_added() {
     let plan = reconcile(&mut world, &wanted(&cables, &epoch), None);
     assert_eq!(plan.replaced.len(), 1);
     let left = world.observe();
-    let survivor = left.iter().find(|d| d.netns == Netns::Sandbox(sandbox(1, 0))).unwrap();
+    let survivor = left
+        .iter()
+        .find(|d| d.netns == Netns::Sandbox(sandbox(1, 0)))
+        .unwrap();
     assert!(matches!(survivor.kind, Kind::Vxlan { .. }));
-    assert!(survivor.addresses.iter().any(|o| o.address.to_string() == "172.31.0.1/24" && !o.ours));
-    assert_eq!(survivor.mac, Some(Mac::derive(link(0, &cables[0], 0).id, End::Z)));
+    assert!(
+        survivor
+            .addresses
+            .iter()
+            .any(|o| o.address.to_string() == "172.31.0.1/24" && !o.ours)
+    );
+    assert_eq!(
+        survivor.mac,
+        Some(Mac::derive(link(0, &cables[0], 0).id, End::Z))
+    );
 }
 
 /// What is to outlive whoever dies in between is enough for the next to end with the same.
@@ -156,7 +195,11 @@ fn a_change_of_kind_can_be_interrupted_after_every_step() {
         epoch.spots[0] = Spot::There(0);
         let mut wanted = wanted(&cables, &epoch);
         let first = plan_all(&wanted, &world.observe());
-        first.steps.iter().take(done).for_each(|step| world.apply(step));
+        first
+            .steps
+            .iter()
+            .take(done)
+            .for_each(|step| world.apply(step));
         for end in wanted.iter_mut().flat_map(Wanted::ends_mut) {
             end.heritage = first.replaced.first().cloned();
         }
@@ -164,7 +207,13 @@ fn a_change_of_kind_can_be_interrupted_after_every_step() {
         assert_eq!(indices(&world, &survivor), before, "after {done} steps");
         let left = world.observe();
         let device = left.iter().find(|device| device.netns == survivor).unwrap();
-        assert!(device.addresses.iter().any(|o| o.address.to_string() == "172.31.0.1/24"), "after {done} steps");
+        assert!(
+            device
+                .addresses
+                .iter()
+                .any(|o| o.address.to_string() == "172.31.0.1/24"),
+            "after {done} steps"
+        );
         if done == first.steps.len() {
             break;
         }
@@ -175,5 +224,8 @@ fn a_change_of_kind_can_be_interrupted_after_every_step() {
 fn an_interface_that_its_user_set_down_stays_down() {
     let (mut world, cables, epoch) = wired(1);
     world.set_all_down();
-    assert_eq!(plan_all(&wanted(&cables, &epoch), &world.observe()).steps, vec![]);
+    assert_eq!(
+        plan_all(&wanted(&cables, &epoch), &world.observe()).steps,
+        vec![]
+    );
 }

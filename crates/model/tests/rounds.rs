@@ -1,6 +1,7 @@
-//! A round in portions, as the agent does it: of some pods at a time all that is in their sandboxes, of their links' other ends only what is
-//! at their places, and parked ends only where something is missing; at last the node's own namespace. What it comes to must be
-//! what one plan for everything comes to.
+//! A round in portions, as the agent does it: of some pods at a time all that is in their
+//! sandboxes, of their links' other ends only what is at their places, and parked ends only where
+//! something is missing; at last the node's own namespace. What it comes to must be what one plan
+//! for everything comes to.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod history;
@@ -8,9 +9,6 @@ mod world;
 
 use std::collections::BTreeSet;
 
-use history::{
-    Cable, Epoch, Mishap, PODS, assert_effect, befall, history, link, plan_all, reconcile, sandbox, strangers, wanted,
-};
 use proptest::prelude::*;
 use ratchet_model::{
     End, LinkId,
@@ -18,6 +16,11 @@ use ratchet_model::{
     planner::{Plan, Scope, plan, settled},
     resolve::Link,
     wiring::parked_name,
+};
+
+use history::{
+    Cable, Epoch, Mishap, PODS, assert_effect, befall, history, link, plan_all, reconcile, sandbox,
+    strangers, wanted,
 };
 use world::World;
 
@@ -30,31 +33,75 @@ fn sandboxes(pod: usize) -> impl Iterator<Item = Netns> {
 fn places(cables: &[Cable], link: &Link) -> BTreeSet<At> {
     let number: usize = link.a.interface.as_str()[1..].parse().unwrap();
     let (near, far) = cables[number].pods;
-    let at = |pod: usize, name: String| sandboxes(pod).map(move |netns| At { netns, name: name.clone() });
-    let parked = End::BOTH.map(|end| At { netns: Netns::Node, name: parked_name(link.id, end) });
-    at(near, format!("e{number}")).chain(at(far, format!("f{number}"))).chain(parked).collect()
+    let at = |pod: usize, name: String| {
+        sandboxes(pod).map(move |netns| At {
+            netns,
+            name: name.clone(),
+        })
+    };
+    let parked = End::BOTH.map(|end| At {
+        netns: Netns::Node,
+        name: parked_name(link.id, end),
+    });
+    at(near, format!("e{number}"))
+        .chain(at(far, format!("f{number}")))
+        .chain(parked)
+        .collect()
 }
 
-/// Plans for some links with all that is in some namespaces, from what the agent would see, and carries it out.
-fn step(world: &mut World, cables: &[Cable], links: &[Link], wanted: &[Wanted], whole: &BTreeSet<Netns>) -> Plan {
+/// Plans for some links with all that is in some namespaces, from what the agent would see, and
+/// carries it out.
+fn step(
+    world: &mut World,
+    cables: &[Cable],
+    links: &[Link],
+    wanted: &[Wanted],
+    whole: &BTreeSet<Netns>,
+) -> Plan {
     let is_portion = !whole.contains(&Netns::Node);
-    let (near, far): (Vec<_>, Vec<_>) = world.observe().into_iter().partition(|device| whole.contains(&device.netns));
-    let settled = if is_portion { settled(wanted, &near, whole) } else { BTreeSet::new() };
+    let (near, far): (Vec<_>, Vec<_>) = world
+        .observe()
+        .into_iter()
+        .partition(|device| whole.contains(&device.netns));
+    let settled = if is_portion {
+        settled(wanted, &near, whole)
+    } else {
+        BTreeSet::new()
+    };
     let unsettled = links.iter().filter(|link| !settled.contains(&link.id));
     let elsewhere: BTreeSet<At> = unsettled.flat_map(|link| places(cables, link)).collect();
-    let observed: Vec<Observed> =
-        near.into_iter().chain(far.into_iter().filter(|device| elsewhere.contains(&device.at()))).collect();
+    let observed: Vec<Observed> = near
+        .into_iter()
+        .chain(
+            far.into_iter()
+                .filter(|device| elsewhere.contains(&device.at())),
+        )
+        .collect();
     let freeze = |wanted: &Wanted| {
         let link = wanted.link();
-        if settled.contains(&link) { Wanted::Frozen(link) } else { wanted.clone() }
+        if settled.contains(&link) {
+            Wanted::Frozen(link)
+        } else {
+            wanted.clone()
+        }
     };
     let wanted: Vec<Wanted> = wanted.iter().map(freeze).collect();
 
     let scope: BTreeSet<LinkId> = links.iter().map(|link| link.id).collect();
-    let plan = plan(&wanted, &observed, Scope { links: &scope, places: whole });
+    let plan = plan(
+        &wanted,
+        &observed,
+        Scope {
+            links: &scope,
+            places: whole,
+        },
+    );
     for step in &plan.steps {
         let within = step.operation.devices().all(|at| whole.contains(&at.netns));
-        assert!(within || scope.contains(&step.link), "beyond its portion: {step:?}");
+        assert!(
+            within || scope.contains(&step.link),
+            "beyond its portion: {step:?}"
+        );
         world.apply(step);
     }
     plan
@@ -63,30 +110,57 @@ fn step(world: &mut World, cables: &[Cable], links: &[Link], wanted: &[Wanted], 
 /// One round; gives all its plans as one.
 fn round(world: &mut World, cables: &[Cable], epoch: &Epoch, portions: &[usize]) -> Plan {
     let all = wanted(cables, epoch);
-    let links: Vec<Link> = cables.iter().enumerate().map(|(n, cable)| link(n, cable, epoch.variant)).collect();
+    let links: Vec<Link> = cables
+        .iter()
+        .enumerate()
+        .map(|(n, cable)| link(n, cable, epoch.variant))
+        .collect();
     let mut done = Plan::default();
     for number in portions.iter().copied().collect::<BTreeSet<_>>() {
         let pods: BTreeSet<usize> = (0..PODS).filter(|pod| portions[*pod] == number).collect();
         let ends = |n: usize| pods.contains(&cables[n].pods.0) || pods.contains(&cables[n].pods.1);
-        let own: Vec<Link> = links.iter().enumerate().filter(|(n, _)| ends(*n)).map(|(_, link)| link.clone()).collect();
-        let some = all.iter().filter(|w| own.iter().any(|link| link.id == w.link())).cloned().collect::<Vec<_>>();
+        let own: Vec<Link> = links
+            .iter()
+            .enumerate()
+            .filter(|(n, _)| ends(*n))
+            .map(|(_, link)| link.clone())
+            .collect();
+        let some = all
+            .iter()
+            .filter(|w| own.iter().any(|link| link.id == w.link()))
+            .cloned()
+            .collect::<Vec<_>>();
         let whole = pods.into_iter().flat_map(sandboxes).collect();
         let plan = step(world, cables, &own, &some, &whole);
         done.steps.extend(plan.steps);
         done.conflicts.extend(plan.conflicts);
     }
-    // The node's own namespace: what is there and does not wait for its pod, and what is wanted of those links.
+    // The node's own namespace: what is there and does not wait for its pod, and what is wanted of
+    // those links.
     let is_held = |device: &Observed, wanted: &Wanted| match wanted {
-        Wanted::Hold { parked, .. } => device.name == parked.name && device.alias.as_ref() == Some(&parked.alias),
+        Wanted::Hold { parked, .. } => {
+            device.name == parked.name && device.alias.as_ref() == Some(&parked.alias)
+        }
         _ => false,
     };
-    let stray = |d: &Observed| d.netns == Netns::Node && d.is_ours() && !all.iter().any(|wanted| is_held(d, wanted));
-    let strays = world.observe().into_iter().filter(stray).map(|d| d.alias.map_or(LinkId::UNKNOWN, |alias| alias.link));
+    let stray = |d: &Observed| {
+        d.netns == Netns::Node && d.is_ours() && !all.iter().any(|wanted| is_held(d, wanted))
+    };
+    let strays = world
+        .observe()
+        .into_iter()
+        .filter(stray)
+        .map(|d| d.alias.map_or(LinkId::UNKNOWN, |alias| alias.link));
     let strays: BTreeSet<LinkId> = strays.collect();
     if !strays.is_empty() {
-        let own: Vec<Link> = links.into_iter().filter(|link| strays.contains(&link.id)).collect();
+        let own: Vec<Link> = links
+            .into_iter()
+            .filter(|link| strays.contains(&link.id))
+            .collect();
         let aside = |wanted: &Wanted| match wanted {
-            Wanted::Hold { .. } if !strays.contains(&wanted.link()) => Some(Wanted::Frozen(wanted.link())),
+            Wanted::Hold { .. } if !strays.contains(&wanted.link()) => {
+                Some(Wanted::Frozen(wanted.link()))
+            }
             _ => strays.contains(&wanted.link()).then(|| wanted.clone()),
         };
         let some: Vec<Wanted> = all.iter().filter_map(aside).collect();
@@ -102,8 +176,9 @@ fn portions() -> impl Strategy<Value = Vec<usize>> {
 }
 
 proptest! {
-    /// Whatever happened before and however it is cut, one undisturbed round leads to what is wanted, and nothing of ours is left
-    /// besides; strangers are as they were; a second round has nothing to do, and neither has a plan for everything.
+    /// Whatever happened before and however it is cut, one undisturbed round leads to what is
+    /// wanted, and nothing of ours is left besides; strangers are as they were; a second round has
+    /// nothing to do, and neither has a plan for everything.
     #[test]
     fn a_round_leads_to_what_is_wanted((cables, epochs) in history(), portions in portions()) {
         let mut world = World::default();
@@ -129,6 +204,7 @@ proptest! {
         for epoch in &epochs {
             reconcile(&mut world, &wanted(&cables, epoch), None);
         }
-        prop_assert_eq!(round(&mut world, &cables, epochs.last().unwrap(), &portions).steps, vec![]);
+        let last = round(&mut world, &cables, epochs.last().unwrap(), &portions);
+        prop_assert_eq!(last.steps, vec![]);
     }
 }

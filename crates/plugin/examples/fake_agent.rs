@@ -1,20 +1,31 @@
-//! An agent for tests, which answers and does nothing else: `fake_agent agent --on-demand --socket PATH …`.
+//! An agent for tests, which answers and does nothing else: `fake_agent agent --on-demand --socket
+//! PATH …`.
 //!
-//! Writes a line with its process id to `PATH.started`, so that tests can count agents, and ends when that file is gone.
+//! Writes a line with its process id to `PATH.started`, so that tests can count agents, and ends
+//! when that file is gone.
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixListener;
-use std::path::Path;
-use std::time::Duration;
+use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::net::UnixListener,
+    path::Path,
+    time::Duration,
+};
 
 use ratchet_protocol::{Attached, Prepared, Reply, Request, parse_request};
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
-    let at = args.iter().position(|arg| arg == "--socket").expect("--socket is missing");
+    let at = args
+        .iter()
+        .position(|arg| arg == "--socket")
+        .expect("--socket is missing");
     let socket = args[at + 1].clone();
     let started = format!("{socket}.started");
-    let mut file = std::fs::OpenOptions::new().append(true).create(true).open(&started).expect("cannot write");
+    let mut file = std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(&started)
+        .expect("cannot write");
     writeln!(file, "{} {}", std::process::id(), args[1..].join(" ")).expect("cannot write");
     drop(file);
     // Long enough for other plugins to come, and to find nobody.

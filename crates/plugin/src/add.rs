@@ -1,21 +1,26 @@
 //! ADD: the pod's network, and for Ratchet's pods their links on top.
 //!
-//! Every step is undone if a later one fails, and the first error is the one that is told. What a killed process leaves is
-//! undone by the runtime's DEL: the state is written before each step that needs undoing.
+//! Every step is undone if a later one fails, and the first error is the one that is told. What a
+//! killed process leaves is undone by the runtime's DEL: the state is written before each step that
+//! needs undoing.
 
 use std::time::{Duration, Instant};
 
-use ratchet_cni::{Added, Cidr, CniResult, Dns, Error, Interface, IpConfig, Output, Rendered, Request, Version};
+use ratchet_cni::{
+    Added, Cidr, CniResult, Dns, Error, Interface, IpConfig, Output, Rendered, Request, Version,
+};
 use ratchet_failpoint as failpoint;
 use ratchet_protocol::{Attach, Attached, Attachment, Detach, FailureKind, Prepare, Reply};
 
-use crate::Ratchet;
-use crate::agent::{Question, Start};
-use crate::call::Call;
-use crate::codes::{AgentError, own};
-use crate::identity::Identity;
-use crate::netns::is_namespace;
-use crate::state::{Appended, Kept, Mode, Slot};
+use crate::{
+    Ratchet,
+    agent::{Question, Start},
+    call::Call,
+    codes::{AgentError, own},
+    identity::Identity,
+    netns::is_namespace,
+    state::{Appended, Kept, Mode, Slot},
+};
 
 /// How long the agent may take for everything that one ADD asks.
 const AGENT_PATIENCE: Duration = Duration::from_secs(60);
@@ -30,22 +35,39 @@ const NO_ADDRESS: &str = "127.0.0.1/8";
 pub(crate) fn add(plugin: &Ratchet, request: &Request) -> Result<Output, Error> {
     let call = Call::strict(plugin, request)?;
     let identity = Identity::of(&request.invocation, &request.config, call.keys.use_labels)?;
-    let add = Add { prev: prev_result(&call)?, call, identity };
-    if add.identity.may_be_ours(&add.call.keys) { add.maybe_ours() } else { add.not_ours(None) }
+    let add = Add {
+        prev: prev_result(&call)?,
+        call,
+        identity,
+    };
+    if add.identity.may_be_ours(&add.call.keys) {
+        add.maybe_ours()
+    } else {
+        add.not_ours(None)
+    }
 }
 
-/// The result so far, if we are chained; code 7 if the config does not fit to where the plugin stands.
+/// The result so far, if we are chained; code 7 if the config does not fit to where the plugin
+/// stands.
 fn prev_result(call: &Call) -> Result<Option<CniResult>, Error> {
     let (prev, keys) = (call.request.config.prev_result()?, &call.keys);
     match (&prev, keys.boot()) {
         (Some(_), Some(_)) => Err(Error::invalid_config(
-            "the config has \"delegate\" or \"boot_network\", but another plugin of the list has made the pod's network",
+            "the config has \"delegate\" or \"boot_network\", but another plugin of the list has \
+             made the pod's network",
         )
-        .with_details("behind another plugin, remove both keys; or put this plugin first in the list")),
-        (None, None) => Err(Error::invalid_config("the config has no \"delegate\", and there is no prevResult")
-            .with_details(
-                "set \"delegate\" to the plugin for pods that are not Ratchet's, or list this plugin behind another one",
-            )),
+        .with_details(
+            "behind another plugin, remove both keys; or put this plugin first in the \
+                       list",
+        )),
+        (None, None) => Err(Error::invalid_config(
+            "the config has no \"delegate\", and there is no \
+                                                   prevResult",
+        )
+        .with_details(
+            "set \"delegate\" to the plugin for pods that are not Ratchet's, or list this \
+                 plugin behind another one",
+        )),
         _ => Ok(prev),
     }
 }
@@ -63,15 +85,25 @@ impl Add<'_> {
         let (call, version) = (&self.call, self.call.request.config.version());
         if let Some(prev) = &self.prev {
             discard(call, slot);
-            let stdout = call.request.config.raw_key("prevResult").map(|raw| raw.get().as_bytes().to_vec());
+            let stdout = call
+                .request
+                .config
+                .raw_key("prevResult")
+                .map(|raw| raw.get().as_bytes().to_vec());
             let rendered = Rendered::default();
-            let added = Added { stdout: stdout.unwrap_or_default(), result: prev.clone(), rendered };
+            let added = Added {
+                stdout: stdout.unwrap_or_default(),
+                result: prev.clone(),
+                rendered,
+            };
             return Ok(Output::pass_through(added, version));
         }
         let Some(delegate) = &call.keys.delegate else {
             discard(call, slot);
-            return Err(Error::invalid_config("the config has no \"delegate\", and this pod is not Ratchet's")
-                .with_details("set \"delegate\" to the plugin for pods that are not Ratchet's"));
+            return Err(Error::invalid_config(
+                "the config has no \"delegate\", and this pod is not Ratchet's",
+            )
+            .with_details("set \"delegate\" to the plugin for pods that are not Ratchet's"));
         };
         let slot = match slot {
             Some(slot) => slot,
@@ -117,9 +149,14 @@ impl Add<'_> {
         // It changes nothing, and so need not wait for the lock.
         let slot = self.claim()?;
         failpoint::pass("add.after_lock");
-        let attach = Attach { attachment, netns: call.netns().into(), prepare };
+        let attach = Attach {
+            attachment,
+            netns: call.netns().into(),
+            prepare,
+        };
         if self.identity.is_visibly_ours() {
-            // The agent only has to find no fault with it, and may do so while the record is written.
+            // The agent only has to find no fault with it, and may do so while the record is
+            // written.
             return self.ours(slot, attach, until, outer_dns, Some(question));
         }
         match is_ours(question) {
@@ -132,7 +169,8 @@ impl Add<'_> {
         }
     }
 
-    /// Ratchet's pod: first the network it boots with, then its links. Nothing is made before the agent has answered what it was asked.
+    /// Ratchet's pod: first the network it boots with, then its links. Nothing is made before the
+    /// agent has answered what it was asked.
     fn ours(
         &self,
         slot: Slot,
@@ -147,14 +185,19 @@ impl Add<'_> {
             slot.save(&record, true)?;
             failpoint::pass("add.after_state");
             ours = question.take().map_or(Ok(ours), is_ours)?;
-            if ours { Ok(()) } else { Err(Error::internal("the agent does not take this pod for Ratchet's")) }
+            if ours {
+                Ok(())
+            } else {
+                Err(Error::internal(
+                    "the agent does not take this pod for Ratchet's",
+                ))
+            }
         };
         // The agent writes down what it needs while the embedded plugins run.
         let mut expected = None;
         let base = match (&self.prev, call.keys.boot()) {
-            (Some(prev), _) => {
-                keep(call.record(Mode::Chained, &Rendered::default())).map(|()| (prev.clone(), Rendered::default()))
-            }
+            (Some(prev), _) => keep(call.record(Mode::Chained, &Rendered::default()))
+                .map(|()| (prev.clone(), Rendered::default())),
             (None, Some(boot)) => {
                 let added = boot.add(&call.caller, None, |rendered| {
                     keep(call.record(Mode::Boot, rendered))?;
@@ -163,7 +206,9 @@ impl Add<'_> {
                 });
                 added.map(|added| (added.result, added.rendered))
             }
-            (None, None) => Err(Error::internal("there is neither a boot network nor a prevResult")),
+            (None, None) => Err(Error::internal(
+                "there is neither a boot network nor a prevResult",
+            )),
         };
         let (base, rendered) = match base {
             Ok(base) => base,
@@ -178,7 +223,11 @@ impl Add<'_> {
         failpoint::pass("add.after_embedded");
 
         let attachment = attach.attachment.clone();
-        let attached = match call.agent().ask(&ratchet_protocol::Request::Attach(attach), until, Start::OnDemand) {
+        let attached = match call.agent().ask(
+            &ratchet_protocol::Request::Attach(attach),
+            until,
+            Start::OnDemand,
+        ) {
             Ok(Reply::Attached(attached)) => attached,
             other => {
                 // What exists already is somebody else's ADD, and stays.
@@ -190,10 +239,14 @@ impl Add<'_> {
         failpoint::pass("add.after_attach");
 
         for reason in &attached.pending {
-            call.console.warn(format_args!("a link is not up yet: {reason}"));
+            call.console
+                .warn(format_args!("a link is not up yet: {reason}"));
         }
         let (result, address) = self.result(base, &attached, outer_dns);
-        if let Err(error) = slot.append(&Appended { interfaces: attached.interfaces, address }) {
+        if let Err(error) = slot.append(&Appended {
+            interfaces: attached.interfaces,
+            address,
+        }) {
             self.undo(slot, &rendered, Some(attachment));
             return Err(error);
         }
@@ -201,8 +254,14 @@ impl Add<'_> {
         Ok(Output::Result(result))
     }
 
-    /// The base with our interfaces behind its own; and the address that was added so that runtimes see one.
-    fn result(&self, base: CniResult, attached: &Attached, dns: Option<Dns>) -> (CniResult, Option<String>) {
+    /// The base with our interfaces behind its own; and the address that was added so that runtimes
+    /// see one.
+    fn result(
+        &self,
+        base: CniResult,
+        attached: &Attached,
+        dns: Option<Dns>,
+    ) -> (CniResult, Option<String>) {
         let (mut result, call) = (base, &self.call);
         let address = if has_address(&result, &call.request.invocation.ifname) {
             None
@@ -232,40 +291,55 @@ impl Add<'_> {
         (result, address)
     }
 
-    /// The attachment's slot, empty: a second ADD without a DEL is refused, and the first one's network stays.
+    /// The attachment's slot, empty: a second ADD without a DEL is refused, and the first one's
+    /// network stays.
     fn claim(&self) -> Result<Slot, Error> {
         let call = &self.call;
         let slot = call.attachments.claim(&call.key()?, LOCK_PATIENCE)?;
         match slot.load() {
             Kept::Nothing => Ok(slot),
             Kept::Unreadable(why) => {
-                call.console.warn(format_args!("the state of an earlier ADD of this attachment is ignored: {why}"));
+                call.console.warn(format_args!(
+                    "the state of an earlier ADD of this attachment is ignored: {why}"
+                ));
                 Ok(slot)
             }
             Kept::Record(_) => {
                 let call = &call.request.invocation;
                 let (id, ifname) = (&call.container_id, &call.ifname);
-                Err(Error::new(own::EXISTS, format!("container {id} already has interface {ifname} in this network"))
-                    .with_details("ADD came twice; DEL comes first"))
+                Err(Error::new(
+                    own::EXISTS,
+                    format!("container {id} already has interface {ifname} in this network"),
+                )
+                .with_details("ADD came twice; DEL comes first"))
             }
         }
     }
 
-    /// Undoes what an ADD of ours did. What cannot be undone now keeps its state, for the DEL that follows.
+    /// Undoes what an ADD of ours did. What cannot be undone now keeps its state, for the DEL that
+    /// follows.
     fn undo(&self, slot: Slot, rendered: &Rendered, attached: Option<Attachment>) {
         let (call, mut is_undone) = (&self.call, true);
         if let Some(attachment) = attached {
-            let detach = Detach { attachment, netns: call.netns_path() };
+            let detach = Detach {
+                attachment,
+                netns: call.netns_path(),
+            };
             let until = Instant::now() + UNDO_PATIENCE;
             let asked = ratchet_protocol::Request::Detach(detach);
             if let Err(error) = call.agent().ask(&asked, until, Start::OnDemand) {
-                call.console.warn(format_args!("the links of a failed ADD are left to DEL: {}", Error::from(error)));
+                call.console.warn(format_args!(
+                    "the links of a failed ADD are left to DEL: {}",
+                    Error::from(error)
+                ));
                 is_undone = false;
             }
         }
         failpoint::pass("add.after_rollback_detach");
         if let Err(error) = rendered.del(&call.caller) {
-            call.console.warn(format_args!("the network of a failed ADD is left to DEL: {error}"));
+            call.console.warn(format_args!(
+                "the network of a failed ADD is left to DEL: {error}"
+            ));
             is_undone = false;
         }
         failpoint::pass("add.after_rollback_embedded");
@@ -297,26 +371,39 @@ fn is_ours(question: Question<'_>) -> Result<bool, Error> {
 fn unexpected(answer: Result<Reply, AgentError>) -> Error {
     match answer {
         Err(error) => error.into(),
-        Ok(_) => Error::new(own::PROTOCOL, "the agent answered something else than was asked; restart it"),
+        Ok(_) => Error::new(
+            own::PROTOCOL,
+            "the agent answered something else than was asked; restart it",
+        ),
     }
 }
 
-/// Whether a runtime would find an address of the pod: containerd takes one on CNI_IFNAME, or on no interface.
+/// Whether a runtime would find an address of the pod: containerd takes one on CNI_IFNAME, or on no
+/// interface.
 fn has_address(result: &CniResult, ifname: &str) -> bool {
     let interfaces = result.interfaces();
     result.ips().iter().any(|ip| {
-        let Some(index) = ip.interface else { return true };
-        let interface = usize::try_from(index).ok().and_then(|index| interfaces.get(index));
+        let Some(index) = ip.interface else {
+            return true;
+        };
+        let interface = usize::try_from(index)
+            .ok()
+            .and_then(|index| interfaces.get(index));
         interface.is_some_and(|interface| interface.name == ifname && !interface.sandbox.is_empty())
     })
 }
 
 /// The config's own name resolution, if it has any: it goes before the embedded plugin's.
 fn outer_dns(call: &Call) -> Result<Option<Dns>, Error> {
-    let Some(raw) = call.request.config.raw_key("dns") else { return Ok(None) };
-    let result = CniResult::parse(&format!("{{\"dns\":{}}}", raw.get()), Version::NEWEST).map_err(|error| {
-        Error::invalid_config("invalid value of the config's key \"dns\"").with_details(error.to_string())
-    })?;
+    let Some(raw) = call.request.config.raw_key("dns") else {
+        return Ok(None);
+    };
+    let result = CniResult::parse(&format!("{{\"dns\":{}}}", raw.get()), Version::NEWEST).map_err(
+        |error| {
+            Error::invalid_config("invalid value of the config's key \"dns\"")
+                .with_details(error.to_string())
+        },
+    )?;
     Ok(Some(result.dns().clone()).filter(|dns| !dns.is_empty()))
 }
 
@@ -327,5 +414,7 @@ fn require_netns(netns: &str) -> Result<(), Error> {
         Ok(false) => "it is no namespace",
         Err(error) => error.desc(),
     };
-    Err(Error::invalid_netns(format!("CNI_NETNS {netns:?} cannot be used: {problem}")))
+    Err(Error::invalid_netns(format!(
+        "CNI_NETNS {netns:?} cannot be used: {problem}"
+    )))
 }

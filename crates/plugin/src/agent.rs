@@ -1,33 +1,37 @@
 //! Reaches the node's agent, and starts one when there is none.
 //!
-//! However many plugins start at once, one starts the agent: the others wait for the lock `SOCKET.start` and find it
-//! running. Every wait here has an end.
+//! However many plugins start at once, one starts the agent: the others wait for the lock
+//! `SOCKET.start` and find it running. Every wait here has an end.
 
-use std::ffi::OsString;
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    ffi::OsString,
+    fs::{DirBuilder, File, OpenOptions, TryLockError},
+    io::{self, ErrorKind},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{DirBuilderExt, OpenOptionsExt},
+    },
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
 
-use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::{
+    errno::Errno,
+    sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket},
+};
 use ratchet_cni::{Environment, Error};
 use ratchet_protocol::{Attach, Client, ClientError, Reply, Request};
 
-use crate::codes::AgentError;
-use crate::config::Keys;
-use crate::launch::launch;
+use crate::{codes::AgentError, config::Keys, launch::launch};
 
 /// How long a started agent has until it answers.
 const START_PATIENCE: Duration = Duration::from_secs(10);
 /// How long saying what is to come may take.
 const EXPECT_PATIENCE: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(5);
-/// How long an agent that is dying may go on taking calls without answering them: its socket is closed after the first
-/// connections are.
+/// How long an agent that is dying may go on taking calls without answering them: its socket is
+/// closed after the first connections are.
 const DYING: Duration = Duration::from_secs(1);
 
 /// Whether to start an agent when none answers.
@@ -49,35 +53,58 @@ impl<'a> Agent<'a> {
     }
 
     /// Asks, starting an agent if need be, and waits for the answer until then.
-    pub fn ask(&self, request: &Request, until: Instant, start: Start) -> Result<Reply, AgentError> {
+    pub fn ask(
+        &self,
+        request: &Request,
+        until: Instant,
+        start: Start,
+    ) -> Result<Reply, AgentError> {
         self.begin(request, until).finish(start)
     }
 
-    /// Asks; the answer is waited for when the question is finished, and something else may be done until then.
+    /// Asks; the answer is waited for when the question is finished, and something else may be done
+    /// until then.
     pub fn begin<'r>(&'r self, request: &'r Request, until: Instant) -> Question<'r> {
-        Question { agent: self, request, until, asked: self.send(request, until) }
+        Question {
+            agent: self,
+            request,
+            until,
+            asked: self.send(request, until),
+        }
     }
 
     fn send(&self, request: &Request, until: Instant) -> Result<Client, ClientError> {
-        let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let left = until
+            .saturating_duration_since(Instant::now())
+            .max(Duration::from_millis(1));
         Client::ask(&self.keys.socket, request, left)
     }
 
-    /// Says what will be attached, so that it can be written down meanwhile. That lasts as long as the connection does. Nothing depends
-    /// on it: an agent that does not hear of it does all of it with the attach.
+    /// Says what will be attached, so that it can be written down meanwhile. That lasts as long as
+    /// the connection does. Nothing depends on it: an agent that does not hear of it does all of it
+    /// with the attach.
     pub fn expect(&self, attach: &Attach) -> Option<Client> {
-        Client::ask(&self.keys.socket, &Request::Expect(attach.clone()), EXPECT_PATIENCE).ok()
+        Client::ask(
+            &self.keys.socket,
+            &Request::Expect(attach.clone()),
+            EXPECT_PATIENCE,
+        )
+        .ok()
     }
 
-    /// Starts an agent, unless another plugin is just doing it or has done it. Gives whether this one did: one that was found
-    /// listening may have been about to die.
+    /// Starts an agent, unless another plugin is just doing it or has done it. Gives whether this
+    /// one did: one that was found listening may have been about to die.
     fn start(&self, until: Instant, absent: &io::Error) -> Result<bool, Error> {
         let until = until.min(Instant::now() + START_PATIENCE);
-        let is_patient = until.saturating_duration_since(Instant::now()) >= START_PATIENCE - Duration::from_secs(1);
+        let is_patient = until.saturating_duration_since(Instant::now())
+            >= START_PATIENCE - Duration::from_secs(1);
         let socket = &self.keys.socket;
-        let program =
-            self.program().map_err(|error| self.none(absent, &format!("cannot name this program: {error}")))?;
-        let Some(_lock) = self.lock(until).map_err(|why| self.none(absent, &why))? else { return Ok(false) };
+        let program = self
+            .program()
+            .map_err(|error| self.none(absent, &format!("cannot name this program: {error}")))?;
+        let Some(_lock) = self.lock(until).map_err(|why| self.none(absent, &why))? else {
+            return Ok(false);
+        };
         if is_listening(socket) {
             return Ok(false);
         }
@@ -87,11 +114,16 @@ impl<'a> Agent<'a> {
             match launch(&program, &self.arguments(), self.env) {
                 Ok(launched) => break launched,
                 // It is just being installed.
-                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < until => {
+                Err(error)
+                    if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < until =>
+                {
                     thread::sleep(POLL);
                 }
                 Err(error) => {
-                    return Err(self.none(absent, &format!("{shown} could not be started as the agent: {error}")));
+                    return Err(self.none(
+                        absent,
+                        &format!("{shown} could not be started as the agent: {error}"),
+                    ));
                 }
             }
         };
@@ -109,17 +141,24 @@ impl<'a> Agent<'a> {
                     Some(path) => format!("see {}", path.display()),
                     None => "set \"log_file\" in the network config to see why".into(),
                 };
-                let why = format!("{shown} was started as the agent and ended before it answered ({status}); {log}");
+                let why = format!(
+                    "{shown} was started as the agent and ended before it answered ({status}); \
+                     {log}"
+                );
                 return Err(self.none(absent, &why));
             }
             if Instant::now() >= until {
-                // One that hangs would be in the way of the next try; but one that only had little time may go on.
+                // One that hangs would be in the way of the next try; but one that only had little
+                // time may go on.
                 if is_patient {
                     launched.kill();
                 } else {
                     launched.let_go();
                 }
-                return Err(self.none(absent, &format!("{shown} was started as the agent and did not answer in time")));
+                return Err(self.none(
+                    absent,
+                    &format!("{shown} was started as the agent and did not answer in time"),
+                ));
             }
             thread::sleep(POLL);
         }
@@ -137,7 +176,13 @@ impl<'a> Agent<'a> {
         let path = PathBuf::from(path);
         let failed = |error: io::Error| format!("cannot lock {}: {error}", path.display());
         let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+        let file = options
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(Some(file)),
@@ -152,7 +197,10 @@ impl<'a> Agent<'a> {
     }
 
     fn program(&self) -> io::Result<PathBuf> {
-        self.keys.child_path.clone().map_or_else(std::env::current_exe, Ok)
+        self.keys
+            .child_path
+            .clone()
+            .map_or_else(std::env::current_exe, Ok)
     }
 
     /// The agent's command line: what the config says, and nothing that it does not say.
@@ -165,19 +213,33 @@ impl<'a> Agent<'a> {
             ("--log-file", keys.log_file.as_ref()),
         ];
         for (option, path) in paths {
-            arguments.extend(path.into_iter().flat_map(|path| [option.into(), path.clone().into()]));
+            arguments.extend(
+                path.into_iter()
+                    .flat_map(|path| [option.into(), path.clone().into()]),
+            );
         }
-        for (key, value) in keys.settings.entries().into_iter().chain([("log_level", keys.log_level.clone())]) {
+        for (key, value) in keys
+            .settings
+            .entries()
+            .into_iter()
+            .chain([("log_level", keys.log_level.clone())])
+        {
             let option = format!("--{}", key.replace('_', "-"));
-            arguments.extend(value.into_iter().flat_map(|value| [option.clone().into(), value.into()]));
+            arguments.extend(
+                value
+                    .into_iter()
+                    .flat_map(|value| [option.clone().into(), value.into()]),
+            );
         }
         arguments
     }
 
     fn none(&self, absent: &io::Error, why: &str) -> Error {
         let socket = self.keys.socket.display();
-        Error::try_again_later(format!("no agent answers on {socket}, and none could be started"))
-            .with_details(format!("connecting: {absent}; then {why}"))
+        Error::try_again_later(format!(
+            "no agent answers on {socket}, and none could be started"
+        ))
+        .with_details(format!("connecting: {absent}; then {why}"))
     }
 }
 
@@ -192,18 +254,28 @@ pub(crate) struct Question<'a> {
 impl Question<'_> {
     /// The answer, for which an agent is started if need be.
     pub fn finish(self, start: Start) -> Result<Reply, AgentError> {
-        let Self { agent, request, until, mut asked } = self;
-        let (mut may_start, may_repeat) = (start == Start::OnDemand, !matches!(request, Request::Attach(_)));
+        let Self {
+            agent,
+            request,
+            until,
+            mut asked,
+        } = self;
+        let (mut may_start, may_repeat) = (
+            start == Start::OnDemand,
+            !matches!(request, Request::Attach(_)),
+        );
         let mut first_hangup = None;
         loop {
             match asked.and_then(Client::answer) {
                 Ok(Reply::Error(failure)) => return Err(AgentError::Refused(failure)),
                 Ok(reply) => return Ok(reply),
                 Err(ClientError::NoAgent { source, .. }) if may_start && is_nobody(&source) => {
-                    may_start = !agent.start(until, &source).map_err(AgentError::Unreachable)?;
+                    may_start = !agent
+                        .start(until, &source)
+                        .map_err(AgentError::Unreachable)?;
                 }
-                // One agent has handed over to another while we asked, or has died. An Attach is not repeated: nobody knows
-                // whether it was done, and its caller undoes it.
+                // One agent has handed over to another while we asked, or has died. An Attach is
+                // not repeated: nobody knows whether it was done, and its caller undoes it.
                 Err(ClientError::Broken { source, .. })
                     if may_repeat
                         && is_hangup(&source)
@@ -220,17 +292,30 @@ impl Question<'_> {
 
 /// Whether it means that no agent runs, and not that one must not be reached.
 fn is_nobody(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused
+    )
 }
 
 fn is_hangup(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
+    matches!(
+        error.kind(),
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+    )
 }
 
 /// Whether somebody listens there. Never waits: a listener that does not accept is one, too.
 fn is_listening(path: &Path) -> bool {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let Ok(probe) = socket(AddressFamily::Unix, SockType::Stream, flags, None) else { return false };
-    let Ok(address) = UnixAddr::new(path) else { return false };
-    matches!(connect(probe.as_raw_fd(), &address), Ok(()) | Err(Errno::EAGAIN))
+    let Ok(probe) = socket(AddressFamily::Unix, SockType::Stream, flags, None) else {
+        return false;
+    };
+    let Ok(address) = UnixAddr::new(path) else {
+        return false;
+    };
+    matches!(
+        connect(probe.as_raw_fd(), &address),
+        Ok(()) | Err(Errno::EAGAIN)
+    )
 }

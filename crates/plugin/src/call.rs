@@ -1,16 +1,19 @@
-//! One call with all that its verb needs: the config's keys, the caller of embedded plugins, the kept state, the agent.
+//! One call with all that its verb needs: the config's keys, the caller of embedded plugins, the
+//! kept state, the agent.
 
 use std::path::PathBuf;
 
 use ratchet_cni::{Caller, Error, Rendered, Request};
 use ratchet_protocol::Attachment;
 
-use crate::Ratchet;
-use crate::agent::Agent;
-use crate::config::Keys;
-use crate::console::Console;
-use crate::netns::is_namespace;
-use crate::state::{Appended, Attachments, Key, Mode, Record};
+use crate::{
+    Ratchet,
+    agent::Agent,
+    config::Keys,
+    console::Console,
+    netns::is_namespace,
+    state::{Appended, Attachments, Key, Mode, Record},
+};
 
 /// See the module.
 pub(crate) struct Call<'a> {
@@ -27,8 +30,9 @@ impl<'a> Call<'a> {
         Ok(Self::new(plugin, request, Keys::strict(&request.config)?))
     }
 
-    /// For DEL: with what can be read of the config. Embedded plugins are not told of a CNI_NETNS that is something else:
-    /// what a namespace leaves when it is unmounted is a file, on which bridge and ptp fail for ever.
+    /// For DEL: with what can be read of the config. Embedded plugins are not told of a CNI_NETNS
+    /// that is something else: what a namespace leaves when it is unmounted is a file, on which
+    /// bridge and ptp fail for ever.
     pub fn lenient(plugin: &'a Ratchet, request: &'a Request) -> Self {
         let mut call = Self::new(plugin, request, Keys::lenient(&request.config));
         if call.netns_for_del() != call.netns() {
@@ -45,7 +49,13 @@ impl<'a> Call<'a> {
         }
         let caller = Caller::new(&request.env).with_executor(plugin.executor());
         let attachments = Attachments::of(&keys.state_dir);
-        Self { request, console: &plugin.console, keys, caller, attachments }
+        Self {
+            request,
+            console: &plugin.console,
+            keys,
+            caller,
+            attachments,
+        }
     }
 
     /// The attachment, as it is kept.
@@ -60,7 +70,9 @@ impl<'a> Call<'a> {
         Ok(Attachment {
             network: self.request.config.name().to_owned(),
             container_id: call.container_id.parse().map_err(|error| {
-                Error::invalid_environment(format!("CNI_CONTAINERID cannot be used for a pod with links: {error}"))
+                Error::invalid_environment(format!(
+                    "CNI_CONTAINERID cannot be used for a pod with links: {error}"
+                ))
             })?,
             interface: call.ifname.clone(),
         })
@@ -71,9 +83,14 @@ impl<'a> Call<'a> {
         self.request.invocation.netns.as_deref().unwrap_or_default()
     }
 
-    /// CNI_NETNS for the DEL of embedded plugins: as it is, but empty if it leads to something that is no namespace.
+    /// CNI_NETNS for the DEL of embedded plugins: as it is, but empty if it leads to something that
+    /// is no namespace.
     pub fn netns_for_del(&self) -> &str {
-        if is_namespace(self.netns()) == Ok(false) { "" } else { self.netns() }
+        if is_namespace(self.netns()) == Ok(false) {
+            ""
+        } else {
+            self.netns()
+        }
     }
 
     /// CNI_NETNS as a path; `None` if there is none.

@@ -3,10 +3,11 @@
 use ratchet_cni::Error;
 use ratchet_protocol::{ClientError, Failure, FailureKind};
 
-/// Codes beyond the specification's, from 110 up: the specification leaves 100 and more to plugins, and embedded
-/// plugins' failures have the first of them.
+/// Codes beyond the specification's, from 110 up: the specification leaves 100 and more to plugins,
+/// and embedded plugins' failures have the first of them.
 pub mod own {
-    /// The attachment exists already: a second ADD without a DEL. Not 7: nobody has to change a config.
+    /// The attachment exists already: a second ADD without a DEL. Not 7: nobody has to change a
+    /// config.
     pub const EXISTS: u32 = 110;
     /// CHECK: something that ADD made has been changed or removed.
     pub const BROKEN: u32 = 111;
@@ -53,8 +54,12 @@ impl From<ClientError> for AgentError {
     fn from(error: ClientError) -> Self {
         let text = error.to_string();
         Self::Unreachable(match error {
-            ClientError::NoAgent { .. } | ClientError::Broken { .. } => Error::try_again_later(text),
-            ClientError::Garbled { .. } | ClientError::Incompatible { .. } => Error::new(own::PROTOCOL, text),
+            ClientError::NoAgent { .. } | ClientError::Broken { .. } => {
+                Error::try_again_later(text)
+            }
+            ClientError::Garbled { .. } | ClientError::Incompatible { .. } => {
+                Error::new(own::PROTOCOL, text)
+            }
         })
     }
 }

@@ -1,11 +1,13 @@
 //! Ratchet's own keys of the network config: those of 2017, and those that came later.
 //!
-//! Reads and checks what can be checked without the node: whether an address is on an interface or a store can be
-//! reached is the agent's to say.
+//! Reads and checks what can be checked without the node: whether an address is on an interface or
+//! a store can be reached is the agent's to say.
 
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use nix::unistd::{AccessFlags, access};
 use ratchet_cni::{Config, Embedded, Error, Outer};
@@ -40,8 +42,18 @@ const OURS: [&str; 23] = [
     "log_file",
 ];
 /// Keys that others put there, and `cniDir`, which 2017's code had and nothing needs any more.
-const THEIRS: [&str; 10] =
-    ["cniVersion", "name", "type", "args", "ipam", "dns", "prevResult", "runtimeConfig", "capabilities", "cniDir"];
+const THEIRS: [&str; 10] = [
+    "cniVersion",
+    "name",
+    "type",
+    "args",
+    "ipam",
+    "dns",
+    "prevResult",
+    "runtimeConfig",
+    "capabilities",
+    "cniDir",
+];
 /// The specification's own namespace for keys.
 const RESERVED_PREFIX: &str = "cni.dev/";
 
@@ -102,7 +114,11 @@ struct Reader<'a> {
 }
 
 fn read(config: &Config) -> (Keys, Vec<Error>) {
-    let mut reader = Reader { config, problems: Vec::new(), warnings: Vec::new() };
+    let mut reader = Reader {
+        config,
+        problems: Vec::new(),
+        warnings: Vec::new(),
+    };
     reader.unknown_keys();
     let keys = Keys {
         settings: reader.settings(),
@@ -111,7 +127,9 @@ fn read(config: &Config) -> (Keys, Vec<Error>) {
         delegate: reader.embedded("delegate"),
         boot_network: reader.embedded("boot_network"),
         socket: reader.socket().unwrap_or_else(|| DEFAULT_SOCKET.into()),
-        state_dir: reader.path("state_dir").unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
+        state_dir: reader
+            .path("state_dir")
+            .unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
         log_level: reader.log_level(),
         log_file: reader.path("log_file"),
         warnings: std::mem::take(&mut reader.warnings),
@@ -128,8 +146,12 @@ impl Reader<'_> {
                 continue;
             }
             let hint = nearest(key, OURS.into_iter().chain(THEIRS));
-            let hint = hint.map(|near| format!("; is {near:?} meant?")).unwrap_or_default();
-            self.warnings.push(format!("the config's key {key:?} is not known and has no effect{hint}"));
+            let hint = hint
+                .map(|near| format!("; is {near:?} meant?"))
+                .unwrap_or_default();
+            self.warnings.push(format!(
+                "the config's key {key:?} is not known and has no effect{hint}"
+            ));
         }
     }
 
@@ -137,14 +159,22 @@ impl Reader<'_> {
     fn refuse<T>(&mut self, key: &str, expected: &str) -> Option<T> {
         let value = self.config.raw_key(key).map_or("null", |raw| raw.get());
         // What may be a password is not repeated, and nobody reads more than this of a value.
-        let shown = if value.contains('@') { "(not shown)".to_owned() } else { value.chars().take(100).collect() };
-        self.problem(format!("the config's key {key:?} is {shown}: expected {expected}"));
+        let shown = if value.contains('@') {
+            "(not shown)".to_owned()
+        } else {
+            value.chars().take(100).collect()
+        };
+        self.problem(format!(
+            "the config's key {key:?} is {shown}: expected {expected}"
+        ));
         None
     }
 
     fn problem(&mut self, text: String) {
-        let what_to_do = "correct it in the network config, which usually is a file in /etc/cni/net.d";
-        self.problems.push(Error::invalid_config(text).with_details(what_to_do));
+        let what_to_do =
+            "correct it in the network config, which usually is a file in /etc/cni/net.d";
+        self.problems
+            .push(Error::invalid_config(text).with_details(what_to_do));
     }
 
     /// The key's value; absent, `null` and the empty string are one, as in Go.
@@ -169,11 +199,15 @@ impl Reader<'_> {
     /// A number, or the string that people and 2017's config write for one.
     fn number<T: TryFrom<u32>>(&mut self, key: &str, expected: &str) -> Option<T> {
         let number = match self.value(key)? {
-            Value::Number(number) => number.as_u64().and_then(|number| u32::try_from(number).ok()),
+            Value::Number(number) => number
+                .as_u64()
+                .and_then(|number| u32::try_from(number).ok()),
             Value::String(text) => text.parse().ok(),
             _ => None,
         };
-        number.and_then(|number| T::try_from(number).ok()).or_else(|| self.refuse(key, expected))
+        number
+            .and_then(|number| T::try_from(number).ok())
+            .or_else(|| self.refuse(key, expected))
     }
 
     fn flag(&mut self, key: &str) -> Option<bool> {
@@ -188,18 +222,27 @@ impl Reader<'_> {
     fn path(&mut self, key: &str) -> Option<PathBuf> {
         let expected = "an absolute path";
         let text = self.text(key, expected)?;
-        if text.starts_with('/') { Some(text.into()) } else { self.refuse(key, expected) }
+        if text.starts_with('/') {
+            Some(text.into())
+        } else {
+            self.refuse(key, expected)
+        }
     }
 
     /// The path of a file that the agent will read.
     fn file(&mut self, key: &str) -> Option<String> {
-        self.path(key).map(|path| path.to_string_lossy().into_owned())
+        self.path(key)
+            .map(|path| path.to_string_lossy().into_owned())
     }
 
     fn kubeconfig(&mut self) -> Option<String> {
         let expected = "the absolute path of a kubeconfig, or \"auto\"";
         let text = self.text("kubeconfig", expected)?;
-        if text == "auto" || text.starts_with('/') { Some(text) } else { self.refuse("kubeconfig", expected) }
+        if text == "auto" || text.starts_with('/') {
+            Some(text)
+        } else {
+            self.refuse("kubeconfig", expected)
+        }
     }
 
     fn settings(&mut self) -> Settings {
@@ -212,20 +255,29 @@ impl Reader<'_> {
         };
         Settings {
             store: self.store(),
-            node: self.parsed::<NodeName>("node", "a node's name: 1 to 253 letters, digits, '-', '_' or '.'"),
+            node: self.parsed::<NodeName>(
+                "node",
+                "a node's name: 1 to 253 letters, digits, '-', '_' or '.'",
+            ),
             parent_interface,
             parent_address: self.parsed::<IpAddr>(
                 "parent_address",
                 "an IPv4 or IPv6 address of the parent interface, without a prefix length",
             ),
-            mtu: self.number::<Mtu>("mtu", &format!("a number from {} to {}", Mtu::MIN, Mtu::MAX)),
+            mtu: self.number::<Mtu>(
+                "mtu",
+                &format!("a number from {} to {}", Mtu::MIN, Mtu::MAX),
+            ),
             etcd_ca: self.file("etcd_ca"),
             etcd_cert: self.file("etcd_cert"),
             etcd_key: self.file("etcd_key"),
             etcd_user: self.text("etcd_user", "a user's name"),
             etcd_password_file: self.file("etcd_password_file"),
             kubeconfig: self.kubeconfig(),
-            etcd_prefix: self.text("etcd_prefix", "what the keys in etcd begin with, such as \"/ratchet\""),
+            etcd_prefix: self.text(
+                "etcd_prefix",
+                "what the keys in etcd begin with, such as \"/ratchet\"",
+            ),
             node_timeout: self.number("node_timeout", "a number of seconds, or 0 for never"),
         }
     }
@@ -234,24 +286,29 @@ impl Reader<'_> {
     fn store(&mut self) -> Option<String> {
         let etcd = self.etcd();
         let forms = "sqlite:/absolute/path, etcd://host:port, etcds://host:port or kubernetes";
-        let store = self.text("store", forms).and_then(|store| match store.split_once(':') {
-            Some(("sqlite", path)) => {
-                // sqlite:///path is what other programs write; it means the same.
-                let path = path.strip_prefix("//").unwrap_or(path);
-                if path.starts_with('/') && !path.ends_with('/') {
-                    Some(format!("sqlite:{path}"))
-                } else {
-                    self.refuse("store", "sqlite: and the absolute path of a file")
+        let store = self
+            .text("store", forms)
+            .and_then(|store| match store.split_once(':') {
+                Some(("sqlite", path)) => {
+                    // sqlite:///path is what other programs write; it means the same.
+                    let path = path.strip_prefix("//").unwrap_or(path);
+                    if path.starts_with('/') && !path.ends_with('/') {
+                        Some(format!("sqlite:{path}"))
+                    } else {
+                        self.refuse("store", "sqlite: and the absolute path of a file")
+                    }
                 }
-            }
-            Some(("etcd" | "etcds", rest)) if rest.len() > 2 && rest.starts_with("//") => Some(store),
-            None if store == "kubernetes" => Some(store),
-            _ => self.refuse("store", forms),
-        });
+                Some(("etcd" | "etcds", rest)) if rest.len() > 2 && rest.starts_with("//") => {
+                    Some(store)
+                }
+                None if store == "kubernetes" => Some(store),
+                _ => self.refuse("store", forms),
+            });
         let store = match (etcd, store) {
             (Some(etcd), Some(store)) if etcd != store => {
                 self.problem(format!(
-                    "the config's keys \"store\" and \"etcd_host\" are at odds ({etcd} by the latter): expected one of them"
+                    "the config's keys \"store\" and \"etcd_host\" are at odds ({etcd} by the \
+                     latter): expected one of them"
                 ));
                 Some(store)
             }
@@ -265,21 +322,34 @@ impl Reader<'_> {
 
     /// 2017's two keys as a URL.
     fn etcd(&mut self) -> Option<String> {
-        let expected = "a host name or an IP address, such as \"etcd-client.ratchet.svc.cluster.local\"";
+        let expected =
+            "a host name or an IP address, such as \"etcd-client.ratchet.svc.cluster.local\"";
         let port = self.number::<u16>("etcd_port", "a port from 1 to 65535");
-        let port = if port == Some(0) { self.refuse("etcd_port", "a port from 1 to 65535") } else { port };
+        let port = if port == Some(0) {
+            self.refuse("etcd_port", "a port from 1 to 65535")
+        } else {
+            port
+        };
         let Some(host) = self.text("etcd_host", expected) else {
             if port.is_some() {
-                self.warnings.push("the config's key \"etcd_port\" has no effect without \"etcd_host\"".into());
+                self.warnings.push(
+                    "the config's key \"etcd_port\" has no effect without \"etcd_host\"".into(),
+                );
             }
             return None;
         };
         let port = port.unwrap_or(ETCD_PORT);
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .unwrap_or(&host);
         if bare.parse::<std::net::Ipv6Addr>().is_ok() {
             return Some(format!("etcd://[{bare}]:{port}"));
         }
-        if host.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+        if host
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        {
             return Some(format!("etcd://{host}:{port}"));
         }
         self.refuse("etcd_host", expected)
@@ -288,28 +358,44 @@ impl Reader<'_> {
     fn child_path(&mut self) -> Option<PathBuf> {
         let path = self.path("child_path")?;
         match std::fs::metadata(&path) {
-            Ok(metadata) if metadata.is_file() && access(&path, AccessFlags::X_OK).is_ok() => Some(path),
+            Ok(metadata) if metadata.is_file() && access(&path, AccessFlags::X_OK).is_ok() => {
+                Some(path)
+            }
             Err(error) if is_absent(&error) => {
                 let path = path.display();
                 self.warnings.push(format!(
-                    "the config's key \"child_path\" names {path}, which does not exist; this program is the agent instead"
+                    "the config's key \"child_path\" names {path}, which does not exist; this \
+                     program is the agent instead"
                 ));
                 None
             }
-            _ => self.refuse("child_path", "a program that can be executed (make it executable, or remove the key)"),
+            _ => self.refuse(
+                "child_path",
+                "a program that can be executed (make it executable, or remove the key)",
+            ),
         }
     }
 
     fn socket(&mut self) -> Option<PathBuf> {
         let path = self.path("socket")?;
-        let fits = path.as_os_str().len() <= MAX_SOCKET_PATH && path.file_name().is_some() && path != Path::new("/");
-        if fits { Some(path) } else { self.refuse("socket", "the path of a file, of 107 bytes at most") }
+        let fits = path.as_os_str().len() <= MAX_SOCKET_PATH
+            && path.file_name().is_some()
+            && path != Path::new("/");
+        if fits {
+            Some(path)
+        } else {
+            self.refuse("socket", "the path of a file, of 107 bytes at most")
+        }
     }
 
     fn log_level(&mut self) -> Option<String> {
         let expected = format!("one of {}", LOG_LEVELS.join(", "));
         let level = self.text("log_level", &expected)?.to_ascii_lowercase();
-        if LOG_LEVELS.contains(&level.as_str()) { Some(level) } else { self.refuse("log_level", &expected) }
+        if LOG_LEVELS.contains(&level.as_str()) {
+            Some(level)
+        } else {
+            self.refuse("log_level", &expected)
+        }
     }
 
     /// A plugin or a list of them. Nothing is run or looked up here.
@@ -318,7 +404,8 @@ impl Reader<'_> {
         match Outer::of(self.config).and_then(|outer| Embedded::parse(raw, &outer)) {
             Ok(embedded) => Some(embedded),
             Err(error) => {
-                self.problems.push(error.context(&format!("the config's key {key:?}")));
+                self.problems
+                    .push(error.context(&format!("the config's key {key:?}")));
                 None
             }
         }
@@ -327,17 +414,22 @@ impl Reader<'_> {
 
 /// Stores of the design that this build has no client for: remove one here when it lands.
 fn not_built_in(store: &str) -> Option<String> {
-    let scheme = ["kubernetes"].into_iter().find(|scheme| store.starts_with(scheme))?;
+    let scheme = ["kubernetes"]
+        .into_iter()
+        .find(|scheme| store.starts_with(scheme))?;
     Some(format!(
-        "the config's key \"store\" asks for {scheme}, which is not built in yet: expected sqlite:/absolute/path or etcd://host:port"
+        "the config's key \"store\" asks for {scheme}, which is not built in yet: expected \
+         sqlite:/absolute/path or etcd://host:port"
     ))
 }
 
 /// Whether the system says that there is nothing of this name.
 fn is_absent(error: &std::io::Error) -> bool {
-    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+    matches!(
+        error.kind(),
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+    )
 }
 
 #[cfg(test)]
-#[path = "config_tests.rs"]
 mod tests;

@@ -1,9 +1,12 @@
 //! stderr: what a person who looks should know and CNI has no place for.
 //!
-//! Runtimes show it only when the call succeeds, so nothing that explains a failure belongs here alone.
+//! Runtimes show it only when the call succeeds, so nothing that explains a failure belongs here
+//! alone.
 
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::{
+    io::{self, Write},
+    sync::{Arc, Mutex},
+};
 
 /// A stderr to which the embedded plugins' is copied, too.
 #[derive(Clone)]

@@ -1,25 +1,34 @@
-//! The config and who the pod is, nearly right: they are read or refused, and DEL reads whatever ADD refused.
+//! The config and who the pod is, nearly right: they are read or refused, and DEL reads whatever
+//! ADD refused.
 
 use proptest::prelude::*;
 use ratchet_cni::{Config, Environment, Invocation, Verb, Version};
 
-use crate::config::Keys;
-use crate::identity::Identity;
+use crate::{config::Keys, identity::Identity};
 
 #[path = "../../model/tests/mutate/mod.rs"]
 mod mutate;
 
 const CONFIGS: &[&str] = &[
-    r#"{"name":"ratchet-demo","type":"ratchet","etcd_host":"etcd-client.ratchet.svc.cluster.local","etcd_port":"2379",
-        "child_path":"/opt/cni/bin/ratchet-child","parent_interface":"eth0","parent_address":"192.168.1.73","use_labels":true,
-        "delegate":{"name":"cbr0","type":"flannel","delegate":{"isDefaultGateway":true}},"boot_network":{"type":"loopback"}}"#,
-    r#"{"cniVersion":"1.0.0","name":"n","type":"ratchet","store":"sqlite:///var/lib/ratchet/ratchet.db","mtu":"1400","node":"n1",
-        "socket":"/run/ratchet/agent.sock","state_dir":"/var/lib/ratchet","log_level":"debug","log_file":"/var/log/ratchet",
-        "use_labels":"false","boot_network":{"name":"x","cniVersion":"0.4.0","plugins":[{"type":"ptp"},{"type":"portmap"}]}}"#,
-    r#"{"cniVersion":"1.1.0","name":"n","type":"ratchet","store":"etcds://a:1,b:2","delegate":{"type":"bridge"},
-        "args":{"cni":{"labels":[{"key":"ratchet","value":"true"},{"key":"ratchet.primary","value":"false"}]}},
+    r#"{"name":"ratchet-demo","type":"ratchet","etcd_host":"etcd-client.ratchet.svc.cluster.local",
+        "etcd_port":"2379",
+        "child_path":"/opt/cni/bin/ratchet-child","parent_interface":"eth0",
+        "parent_address":"192.168.1.73","use_labels":true,
+        "delegate":{"name":"cbr0","type":"flannel","delegate":{"isDefaultGateway":true}},
+        "boot_network":{"type":"loopback"}}"#,
+    r#"{"cniVersion":"1.0.0","name":"n","type":"ratchet",
+        "store":"sqlite:///var/lib/ratchet/ratchet.db","mtu":"1400","node":"n1",
+        "socket":"/run/ratchet/agent.sock","state_dir":"/var/lib/ratchet","log_level":"debug",
+        "log_file":"/var/log/ratchet",
+        "use_labels":"false","boot_network":{"name":"x","cniVersion":"0.4.0",
+        "plugins":[{"type":"ptp"},{"type":"portmap"}]}}"#,
+    r#"{"cniVersion":"1.1.0","name":"n","type":"ratchet","store":"etcds://a:1,b:2",
+        "delegate":{"type":"bridge"},
+        "args":{"cni":{"labels":[{"key":"ratchet","value":"true"},{"key":"ratchet.primary",
+        "value":"false"}]}},
         "runtimeConfig":{"io.kubernetes.cri.pod-annotations":{"ratchet.dev/links":"[]"}}}"#,
-    r#"{"name":"n","type":"ratchet","args":{"cni":{"labels":{"ratchet":"true"}}},"runtimeConfig":null,"mtu":1450}"#,
+    r#"{"name":"n","type":"ratchet","args":{"cni":{"labels":{"ratchet":"true"}}},
+        "runtimeConfig":null,"mtu":1450}"#,
 ];
 
 const TOKENS: &[&str] = &[
@@ -67,8 +76,21 @@ const TOKENS: &[&str] = &[
     "{\"a\":",
 ];
 
-const ARGS: &[&str] = &["K8S_POD_NAMESPACE=lab;K8S_POD_NAME=r1;K8S_POD_INFRA_CONTAINER_ID=c1;K8S_POD_UID=u", ""];
-const ARGS_TOKENS: &[&str] = &["=", ";", "K8S_POD_NAME=", "K8S_POD_NAMESPACE=", "\u{0}", "é", "/", "..", " "];
+const ARGS: &[&str] = &[
+    "K8S_POD_NAMESPACE=lab;K8S_POD_NAME=r1;K8S_POD_INFRA_CONTAINER_ID=c1;K8S_POD_UID=u",
+    "",
+];
+const ARGS_TOKENS: &[&str] = &[
+    "=",
+    ";",
+    "K8S_POD_NAME=",
+    "K8S_POD_NAMESPACE=",
+    "\u{0}",
+    "é",
+    "/",
+    "..",
+    " ",
+];
 
 fn invocation(args: &str) -> Invocation {
     let env: Environment = [
@@ -93,7 +115,8 @@ fn check(stdin: Vec<u8>, args: &str) -> Result<(), TestCaseError> {
         }
     };
     // 1: of an embedded config.
-    let is_refusal = |error: &ratchet_cni::Error| [1, 6, 7].contains(&error.code) && !error.msg.is_empty();
+    let is_refusal =
+        |error: &ratchet_cni::Error| [1, 6, 7].contains(&error.code) && !error.msg.is_empty();
     let lenient = Keys::lenient(&config);
     match Keys::strict(&config) {
         Ok(keys) => {
@@ -129,7 +152,9 @@ proptest! {
     #![proptest_config(mutate::config())]
 
     #[test]
-    fn configs_and_pods(stdin in mutate::json(CONFIGS, TOKENS), args in mutate::text(ARGS, ARGS_TOKENS)) {
+    fn configs_and_pods(
+        stdin in mutate::json(CONFIGS, TOKENS), args in mutate::text(ARGS, ARGS_TOKENS),
+    ) {
         check(stdin, &args)?;
     }
 }

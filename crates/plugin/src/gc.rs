@@ -1,17 +1,20 @@
-//! GC: removes what belongs to none of the attachments that the runtime names, in this network alone.
+//! GC: removes what belongs to none of the attachments that the runtime names, in this network
+//! alone.
 //!
-//! An attachment that another call is working on is left alone, and everybody who is asked to collect is told that it is
-//! valid. GC goes on after errors and reports them all.
+//! An attachment that another call is working on is left alone, and everybody who is asked to
+//! collect is told that it is valid. GC goes on after errors and reports them all.
 
 use std::time::{Duration, Instant};
 
 use ratchet_cni::{Attachment, Error, Request};
 use ratchet_protocol::Collect;
 
-use crate::Ratchet;
-use crate::agent::Start;
-use crate::call::Call;
-use crate::state::{Kept, Key, Mode, Record, Slot};
+use crate::{
+    Ratchet,
+    agent::Start,
+    call::Call,
+    state::{Kept, Key, Mode, Record, Slot},
+};
 
 const AGENT_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -19,17 +22,25 @@ const AGENT_PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) fn gc(plugin: &Ratchet, request: &Request) -> Result<(), Error> {
     let call = Call::strict(plugin, request)?;
     let Some(mut valid) = request.config.valid_attachments()? else {
-        return Err(Error::invalid_config("GC without \"cni.dev/valid-attachments\" would remove every attachment")
-            .with_details("the key must be there; null or [] says that nothing is valid"));
+        return Err(Error::invalid_config(
+            "GC without \"cni.dev/valid-attachments\" would remove every attachment",
+        )
+        .with_details("the key must be there; null or [] says that nothing is valid"));
     };
     let mut errors = Vec::new();
-    let keys = call.attachments.list(request.config.name()).unwrap_or_else(|error| {
-        errors.push(error);
-        Vec::new()
-    });
+    let keys = call
+        .attachments
+        .list(request.config.name())
+        .unwrap_or_else(|error| {
+            errors.push(error);
+            Vec::new()
+        });
     let mut stale: Vec<(Key, Slot)> = Vec::new();
     for key in keys {
-        let attachment = Attachment { container_id: key.container_id().into(), ifname: key.ifname().into() };
+        let attachment = Attachment {
+            container_id: key.container_id().into(),
+            ifname: key.ifname().into(),
+        };
         if valid.contains(&attachment) {
             continue;
         }
@@ -38,7 +49,10 @@ pub(crate) fn gc(plugin: &Ratchet, request: &Request) -> Result<(), Error> {
             // At work just now.
             Ok(None) => valid.push(attachment),
             Err(error) => {
-                errors.push(Error::io(format!("cannot lock the state of container {}: {error}", key.container_id())));
+                errors.push(Error::io(format!(
+                    "cannot lock the state of container {}: {error}",
+                    key.container_id()
+                )));
                 valid.push(attachment);
             }
         }
@@ -58,14 +72,25 @@ pub(crate) fn gc(plugin: &Ratchet, request: &Request) -> Result<(), Error> {
 
 /// Has the agent undo all links of the network but those of the valid attachments.
 fn collect(call: &Call, valid: &[Attachment]) -> Result<(), Error> {
-    let valid = valid.iter().map(|attachment| (attachment.container_id.clone(), attachment.ifname.clone())).collect();
-    let asked = Collect { network: call.request.config.name().to_owned(), valid };
+    let valid = valid
+        .iter()
+        .map(|attachment| (attachment.container_id.clone(), attachment.ifname.clone()))
+        .collect();
+    let asked = Collect {
+        network: call.request.config.name().to_owned(),
+        valid,
+    };
     let until = Instant::now() + AGENT_PATIENCE;
-    call.agent().ask(&ratchet_protocol::Request::Collect(asked), until, Start::OnDemand)?;
+    call.agent().ask(
+        &ratchet_protocol::Request::Collect(asked),
+        until,
+        Start::OnDemand,
+    )?;
     Ok(())
 }
 
-/// DEL of a stale attachment's embedded plugins, with what ADD gave them: most plugins know no GC, and free nothing in it.
+/// DEL of a stale attachment's embedded plugins, with what ADD gave them: most plugins know no GC,
+/// and free nothing in it.
 ///
 /// CNI_NETNS is empty: the path of ADD's may be another pod's by now.
 fn remove(call: &Call, key: &Key, slot: Slot, links_are_gone: bool) -> Result<(), Error> {
@@ -74,18 +99,30 @@ fn remove(call: &Call, key: &Key, slot: Slot, links_are_gone: bool) -> Result<()
         Kept::Nothing => return slot.remove(),
         Kept::Unreadable(why) => {
             // Its bytes are lost; the runtime's DEL, if there is one, still has the config.
-            call.console.warn(format_args!("unreadable state of a stale attachment is removed: {why}"));
+            call.console.warn(format_args!(
+                "unreadable state of a stale attachment is removed: {why}"
+            ));
             return slot.remove();
         }
     };
     if gc_disabled(call, &record) {
         return Ok(());
     }
-    let attachment = Attachment { container_id: key.container_id().into(), ifname: key.ifname().into() };
-    let caller = call.caller.clone().for_attachment(&attachment, "", &record.args);
+    let attachment = Attachment {
+        container_id: key.container_id().into(),
+        ifname: key.ifname().into(),
+    };
+    let caller = call
+        .caller
+        .clone()
+        .for_attachment(&attachment, "", &record.args);
     record.rendered.del(&caller)?;
     // As long as the links may be there, the next GC has to know of them.
-    if links_are_gone || !record.mode.is_ours() { slot.remove() } else { Ok(()) }
+    if links_are_gone || !record.mode.is_ours() {
+        slot.remove()
+    } else {
+        Ok(())
+    }
 }
 
 /// Whether the embedded list of this attachment says that its plugins know better.

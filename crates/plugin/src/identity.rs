@@ -41,18 +41,36 @@ struct Label {
 impl Identity {
     /// Reads them; code 7 if labels or annotations are not what they should be.
     pub fn of(call: &Invocation, config: &Config, use_labels: bool) -> Result<Self, Error> {
-        let labels = if use_labels { labels(config)? } else { Texts::new() };
+        let labels = if use_labels {
+            labels(config)?
+        } else {
+            Texts::new()
+        };
         let annotations = annotations(config)?;
         let annotations_passed = annotations.is_some();
-        Ok(Self { pod: pod(call), labels, annotations: annotations.unwrap_or_default(), annotations_passed })
+        Ok(Self {
+            pod: pod(call),
+            labels,
+            annotations: annotations.unwrap_or_default(),
+            annotations_passed,
+        })
     }
 
     /// The same for DEL, where nothing that is written wrongly is a reason to fail.
     pub fn lenient(call: &Invocation, config: &Config, use_labels: bool) -> Self {
-        let labels = if use_labels { labels(config).unwrap_or_default() } else { Texts::new() };
+        let labels = if use_labels {
+            labels(config).unwrap_or_default()
+        } else {
+            Texts::new()
+        };
         let annotations = annotations(config).unwrap_or_default();
         let annotations_passed = annotations.is_some();
-        Self { pod: pod(call), labels, annotations: annotations.unwrap_or_default(), annotations_passed }
+        Self {
+            pod: pod(call),
+            labels,
+            annotations: annotations.unwrap_or_default(),
+            annotations_passed,
+        }
     }
 
     /// Whether what is visible here says that the pod is Ratchet's.
@@ -60,8 +78,9 @@ impl Identity {
         is_eligible(&self.labels, &self.annotations)
     }
 
-    /// Whether the agent is to be asked. Not for a pod that is plainly not Ratchet's, which has its network without an
-    /// agent; but where there is a Kubernetes API, only the agent knows the labels.
+    /// Whether the agent is to be asked. Not for a pod that is plainly not Ratchet's, which has its
+    /// network without an agent; but where there is a Kubernetes API, only the agent knows the
+    /// labels.
     pub fn may_be_ours(&self, keys: &Keys) -> bool {
         self.is_visibly_ours() || keys.settings.kubeconfig.is_some()
     }
@@ -77,15 +96,21 @@ fn pod(call: &Invocation) -> Pod {
 }
 
 fn labels(config: &Config) -> Result<Texts, Error> {
-    let Some(raw) = config.args()?.get_nested(&["cni", "labels"]) else { return Ok(Texts::new()) };
+    let Some(raw) = config.args()?.get_nested(&["cni", "labels"]) else {
+        return Ok(Texts::new());
+    };
     let labels: Option<Labels> = serde_json::from_str(raw.get()).map_err(|_| {
-        Error::invalid_config("invalid value of the config's key \"args.cni.labels\"")
-            .with_details("expected a list of {\"key\": …, \"value\": …}, both strings, or an object of strings")
+        Error::invalid_config("invalid value of the config's key \"args.cni.labels\"").with_details(
+            "expected a list of {\"key\": …, \"value\": …}, both strings, or an object of strings",
+        )
     })?;
     Ok(match labels {
         None => Texts::new(),
         // Of a repeated key the last value counts, as everywhere in JSON.
-        Some(Labels::List(list)) => list.into_iter().map(|label| (label.key, label.value)).collect(),
+        Some(Labels::List(list)) => list
+            .into_iter()
+            .map(|label| (label.key, label.value))
+            .collect(),
         Some(Labels::Map(map)) => map,
     })
 }
@@ -94,10 +119,16 @@ fn labels(config: &Config) -> Result<Texts, Error> {
 fn annotations(config: &Config) -> Result<Option<Texts>, Error> {
     let runtime_config = config.runtime_config()?;
     // The exact case, since these are keys of a map in Go; the last one wins.
-    let Some((_, raw)) = runtime_config.iter().rfind(|(key, _)| *key == ANNOTATIONS) else { return Ok(None) };
+    let Some((_, raw)) = runtime_config.iter().rfind(|(key, _)| *key == ANNOTATIONS) else {
+        return Ok(None);
+    };
     let texts: Option<Texts> = serde_json::from_str(raw.get()).map_err(|error| {
-        Error::invalid_config(format!("invalid value of the config's key \"runtimeConfig\".{ANNOTATIONS:?}"))
-            .with_details(format!("expected an object of strings, which the runtime puts there: {error}"))
+        Error::invalid_config(format!(
+            "invalid value of the config's key \"runtimeConfig\".{ANNOTATIONS:?}"
+        ))
+        .with_details(format!(
+            "expected an object of strings, which the runtime puts there: {error}"
+        ))
     })?;
     Ok(Some(texts.unwrap_or_default()))
 }
@@ -119,26 +150,55 @@ mod tests {
         ]
         .into_iter()
         .collect();
-        let config = Config::parse(format!("{{\"name\":\"n\"{rest}}}").into(), Verb::Add, &Version::ALL).unwrap();
+        let config = Config::parse(
+            format!("{{\"name\":\"n\"{rest}}}").into(),
+            Verb::Add,
+            &Version::ALL,
+        )
+        .unwrap();
         Identity::of(&Invocation::from_env(&env).unwrap(), &config, use_labels)
     }
 
     #[test]
     fn the_pod_is_named_by_the_runtime_or_by_its_container() {
         let pod = of("", "", true).unwrap().pod;
-        assert_eq!((pod.namespace.as_str(), pod.name.as_str(), pod.uid), ("default", "c1", None));
-        let pod = of("K8S_POD_UID=u;K8S_POD_NAME=p;K8S_POD_NAMESPACE=ns;x", "", true).unwrap().pod;
-        assert_eq!((pod.namespace.as_str(), pod.name.as_str(), pod.uid.as_deref()), ("ns", "p", Some("u")));
+        assert_eq!(
+            (pod.namespace.as_str(), pod.name.as_str(), pod.uid),
+            ("default", "c1", None)
+        );
+        let pod = of(
+            "K8S_POD_UID=u;K8S_POD_NAME=p;K8S_POD_NAMESPACE=ns;x",
+            "",
+            true,
+        )
+        .unwrap()
+        .pod;
+        assert_eq!(
+            (
+                pod.namespace.as_str(),
+                pod.name.as_str(),
+                pod.uid.as_deref()
+            ),
+            ("ns", "p", Some("u"))
+        );
     }
 
     #[test]
     fn labels_are_a_list_or_a_map() {
-        for labels in [r#"[{"key":"ratchet","value":"true"}]"#, r#"{"ratchet":"true"}"#] {
+        for labels in [
+            r#"[{"key":"ratchet","value":"true"}]"#,
+            r#"{"ratchet":"true"}"#,
+        ] {
             let rest = format!(r#","args":{{"cni":{{"labels":{labels}}}}}"#);
             assert!(of("", &rest, true).unwrap().is_visibly_ours());
             assert!(!of("", &rest, false).unwrap().is_visibly_ours());
         }
-        for none in ["", r#","args":null"#, r#","args":{"cni":null}"#, r#","args":{"cni":{"labels":null}}"#] {
+        for none in [
+            "",
+            r#","args":null"#,
+            r#","args":{"cni":null}"#,
+            r#","args":{"cni":{"labels":null}}"#,
+        ] {
             assert!(of("", none, true).unwrap().labels.is_empty(), "{none}");
         }
         let error = of("", r#","args":{"cni":{"labels":"x"}}"#, true).unwrap_err();
@@ -148,8 +208,18 @@ mod tests {
 
     #[test]
     fn annotations_come_from_the_runtime() {
-        let with = |value: &str| of("", &format!(r#","runtimeConfig":{{"{ANNOTATIONS}":{value}}}"#), false);
-        assert!(with(r#"{"ratchet.dev/links":"[]"}"#).unwrap().is_visibly_ours());
+        let with = |value: &str| {
+            of(
+                "",
+                &format!(r#","runtimeConfig":{{"{ANNOTATIONS}":{value}}}"#),
+                false,
+            )
+        };
+        assert!(
+            with(r#"{"ratchet.dev/links":"[]"}"#)
+                .unwrap()
+                .is_visibly_ours()
+        );
         assert!(with("null").unwrap().annotations.is_empty());
         assert_eq!(with("{\"a\":1}").unwrap_err().code, 7);
     }

@@ -1,4 +1,5 @@
-//! What a network config says to the plugin, for those who look at a node without calling the plugin.
+//! What a network config says to the plugin, for those who look at a node without calling the
+//! plugin.
 
 use std::path::PathBuf;
 
@@ -26,6 +27,17 @@ pub struct ConfigSummary {
 /// What ADD would fail with.
 pub fn read_config(text: &str) -> Result<ConfigSummary, Error> {
     let config = Config::parse(text.into(), Verb::Add, &Version::ALL)?;
-    let Keys { settings, socket, state_dir, warnings, .. } = Keys::strict(&config)?;
-    Ok(ConfigSummary { settings, socket, state_dir, warnings })
+    let Keys {
+        settings,
+        socket,
+        state_dir,
+        warnings,
+        ..
+    } = Keys::strict(&config)?;
+    Ok(ConfigSummary {
+        settings,
+        socket,
+        state_dir,
+        warnings,
+    })
 }

@@ -1,19 +1,22 @@
 //! Ratchet's CNI plugin: what the binary does when CNI_COMMAND is set.
 //!
-//! A plugin process lives for one call. It reads the call, decides whether the pod may be Ratchet's, runs the delegate
-//! or the boot network as CNI says, asks the node's agent to attach or detach the sandbox, and prints the result.
+//! A plugin process lives for one call. It reads the call, decides whether the pod may be
+//! Ratchet's, runs the delegate or the boot network as CNI says, asks the node's agent to attach or
+//! detach the sandbox, and prints the result.
 //!
-//! This crate may not talk to a store or to the kernel's network, may not know what a link is beyond its interface, and
-//! is synchronous. What a declaration means is the model's, what is wired is the agent's, what CNI says is `ratchet-cni`'s.
+//! This crate may not talk to a store or to the kernel's network, may not know what a link is
+//! beyond its interface, and is synchronous. What a declaration means is the model's, what is wired
+//! is the agent's, what CNI says is `ratchet-cni`'s.
 //!
 //! # Three ways to stand
-//! * **Wrapper** (no `prevResult`; `delegate`, `boot_network` or both): pods that are not Ratchet's get the delegate and
-//!   its very output; Ratchet's pods get the boot network, else the delegate, and then their links.
-//! * **Chained** (`prevResult`; neither `delegate` nor `boot_network`): the result so far is passed on, with the links'
-//!   interfaces appended for Ratchet's pods.
-//! * `prevResult` **and** `delegate` or `boot_network`: refused with code 7. Somebody before us has made the pod's
-//!   network; to make a second one, or to ignore what the config says, would both be a surprise. Only ADD can tell: DEL and
-//!   CHECK get a `prevResult` wherever the plugin stands.
+//! * **Wrapper** (no `prevResult`; `delegate`, `boot_network` or both): pods that are not Ratchet's
+//!   get the delegate and its very output; Ratchet's pods get the boot network, else the delegate,
+//!   and then their links.
+//! * **Chained** (`prevResult`; neither `delegate` nor `boot_network`): the result so far is passed
+//!   on, with the links' interfaces appended for Ratchet's pods.
+//! * `prevResult` **and** `delegate` or `boot_network`: refused with code 7. Somebody before us has
+//!   made the pod's network; to make a second one, or to ignore what the config says, would both be
+//!   a surprise. Only ADD can tell: DEL and CHECK get a `prevResult` wherever the plugin stands.
 
 mod add;
 mod agent;
@@ -33,8 +36,10 @@ mod netns;
 mod state;
 mod status;
 
-use std::io::{self, Read, Write};
-use std::process::ExitCode;
+use std::{
+    io::{self, Read, Write},
+    process::ExitCode,
+};
 
 use ratchet_cni::{Environment, Error, Executor, Output, Plugin, Request};
 
@@ -46,14 +51,32 @@ pub use inspect::{ConfigSummary, read_config};
 #[must_use]
 pub fn run() -> ExitCode {
     let env: Environment = std::env::vars_os().collect();
-    ExitCode::from(run_with(&env, io::stdin().lock(), io::stdout().lock(), io::stderr()))
+    ExitCode::from(run_with(
+        &env,
+        io::stdin().lock(),
+        io::stdout().lock(),
+        io::stderr(),
+    ))
 }
 
-/// Serves one call and gives the exit status. Nothing else of the process is read or changed, but that an agent may be
-/// started and that embedded plugins run.
-pub fn run_with(env: &Environment, stdin: impl Read, stdout: impl Write, stderr: impl Write + Send + 'static) -> u8 {
+/// Serves one call and gives the exit status. Nothing else of the process is read or changed, but
+/// that an agent may be started and that embedded plugins run.
+pub fn run_with(
+    env: &Environment,
+    stdin: impl Read,
+    stdout: impl Write,
+    stderr: impl Write + Send + 'static,
+) -> u8 {
     let console = Console::new(stderr);
-    ratchet_cni::run(&Ratchet { console: console.clone() }, env, stdin, stdout, console)
+    ratchet_cni::run(
+        &Ratchet {
+            console: console.clone(),
+        },
+        env,
+        stdin,
+        stdout,
+        console,
+    )
 }
 
 /// The plugin, as `ratchet-cni` calls it.
@@ -70,7 +93,10 @@ impl Ratchet {
 
 impl Plugin for Ratchet {
     fn about(&self) -> String {
-        format!("ratchet {}: direct layer-2 links between pods; a CNI plugin", env!("CARGO_PKG_VERSION"))
+        format!(
+            "ratchet {}: direct layer-2 links between pods; a CNI plugin",
+            env!("CARGO_PKG_VERSION")
+        )
     }
 
     fn add(&self, request: &Request) -> Result<Output, Error> {

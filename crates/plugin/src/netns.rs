@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use nix::Result;
-use nix::sys::statfs::{NSFS_MAGIC, PROC_SUPER_MAGIC, statfs};
+use nix::{
+    Result,
+    sys::statfs::{NSFS_MAGIC, PROC_SUPER_MAGIC, statfs},
+};
 
 /// An error if it leads nowhere.
 pub(crate) fn is_namespace(netns: &str) -> Result<bool> {

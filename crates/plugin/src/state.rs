@@ -1,28 +1,35 @@
 //! What ADD did, kept on disk for DEL, CHECK and GC: one file an attachment,
-//! `STATE_DIR/attachments/NETWORK/CONTAINER/IFNAME.json`, and, once it has succeeded, `IFNAME.appended` beside it.
+//! `STATE_DIR/attachments/NETWORK/CONTAINER/IFNAME.json`, and, once it has succeeded,
+//! `IFNAME.appended` beside it.
 //!
-//! The three parts are directories and names of their own, so that no two attachments share a file. A lock beside the file
-//! (`IFNAME.lock`) is held while a call works on the attachment; it dies with the process. Nothing here decides what
-//! a call does with the record.
+//! The three parts are directories and names of their own, so that no two attachments share a file.
+//! A lock beside the file (`IFNAME.lock`) is held while a call works on the attachment; it dies
+//! with the process. Nothing here decides what a call does with the record.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io::{self, ErrorKind, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use ratchet_cni::{Error, Rendered, validate_container_id, validate_interface_name, validate_network_name};
+use ratchet_cni::{
+    Error, Rendered, validate_container_id, validate_interface_name, validate_network_name,
+};
 use ratchet_model::device::Interface;
 use serde::{Deserialize, Serialize};
 
 /// The longest file name (NAME_MAX, include/uapi/linux/limits.h).
 const NAME_MAX: usize = 255;
-/// The files of an attachment, in the order in which they go. The lock goes last: as long as it is there, nobody else begins.
+/// The files of an attachment, in the order in which they go. The lock goes last: as long as it is
+/// there, nobody else begins.
 const SUFFIXES: [&str; 4] = ["tmp", "appended", "json", "lock"];
 const LOCK_POLL: Duration = Duration::from_millis(5);
-/// How often a directory may vanish under us; a state directory behind a dangling link vanishes each time.
+/// How often a directory may vanish under us; a state directory behind a dangling link vanishes
+/// each time.
 const MAKE_TRIES: u32 = 1000;
 
 /// In which of its roles ADD ran.
@@ -87,12 +94,20 @@ impl Key {
         validate_container_id(container_id)?;
         validate_interface_name(ifname)?;
         if network.len() > NAME_MAX {
-            return Err(Error::invalid_config(format!("the network's name is longer than {NAME_MAX} bytes")));
+            return Err(Error::invalid_config(format!(
+                "the network's name is longer than {NAME_MAX} bytes"
+            )));
         }
         if container_id.len() > NAME_MAX {
-            return Err(Error::invalid_environment(format!("CNI_CONTAINERID is longer than {NAME_MAX} bytes")));
+            return Err(Error::invalid_environment(format!(
+                "CNI_CONTAINERID is longer than {NAME_MAX} bytes"
+            )));
         }
-        Ok(Self { network: network.into(), container_id: container_id.into(), ifname: ifname.into() })
+        Ok(Self {
+            network: network.into(),
+            container_id: container_id.into(),
+            ifname: ifname.into(),
+        })
     }
 
     pub fn container_id(&self) -> &str {
@@ -132,34 +147,53 @@ pub(crate) enum Kept {
 
 impl Attachments {
     pub fn of(state_dir: &Path) -> Self {
-        Self { root: state_dir.join("attachments") }
+        Self {
+            root: state_dir.join("attachments"),
+        }
     }
 
-    /// Takes an attachment's lock, making what is missing on the way; code 11 if another call holds it for so long.
+    /// Takes an attachment's lock, making what is missing on the way; code 11 if another call holds
+    /// it for so long.
     pub fn claim(&self, key: &Key, patience: Duration) -> Result<Slot, Error> {
         let until = Instant::now() + patience;
         loop {
             match self.try_claim(key) {
                 Ok(Some(slot)) => return Ok(slot),
                 Ok(None) if Instant::now() >= until => {
-                    return Err(Error::try_again_later("another call for this attachment is still at work")
-                        .with_details(format!("container {}, interface {}", key.container_id, key.ifname)));
+                    return Err(Error::try_again_later(
+                        "another call for this attachment is still at work",
+                    )
+                    .with_details(format!(
+                        "container {}, interface {}",
+                        key.container_id, key.ifname
+                    )));
                 }
                 Ok(None) => thread::sleep(LOCK_POLL),
                 // Somebody has made the directory before us and removed it since.
                 Err(error)
-                    if error.kind() == ErrorKind::AlreadyExists && Instant::now() < until && !self.is_blocked(key) => {}
-                Err(error) => return Err(failed("lock the attachment's state", &self.dir(key), &error)),
+                    if error.kind() == ErrorKind::AlreadyExists
+                        && Instant::now() < until
+                        && !self.is_blocked(key) => {}
+                Err(error) => {
+                    return Err(failed(
+                        "lock the attachment's state",
+                        &self.dir(key),
+                        &error,
+                    ));
+                }
             }
         }
     }
 
     /// Whether something that is no directory stands on the way to the attachment's place.
     fn is_blocked(&self, key: &Key) -> bool {
-        self.dir(key).ancestors().any(|path| fs::metadata(path).is_ok_and(|found| !found.is_dir()))
+        self.dir(key)
+            .ancestors()
+            .any(|path| fs::metadata(path).is_ok_and(|found| !found.is_dir()))
     }
 
-    /// As [`Attachments::claim`], but `None` where nothing of the attachment is kept; for DEL, which makes nothing.
+    /// As [`Attachments::claim`], but `None` where nothing of the attachment is kept; for DEL,
+    /// which makes nothing.
     pub fn claim_existing(&self, key: &Key, patience: Duration) -> Result<Option<Slot>, Error> {
         match fs::metadata(self.dir(key)) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -173,14 +207,29 @@ impl Attachments {
         let path = dir.join(format!("{}.lock", key.ifname));
         let mut tries = 0;
         loop {
-            let open = || OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+            let open = || {
+                OpenOptions::new()
+                    .write(true)
+                    .create(true)
+                    .truncate(false)
+                    .mode(0o600)
+                    .open(&path)
+            };
             let make = || {
                 DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
                 // On a full disk: what was just made goes again, unless somebody else uses it.
-                open().inspect_err(|_| drop(fs::remove_dir(&dir).and_then(|()| fs::remove_dir(&network))))
+                open().inspect_err(|_| {
+                    drop(fs::remove_dir(&dir).and_then(|()| fs::remove_dir(&network)))
+                })
             };
             let is_missing = |error: &io::Error| error.kind() == ErrorKind::NotFound;
-            let file = match open().or_else(|error| if is_missing(&error) { make() } else { Err(error) }) {
+            let file = match open().or_else(|error| {
+                if is_missing(&error) {
+                    make()
+                } else {
+                    Err(error)
+                }
+            }) {
                 // A DEL has just removed a directory on the way.
                 Err(error) if is_missing(&error) && tries < MAKE_TRIES => {
                     tries += 1;
@@ -195,12 +244,18 @@ impl Attachments {
             }
             // Whoever had the lock may have removed the file: what we hold then locks nothing.
             let held = file.metadata()?;
-            let is_current = fs::metadata(&path).is_ok_and(|now| (now.dev(), now.ino()) == (held.dev(), held.ino()));
+            let is_current = fs::metadata(&path)
+                .is_ok_and(|now| (now.dev(), now.ino()) == (held.dev(), held.ino()));
             if is_current {
-                // Embedded plugins hold it, too: one that is killed with us may still have the kernel do something, and whoever
-                // comes next waits for that.
+                // Embedded plugins hold it, too: one that is killed with us may still have the
+                // kernel do something, and whoever comes next waits for that.
                 fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty()))?;
-                return Ok(Some(Slot { network, dir, ifname: key.ifname.clone(), lock: file }));
+                return Ok(Some(Slot {
+                    network,
+                    dir,
+                    ifname: key.ifname.clone(),
+                    lock: file,
+                }));
             }
         }
     }
@@ -212,7 +267,9 @@ impl Attachments {
             let mut keys = Vec::new();
             for container in names(&root)? {
                 for file in names(&root.join(&container))? {
-                    let ifname = SUFFIXES.iter().find_map(|suffix| file.strip_suffix(suffix)?.strip_suffix('.'));
+                    let ifname = SUFFIXES
+                        .iter()
+                        .find_map(|suffix| file.strip_suffix(suffix)?.strip_suffix('.'));
                     // What is not named as we name is not ours.
                     let key = ifname.and_then(|ifname| Key::new(network, &container, ifname).ok());
                     keys.extend(key.filter(|key| !keys.contains(key)));
@@ -231,7 +288,9 @@ impl Attachments {
 /// The names in a directory; none if there is no directory (any more).
 fn names(dir: &Path) -> io::Result<Vec<String>> {
     let entries = match fs::read_dir(dir) {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(Vec::new()),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
         entries => entries?,
     };
     let mut names = Vec::new();
@@ -243,8 +302,8 @@ fn names(dir: &Path) -> io::Result<Vec<String>> {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        // Said and not left to the closing: a daemon that an embedded plugin has started may have a copy. It does not fail for a
-        // lock that is held.
+        // Said and not left to the closing: a daemon that an embedded plugin has started may have a
+        // copy. It does not fail for a lock that is held.
         let _ = self.lock.unlock();
     }
 }
@@ -262,9 +321,12 @@ impl Slot {
             Err(error) => Kept::Unreadable(format!("{}: {error}", path.display())),
             Ok(bytes) => match serde_json::from_slice::<Record>(&bytes) {
                 Ok(mut record) => {
-                    // Missing or torn after a power cut, which no sandbox survives: nobody asks for it any more.
+                    // Missing or torn after a power cut, which no sandbox survives: nobody asks for
+                    // it any more.
                     let appended = fs::read(self.file("appended")).ok();
-                    if let Some(appended) = appended.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+                    if let Some(appended) =
+                        appended.and_then(|bytes| serde_json::from_slice(&bytes).ok())
+                    {
                         record.appended = appended;
                     }
                     Kept::Record(Box::new(record))
@@ -274,12 +336,18 @@ impl Slot {
         }
     }
 
-    /// Keeps what ADD appended to the result. In a file of its own, so that the record, which must outlive a power cut, is not written
-    /// again; and without waiting for the disk, since this is of use only as long as the sandbox lives.
+    /// Keeps what ADD appended to the result. In a file of its own, so that the record, which must
+    /// outlive a power cut, is not written again; and without waiting for the disk, since this is
+    /// of use only as long as the sandbox lives.
     pub fn append(&self, appended: &Appended) -> Result<(), Error> {
         let path = self.file("appended");
         let write = || -> io::Result<()> {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&path)?;
             file.write_all(&serde_json::to_vec(appended)?)
         };
         write().map_err(|error| failed("keep the attachment's interfaces", &path, &error))
@@ -287,26 +355,34 @@ impl Slot {
 
     /// Keeps a record: all of it or, with code 5, what was there before.
     ///
-    /// `durable` is for records that must outlive a power cut: it waits for the disk, which costs milliseconds. For a pod
-    /// that is not ours none is needed: its sandbox does not outlive a power cut either, and a DEL that finds an empty
-    /// file has the config on stdin. A killed process loses nothing in either case.
+    /// `durable` is for records that must outlive a power cut: it waits for the disk, which costs
+    /// milliseconds. For a pod that is not ours none is needed: its sandbox does not outlive a
+    /// power cut either, and a DEL that finds an empty file has the config on stdin. A killed
+    /// process loses nothing in either case.
     pub fn save(&self, record: &Record, durable: bool) -> Result<(), Error> {
         let (temporary, path) = (self.file("tmp"), self.file("json"));
         let replaces = path.exists();
         let write = || -> io::Result<()> {
             let bytes = serde_json::to_vec(record)?;
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&temporary)?;
             file.write_all(&bytes)?;
             if !durable {
                 return fs::rename(&temporary, &path);
             }
             if replaces {
-                // Whichever of the two a power cut leaves, it is whole; that the name is there is on disk since the first.
+                // Whichever of the two a power cut leaves, it is whole; that the name is there is
+                // on disk since the first.
                 file.sync_all()?;
                 return fs::rename(&temporary, &path);
             }
-            // Nothing was done for this attachment yet: a power cut may leave an empty file under this name. Renamed first, all of it,
-            // directories included, goes into one commit of the file system's journal, for which the first of these waits.
+            // Nothing was done for this attachment yet: a power cut may leave an empty file under
+            // this name. Renamed first, all of it, directories included, goes into one commit of
+            // the file system's journal, for which the first of these waits.
             fs::rename(&temporary, &path)?;
             file.sync_all()?;
             File::open(&self.dir)?.sync_all()?;
@@ -341,11 +417,11 @@ impl Slot {
 
 fn failed(what: &str, path: &Path, error: &io::Error) -> Error {
     Error::io(format!("cannot {what}: {error}")).with_details(format!(
-        "path {}; the config's key \"state_dir\" says where, and it must be writable and have space",
+        "path {}; the config's key \"state_dir\" says where, and it must be writable and have \
+         space",
         path.display()
     ))
 }
 
 #[cfg(test)]
-#[path = "state_tests.rs"]
 mod tests;

@@ -1,14 +1,14 @@
-//! STATUS: whether an ADD would be served now. Runtimes ask often and with a lock held, so the answer comes within 2 s.
+//! STATUS: whether an ADD would be served now. Runtimes ask often and with a lock held, so the
+//! answer comes within 2 s.
 
 use std::time::{Duration, Instant};
 
 use ratchet_cni::{Error, Request};
 
-use crate::Ratchet;
-use crate::agent::Start;
-use crate::call::Call;
+use crate::{Ratchet, agent::Start, call::Call};
 
-/// The agent's share of these 2 s, its start included. One that needs longer goes on starting, and the next STATUS finds it.
+/// The agent's share of these 2 s, its start included. One that needs longer goes on starting, and
+/// the next STATUS finds it.
 const AGENT_PATIENCE: Duration = Duration::from_millis(1500);
 
 /// See [`ratchet_cni::Plugin::status`].
@@ -17,8 +17,12 @@ pub(crate) fn status(plugin: &Ratchet, request: &Request) -> Result<(), Error> {
     for embedded in call.keys.embedded() {
         embedded.status(&call.caller)?;
     }
-    let asked = ratchet_protocol::Request::Status { settings: call.keys.settings.clone() };
-    let answer = call.agent().ask(&asked, Instant::now() + AGENT_PATIENCE, Start::OnDemand);
+    let asked = ratchet_protocol::Request::Status {
+        settings: call.keys.settings.clone(),
+    };
+    let answer = call
+        .agent()
+        .ask(&asked, Instant::now() + AGENT_PATIENCE, Start::OnDemand);
     answer.map_err(|error| {
         // Always 50: links that are there go on without agent and store.
         let Error { msg, details, .. } = error.into();

@@ -3,15 +3,22 @@
 
 mod common;
 
-use std::fs;
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
-use common::{Node, call, failure, good, ours};
 use ratchet_protocol::{Attached, FailureKind, Prepared, Reply, Request};
 use serde_json::{Value, json};
 
+use common::{Node, call, failure, good, ours};
+
 const STATE: [&str; 2] = ["net/c1/eth0.json", "net/c1/eth0.lock"];
-const STATE_OF_OURS: [&str; 3] = ["net/c1/eth0.appended", "net/c1/eth0.json", "net/c1/eth0.lock"];
+const STATE_OF_OURS: [&str; 3] = [
+    "net/c1/eth0.appended",
+    "net/c1/eth0.json",
+    "net/c1/eth0.lock",
+];
 
 fn sorted(mut names: Vec<String>) -> Vec<String> {
     names.sort();
@@ -23,11 +30,20 @@ fn sorted(mut names: Vec<String>) -> Vec<String> {
 #[test]
 fn a_pod_that_is_not_ours_gets_what_the_delegate_printed_and_needs_no_agent() {
     let node = Node::new();
-    let config = node.config(json!({"args": {"cni": {"labels": [{"key": "ratchet", "value": "false"}]}}}));
+    let config =
+        node.config(json!({"args": {"cni": {"labels": [{"key": "ratchet", "value": "false"}]}}}));
     let seen = node.call("ADD", "c1", &config).ok();
-    assert!(seen.stdout.starts_with("{ \"cniVersion\":\"1.0.0\", \"interfaces\""), "{}", seen.stdout);
+    assert!(
+        seen.stdout
+            .starts_with("{ \"cniVersion\":\"1.0.0\", \"interfaces\""),
+        "{}",
+        seen.stdout
+    );
     assert!(seen.stdout.ends_with("\"x\":1.50 }\n"), "{}", seen.stdout);
-    assert_eq!(node.read("bridge.ADD.stdin"), r#"{"k":1,"type":"bridge","name":"net","cniVersion":"1.0.0"}"#);
+    assert_eq!(
+        node.read("bridge.ADD.stdin"),
+        r#"{"k":1,"type":"bridge","name":"net","cniVersion":"1.0.0"}"#
+    );
     assert_eq!(sorted(node.state()), STATE);
 
     // DEL gives ADD's bytes, whatever the config says now.
@@ -43,16 +59,26 @@ fn a_pod_that_is_not_ours_gets_what_the_delegate_printed_and_needs_no_agent() {
 fn the_agent_has_the_last_word() {
     let node = Node::new();
     let agent = node.agent(|_| Some(Reply::Prepared(Prepared { ours: false })));
-    node.call("ADD", "c1", &node.config(json!({"runtimeConfig": ours()}))).ok();
-    assert_eq!((agent.asked(), node.calls()), (vec!["prepare".to_owned()], vec!["ADD bridge".to_owned()]));
+    node.call("ADD", "c1", &node.config(json!({"runtimeConfig": ours()})))
+        .ok();
+    assert_eq!(
+        (agent.asked(), node.calls()),
+        (vec!["prepare".to_owned()], vec!["ADD bridge".to_owned()])
+    );
 }
 
 #[test]
 fn a_failing_delegate_is_rolled_back_and_its_error_passed_on() {
     let node = Node::new();
-    node.plugin("bridge", r#"[ $CNI_COMMAND = ADD ] || exit 0; echo '{"code":77,"msg":"m","details":"d"}'; exit 1"#);
+    node.plugin(
+        "bridge",
+        r#"[ $CNI_COMMAND = ADD ] || exit 0; echo '{"code":77,"msg":"m","details":"d"}'; exit 1"#,
+    );
     let seen = node.call("ADD", "c1", &node.config(json!({})));
-    assert_eq!((seen.code(), seen.json()["details"].as_str()), (77, Some("d")));
+    assert_eq!(
+        (seen.code(), seen.json()["details"].as_str()),
+        (77, Some("d"))
+    );
     assert_eq!(node.calls(), ["ADD bridge", "DEL bridge"]);
     assert!(node.state().is_empty());
 }
@@ -63,7 +89,10 @@ fn without_delegate_and_chain_add_is_refused() {
     for (more, eligible) in [
         (json!({"delegate": null}), false),
         (json!({"delegate": null, "boot_network": null}), false),
-        (json!({"delegate": null, "boot_network": null, "runtimeConfig": ours()}), true),
+        (
+            json!({"delegate": null, "boot_network": null, "runtimeConfig": ours()}),
+            true,
+        ),
     ] {
         let seen = node.call("ADD", "c1", &node.config(more));
         assert_eq!(seen.code(), 7, "{eligible}");
@@ -75,8 +104,16 @@ fn without_delegate_and_chain_add_is_refused() {
 #[test]
 fn a_result_that_has_no_form_in_the_version_is_rolled_back() {
     let node = Node::new();
-    node.plugin("l2", r#"[ $CNI_COMMAND = ADD ] || exit 0; echo '{"cniVersion":"1.0.0","interfaces":[{"name":"a"}]}'"#);
-    let seen = node.call("ADD", "c1", &node.config(json!({"cniVersion": "0.2.0", "delegate": {"type": "l2"}})));
+    node.plugin(
+        "l2",
+        r#"[ $CNI_COMMAND = ADD ] || exit 0; echo '{"cniVersion":"1.0.0",
+        "interfaces":[{"name":"a"}]}'"#,
+    );
+    let seen = node.call(
+        "ADD",
+        "c1",
+        &node.config(json!({"cniVersion": "0.2.0", "delegate": {"type": "l2"}})),
+    );
     assert_eq!(seen.code(), 1);
     assert_eq!(node.calls(), ["ADD l2", "DEL l2"]);
     assert!(node.state().is_empty());
@@ -88,33 +125,70 @@ fn a_result_that_has_no_form_in_the_version_is_rolled_back() {
 fn our_pod_boots_and_gets_its_interfaces_behind_the_boot_networks() {
     let node = Node::new();
     let agent = node.agent(good);
-    let config = node.config(json!({"runtimeConfig": ours(), "boot_network": null, "cniVersion": "1.1.0", "mtu": 1400,
-        "dns": {"nameservers": ["10.0.0.10"]}}));
+    let config = node.config(
+        json!({"runtimeConfig": ours(), "boot_network": null, "cniVersion": "1.1.0", "mtu": 1400,
+        "dns": {"nameservers": ["10.0.0.10"]}}),
+    );
     let seen = node.call("ADD", "c1", &config).ok();
     let result = seen.json();
-    let interface =
-        |name: &str, mac: &str| json!({"name": name, "mac": mac, "mtu": 1450, "sandbox": "/proc/self/ns/net"});
+    let interface = |name: &str, mac: &str| {
+        json!({"name": name, "mac": mac, "mtu": 1450,
+        "sandbox": "/proc/self/ns/net"})
+    };
     assert_eq!(
         result["interfaces"],
         json!([{"name": "veth0"}, {"name": "eth0", "sandbox": "/proc/self/ns/net"},
             interface("in1", "02:00:00:00:00:01"), interface("in2", "02:00:00:00:00:02")])
     );
-    assert_eq!(result["ips"], json!([{"address": "10.1.0.2/24", "interface": 1}]));
-    assert_eq!((&result["dns"]["nameservers"][0], &result["x"]), (&json!("10.0.0.10"), &json!(1.5)));
-    assert!(seen.stderr.contains("a link is not up yet: default/pod/in3"), "{}", seen.stderr);
+    assert_eq!(
+        result["ips"],
+        json!([{"address": "10.1.0.2/24", "interface": 1}])
+    );
+    assert_eq!(
+        (&result["dns"]["nameservers"][0], &result["x"]),
+        (&json!("10.0.0.10"), &json!(1.5))
+    );
+    assert!(
+        seen.stderr
+            .contains("a link is not up yet: default/pod/in3"),
+        "{}",
+        seen.stderr
+    );
 
     let requests = agent.requests();
-    let [Request::Prepare(prepare), Request::Expect(expect), Request::Attach(attach)] = &requests[..] else {
+    let [
+        Request::Prepare(prepare),
+        Request::Expect(expect),
+        Request::Attach(attach),
+    ] = &requests[..]
+    else {
         panic!("{requests:?}")
     };
-    assert_eq!((prepare.pod.namespace.as_str(), prepare.pod.name.as_str()), ("ns", "pod"));
-    assert_eq!((prepare.interface.as_str(), prepare.settings.mtu.map(u32::from)), ("eth0", Some(1400)));
+    assert_eq!(
+        (prepare.pod.namespace.as_str(), prepare.pod.name.as_str()),
+        ("ns", "pod")
+    );
+    assert_eq!(
+        (
+            prepare.interface.as_str(),
+            prepare.settings.mtu.map(u32::from)
+        ),
+        ("eth0", Some(1400))
+    );
     assert_eq!((&attach.prepare, expect), (prepare, attach));
-    assert_eq!((attach.attachment.network.as_str(), attach.attachment.container_id.as_str()), ("net", "c1"));
+    assert_eq!(
+        (
+            attach.attachment.network.as_str(),
+            attach.attachment.container_id.as_str()
+        ),
+        ("net", "c1")
+    );
 
-    node.call("DEL", "c1", &node.config(json!({"boot_network": null}))).ok();
+    node.call("DEL", "c1", &node.config(json!({"boot_network": null})))
+        .ok();
     assert_eq!(agent.asked(), ["detach"]);
-    node.call("DEL", "c1", &node.config(json!({"boot_network": null}))).ok();
+    node.call("DEL", "c1", &node.config(json!({"boot_network": null})))
+        .ok();
     assert_eq!(node.calls(), ["ADD bridge", "DEL bridge", "DEL bridge"]);
     assert!(node.state().is_empty());
 }
@@ -130,17 +204,26 @@ fn a_base_without_address_gets_one_without_interface() {
             });
             node.plugin("empty", "echo '{}'");
             let boot = if version == "1.0.0" { "lo" } else { "empty" };
-            let config =
-                node.config(json!({"cniVersion": version, "runtimeConfig": ours(), "boot_network": {"type": boot}}));
+            let config = node.config(json!({"cniVersion": version, "runtimeConfig": ours(),
+                    "boot_network": {"type": boot}}));
             let result = node.call("ADD", "c1", &config).ok().json();
             if version == "0.2.0" {
                 assert_eq!(result["ip4"]["ip"], expected);
                 continue;
             }
             let last = result["ips"].as_array().unwrap().last().unwrap();
-            assert_eq!((&last["address"], last.get("interface")), (&json!(expected), None), "{result}");
+            assert_eq!(
+                (&last["address"], last.get("interface")),
+                (&json!(expected), None),
+                "{result}"
+            );
             let interfaces = result["interfaces"].as_array().cloned().unwrap_or_default();
-            assert!(interfaces.iter().all(|interface| interface.get("mtu").is_none()), "{result}");
+            assert!(
+                interfaces
+                    .iter()
+                    .all(|interface| interface.get("mtu").is_none()),
+                "{result}"
+            );
         }
     }
 }
@@ -183,7 +266,10 @@ fn a_failed_attach_is_undone_as_a_whole() {
 #[test]
 fn what_cannot_be_undone_keeps_its_state_and_the_first_error() {
     let node = Node::new();
-    node.plugin("lo", r#"[ $CNI_COMMAND = ADD ] && echo '{}' || { [ -e "$D/mended" ] || exit 1; }"#);
+    node.plugin(
+        "lo",
+        r#"[ $CNI_COMMAND = ADD ] && echo '{}' || { [ -e "$D/mended" ] || exit 1; }"#,
+    );
     let _agent = node.agent(|request| match request {
         Request::Attach(_) => failure(FailureKind::Invalid),
         request => good(request),
@@ -207,7 +293,10 @@ fn an_attachment_that_exists_stays_unharmed() {
         let before = node.read("state/attachments/net/c1/eth0.json");
         node.calls();
         agent.requests();
-        assert_eq!(node.call("ADD", "c1", &config).code(), u64::from(ratchet_plugin::code::EXISTS));
+        assert_eq!(
+            node.call("ADD", "c1", &config).code(),
+            u64::from(ratchet_plugin::code::EXISTS)
+        );
         assert!(node.calls().is_empty() && agent.was_asked_for_nothing());
         assert_eq!(node.read("state/attachments/net/c1/eth0.json"), before);
         node.call("DEL", "c1", &config).ok();
@@ -232,7 +321,9 @@ fn no_agent_is_code_11_and_says_why() {
     let node = Node::new();
     let seen = node.call("ADD", "c1", &node.config(json!({"runtimeConfig": ours()})));
     assert_eq!(seen.code(), 11);
-    assert!(seen.stdout.contains("/bin/false was started as the agent and ended before it answered (exit status: 1)"));
+    assert!(seen.stdout.contains(
+        "/bin/false was started as the agent and ended before it answered (exit status: 1)"
+    ));
     assert!(node.calls().is_empty() && node.state().is_empty());
 }
 
@@ -243,7 +334,11 @@ fn a_namespace_that_is_none_is_refused_before_anything() {
     for netns in ["/nowhere", "/etc/passwd"] {
         let mut env = node.env("ADD", "c1");
         env.set("CNI_NETNS", netns);
-        assert_eq!(call(&env, &node.config(json!({"runtimeConfig": ours()}))).code(), 8, "{netns}");
+        assert_eq!(
+            call(&env, &node.config(json!({"runtimeConfig": ours()}))).code(),
+            8,
+            "{netns}"
+        );
     }
     assert!(agent.requests().is_empty() && node.calls().is_empty() && node.state().is_empty());
 }
@@ -278,7 +373,14 @@ fn a_full_disk_is_code_5_and_leaves_nothing_half_done() {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
             let none = None::<&str>;
             mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-            mount(Some("tmpfs"), &state, Some("tmpfs"), MsFlags::empty(), Some("size=64k")).unwrap();
+            mount(
+                Some("tmpfs"),
+                &state,
+                Some("tmpfs"),
+                MsFlags::empty(),
+                Some("size=64k"),
+            )
+            .unwrap();
             fs::write(state.join("filler"), vec![0; 1 << 20]).unwrap_err();
             for more in [json!({}), json!({"runtimeConfig": ours()})] {
                 let seen = node.call("ADD", "c1", &node.config(more));
@@ -294,9 +396,11 @@ fn a_full_disk_is_code_5_and_leaves_nothing_half_done() {
 // ---- chained
 
 fn chained(node: &Node, more: Value) -> Value {
-    let mut config = node.config(json!({"delegate": null, "boot_network": null, "cniVersion": "0.4.0", "prevResult":
+    let mut config = node.config(
+        json!({"delegate": null, "boot_network": null, "cniVersion": "0.4.0", "prevResult":
         {"cniVersion": "0.4.0", "interfaces": [{"name": "eth0", "sandbox": "/proc/self/ns/net"}],
-         "ips": [{"version": "4", "address": "10.0.0.2/24", "interface": 0}], "y": [1]}}));
+         "ips": [{"version": "4", "address": "10.0.0.2/24", "interface": 0}], "y": [1]}}),
+    );
     for (key, value) in more.as_object().unwrap() {
         config[key] = value.clone();
     }
@@ -307,16 +411,28 @@ fn chained(node: &Node, more: Value) -> Value {
 fn a_chained_plugin_passes_the_result_on() {
     let node = Node::new();
     let config = chained(&node, json!({}));
-    assert_eq!(node.call("ADD", "c1", &config).ok().stdout, config["prevResult"].to_string());
+    assert_eq!(
+        node.call("ADD", "c1", &config).ok().stdout,
+        config["prevResult"].to_string()
+    );
     assert!(node.state().is_empty());
 
     let agent = node.agent(good);
     let config = chained(&node, json!({"runtimeConfig": ours()}));
     let result = node.call("ADD", "c1", &config).ok().json();
-    let names: Vec<_> = result["interfaces"].as_array().unwrap().iter().map(|interface| &interface["name"]).collect();
+    let names: Vec<_> = result["interfaces"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|interface| &interface["name"])
+        .collect();
     assert_eq!(names, ["eth0", "in1", "in2"]);
-    assert_eq!((&result["ips"], &result["y"]), (&config["prevResult"]["ips"], &json!([1])));
-    node.call("DEL", "c1", &chained(&node, json!({"prevResult": 7}))).ok();
+    assert_eq!(
+        (&result["ips"], &result["y"]),
+        (&config["prevResult"]["ips"], &json!([1]))
+    );
+    node.call("DEL", "c1", &chained(&node, json!({"prevResult": 7})))
+        .ok();
     assert_eq!(agent.asked(), ["prepare", "attach", "detach"]);
     assert!(node.calls().is_empty() && node.state().is_empty());
 }
@@ -325,7 +441,11 @@ fn a_chained_plugin_passes_the_result_on() {
 fn a_chained_plugin_may_not_wrap() {
     let node = Node::new();
     for key in ["delegate", "boot_network"] {
-        let seen = node.call("ADD", "c1", &chained(&node, json!({key: {"type": "bridge"}})));
+        let seen = node.call(
+            "ADD",
+            "c1",
+            &chained(&node, json!({key: {"type": "bridge"}})),
+        );
         assert_eq!(seen.code(), 7);
     }
     assert!(node.calls().is_empty());
@@ -350,7 +470,12 @@ fn del_without_state_gives_both_the_config_of_the_day() {
         assert!(node.state().is_empty());
     }
     // Programs that are not there have nothing to remove.
-    node.call("DEL", "c1", &node.config(json!({"delegate": {"type": "gone"}}))).ok();
+    node.call(
+        "DEL",
+        "c1",
+        &node.config(json!({"delegate": {"type": "gone"}})),
+    )
+    .ok();
     assert_eq!(node.calls(), ["DEL lo"]);
 }
 
@@ -360,16 +485,28 @@ fn del_goes_on_after_an_error_keeps_the_state_and_can_be_repeated() {
     let agent = node.agent(good);
     let config = node.config(json!({"runtimeConfig": ours()}));
     node.call("ADD", "c1", &config).ok();
-    node.plugin("lo", "echo 'the lease was not found: no such file or directory' >&2; exit 1");
+    node.plugin(
+        "lo",
+        "echo 'the lease was not found: no such file or directory' >&2; exit 1",
+    );
     agent.requests();
     let seen = node.call("DEL", "c1", &config);
     assert_eq!(seen.code(), 100);
-    assert!(!seen.stdout.contains("not found") && !seen.stdout.contains("no such file"), "{}", seen.stdout);
+    assert!(
+        !seen.stdout.contains("not found") && !seen.stdout.contains("no such file"),
+        "{}",
+        seen.stdout
+    );
     assert_eq!(agent.asked(), ["detach"]);
     let first = node.read("lo.DEL.stdin");
     assert_eq!(sorted(node.state()), STATE_OF_OURS);
     node.plugin("lo", "exit 0");
-    node.call("DEL", "c1", &node.config(json!({"boot_network": {"type": "lo", "edited": true}}))).ok();
+    node.call(
+        "DEL",
+        "c1",
+        &node.config(json!({"boot_network": {"type": "lo", "edited": true}})),
+    )
+    .ok();
     assert_eq!(node.read("lo.DEL.stdin"), first);
     assert!(node.state().is_empty());
 }
@@ -383,7 +520,10 @@ fn a_del_that_the_agent_refuses_keeps_the_state_but_undoes_the_rest() {
     drop(agent);
     let agent = node.agent(|_| failure(FailureKind::Io));
     assert_eq!(node.call("DEL", "c1", &config).code(), 5);
-    assert_eq!((node.calls().len(), sorted(node.state())), (2, STATE_OF_OURS.map(String::from).to_vec()));
+    assert_eq!(
+        (node.calls().len(), sorted(node.state())),
+        (2, STATE_OF_OURS.map(String::from).to_vec())
+    );
     drop(agent);
     // "Later" and no agent at all are left to the agent.
     let agent = node.agent(|_| failure(FailureKind::TryLater));
@@ -402,23 +542,54 @@ fn del_ends_in_time_without_an_agent() {
     drop(agent);
     // One that is started and never answers: the worst.
     let sleeper = node.path("sleeper");
-    fs::write(&sleeper, format!("#!/bin/sh\necho $$ >{}\nexec sleep 30\n", node.path("pid").display())).unwrap();
-    fs::set_permissions(&sleeper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    fs::write(
+        &sleeper,
+        format!(
+            "#!/bin/sh\necho $$ >{}\nexec sleep 30\n",
+            node.path("pid").display()
+        ),
+    )
+    .unwrap();
+    fs::set_permissions(
+        &sleeper,
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .unwrap();
     let begun = Instant::now();
-    let seen = node.call("DEL", "c1", &node.config(json!({"runtimeConfig": ours(), "child_path": sleeper}))).ok();
-    assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
-    assert!(seen.stderr.contains("did not answer in time"), "{}", seen.stderr);
+    let seen = node
+        .call(
+            "DEL",
+            "c1",
+            &node.config(json!({"runtimeConfig": ours(), "child_path": sleeper})),
+        )
+        .ok();
+    assert!(
+        begun.elapsed() < Duration::from_secs(9),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(
+        seen.stderr.contains("did not answer in time"),
+        "{}",
+        seen.stderr
+    );
     assert!(node.state().is_empty());
     let pid: i32 = node.read("pid").trim().parse().unwrap();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(pid),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .unwrap();
 }
 
 #[test]
 fn del_reads_what_it_can_of_a_bad_config() {
     let node = Node::new();
     node.call("ADD", "c1", &node.config(json!({}))).ok();
-    let bad = node.config(json!({"mtu": "x", "delegate": 7, "boot_network": {"type": "../x"}, "runtimeConfig": [],
-        "args": 1, "prevResult": "garbage"}));
+    let bad = node.config(
+        json!({"mtu": "x", "delegate": 7, "boot_network": {"type": "../x"}, "runtimeConfig": [],
+        "args": 1, "prevResult": "garbage"}),
+    );
     let seen = node.call("DEL", "c1", &bad).ok();
     assert!(seen.stderr.contains("mtu"), "{}", seen.stderr);
     assert_eq!(node.calls(), ["ADD bridge", "DEL bridge"]);
@@ -439,11 +610,19 @@ fn an_attachment_at_work_is_waited_for() {
         let agent = node.agent(good);
         node.call("GC", "", &node.config(gc)).ok();
         let requests = agent.requests();
-        let Request::Collect(collect) = &requests[0] else { panic!("{requests:?}") };
+        let Request::Collect(collect) = &requests[0] else {
+            panic!("{requests:?}")
+        };
         assert_eq!(collect.valid, [("c1".to_owned(), "eth0".to_owned())]);
         node.call("DEL", "c1", &config).ok();
     });
-    assert_eq!(node.calls().iter().filter(|call| call.ends_with("slow")).collect::<Vec<_>>(), ["ADD slow", "DEL slow"]);
+    assert_eq!(
+        node.calls()
+            .iter()
+            .filter(|call| call.ends_with("slow"))
+            .collect::<Vec<_>>(),
+        ["ADD slow", "DEL slow"]
+    );
     assert!(node.state().is_empty());
 }
 
@@ -460,15 +639,26 @@ fn check_compares_ours_by_the_agent_and_theirs_without_ours() {
     let config = node.config(json!({"runtimeConfig": ours(), "prevResult": result}));
     assert_eq!(node.call("CHECK", "c1", &config).ok().stdout, "");
     let requests = agent.requests();
-    let [Request::Check(check)] = &requests[..] else { panic!("{requests:?}") };
+    let [Request::Check(check)] = &requests[..] else {
+        panic!("{requests:?}")
+    };
     assert_eq!(check.interfaces, common::attached().interfaces);
     let stdin: Value = serde_json::from_str(&node.read("lo.CHECK.stdin")).unwrap();
-    assert_eq!(stdin["prevResult"]["interfaces"], json!([{"name": "lo", "sandbox": "/proc/self/ns/net"}]));
-    assert_eq!(stdin["prevResult"]["ips"], json!([{"address": "127.0.0.1/8", "interface": 0}]));
+    assert_eq!(
+        stdin["prevResult"]["interfaces"],
+        json!([{"name": "lo", "sandbox": "/proc/self/ns/net"}])
+    );
+    assert_eq!(
+        stdin["prevResult"]["ips"],
+        json!([{"address": "127.0.0.1/8", "interface": 0}])
+    );
 
     drop(agent);
     let _agent = node.agent(|_| failure(FailureKind::Broken));
-    assert_eq!(node.call("CHECK", "c1", &config).code(), u64::from(ratchet_plugin::code::BROKEN));
+    assert_eq!(
+        node.call("CHECK", "c1", &config).code(),
+        u64::from(ratchet_plugin::code::BROKEN)
+    );
 }
 
 #[test]
@@ -491,30 +681,45 @@ fn gc_removes_what_is_not_named_in_this_network_alone() {
     for id in ["keep", "c1", "c2"] {
         node.call("ADD", id, &node.config(json!({}))).ok();
     }
-    node.call("ADD", "c3", &node.config(json!({"runtimeConfig": ours()}))).ok();
+    node.call("ADD", "c3", &node.config(json!({"runtimeConfig": ours()})))
+        .ok();
     node.call("ADD", "c1", &other).ok();
     node.calls();
     agent.requests();
     let gc = |valid: Value| {
-        node.call("GC", "", &node.config(json!({"cniVersion": "1.1.0", "cni.dev/valid-attachments": valid})))
+        node.call(
+            "GC",
+            "",
+            &node.config(json!({"cniVersion": "1.1.0", "cni.dev/valid-attachments": valid})),
+        )
     };
     let absent = node.call("GC", "", &node.config(json!({"cniVersion": "1.1.0"})));
     assert_eq!((absent.code(), node.calls().len()), (7, 0));
 
     // One of them cannot be removed now: the others are, and it is kept.
     node.plugin("lo", "[ $CNI_COMMAND != DEL ]");
-    let valid = json!([{"containerID": "keep", "ifname": "eth0"}, {"containerID": "c1", "ifname": "eth9"}]);
+    let valid =
+        json!([{"containerID": "keep", "ifname": "eth0"}, {"containerID": "c1", "ifname": "eth9"}]);
     assert_eq!(gc(valid.clone()).code(), 100);
-    assert_eq!(sorted(node.calls()), ["DEL bridge", "DEL bridge", "DEL lo", "GC bridge", "GC lo"]);
+    assert_eq!(
+        sorted(node.calls()),
+        ["DEL bridge", "DEL bridge", "DEL lo", "GC bridge", "GC lo"]
+    );
     assert_eq!(agent.asked(), ["collect"]);
-    assert!(node.read("bridge.DEL.env").contains("CNI_ARGS=K8S_POD_NAMESPACE=ns"));
+    assert!(
+        node.read("bridge.DEL.env")
+            .contains("CNI_ARGS=K8S_POD_NAMESPACE=ns")
+    );
     assert!(node.read("bridge.DEL.env").contains("CNI_NETNS=\n"));
     node.plugin("lo", "exit 0");
     gc(valid.clone()).ok();
     assert_eq!(sorted(node.calls()), ["DEL lo", "GC bridge", "GC lo"]);
     gc(valid).ok();
     assert_eq!(sorted(node.calls()), ["GC bridge", "GC lo"]);
-    let left: Vec<_> = sorted(node.state()).into_iter().filter(|path| path.ends_with("json")).collect();
+    let left: Vec<_> = sorted(node.state())
+        .into_iter()
+        .filter(|path| path.ends_with("json"))
+        .collect();
     assert_eq!(left, ["net/keep/eth0.json", "other/c1/eth0.json"]);
     gc(Value::Null).ok();
     assert_eq!(node.state().len(), 2);
@@ -556,5 +761,9 @@ fn status_is_quick_with_an_agent_that_hangs() {
     let begun = Instant::now();
     let config = node.config(json!({"cniVersion": "1.1.0", "boot_network": null}));
     assert_eq!(node.call("STATUS", "", &config).code(), 50);
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begun.elapsed()
+    );
 }

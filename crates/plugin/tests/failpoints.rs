@@ -3,20 +3,28 @@
 
 mod common;
 
-use std::collections::BTreeSet;
-use std::io::Write;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    io::Write,
+    os::unix::process::ExitStatusExt,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
-use common::{Node, failure, good, ours};
 use ratchet_protocol::{FailureKind, Request};
 use serde_json::{Value, json};
 
+use common::{Node, failure, good, ours};
+
 /// Starts the plugin as a process.
 fn spawn(node: &Node, verb: &str, config: &Value, failpoint: &str) -> Child {
-    let program = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples/plugin");
+    let program = std::env::current_exe()
+        .unwrap()
+        .ancestors()
+        .nth(2)
+        .unwrap()
+        .join("examples/plugin");
     let mut child = Command::new(program)
         .env_clear()
         .envs(node.env(verb, "c1").iter())
@@ -26,13 +34,22 @@ fn spawn(node: &Node, verb: &str, config: &Value, failpoint: &str) -> Child {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(config.to_string().as_bytes()).unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(config.to_string().as_bytes())
+        .unwrap();
     child
 }
 
 /// Calls the plugin as a process; whether it was killed.
 fn is_killed(node: &Node, verb: &str, config: &Value, failpoint: &str) -> bool {
-    spawn(node, verb, config, failpoint).wait().unwrap().signal() == Some(9)
+    spawn(node, verb, config, failpoint)
+        .wait()
+        .unwrap()
+        .signal()
+        == Some(9)
 }
 
 fn eventually(what: &str, mut probe: impl FnMut() -> bool) {
@@ -50,8 +67,8 @@ fn whatever_step_it_dies_at_del_leaves_nothing() {
         for (attach_fails, eligible) in [(false, true), (true, true), (false, false)] {
             let node = Node::new();
             for kind in ["bridge", "lo"] {
-                let script =
-                    r#"if [ $CNI_COMMAND = ADD ]; then echo '{}'; touch $D/lease.$N; else rm -f $D/lease.$N; fi"#;
+                let script = r#"if [ $CNI_COMMAND = ADD ]; then echo '{}'; touch $D/lease.$N
+                    else rm -f $D/lease.$N; fi"#;
                 node.plugin(kind, script);
             }
             let attached = Arc::<Mutex<BTreeSet<String>>>::default();
@@ -60,33 +77,46 @@ fn whatever_step_it_dies_at_del_leaves_nothing() {
                 move |request| {
                     match request {
                         Request::Attach(attach) => {
-                            attached.lock().unwrap().insert(attach.attachment.container_id.to_string());
+                            attached
+                                .lock()
+                                .unwrap()
+                                .insert(attach.attachment.container_id.to_string());
                             if attach_fails {
                                 return failure(FailureKind::Io);
                             }
                         }
                         Request::Detach(detach) => {
-                            attached.lock().unwrap().remove(detach.attachment.container_id.as_str());
+                            attached
+                                .lock()
+                                .unwrap()
+                                .remove(detach.attachment.container_id.as_str());
                         }
                         _ => {}
                     }
                     good(request)
                 }
             });
-            let config = node.config(if eligible { json!({"runtimeConfig": ours()}) } else { json!({}) });
+            let config = node.config(if eligible {
+                json!({"runtimeConfig": ours()})
+            } else {
+                json!({})
+            });
             times_killed += u32::from(is_killed(&node, "ADD", &config, name));
             times_killed += u32::from(is_killed(&node, "DEL", &config, name));
             assert!(!is_killed(&node, "DEL", &config, ""), "{name}");
             assert!(node.state().is_empty(), "{name}: {:?}", node.state());
             assert!(attached.lock().unwrap().is_empty(), "{name}");
-            assert!(!node.path("lease.lo").exists() && !node.path("lease.bridge").exists(), "{name}");
+            assert!(
+                !node.path("lease.lo").exists() && !node.path("lease.bridge").exists(),
+                "{name}"
+            );
         }
         assert!(times_killed > 0, "{name} is never passed");
     }
 }
 
-/// An embedded plugin that is killed with its caller ends when the kernel is done with what it asked for last, be it after the next
-/// call has begun.
+/// An embedded plugin that is killed with its caller ends when the kernel is done with what it
+/// asked for last, be it after the next call has begun.
 #[test]
 fn a_del_waits_until_the_killed_adds_plugins_have_ended() {
     let node = Node::new();
@@ -111,8 +141,13 @@ fn a_del_waits_until_the_killed_adds_plugins_have_ended() {
     std::fs::write(node.path("go"), "").unwrap();
     // On a busy machine it may have had to wait for too long, and is repeated, as by a runtime.
     let is_done = del.wait().unwrap().success();
-    eventually("DEL", || is_done || spawn(&node, "DEL", &config, "").wait().unwrap().success());
+    eventually("DEL", || {
+        is_done || spawn(&node, "DEL", &config, "").wait().unwrap().success()
+    });
     eventually("the device", || node.path("done").exists());
-    assert!(!node.path("device").exists(), "DEL came before what it was to undo");
+    assert!(
+        !node.path("device").exists(),
+        "DEL came before what it was to undo"
+    );
     assert!(node.state().is_empty(), "{:?}", node.state());
 }

@@ -3,20 +3,27 @@
 
 mod common;
 
-use std::fs;
-use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
-use common::{Node, ours};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serde_json::json;
+
+use common::{Node, ours};
 
 /// The example that stands for an agent; cargo builds it with the tests.
 fn fake_agent() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let path = test.ancestors().nth(2).unwrap().join("examples/fake_agent");
-    assert!(path.exists(), "{} is missing: cargo build -p ratchet-plugin --examples", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: cargo build -p ratchet-plugin --examples",
+        path.display()
+    );
     path
 }
 
@@ -37,8 +44,10 @@ fn fifty_plugins_start_one_agent_which_holds_nothing_of_theirs() {
     // A descriptor that whoever started us forgot to mark.
     let leaked = fs::File::create(node.path("leaked")).unwrap();
     fcntl(&leaked, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
-    let config = node.config(json!({"runtimeConfig": ours(), "child_path": fake_agent(), "node": "n1", "mtu": 1400,
-        "parent_interface": "eth0", "parent_address": "192.0.2.1", "store": "sqlite:/s", "log_level": "debug"}));
+    let config = node.config(json!({"runtimeConfig": ours(), "child_path": fake_agent(),
+        "node": "n1", "mtu": 1400,
+        "parent_interface": "eth0", "parent_address": "192.0.2.1", "store": "sqlite:/s",
+        "log_level": "debug"}));
     std::thread::scope(|scope| {
         for number in 0..50 {
             let (node, config) = (&node, &config);
@@ -53,7 +62,8 @@ fn fifty_plugins_start_one_agent_which_holds_nothing_of_theirs() {
     assert_eq!(
         args,
         format!(
-            "agent --on-demand --socket {dir}/run/agent.sock --state-dir {dir}/state --store sqlite:/s --node n1 \
+            "agent --on-demand --socket {dir}/run/agent.sock --state-dir {dir}/state --store \
+            sqlite:/s --node n1 \
              --parent-interface eth0 --parent-address 192.0.2.1 --mtu 1400 --log-level debug"
         )
     );
@@ -68,7 +78,10 @@ fn fifty_plugins_start_one_agent_which_holds_nothing_of_theirs() {
             0..=2 => assert_eq!(target, Path::new("/dev/null")),
             _ => {
                 // Its own listener, and perhaps a connection that is just ending.
-                assert!(target.to_str().unwrap().starts_with("socket:"), "{number} is {target:?}");
+                assert!(
+                    target.to_str().unwrap().starts_with("socket:"),
+                    "{number} is {target:?}"
+                );
                 sockets += 1;
             }
         }
@@ -76,7 +89,10 @@ fn fifty_plugins_start_one_agent_which_holds_nothing_of_theirs() {
     assert!((1..=2).contains(&sockets), "{sockets}");
     assert_eq!(fs::read_link(proc.join("cwd")).unwrap(), Path::new("/"));
     let environ = String::from_utf8_lossy(&fs::read(proc.join("environ")).unwrap()).into_owned();
-    assert!(environ.contains("PATH=") && !environ.contains("CNI_"), "{environ}");
+    assert!(
+        environ.contains("PATH=") && !environ.contains("CNI_"),
+        "{environ}"
+    );
 
     let stat = fs::read_to_string(proc.join("stat")).unwrap();
     let fields: Vec<i32> = stat
@@ -88,7 +104,9 @@ fn fifty_plugins_start_one_agent_which_holds_nothing_of_theirs() {
         .take(3)
         .map(|field| field.parse().unwrap())
         .collect();
-    let [parent, group, session] = fields[..] else { panic!("{stat}") };
+    let [parent, group, session] = fields[..] else {
+        panic!("{stat}")
+    };
     let ours = std::process::id().cast_signed();
     assert_ne!(parent, ours, "still our child");
     let own_session = nix::unistd::getsid(None).unwrap().as_raw();
@@ -125,7 +143,9 @@ fn a_start_that_fails_says_how() {
         let _ = fs::remove_file(&path);
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        let config = node.config(json!({"runtimeConfig": ours(), "child_path": path, "log_file": "/var/log/r.log"}));
+        let config = node.config(
+            json!({"runtimeConfig": ours(), "child_path": path, "log_file": "/var/log/r.log"}),
+        );
         let seen = node.call("ADD", "c1", &config);
         assert_eq!(seen.code(), 11);
         seen.stdout
@@ -134,7 +154,10 @@ fn a_start_that_fails_says_how() {
     let killed = script("#!/bin/sh\nkill -9 $$\n");
     assert!(killed.contains("signal: 9"), "{killed}");
     let not_a_program = script("#!/nowhere/sh\n");
-    assert!(not_a_program.contains("could not be started"), "{not_a_program}");
+    assert!(
+        not_a_program.contains("could not be started"),
+        "{not_a_program}"
+    );
     assert!(node.state().is_empty());
 }
 
@@ -146,7 +169,8 @@ fn an_agent_that_dies_while_it_is_asked_is_replaced() {
     let config = node.config(json!({"runtimeConfig": ours(), "child_path": fake_agent()}));
     fs::create_dir(node.path("run")).unwrap();
     let listener = std::os::unix::net::UnixListener::bind(node.path("run/agent.sock")).unwrap();
-    // A process that is killed closes its connections first, and goes on taking new ones for a moment.
+    // A process that is killed closes its connections first, and goes on taking new ones for a
+    // moment.
     std::thread::spawn(move || (0..3).for_each(|_| drop(listener.accept().unwrap())));
     node.call("DEL", "c1", &config).ok();
     assert!(started.exists(), "no agent was started");

@@ -1,13 +1,15 @@
-//! The protocol on the agent's unix socket: what plugin and command line ask, what the agent answers.
+//! The protocol on the agent's unix socket: what plugin and command line ask, what the agent
+//! answers.
 //!
-//! One JSON document a line; one request, then one answer a connection (`links` with `watch`: an answer a change). Documented for
-//! other clients in docs/protocol.md. This crate holds the messages and a blocking client; it has no async runtime and does
-//! nothing by itself.
+//! One JSON document a line; one request, then one answer a connection (`links` with `watch`: an
+//! answer a change). Documented for other clients in docs/protocol.md. This crate holds the
+//! messages and a blocking client; it has no async runtime and does nothing by itself.
 //!
 //! # Versions
-//! Every message carries `protocol`, a number. Both sides ignore fields they do not know, so a field can be added without
-//! a new number; the number goes up when an old peer would misunderstand. An agent answers a request in the request's
-//! number if it is among [`SUPPORTED`], which holds the number of the release before, too; else it says which it knows.
+//! Every message carries `protocol`, a number. Both sides ignore fields they do not know, so a
+//! field can be added without a new number; the number goes up when an old peer would
+//! misunderstand. An agent answers a request in the request's number if it is among [`SUPPORTED`],
+//! which holds the number of the release before, too; else it says which it knows.
 
 mod client;
 mod message;
@@ -16,8 +18,8 @@ mod settings;
 
 pub use client::{Client, ClientError, MAX_MESSAGE, parse_reply, parse_request};
 pub use message::{
-    Attach, Attached, Attachment, Check, Collect, Detach, Failure, FailureKind, ForgetNode, Forgotten, Hello, Pod,
-    Prepare, Prepared, Reply, Request, SUPPORTED,
+    Attach, Attached, Attachment, Check, Collect, Detach, Failure, FailureKind, ForgetNode,
+    Forgotten, Hello, Pod, Prepare, Prepared, Reply, Request, SUPPORTED,
 };
 pub use report::{EndReport, LinkReport, LinkState, Links};
 pub use settings::Settings;
@@ -28,13 +30,14 @@ pub const PROTOCOL: u32 = 1;
 /// Where the agent listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/ratchet/agent.sock";
 
-/// Where agent and plugin keep their state unless told otherwise. Not the runtime's cache (/var/lib/cni), which the
-/// runtime cleans as it likes.
+/// Where agent and plugin keep their state unless told otherwise. Not the runtime's cache
+/// (/var/lib/cni), which the runtime cleans as it likes.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/ratchet";
 
-/// `node_timeout` unless told otherwise, in seconds. Long enough for whatever a node comes back from by itself, a reboot or a
-/// night's switch replacement; short enough that a cluster whose nodes come and go does not fill up with records. Nothing waits
-/// for it: a pod that is started elsewhere replaces its record at once, and Kubernetes does that after 5 minutes.
+/// `node_timeout` unless told otherwise, in seconds. Long enough for whatever a node comes back
+/// from by itself, a reboot or a night's switch replacement; short enough that a cluster whose
+/// nodes come and go does not fill up with records. Nothing waits for it: a pod that is started
+/// elsewhere replaces its record at once, and Kubernetes does that after 5 minutes.
 pub const DEFAULT_NODE_TIMEOUT: u32 = 3600;
 
 /// The store unless told otherwise.

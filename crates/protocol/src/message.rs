@@ -22,7 +22,8 @@ pub enum Request {
     Hello,
     /// Is this pod Ratchet's, and is all well with what it declares? Changes nothing.
     Prepare(Prepare),
-    /// A sandbox is about to be attached: write down what is needed for that. Void as soon as the asker closes the connection.
+    /// A sandbox is about to be attached: write down what is needed for that. Void as soon as the
+    /// asker closes the connection.
     Expect(Attach),
     /// A sandbox is there: wire it.
     Attach(Attach),
@@ -46,7 +47,8 @@ pub enum Request {
     },
     /// A node is gone for good: let its pods depart.
     ForgetNode(ForgetNode),
-    /// Another agent takes over: write down what is to be written down and exit. A managed agent refuses.
+    /// Another agent takes over: write down what is to be written down and exit. A managed agent
+    /// refuses.
     Release,
 }
 
@@ -73,7 +75,8 @@ pub struct Prepare {
     /// Its annotations.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
-    /// Whether the runtime passed the annotations, were there none; if not, they are to be had from the Kubernetes API only.
+    /// Whether the runtime passed the annotations, were there none; if not, they are to be had from
+    /// the Kubernetes API only.
     #[serde(default)]
     pub annotations_passed: bool,
     /// Whether labels count.
@@ -183,7 +186,8 @@ pub struct Hello {
     pub protocols: Vec<u32>,
     /// Its process id.
     pub pid: u32,
-    /// Whether it is managed (systemd, a DaemonSet, by hand) and not started on demand by the plugin.
+    /// Whether it is managed (systemd, a DaemonSet, by hand) and not started on demand by the
+    /// plugin.
     pub managed: bool,
     /// Its settings, defaults filled in.
     pub settings: Settings,
@@ -250,6 +254,9 @@ pub enum FailureKind {
 impl Failure {
     /// A failure of this kind.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self {
+            kind,
+            message: message.into(),
+        }
     }
 }

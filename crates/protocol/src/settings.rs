@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use ratchet_model::{Mtu, NodeName};
 use serde::{Deserialize, Serialize};
 
-/// What a config (or the agent's command line) says about store, node and underlay. What is `None` was not said: it is the
-/// default for an agent, and of no matter when a config is held against an agent.
+/// What a config (or the agent's command line) says about store, node and underlay. What is `None`
+/// was not said: it is the default for an agent, and of no matter when a config is held against an
+/// agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// The store's URL.
@@ -42,7 +43,8 @@ pub struct Settings {
     /// What all of Ratchet's keys in etcd begin with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etcd_prefix: Option<String>,
-    /// After how many seconds without a word from this node's agent other agents let its pods depart; 0: never.
+    /// After how many seconds without a word from this node's agent other agents let its pods
+    /// depart; 0: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_timeout: Option<u32>,
     /// How the Kubernetes API is reached, for pods' labels: the path of a kubeconfig, or `auto`.
@@ -51,13 +53,17 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// All of them by the config's keys. The agent's command line has options of the same names, with `-` for `_`.
+    /// All of them by the config's keys. The agent's command line has options of the same names,
+    /// with `-` for `_`.
     pub fn entries(&self) -> [(&'static str, Option<String>); 13] {
         [
             ("store", self.store.clone()),
             ("node", self.node.as_ref().map(ToString::to_string)),
             ("parent_interface", self.parent_interface.clone()),
-            ("parent_address", self.parent_address.map(|address| address.to_string())),
+            (
+                "parent_address",
+                self.parent_address.map(|address| address.to_string()),
+            ),
             ("mtu", self.mtu.map(|mtu| mtu.to_string())),
             ("etcd_ca", self.etcd_ca.clone()),
             ("etcd_cert", self.etcd_cert.clone()),
@@ -65,12 +71,16 @@ impl Settings {
             ("etcd_user", self.etcd_user.clone()),
             ("etcd_password_file", self.etcd_password_file.clone()),
             ("etcd_prefix", self.etcd_prefix.clone()),
-            ("node_timeout", self.node_timeout.map(|seconds| seconds.to_string())),
+            (
+                "node_timeout",
+                self.node_timeout.map(|seconds| seconds.to_string()),
+            ),
             ("kubeconfig", self.kubeconfig.clone()),
         ]
     }
 
-    /// Where `asked` says something other than these settings do: key, what is set, what is asked for.
+    /// Where `asked` says something other than these settings do: key, what is set, what is asked
+    /// for.
     pub fn differences(&self, asked: &Settings) -> Vec<(&'static str, String, String)> {
         let pairs = self.entries().into_iter().zip(asked.entries());
         pairs
@@ -106,7 +116,9 @@ impl Settings {
     pub fn same_store(&self, other: &Settings) -> bool {
         let of_store = |settings: &Settings| {
             let entries = settings.entries().into_iter();
-            entries.filter(|(key, _)| *key == "store" || key.starts_with("etcd_")).collect::<Vec<_>>()
+            entries
+                .filter(|(key, _)| *key == "store" || key.starts_with("etcd_"))
+                .collect::<Vec<_>>()
         };
         of_store(self) == of_store(other)
     }
@@ -118,10 +130,17 @@ mod tests {
 
     #[test]
     fn only_what_is_said_can_differ() {
-        let agent =
-            Settings { store: Some("sqlite:/a".into()), node: Some("n1".parse().unwrap()), ..Settings::default() };
+        let agent = Settings {
+            store: Some("sqlite:/a".into()),
+            node: Some("n1".parse().unwrap()),
+            ..Settings::default()
+        };
         assert_eq!(agent.differences(&Settings::default()), []);
-        let asked = Settings { store: Some("sqlite:/b".into()), mtu: Mtu::try_from(1400).ok(), ..Settings::default() };
+        let asked = Settings {
+            store: Some("sqlite:/b".into()),
+            mtu: Mtu::try_from(1400).ok(),
+            ..Settings::default()
+        };
         assert_eq!(
             agent.differences(&asked),
             [

@@ -7,13 +7,19 @@ use ratchet_agent::AgentOptions;
 use ratchet_doctor::DoctorOptions;
 use ratchet_lab::LabCommand;
 use ratchet_model::NodeName;
+use ratchet_protocol::DEFAULT_SOCKET;
 
 /// Direct layer-2 links between pods: a veth pair on one node, a VXLAN tunnel between two.
 ///
-/// Ratchet is a CNI plugin and a node agent. Container runtimes call this program as the plugin (with CNI_COMMAND set);
-/// people call it with one of the commands below.
+/// Ratchet is a CNI plugin and a node agent. Container runtimes call this program as the plugin
+/// (with CNI_COMMAND set); people call it with one of the commands below.
 #[derive(Debug, Parser)]
-#[command(name = "ratchet", version, arg_required_else_help = true, max_term_width = 120)]
+#[command(
+    name = "ratchet",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 120
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -23,26 +29,30 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the node's agent in the foreground
     ///
-    /// One agent a node knows the node's sandboxes, shares them with the other nodes through the store, and makes the
-    /// links. The plugin starts one by itself when none answers; started by hand, by systemd or as a DaemonSet, the
-    /// agent takes over from such a one without dropping a link.
+    /// One agent a node knows the node's sandboxes, shares them with the other nodes through the
+    /// store, and makes the links. The plugin starts one by itself when none answers; started by
+    /// hand, by systemd or as a DaemonSet, the agent takes over from such a one without dropping a
+    /// link.
     Agent(Box<AgentOptions>),
 
-    /// Show the node's links: both ends, nodes, kind, VNI, MTU, state, and the reason when one is not up
+    /// Show the node's links: both ends, nodes, kind, VNI, MTU, state, and the reason when one is
+    /// not up
     Links(LinksOptions),
 
     /// Forget a node that is gone for good: let its pods depart, as if the runtime had deleted them
     ///
-    /// Asks the agent of this node, which must be another one. Links of the lost node's pods end, and their VNIs are free again,
-    /// once the pods at the other ends have gone, too. With etcd this happens by itself when nobody has heard of a node for
-    /// its `node_timeout`, and is refused before; with another store say --force. A node that comes back all the same
+    /// Asks the agent of this node, which must be another one. Links of the lost node's pods end,
+    /// and their VNIs are free again, once the pods at the other ends have gone, too. With etcd
+    /// this happens by itself when nobody has heard of a node for its `node_timeout`, and is
+    /// refused before; with another store say --force. A node that comes back all the same
     /// publishes its pods again, and their links go on.
     ForgetNode(ForgetNodeOptions),
 
     /// Look at this node and say what is missing for links, and what to do about it
     ///
-    /// Checks rights, kernel, underlay and MTU, UDP 4789, the runtime's network configs, the agent and its settings, the
-    /// store, permissions and the clock. Changes nothing. The exit status is 1 if something must be mended.
+    /// Checks rights, kernel, underlay and MTU, UDP 4789, the runtime's network configs, the agent
+    /// and its settings, the store, permissions and the clock. Changes nothing. The exit status is
+    /// 1 if something must be mended.
     Doctor(DoctorOptions),
 
     /// Run a topology on this machine, without Kubernetes: nodes and pods are network namespaces
@@ -67,7 +77,7 @@ pub(crate) struct LinksOptions {
     #[arg(short, long)]
     pub watch: bool,
     /// The agent's socket
-    #[arg(long, env = "RATCHET_SOCKET", value_name = "PATH", default_value = ratchet_protocol::DEFAULT_SOCKET)]
+    #[arg(long, env = "RATCHET_SOCKET", value_name = "PATH", default_value = DEFAULT_SOCKET)]
     pub socket: PathBuf,
 }
 
@@ -79,7 +89,7 @@ pub(crate) struct ForgetNodeOptions {
     #[arg(long)]
     pub force: bool,
     /// The agent's socket
-    #[arg(long, env = "RATCHET_SOCKET", value_name = "PATH", default_value = ratchet_protocol::DEFAULT_SOCKET)]
+    #[arg(long, env = "RATCHET_SOCKET", value_name = "PATH", default_value = DEFAULT_SOCKET)]
     pub socket: PathBuf,
 }
 

@@ -11,11 +11,18 @@ use crate::cli::ForgetNodeOptions;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn run(options: &ForgetNodeOptions) -> anyhow::Result<()> {
-    let request = Request::ForgetNode(ForgetNode { node: options.node.clone(), force: options.force });
-    let hint = "is the agent running? Any node's agent that has the same store will do, but for the lost node's own";
+    let request = Request::ForgetNode(ForgetNode {
+        node: options.node.clone(),
+        force: options.force,
+    });
+    let hint = "is the agent running? Any node's agent that has the same store will do, but for \
+                the lost node's own";
     match Client::call(&options.socket, &request, PATIENCE).context(hint)? {
         Reply::Forgotten(forgotten) if forgotten.pods.is_empty() => {
-            println!("node {}: nothing to forget, the store knows of no pod there", options.node);
+            println!(
+                "node {}: nothing to forget, the store knows of no pod there",
+                options.node
+            );
         }
         Reply::Forgotten(forgotten) => {
             for pod in &forgotten.pods {

@@ -14,9 +14,16 @@ use crate::cli::{Format, LinksOptions};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(options: &LinksOptions) -> anyhow::Result<()> {
-    let hint =
-        "is the agent running? It is started by the plugin with the first pod, by `ratchet agent`, or by systemd";
-    let mut client = Client::ask(&options.socket, &Request::Links { watch: options.watch }, PATIENCE).context(hint)?;
+    let hint = "is the agent running? It is started by the plugin with the first pod, by `ratchet \
+                agent`, or by systemd";
+    let mut client = Client::ask(
+        &options.socket,
+        &Request::Links {
+            watch: options.watch,
+        },
+        PATIENCE,
+    )
+    .context(hint)?;
     loop {
         let links = match client.receive()? {
             Reply::Links(links) => links,
@@ -39,7 +46,11 @@ fn print(links: &Links, options: &LinksOptions) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match options.output {
         Format::Json => {
-            let text = if options.watch { serde_json::to_string(links) } else { serde_json::to_string_pretty(links) };
+            let text = if options.watch {
+                serde_json::to_string(links)
+            } else {
+                serde_json::to_string_pretty(links)
+            };
             writeln!(out, "{}", text?)?;
         }
         Format::Table | Format::Wide => {
@@ -65,10 +76,20 @@ fn table(links: &Links, wide: bool) -> String {
         return "no links\n".to_owned();
     }
     let columns = rows[0].len();
-    let widths: Vec<usize> =
-        (0..columns).map(|c| rows.iter().map(|row| row[c].chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..columns)
+        .map(|c| {
+            rows.iter()
+                .map(|row| row[c].chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
     let line = |row: &Vec<String>| {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
         format!("{}\n", cells.join("  ").trim_end())
     };
     rows.iter().map(line).collect()
@@ -89,13 +110,38 @@ fn row(link: &LinkReport, wide: bool) -> Vec<String> {
         link.state.to_string(),
     ];
     if wide {
-        let list = |texts: Vec<String>| if texts.is_empty() { "-".to_owned() } else { texts.join(",") };
-        row.extend([&link.a, &link.z].map(|end| list(end.addresses.iter().map(ToString::to_string).collect())));
-        row.extend([link.a.mac.to_string(), link.z.mac.to_string(), link.id.to_string()]);
-        row.push(list(link.declared_by.iter().map(ToString::to_string).collect()));
+        let list = |texts: Vec<String>| {
+            if texts.is_empty() {
+                "-".to_owned()
+            } else {
+                texts.join(",")
+            }
+        };
+        row.extend(
+            [&link.a, &link.z]
+                .map(|end| list(end.addresses.iter().map(ToString::to_string).collect())),
+        );
+        row.extend([
+            link.a.mac.to_string(),
+            link.z.mac.to_string(),
+            link.id.to_string(),
+        ]);
+        row.push(list(
+            link.declared_by.iter().map(ToString::to_string).collect(),
+        ));
     }
-    let warnings = link.warnings.iter().map(|warning| format!("warning: {warning}"));
-    row.push(link.reason.clone().into_iter().chain(warnings).collect::<Vec<_>>().join("; "));
+    let warnings = link
+        .warnings
+        .iter()
+        .map(|warning| format!("warning: {warning}"));
+    row.push(
+        link.reason
+            .clone()
+            .into_iter()
+            .chain(warnings)
+            .collect::<Vec<_>>()
+            .join("; "),
+    );
     row
 }
 
@@ -108,19 +154,24 @@ mod tests {
         let links: Links = serde_json::from_value(serde_json::json!({
             "node": "n1",
             "links": [
-                {"id": "00000000000000aa", "state": "pending", "reason": "pod default/b is not known yet",
-                 "a": {"pod": "default/a", "interface": "in1", "mac": "02:00:00:00:00:01", "node": "n1"},
+                {"id": "00000000000000aa", "state": "pending",
+                "reason": "pod default/b is not known yet",
+                 "a": {"pod": "default/a", "interface": "in1", "mac": "02:00:00:00:00:01",
+                 "node": "n1"},
                  "z": {"pod": "default/b", "interface": "in2", "mac": "02:00:00:00:00:02"}},
                 {"id": "00000000000000ab", "state": "up", "kind": "vxlan", "vni": 11, "mtu": 1450,
-                 "a": {"pod": "default/a", "interface": "x", "mac": "02:00:00:00:00:01", "node": "n1", "addresses": ["10.0.0.1/24"]},
-                 "z": {"pod": "default/long-name", "interface": "y", "mac": "02:00:00:00:00:02", "node": "n2"}}
+                 "a": {"pod": "default/a", "interface": "x", "mac": "02:00:00:00:00:01",
+                 "node": "n1", "addresses": ["10.0.0.1/24"]},
+                 "z": {"pod": "default/long-name", "interface": "y", "mac": "02:00:00:00:00:02",
+                 "node": "n2"}}
             ]
         }))
         .unwrap();
         assert_eq!(
             table(&links, false),
             "END            NODE  END                  NODE  KIND   VNI  MTU   STATE    REASON\n\
-             default/a/in1  n1    default/b/in2        -     -      -    -     pending  pod default/b is not known yet\n\
+             default/a/in1  n1    default/b/in2        -     -      -    -     pending  pod \
+             default/b is not known yet\n\
              default/a/x    n1    default/long-name/y  n2    vxlan  11   1450  up\n"
         );
         assert!(table(&links, true).contains("10.0.0.1/24"));

@@ -1,5 +1,6 @@
-//! The `ratchet` binary: with CNI_COMMAND set it is the plugin, under the name `ratchet-child` it is the agent, else a
-//! command line. It joins the crates and holds nothing of its own but arguments and tables.
+//! The `ratchet` binary: with CNI_COMMAND set it is the plugin, under the name `ratchet-child` it
+//! is the agent, else a command line. It joins the crates and holds nothing of its own but
+//! arguments and tables.
 
 mod cli;
 mod forget_node;
@@ -9,6 +10,7 @@ mod names;
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use clap::{CommandFactory, Parser};
+
 use cli::{Cli, Command};
 
 fn main() -> ExitCode {
@@ -17,7 +19,11 @@ fn main() -> ExitCode {
     if is_set {
         return ratchet_plugin::run();
     }
-    if arguments.first().is_some_and(|name| Path::new(name).file_name().is_some_and(|name| name == "ratchet-child")) {
+    if arguments.first().is_some_and(|name| {
+        Path::new(name)
+            .file_name()
+            .is_some_and(|name| name == "ratchet-child")
+    }) {
         // 2017's second binary. It may be called with or without the word.
         if arguments.get(1).is_none_or(|word| word != "agent") {
             arguments.insert(1, "agent".into());
@@ -44,11 +50,20 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor(options) => {
             let (text, is_well) = ratchet_doctor::report(&ratchet_doctor::examine(&options));
             print!("{text}");
-            return Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            return Ok(if is_well {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            });
         }
         Command::Lab(command) => return ratchet_lab::run(command, &std::env::current_exe()?),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "ratchet", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "ratchet",
+                &mut std::io::stdout(),
+            );
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -10,20 +10,29 @@ use std::{
 };
 
 use ratchet_protocol::{Attach, Attachment, Client, LinkState, Prepare, Reply, Request, Settings};
+
 use support::{Cluster, DEADLINE, Node, Pinger, Pod, RATCHET, Sandbox, eventually};
 
 fn pair() -> [Sandbox; 2] {
-    let link = "[{interface: eth1, peer: r2, addresses: [10.0.0.1/24], peerAddresses: [10.0.0.2/24]}]";
-    [Pod::with_links("r1", link).sandbox(), Pod::with_links("r2", "[]").sandbox()]
+    let link =
+        "[{interface: eth1, peer: r2, addresses: [10.0.0.1/24], peerAddresses: [10.0.0.2/24]}]";
+    [
+        Pod::with_links("r1", link).sandbox(),
+        Pod::with_links("r2", "[]").sandbox(),
+    ]
 }
 
 /// Processes whose command line holds all of these words.
 fn processes(words: &[&str]) -> Vec<u32> {
-    let pids = std::fs::read_dir("/proc").unwrap().filter_map(|e| e.unwrap().file_name().to_str()?.parse::<u32>().ok());
+    let pids = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|e| e.unwrap().file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|pid| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let arguments: Vec<&[u8]> = line.split(|b| *b == 0).collect();
-        words.iter().all(|word| arguments.contains(&word.as_bytes()))
+        words
+            .iter()
+            .all(|word| arguments.contains(&word.as_bytes()))
     })
     .collect()
 }
@@ -41,7 +50,11 @@ fn fifty_plugins_start_one_agent() {
     let mut cluster = Cluster::new(1);
     let sandboxes: Vec<Sandbox> = (0..50)
         .map(|n| {
-            Pod::with_links(&format!("p{n}"), &format!("[{{interface: eth1, peer: p{}/eth2}}]", (n + 1) % 50)).sandbox()
+            Pod::with_links(
+                &format!("p{n}"),
+                &format!("[{{interface: eth1, peer: p{}/eth2}}]", (n + 1) % 50),
+            )
+            .sandbox()
         })
         .collect();
     let node = &cluster.nodes[0];
@@ -60,11 +73,16 @@ fn fifty_plugins_start_one_agent() {
         let target = std::fs::read_link(entry.unwrap().path()).unwrap_or_default();
         let target = target.to_str().unwrap();
         let own = target.starts_with(cluster.dir.path().to_str().unwrap());
-        let kernel = ["socket:", "anon_inode:", "net:", "/dev/null"].iter().any(|kind| target.starts_with(kind));
+        let kernel = ["socket:", "anon_inode:", "net:", "/dev/null"]
+            .iter()
+            .any(|kind| target.starts_with(kind));
         assert!(own || kernel, "the agent holds {target}");
     }
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode(&node.socket), mode(node.socket.parent().unwrap())), (0o600, 0o700));
+    assert_eq!(
+        (mode(&node.socket), mode(node.socket.parent().unwrap())),
+        (0o600, 0o700)
+    );
     std::thread::scope(|scope| {
         for sandbox in &sandboxes {
             scope.spawn(move || node.del(sandbox));
@@ -88,10 +106,17 @@ fn an_agent_on_demand_outwaits_one_that_is_dying() {
     eventually("its look at the lock", || {
         let files = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
         let mut paths = files.filter_map(|file| std::fs::read_link(file.unwrap().path()).ok());
-        paths.any(|path| path.ends_with("agent.lock")).then_some(()).ok_or_else(|| "not yet".into())
+        paths
+            .any(|path| path.ends_with("agent.lock"))
+            .then_some(())
+            .ok_or_else(|| "not yet".into())
     });
     drop(lock);
-    eventually("the agent", || node.agent_pid().filter(|found| *found == pid).ok_or_else(|| node.log_text()));
+    eventually("the agent", || {
+        node.agent_pid()
+            .filter(|found| *found == pid)
+            .ok_or_else(|| node.log_text())
+    });
 }
 
 #[test]
@@ -104,16 +129,24 @@ fn a_managed_agent_takes_over_without_dropping_a_frame() {
     let before = (a.netns.links(), z.netns.links());
     let pinger = Pinger::start(&a.netns, "10.0.0.2");
     cluster.nodes[0].start_agent();
-    eventually("the managed agent", || match Client::call(&cluster.nodes[0].socket, &Request::Hello, DEADLINE) {
-        Ok(Reply::Hello(hello)) if hello.managed => Ok(()),
-        other => Err(format!("{other:?}")),
+    eventually("the managed agent", || {
+        match Client::call(&cluster.nodes[0].socket, &Request::Hello, DEADLINE) {
+            Ok(Reply::Hello(hello)) if hello.managed => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     });
     eventually("the end of the first agent", || {
-        if Path::new(&format!("/proc/{first}")).exists() { Err("it still runs".into()) } else { Ok(()) }
+        if Path::new(&format!("/proc/{first}")).exists() {
+            Err("it still runs".into())
+        } else {
+            Ok(())
+        }
     });
     cluster.nodes[0].wait_for_links(1);
     pinger.assert_no_loss();
-    let index = |links: &std::collections::BTreeMap<String, serde_json::Value>| links["eth1"]["ifindex"].clone();
+    let index = |links: &std::collections::BTreeMap<String, serde_json::Value>| {
+        links["eth1"]["ifindex"].clone()
+    };
     assert_eq!(index(&before.0), index(&a.netns.links()));
     assert_eq!(index(&before.1), index(&z.netns.links()));
     // A second managed one is refused, and says by whom.
@@ -121,11 +154,20 @@ fn a_managed_agent_takes_over_without_dropping_a_frame() {
     let refused = node
         .netns
         .command(RATCHET)
-        .args(["agent", "--socket", node.socket.to_str().unwrap(), "--state-dir", node.state_dir.to_str().unwrap()])
+        .args([
+            "agent",
+            "--socket",
+            node.socket.to_str().unwrap(),
+            "--state-dir",
+            node.state_dir.to_str().unwrap(),
+        ])
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && text.contains("a managed agent (pid"), "{text}");
+    assert!(
+        !refused.status.success() && text.contains("a managed agent (pid"),
+        "{text}"
+    );
     node.del(&a);
     node.del(&z);
     cluster.assert_nothing_left();
@@ -138,15 +180,22 @@ fn a_managed_agent_that_disagrees_with_the_config_says_so() {
     let [a, _] = pair();
     let node = &cluster.nodes[0];
     let mut config = node.config();
-    config["runtimeConfig"] = serde_json::json!({"io.kubernetes.cri.pod-annotations": a.pod.annotations});
+    config["runtimeConfig"] =
+        serde_json::json!({"io.kubernetes.cri.pod-annotations": a.pod.annotations});
     config["node"] = "somebody-else".into();
     config["mtu"] = 1300.into();
     let output = node.plugin("ADD", &a, &config);
     let error: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(error["code"], 7, "{error}");
     let text = error.to_string();
-    assert!(text.contains("node is node1 for the agent and somebody-else in the config"), "{text}");
-    assert!(text.contains("mtu is not set for the agent and 1300 in the config"), "{text}");
+    assert!(
+        text.contains("node is node1 for the agent and somebody-else in the config"),
+        "{text}"
+    );
+    assert!(
+        text.contains("mtu is not set for the agent and 1300 in the config"),
+        "{text}"
+    );
     assert_eq!(node.links().links, []);
 }
 
@@ -155,11 +204,16 @@ fn an_agent_on_demand_takes_over_what_the_config_says() {
     let mut cluster = Cluster::new(1);
     let [a, z] = pair();
     cluster.nodes[0].add(&a);
-    cluster.nodes[0].netns.sh("ip addr add 10.91.0.77/24 dev eth0");
+    cluster.nodes[0]
+        .netns
+        .sh("ip addr add 10.91.0.77/24 dev eth0");
     cluster.nodes[0].address = "10.91.0.77".into();
     cluster.nodes[0].add(&z);
     let node = &cluster.nodes[0];
-    assert_eq!(hello(node).settings.parent_address.unwrap().to_string(), "10.91.0.77");
+    assert_eq!(
+        hello(node).settings.parent_address.unwrap().to_string(),
+        "10.91.0.77"
+    );
     node.wait_for_links(1);
     assert!(a.netns.ping("10.0.0.2"));
     // The store can change as well: what is here is published there.
@@ -167,7 +221,8 @@ fn an_agent_on_demand_takes_over_what_the_config_says() {
     cluster.nodes[0].set_store(&elsewhere);
     let pod = Pod::with_links(
         "r3",
-        "[{interface: eth3, peer: r1/eth3, addresses: [10.3.0.1/24], peerAddresses: [10.3.0.2/24]}]",
+        "[{interface: eth3, peer: r1/eth3, addresses: [10.3.0.1/24], \
+          peerAddresses: [10.3.0.2/24]}]",
     )
     .sandbox();
     cluster.nodes[0].add(&pod);
@@ -187,7 +242,8 @@ fn the_socket_speaks_its_protocol_and_nothing_else() {
         answer
     };
     // A client of a later release, with fields that this one does not know.
-    let answer = ask("{\"protocol\":1,\"request\":\"links\",\"watch\":false,\"of_tomorrow\":[1]}\n");
+    let answer =
+        ask("{\"protocol\":1,\"request\":\"links\",\"watch\":false,\"of_tomorrow\":[1]}\n");
     assert!(answer.contains("\"links\":{\"node\":\"node1\""), "{answer}");
     assert!(ask("{\"protocol\":99,\"request\":\"hello\"}\n").contains("[1] are understood"));
     assert!(ask("not json\n").contains("not a request"));
@@ -200,10 +256,18 @@ fn a_sandbox_that_was_expected_and_never_comes_leaves_nothing() {
     let mut cluster = Cluster::with_agents(1);
     let sandbox = Pod::with_links("r1", "[]").sandbox();
     let expect = Request::Expect(Attach {
-        attachment: Attachment { network: "net".into(), container_id: "c1".parse().unwrap(), interface: "eth0".into() },
+        attachment: Attachment {
+            network: "net".into(),
+            container_id: "c1".parse().unwrap(),
+            interface: "eth0".into(),
+        },
         netns: sandbox.netns.path(),
         prepare: Prepare {
-            pod: ratchet_protocol::Pod { namespace: "default".into(), name: "r1".into(), uid: None },
+            pod: ratchet_protocol::Pod {
+                namespace: "default".into(),
+                name: "r1".into(),
+                uid: None,
+            },
             labels: [("ratchet".to_owned(), "true".to_owned())].into(),
             annotations: [].into(),
             annotations_passed: true,
@@ -227,7 +291,12 @@ fn a_sandbox_that_was_expected_and_never_comes_leaves_nothing() {
     let client = expected(&cluster.nodes[0]);
     cluster.nodes[0].kill_agent();
     drop(client);
-    assert!(cluster.nodes[0].state_dir.join("sandboxes/c1.leaving").exists());
+    assert!(
+        cluster.nodes[0]
+            .state_dir
+            .join("sandboxes/c1.leaving")
+            .exists()
+    );
     cluster.nodes[0].start_agent();
     cluster.assert_nothing_left();
 }
@@ -264,7 +333,8 @@ fn under_its_name_of_2017_the_binary_is_the_agent() {
     node.add(&a);
     node.add(&z);
     assert!(a.netns.ping("10.0.0.2"));
-    let line = std::fs::read_to_string(format!("/proc/{}/cmdline", node.agent_pid().unwrap())).unwrap();
+    let line =
+        std::fs::read_to_string(format!("/proc/{}/cmdline", node.agent_pid().unwrap())).unwrap();
     assert!(line.starts_with(child.to_str().unwrap()), "{line}");
     node.del(&a);
     node.del(&z);
@@ -282,7 +352,10 @@ fn with_the_store_away_links_stay_and_a_del_leaves_the_survivor_its_end() {
     cluster.nodes[0].kill_agent();
     let store = cluster.dir.path().join("store.db");
     for suffix in ["", "-wal", "-shm"] {
-        let _ = std::fs::rename(format!("{}{suffix}", store.display()), format!("{}{suffix}.away", store.display()));
+        let _ = std::fs::rename(
+            format!("{}{suffix}", store.display()),
+            format!("{}{suffix}.away", store.display()),
+        );
     }
     std::fs::create_dir(&store).unwrap();
     cluster.nodes[0].start_agent();
@@ -290,26 +363,42 @@ fn with_the_store_away_links_stay_and_a_del_leaves_the_survivor_its_end() {
     cluster.nodes[0].del(&a);
     assert_eq!(a.netns.links().len(), 0);
     assert_eq!(z.netns.links()["eth1"]["ifindex"], index);
-    assert!(cluster.nodes[0].links().notices.iter().any(|notice| notice.contains("store.db")));
+    assert!(
+        cluster.nodes[0]
+            .links()
+            .notices
+            .iter()
+            .any(|notice| notice.contains("store.db"))
+    );
     // It comes back, and with it the pod.
     std::fs::remove_dir(&store).unwrap();
     for suffix in ["", "-wal", "-shm"] {
-        let _ = std::fs::rename(format!("{}{suffix}.away", store.display()), format!("{}{suffix}", store.display()));
+        let _ = std::fs::rename(
+            format!("{}{suffix}.away", store.display()),
+            format!("{}{suffix}", store.display()),
+        );
     }
     let again = a.pod.sandbox();
-    eventually("an ADD with the store back", || cluster.nodes[0].try_add(&again).map_err(|e| e.to_string()));
+    eventually("an ADD with the store back", || {
+        cluster.nodes[0].try_add(&again).map_err(|e| e.to_string())
+    });
     assert!(again.netns.ping("10.0.0.2"));
     assert_eq!(z.netns.links()["eth1"]["ifindex"], index);
     cluster.nodes[0].del(&again);
     cluster.nodes[0].del(&z);
     eventually("nothing", || {
         let left = cluster.store_rows();
-        if left.contains("default/") { Err(left) } else { Ok(()) }
+        if left.contains("default/") {
+            Err(left)
+        } else {
+            Ok(())
+        }
     });
     cluster.assert_nothing_left();
 }
 
-/// A pod of which the Kubernetes API cannot be asked: what the runtime passes decides, and where it passes nothing, the pod waits.
+/// A pod of which the Kubernetes API cannot be asked: what the runtime passes decides, and where it
+/// passes nothing, the pod waits.
 #[test]
 fn with_the_kubernetes_api_away_annotations_decide_or_the_pod_waits() {
     let mut cluster = Cluster::new(1);
@@ -330,9 +419,12 @@ fn with_the_kubernetes_api_away_annotations_decide_or_the_pod_waits() {
     let error: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let says = error.to_string();
     assert_eq!(error["code"], 11, "{says}");
-    for words in
-        ["pod default/unknown", "the Kubernetes API", "its labels are not known", "io.kubernetes.cri.pod-annotations"]
-    {
+    for words in [
+        "pod default/unknown",
+        "the Kubernetes API",
+        "its labels are not known",
+        "io.kubernetes.cri.pod-annotations",
+    ] {
         assert!(says.contains(words), "does not say {words:?}: {says}");
     }
     assert!(node.plugin("DEL", &unknown, &config).status.success());
@@ -341,11 +433,19 @@ fn with_the_kubernetes_api_away_annotations_decide_or_the_pod_waits() {
     node.add(&a);
     node.add(&z);
     node.wait_for_links(1);
-    eventually("an answer", || if a.netns.ping("10.0.0.2") { Ok(()) } else { Err("none".into()) });
+    eventually("an answer", || {
+        if a.netns.ping("10.0.0.2") {
+            Ok(())
+        } else {
+            Err("none".into())
+        }
+    });
     // Of its annotations none is ours.
     let plain = Pod::new("plain").sandbox();
     assert_eq!(node.add(&plain)["interfaces"][0]["name"], "lo");
-    [&a, &z, &plain].iter().for_each(|sandbox| node.del(sandbox));
+    [&a, &z, &plain]
+        .iter()
+        .for_each(|sandbox| node.del(sandbox));
     cluster.assert_nothing_left();
 }
 
@@ -357,11 +457,15 @@ fn a_pod_with_more_peers_than_an_agent_may_open_files_is_wired() {
     cluster.nodes[0].open_files = Some(64);
     cluster.nodes[0].start_agent();
     let node = &cluster.nodes[0];
-    let peers: Vec<Sandbox> = (0..PEERS).map(|n| Pod::with_links(&format!("p{n}"), "[]").sandbox()).collect();
+    let peers: Vec<Sandbox> = (0..PEERS)
+        .map(|n| Pod::with_links(&format!("p{n}"), "[]").sandbox())
+        .collect();
     for peer in &peers {
         node.add(peer);
     }
-    let links: Vec<String> = (0..PEERS).map(|n| format!("{{interface: e{n}, peer: p{n}/e0}}")).collect();
+    let links: Vec<String> = (0..PEERS)
+        .map(|n| format!("{{interface: e{n}, peer: p{n}/e0}}"))
+        .collect();
     let hub = Pod::with_links("hub", &format!("[{}]", links.join(", "))).sandbox();
     node.add(&hub);
     assert_eq!(hub.netns.links().len(), PEERS);

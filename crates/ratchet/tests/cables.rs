@@ -6,11 +6,18 @@ mod support;
 use std::collections::BTreeMap;
 
 use ratchet_protocol::LinkState;
+
 use support::{Cluster, Netns, Node, Pinger, Pod, Sandbox, cloud_router, eventually};
 
 #[track_caller]
 fn answers(netns: &Netns, address: &str) {
-    eventually("an answer", || if netns.ping(address) { Ok(()) } else { Err(format!("none from {address}")) });
+    eventually("an answer", || {
+        if netns.ping(address) {
+            Ok(())
+        } else {
+            Err(format!("none from {address}"))
+        }
+    });
 }
 
 /// The cloud router's places: left half on the first node, right half on the second.
@@ -22,7 +29,10 @@ fn assert_cloud_router(cluster: &Cluster, sandboxes: &BTreeMap<usize, Sandbox>) 
     }
     let interface = |pod: usize, name: &str| {
         let links = sandboxes[&pod].netns.links();
-        links.get(name).unwrap_or_else(|| panic!("{name} is missing in pod {pod}: {:?}", links.keys())).clone()
+        links
+            .get(name)
+            .unwrap_or_else(|| panic!("{name} is missing in pod {pod}: {:?}", links.keys()))
+            .clone()
     };
     for (pod, name, address) in [
         (0, "in1", "192.168.2.100"),
@@ -34,18 +44,48 @@ fn assert_cloud_router(cluster: &Cluster, sandboxes: &BTreeMap<usize, Sandbox>) 
     ] {
         let found = interface(pod, name);
         assert_eq!(found["mtu"], 1450, "{name}");
-        let v4 = found["addr_info"].as_array().unwrap().iter().find(|a| a["family"] == "inet").unwrap();
-        assert_eq!((v4["local"].as_str().unwrap(), v4["prefixlen"].as_u64().unwrap()), (address, 24));
-        let kind = if name.starts_with("mid") { "vxlan" } else { "veth" };
+        let v4 = found["addr_info"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|a| a["family"] == "inet")
+            .unwrap();
+        assert_eq!(
+            (
+                v4["local"].as_str().unwrap(),
+                v4["prefixlen"].as_u64().unwrap()
+            ),
+            (address, 24)
+        );
+        let kind = if name.starts_with("mid") {
+            "vxlan"
+        } else {
+            "veth"
+        };
         assert_eq!(found["linkinfo"]["info_kind"], kind, "{name}");
     }
     let tunnel = interface(1, "mid1")["linkinfo"]["info_data"].clone();
-    assert_eq!((&tunnel["id"], &tunnel["port"], &tunnel["learning"]), (&11.into(), &4789.into(), &false.into()));
+    assert_eq!(
+        (&tunnel["id"], &tunnel["port"], &tunnel["learning"]),
+        (&11.into(), &4789.into(), &false.into())
+    );
     assert_eq!(tunnel["remote"], cluster.nodes[1].address.as_str());
-    for (from, address) in [(0, "192.168.2.101"), (1, "192.168.3.101"), (2, "192.168.4.101")] {
-        eventually("an answer", || if sandboxes[&from].netns.ping(address) { Ok(()) } else { Err(address.into()) });
+    for (from, address) in [
+        (0, "192.168.2.101"),
+        (1, "192.168.3.101"),
+        (2, "192.168.4.101"),
+    ] {
+        eventually("an answer", || {
+            if sandboxes[&from].netns.ping(address) {
+                Ok(())
+            } else {
+                Err(address.into())
+            }
+        });
     }
-    let own: Vec<usize> = (0..4).map(|pod| sandboxes[&pod].netns.links().len()).collect();
+    let own: Vec<usize> = (0..4)
+        .map(|pod| sandboxes[&pod].netns.links().len())
+        .collect();
     assert_eq!(own, [1, 2, 2, 1], "interfaces a pod");
 }
 
@@ -67,7 +107,11 @@ fn permutations(of: &[usize]) -> Vec<Vec<usize>> {
     for (index, first) in of.iter().enumerate() {
         let mut rest = of.to_vec();
         rest.remove(index);
-        all.extend(permutations(&rest).into_iter().map(|tail| [vec![*first], tail].concat()));
+        all.extend(
+            permutations(&rest)
+                .into_iter()
+                .map(|tail| [vec![*first], tail].concat()),
+        );
     }
     all
 }
@@ -86,7 +130,11 @@ fn all_24_orders_end_in_the_same_links() {
         assert_cloud_router(&cluster, &sandboxes);
         delete_all(&cluster, sandboxes);
     }
-    assert!(!cluster.store_rows().contains("centos"), "{}", cluster.store_rows());
+    assert!(
+        !cluster.store_rows().contains("centos"),
+        "{}",
+        cluster.store_rows()
+    );
 }
 
 #[test]
@@ -94,7 +142,8 @@ fn all_at_once_end_in_the_same_links() {
     let cluster = Cluster::with_agents(2);
     let pods = cloud_router();
     for _ in 0..5 {
-        let sandboxes: BTreeMap<usize, Sandbox> = (0..4).map(|pod| (pod, pods[pod].sandbox())).collect();
+        let sandboxes: BTreeMap<usize, Sandbox> =
+            (0..4).map(|pod| (pod, pods[pod].sandbox())).collect();
         std::thread::scope(|scope| {
             for (pod, sandbox) in &sandboxes {
                 let node = &cluster.nodes[PLACES[*pod]];
@@ -122,7 +171,11 @@ fn a_pod_that_goes_and_comes_back_disturbs_no_other_link() {
         sandboxes.insert(pod, sandbox);
     }
     assert_cloud_router(&cluster, &sandboxes);
-    let pings = [(0, "192.168.2.101"), (1, "192.168.3.101"), (2, "192.168.4.101")];
+    let pings = [
+        (0, "192.168.2.101"),
+        (1, "192.168.3.101"),
+        (2, "192.168.4.101"),
+    ];
     for pod in 0..4 {
         let pingers: Vec<Pinger> = (0..3)
             .filter(|link| !concerned(pod).contains(link))
@@ -139,9 +192,16 @@ fn a_pod_that_goes_and_comes_back_disturbs_no_other_link() {
             at = to;
             for link in concerned(pod) {
                 let (from, address) = pings[*link];
-                eventually(&format!("link {link} after pod {pod} came to node {to}"), || {
-                    if sandboxes[&from].netns.ping(address) { Ok(()) } else { Err("no answer".into()) }
-                });
+                eventually(
+                    &format!("link {link} after pod {pod} came to node {to}"),
+                    || {
+                        if sandboxes[&from].netns.ping(address) {
+                            Ok(())
+                        } else {
+                            Err("no answer".into())
+                        }
+                    },
+                );
             }
         }
         for pinger in pingers {
@@ -153,7 +213,10 @@ fn a_pod_that_goes_and_comes_back_disturbs_no_other_link() {
 }
 
 /// Index, MAC and addresses of an interface, and the routes through it.
-fn identity(sandbox: &Sandbox, interface: &str) -> (serde_json::Value, serde_json::Value, String, String) {
+fn identity(
+    sandbox: &Sandbox,
+    interface: &str,
+) -> (serde_json::Value, serde_json::Value, String, String) {
     let link = &sandbox.netns.links()[interface];
     let addresses: Vec<String> = link["addr_info"]
         .as_array()
@@ -163,7 +226,12 @@ fn identity(sandbox: &Sandbox, interface: &str) -> (serde_json::Value, serde_jso
         .map(|a| format!("{}/{}", a["local"], a["prefixlen"]))
         .collect();
     let routes = sandbox.netns.sh(&format!("ip route show dev {interface}"));
-    (link["ifindex"].clone(), link["address"].clone(), format!("{addresses:?}"), routes.replace(" linkdown", ""))
+    (
+        link["ifindex"].clone(),
+        link["address"].clone(),
+        format!("{addresses:?}"),
+        routes.replace(" linkdown", ""),
+    )
 }
 
 #[test]
@@ -171,7 +239,8 @@ fn the_survivors_interface_stays_what_it_is() {
     let cluster = Cluster::with_agents(3);
     let r1 = Pod::with_links(
         "r1",
-        "[{interface: eth1, peer: r2/eth1, addresses: [10.0.0.1/24, 'fd00::1/64'], peerAddresses: [10.0.0.2/24, 'fd00::2/64'], \
+        "[{interface: eth1, peer: r2/eth1, addresses: [10.0.0.1/24, 'fd00::1/64'], peerAddresses: \
+        [10.0.0.2/24, 'fd00::2/64'], \
           peerRoutes: [{dst: 10.9.0.0/16, via: 10.0.0.1}]}]",
     );
     let survivor = Pod::with_links("r2", "[]").sandbox();
@@ -179,10 +248,15 @@ fn the_survivors_interface_stays_what_it_is() {
     let mut peer = r1.sandbox();
     cluster.nodes[0].add(&peer);
     // A user adds something by hand.
-    survivor.netns.sh("ip addr add 172.31.0.2/24 dev eth1 && ip route add 10.8.0.0/16 via 10.0.0.1 dev eth1");
+    survivor
+        .netns
+        .sh("ip addr add 172.31.0.2/24 dev eth1 && ip route add 10.8.0.0/16 via 10.0.0.1 dev eth1");
     let mut at = 0;
     let mut before = identity(&survivor, "eth1");
-    assert!(before.3.contains("10.9.0.0/16 via 10.0.0.1") && before.3.contains("10.8.0.0/16"), "{before:?}");
+    assert!(
+        before.3.contains("10.9.0.0/16 via 10.0.0.1") && before.3.contains("10.8.0.0/16"),
+        "{before:?}"
+    );
     // On the same node, to another one (veth becomes VXLAN), from there to a third, and back.
     for to in [0, 1, 2, 1, 0, 0] {
         cluster.nodes[at].del(&peer);
@@ -191,7 +265,10 @@ fn the_survivors_interface_stays_what_it_is() {
         at = to;
         answers(&survivor.netns, "10.0.0.1");
         let after = identity(&survivor, "eth1");
-        assert_eq!(after.0, before.0, "index of the survivor after the peer came to node {to}");
+        assert_eq!(
+            after.0, before.0,
+            "index of the survivor after the peer came to node {to}"
+        );
         assert_eq!(
             (&after.1, &after.2, &after.3),
             (&before.1, &before.2, &before.3),
@@ -202,9 +279,11 @@ fn the_survivors_interface_stays_what_it_is() {
     answers(&survivor.netns, "fd00::1");
 }
 
-/// Two linked pods on a node: the first, its sandbox, and that of the other one, which is to survive it.
+/// Two linked pods on a node: the first, its sandbox, and that of the other one, which is to
+/// survive it.
 fn linked_pair(node: &Node) -> (Pod, Sandbox, Sandbox) {
-    let link = "[{interface: eth1, peer: r2/eth1, addresses: [10.0.0.1/24], peerAddresses: [10.0.0.2/24]}]";
+    let link = "[{interface: eth1, peer: r2/eth1, addresses: [10.0.0.1/24], \
+                peerAddresses: [10.0.0.2/24]}]";
     let r1 = Pod::with_links("r1", link);
     let [first, survivor] = [r1.sandbox(), Pod::with_links("r2", "[]").sandbox()];
     node.add(&survivor);
@@ -239,12 +318,24 @@ fn a_namespace_that_vanishes_without_a_del() {
     cluster.nodes[0].add(&second);
     answers(&second.netns, "10.0.0.2");
     // Its DEL comes at last, with a path where nothing is.
-    let ghost = Sandbox { netns: second.netns, id, pod };
+    let ghost = Sandbox {
+        netns: second.netns,
+        id,
+        pod,
+    };
     let config = cluster.nodes[0].config();
     let mut command = cluster.nodes[0].plugin_command("DEL", &ghost);
     command.env("CNI_NETNS", "/run/netns/rt-not-there");
-    let mut child = command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
-    std::io::Write::write_all(&mut child.stdin.take().unwrap(), config.to_string().as_bytes()).unwrap();
+    let mut child = command
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(
+        &mut child.stdin.take().unwrap(),
+        config.to_string().as_bytes(),
+    )
+    .unwrap();
     assert!(child.wait().unwrap().success());
     answers(&ghost.netns, "10.0.0.2");
     // And a restart of the agent changes nothing.
@@ -264,18 +355,27 @@ fn a_pod_linked_to_itself_and_two_pods_with_many_links() {
     )
     .sandbox();
     let result = node.add(&loopy);
-    let names: Vec<&str> = result["interfaces"].as_array().unwrap().iter().filter_map(|i| i["name"].as_str()).collect();
+    let names: Vec<&str> = result["interfaces"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|i| i["name"].as_str())
+        .collect();
     assert!(names.contains(&"a") && names.contains(&"b"), "{names:?}");
     node.del(&loopy);
 
     let entries: Vec<String> = (1..=70)
         .map(|n| {
             format!(
-                "{{interface: e{n}, peer: many-z/e{n}, addresses: [10.0.{n}.1/24], peerAddresses: [10.0.{n}.2/24]}}"
+                "{{interface: e{n}, peer: many-z/e{n}, addresses: [10.0.{n}.1/24], peerAddresses: \
+                 [10.0.{n}.2/24]}}"
             )
         })
         .collect();
-    let pods = [Pod::with_links("many-a", &format!("[{}]", entries.join(","))), Pod::with_links("many-z", "[]")];
+    let pods = [
+        Pod::with_links("many-a", &format!("[{}]", entries.join(","))),
+        Pod::with_links("many-z", "[]"),
+    ];
     let [a, z] = [pods[0].sandbox(), pods[1].sandbox()];
     node.add(&a);
     node.add(&z);
@@ -301,7 +401,8 @@ fn one_agent_killed_in_the_middle_of_a_hundred_adds() {
         .map(|n| {
             let next = (n + 1) % 100;
             let link = format!(
-                "[{{interface: right, peer: p{next}/left, addresses: [10.1.{n}.1/24], peerAddresses: [10.1.{n}.2/24]}}]"
+                "[{{interface: right, peer: p{next}/left, addresses: [10.1.{n}.1/24], \
+                 peerAddresses: [10.1.{n}.2/24]}}]"
             );
             Pod::with_links(&format!("p{n}"), &link).sandbox()
         })
@@ -329,9 +430,13 @@ fn one_agent_killed_in_the_middle_of_a_hundred_adds() {
                 })
             })
             .collect();
-        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+        workers
+            .into_iter()
+            .flat_map(|worker| worker.join().unwrap())
+            .collect()
     });
-    // The plugin has started another agent by itself; a runtime follows a failed ADD by a DEL and tries again.
+    // The plugin has started another agent by itself; a runtime follows a failed ADD by a DEL and
+    // tries again.
     let node = &mut cluster.nodes[0];
     node.agent.take().unwrap().wait().unwrap();
     for sandbox in failed {
@@ -346,7 +451,11 @@ fn one_agent_killed_in_the_middle_of_a_hundred_adds() {
         node.del(sandbox);
     }
     cluster.assert_nothing_left();
-    assert!(!cluster.store_rows().contains("default/"), "{}", cluster.store_rows());
+    assert!(
+        !cluster.store_rows().contains("default/"),
+        "{}",
+        cluster.store_rows()
+    );
 }
 
 #[test]
@@ -360,9 +469,11 @@ fn a_link_ends_when_its_declarer_comes_back_without_it() {
     cluster.nodes[0].del(&declarer);
     let again = Pod::with_links("r1", "[]").sandbox();
     cluster.nodes[0].add(&again);
-    eventually("the link's end", || match survivor.netns.links().contains_key("eth1") {
-        true => Err("eth1 is still there".into()),
-        false => Ok(()),
+    eventually("the link's end", || {
+        match survivor.netns.links().contains_key("eth1") {
+            true => Err("eth1 is still there".into()),
+            false => Ok(()),
+        }
     });
     cluster.nodes[0].del(&again);
     cluster.nodes[1].del(&survivor);
@@ -378,5 +489,9 @@ fn links_say_what_they_wait_for() {
     let links = node.links().links;
     assert_eq!(links[0].state, LinkState::Pending);
     let reason = links[0].reason.as_deref().unwrap();
-    assert!(reason.contains("pod default/nobody is not known yet") && reason.contains("file of this host"), "{reason}");
+    assert!(
+        reason.contains("pod default/nobody is not known yet")
+            && reason.contains("file of this host"),
+        "{reason}"
+    );
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+
 use support::{Cluster, Node, RATCHET};
 
 /// A runtime's two directories for a node: network configs, and plugins.
@@ -20,33 +21,53 @@ struct Runtime {
 
 impl Runtime {
     fn new(cluster: &Cluster) -> Self {
-        let (net, bin) = (cluster.dir.path().join("net.d"), cluster.dir.path().join("bin"));
+        let (net, bin) = (
+            cluster.dir.path().join("net.d"),
+            cluster.dir.path().join("bin"),
+        );
         fs::create_dir(&net).unwrap();
         fs::create_dir(&bin).unwrap();
         symlink(RATCHET, bin.join("ratchet")).unwrap();
         symlink("/usr/lib/cni/loopback", bin.join("loopback")).unwrap();
-        fs::write(net.join("10-ratchet.conf"), cluster.nodes[0].config().to_string()).unwrap();
+        fs::write(
+            net.join("10-ratchet.conf"),
+            cluster.nodes[0].config().to_string(),
+        )
+        .unwrap();
         Self { net, bin }
     }
 
     /// Runs it on the node; gives its exit status and what it printed.
     fn doctor(&self, node: &Node) -> (Option<i32>, String) {
         let mut command = node.netns.command(RATCHET);
-        command.arg("doctor").arg("--cni-dir").arg(&self.net).arg("--cni-bin").arg(&self.bin);
+        command
+            .arg("doctor")
+            .arg("--cni-dir")
+            .arg(&self.net)
+            .arg("--cni-bin")
+            .arg(&self.bin);
         let output = command.output().unwrap();
-        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+        )
     }
 }
 
 #[track_caller]
 fn assert_says(report: &(Option<i32>, String), code: i32, says: &[&str]) {
     for words in says {
-        assert!(report.1.contains(words), "does not say {words:?}:\n{}", report.1);
+        assert!(
+            report.1.contains(words),
+            "does not say {words:?}:\n{}",
+            report.1
+        );
     }
     assert_eq!(report.0, Some(code), "{}", report.1);
 }
 
-/// The files that users are to start from are good configs, and what the documentation shows is one of them.
+/// The files that users are to start from are good configs, and what the documentation shows is one
+/// of them.
 #[test]
 fn the_examples_are_good_configs() {
     let cluster = Cluster::new(1);
@@ -59,18 +80,29 @@ fn the_examples_are_good_configs() {
     for name in ["10-ratchet.conf", "10-ratchet.conflist"] {
         let text = fs::read_to_string(deploy.join(name)).unwrap();
         let file = runtime.net.join(name);
-        fs::write(&file, text.replace("/opt/cni/bin", runtime.bin.to_str().unwrap())).unwrap();
+        fs::write(
+            &file,
+            text.replace("/opt/cni/bin", runtime.bin.to_str().unwrap()),
+        )
+        .unwrap();
         let (_, says) = runtime.doctor(&cluster.nodes[0]);
-        for words in [format!("✓ CNI config: {name} is the first"), format!("✓ config's keys: {name} is good")] {
+        for words in [
+            format!("✓ CNI config: {name} is the first"),
+            format!("✓ config's keys: {name} is good"),
+        ] {
             assert!(says.contains(&words), "does not say {words:?}:\n{says}");
         }
         assert!(says.contains("✓ plugins: "), "{says}");
         fs::remove_file(file).unwrap();
     }
-    let example: Value = serde_json::from_str(include_str!("../../../deploy/10-ratchet.conf")).unwrap();
+    let example: Value =
+        serde_json::from_str(include_str!("../../../deploy/10-ratchet.conf")).unwrap();
     let documentation = include_str!("../../../docs/kubernetes.md");
-    let block: String =
-        documentation.lines().skip_while(|line| *line != "    {").take_while(|line| line.starts_with("  ")).collect();
+    let block: String = documentation
+        .lines()
+        .skip_while(|line| *line != "    {")
+        .take_while(|line| line.starts_with("  "))
+        .collect();
     assert_eq!(serde_json::from_str::<Value>(&block).unwrap(), example);
 }
 
@@ -104,15 +136,30 @@ fn a_node_that_is_well_passes_and_each_mistake_is_named() {
 
     // Another network's config sorts before ours.
     let other = runtime.net.join("05-bridge.conf");
-    fs::write(&other, r#"{"cniVersion":"1.0.0","name":"b","type":"bridge"}"#).unwrap();
-    assert_says(&runtime.doctor(&cluster.nodes[0]), 1, &["✗ CNI config: 05-bridge.conf (bridge) comes before"]);
+    fs::write(
+        &other,
+        r#"{"cniVersion":"1.0.0","name":"b","type":"bridge"}"#,
+    )
+    .unwrap();
+    assert_says(
+        &runtime.doctor(&cluster.nodes[0]),
+        1,
+        &["✗ CNI config: 05-bridge.conf (bridge) comes before"],
+    );
     fs::remove_file(other).unwrap();
 
     // A program and a device that do not share the tunnels' port.
-    cluster.nodes[0].netns.sh("ip link add ovs0 type vxlan dstport 4789 external && ip link set ovs0 up");
-    assert_says(&runtime.doctor(&cluster.nodes[0]), 1, &["✗ UDP 4789: VXLAN device ovs0"]);
+    cluster.nodes[0]
+        .netns
+        .sh("ip link add ovs0 type vxlan dstport 4789 external && ip link set ovs0 up");
+    assert_says(
+        &runtime.doctor(&cluster.nodes[0]),
+        1,
+        &["✗ UDP 4789: VXLAN device ovs0"],
+    );
     cluster.nodes[0].netns.sh("ip link del ovs0");
-    let squatter = "import socket, sys; s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('', 4789)); print(); sys.stdout.flush(); sys.stdin.read()";
+    let squatter = "import socket, sys; s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('', \
+                    4789)); print(); sys.stdout.flush(); sys.stdin.read()";
     let mut squatter = cluster.nodes[0]
         .netns
         .command("python3")
@@ -122,16 +169,30 @@ fn a_node_that_is_well_passes_and_each_mistake_is_named() {
         .spawn()
         .unwrap();
     std::io::Read::read_exact(squatter.stdout.as_mut().unwrap(), &mut [0]).unwrap();
-    assert_says(&runtime.doctor(&cluster.nodes[0]), 1, &["✗ UDP 4789: python3 (pid"]);
+    assert_says(
+        &runtime.doctor(&cluster.nodes[0]),
+        1,
+        &["✗ UDP 4789: python3 (pid"],
+    );
     drop(squatter.stdin.take());
     squatter.wait().unwrap();
 
     // The config's parent address is not the node's; the agent has another one.
     cluster.nodes[0].set("parent_address", json!("10.91.0.77"));
-    fs::write(runtime.net.join("10-ratchet.conf"), cluster.nodes[0].config().to_string()).unwrap();
-    let differs = "✗ agent and config: parent_address is 10.91.0.1 for the agent and 10.91.0.77 in the config";
+    fs::write(
+        runtime.net.join("10-ratchet.conf"),
+        cluster.nodes[0].config().to_string(),
+    )
+    .unwrap();
+    let differs = "✗ agent and config: parent_address is 10.91.0.1 for the agent and 10.91.0.77 in \
+                   the config";
     assert_says(&runtime.doctor(&cluster.nodes[0]), 1, &[differs]);
     cluster.nodes[0].stop_agent();
-    let nowhere = "✗ underlay: parent_address 10.91.0.77 is not on parent interface eth0, which has 10.91.0.1/24";
-    assert_says(&runtime.doctor(&cluster.nodes[0]), 1, &[nowhere, "! agent: none answers", "✓ store: sqlite:"]);
+    let nowhere = "✗ underlay: parent_address 10.91.0.77 is not on parent interface eth0, which \
+                   has 10.91.0.1/24";
+    assert_says(
+        &runtime.doctor(&cluster.nodes[0]),
+        1,
+        &[nowhere, "! agent: none answers", "✓ store: sqlite:"],
+    );
 }

@@ -17,7 +17,11 @@ struct Lab {
 impl Lab {
     fn run(&self, words: &[&str]) -> Output {
         let (verb, rest) = words.split_first().unwrap();
-        Command::new(RATCHET).args(["lab", verb, "--name", &self.name]).args(rest).output().unwrap()
+        Command::new(RATCHET)
+            .args(["lab", verb, "--name", &self.name])
+            .args(rest)
+            .output()
+            .unwrap()
     }
 
     fn exec(&self, pod: &str, command: &[&str]) -> Output {
@@ -25,7 +29,11 @@ impl Lab {
     }
 
     fn text(output: &Output) -> String {
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+        format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )
     }
 }
 
@@ -38,30 +46,56 @@ impl Drop for Lab {
 
 #[test]
 fn the_cloud_router_of_the_article() {
-    let example: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/cloud-router.yaml");
-    let lab = Lab { name: format!("rt{}", std::process::id()) };
+    let example: PathBuf =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/cloud-router.yaml");
+    let lab = Lab {
+        name: format!("rt{}", std::process::id()),
+    };
     let up = lab.run(&["up", example.to_str().unwrap()]);
     assert!(up.status.success(), "{}", Lab::text(&up));
     let again = lab.run(&["up", example.to_str().unwrap()]);
-    assert!(!again.status.success() && Lab::text(&again).contains("lab down"), "{}", Lab::text(&again));
+    assert!(
+        !again.status.success() && Lab::text(&again).contains("lab down"),
+        "{}",
+        Lab::text(&again)
+    );
 
     eventually("OSPF", || {
         let ping = lab.exec("centosa", &["ping", "-c1", "-W1", "192.168.4.101"]);
-        if ping.status.success() { Ok(()) } else { Err(Lab::text(&ping)) }
+        if ping.status.success() {
+            Ok(())
+        } else {
+            Err(Lab::text(&ping))
+        }
     });
     let ping = Lab::text(&lab.exec("centosa", &["ping", "-c5", "-i0.1", "192.168.4.101"]));
-    assert!(ping.contains("ttl=62") && ping.contains(" 0% packet loss"), "{ping}");
+    assert!(
+        ping.contains("ttl=62") && ping.contains(" 0% packet loss"),
+        "{ping}"
+    );
     let mid1 = Lab::text(&lab.exec("quagga-a", &["ip", "-d", "link", "show", "mid1"]));
     assert!(
-        mid1.contains("mtu 1450") && mid1.contains("vxlan id 11 remote") && mid1.contains("dstport 4789"),
+        mid1.contains("mtu 1450")
+            && mid1.contains("vxlan id 11 remote")
+            && mid1.contains("dstport 4789"),
         "{mid1}"
     );
     let neighbours = Lab::text(&lab.exec("quagga-a", &["vtysh", "-c", "show ip ospf neighbor"]));
-    assert!(neighbours.contains("192.168.3.101") && neighbours.contains("Full"), "{neighbours}");
+    assert!(
+        neighbours.contains("192.168.3.101") && neighbours.contains("Full"),
+        "{neighbours}"
+    );
 
     // An agent's death is nothing to the links, and `down` comes to its end without it.
     let status = Lab::text(&lab.run(&["status"]));
-    let pid = status.split("pid ").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+    let pid = status
+        .split("pid ")
+        .nth(1)
+        .unwrap()
+        .split_whitespace()
+        .next()
+        .unwrap()
+        .to_owned();
     sh(&format!("kill -9 {pid}"));
     let ping = Lab::text(&lab.exec("centosa", &["ping", "-c5", "-i0.1", "192.168.4.101"]));
     assert!(ping.contains(" 0% packet loss"), "{ping}");
@@ -71,5 +105,9 @@ fn the_cloud_router_of_the_article() {
     assert!(!sh("ip netns list").contains(&lab.name));
     assert!(!Path::new("/run/ratchet/lab").join(&lab.name).exists());
     let missing = lab.run(&["down"]);
-    assert!(!missing.status.success() && Lab::text(&missing).contains("no lab"), "{}", Lab::text(&missing));
+    assert!(
+        !missing.status.success() && Lab::text(&missing).contains("no lab"),
+        "{}",
+        Lab::text(&missing)
+    );
 }

@@ -5,19 +5,30 @@ mod support;
 
 use ratchet_protocol::LinkState;
 use serde_json::Value;
+
 use support::{Cluster, Pod, cloud_router, eventually, sh};
 
 /// ADD must fail with this code and say this.
 #[track_caller]
 fn refused(cluster: &Cluster, pod: &Pod, code: u64, says: &[&str]) {
     let sandbox = pod.sandbox();
-    let error = cluster.nodes[0].try_add(&sandbox).expect_err("ADD should have failed");
-    let text = format!("{} {}", error["msg"].as_str().unwrap(), error["details"].as_str().unwrap_or_default());
+    let error = cluster.nodes[0]
+        .try_add(&sandbox)
+        .expect_err("ADD should have failed");
+    let text = format!(
+        "{} {}",
+        error["msg"].as_str().unwrap(),
+        error["details"].as_str().unwrap_or_default()
+    );
     assert_eq!(error["code"], code, "{text}");
     for words in says {
         assert!(text.contains(words), "{text}\n  does not say: {words}");
     }
-    assert_eq!(sandbox.netns.links().len(), 0, "something was left in the pod");
+    assert_eq!(
+        sandbox.netns.links().len(),
+        0,
+        "something was left in the pod"
+    );
     cluster.nodes[0].del(&sandbox);
 }
 
@@ -29,28 +40,56 @@ fn bad_declarations_fail_the_add_and_say_why() {
     for (pod, says) in [
         (
             good.clone().label("ratchet.local_ip", "192.168.2.300"),
-            &["label ratchet.local_ip", "\"192.168.2.300\" is not an address", "expected an IPv4 or IPv6 address"][..],
+            &[
+                "label ratchet.local_ip",
+                "\"192.168.2.300\" is not an address",
+                "expected an IPv4 or IPv6 address",
+            ][..],
         ),
         (
-            good.clone().label("ratchet.local_ifname", "a-name-of-sixteen"),
-            &["label ratchet.local_ifname", "\"a-name-of-sixteen\"", "expected 1 to 15 bytes"],
+            good.clone()
+                .label("ratchet.local_ifname", "a-name-of-sixteen"),
+            &[
+                "label ratchet.local_ifname",
+                "\"a-name-of-sixteen\"",
+                "expected 1 to 15 bytes",
+            ],
         ),
-        (good.clone().label("ratchet.local_ifname", "in%d"), &["in%d", "expected no '/', ':', '%'"]),
-        (good.clone().label("ratchet.pair_ifname", "in/2"), &["label ratchet.pair_ifname", "in/2"]),
+        (
+            good.clone().label("ratchet.local_ifname", "in%d"),
+            &["in%d", "expected no '/', ':', '%'"],
+        ),
+        (
+            good.clone().label("ratchet.pair_ifname", "in/2"),
+            &["label ratchet.pair_ifname", "in/2"],
+        ),
         (
             good.clone().label("ratchet.local_ifname", "eth0"),
             &["interface eth0", "CNI_IFNAME", "give the link another one"],
         ),
-        (good.clone().label("ratchet.pair_name", "centosa"), &["label ratchet.pair_name", "is this pod itself"]),
+        (
+            good.clone().label("ratchet.pair_name", "centosa"),
+            &["label ratchet.pair_name", "is this pod itself"],
+        ),
         (
             good.clone().label("ratchet.local_ifnam", "in1"),
-            &["label ratchet.local_ifnam", "did you mean ratchet.local_ifname?"],
+            &[
+                "label ratchet.local_ifnam",
+                "did you mean ratchet.local_ifname?",
+            ],
         ),
         (
             links("[{interface: e1, peer: a}, {interface: e1, peer: b}]"),
-            &["interface e1 of pod default/p", "claimed by two links", "give each link an interface of its own"],
+            &[
+                "interface e1 of pod default/p",
+                "claimed by two links",
+                "give each link an interface of its own",
+            ],
         ),
-        (links("[{interface: e1, peer: p}]"), &["ratchet.dev/links[0].peer", "this very interface"]),
+        (
+            links("[{interface: e1, peer: p}]"),
+            &["ratchet.dev/links[0].peer", "this very interface"],
+        ),
         (links("nonsense"), &["ratchet.dev/links", "expected a list"]),
     ] {
         refused(&cluster, &pod, 7, says);
@@ -66,11 +105,16 @@ fn an_interface_that_is_not_ours_is_an_error_and_stays() {
     let r2 = Pod::with_links("r2", "[]").sandbox();
     node.add(&r2);
     let r1 = Pod::with_links("r1", "[{interface: eth1, peer: r2}]").sandbox();
-    r1.netns.sh("ip link add eth1 type veth peer name other && ip link set eth1 address 02:00:00:00:00:99");
+    r1.netns.sh(
+        "ip link add eth1 type veth peer name other && ip link set eth1 address 02:00:00:00:00:99",
+    );
     let error = node.try_add(&r1).unwrap_err();
     assert_eq!(error["code"], 7);
     let text = error.to_string();
-    assert!(text.contains("interface eth1 exists") && text.contains("was not made by Ratchet"), "{text}");
+    assert!(
+        text.contains("interface eth1 exists") && text.contains("was not made by Ratchet"),
+        "{text}"
+    );
     assert_eq!(r1.netns.links()["eth1"]["address"], "02:00:00:00:00:99");
     node.del(&r1);
     assert_eq!(r1.netns.links().len(), 2, "the stranger stays");
@@ -80,14 +124,27 @@ fn an_interface_that_is_not_ours_is_an_error_and_stays() {
     r2.netns.sh("ip link add eth5 type veth peer name other5");
     node.add(&r3);
     let links = node.links().links;
-    let link = links.iter().find(|link| link.a.interface.as_str() == "eth5").unwrap();
+    let link = links
+        .iter()
+        .find(|link| link.a.interface.as_str() == "eth5")
+        .unwrap();
     assert_eq!(link.state, LinkState::Error);
-    assert!(link.reason.as_deref().unwrap().contains("interface eth5 exists in sandbox"), "{link:?}");
+    assert!(
+        link.reason
+            .as_deref()
+            .unwrap()
+            .contains("interface eth5 exists in sandbox"),
+        "{link:?}"
+    );
     // It goes; the link comes.
     r2.netns.sh("ip link del eth5");
     eventually("the link", || {
         let links = node.links().links;
-        if links.iter().any(|link| link.state == LinkState::Up) { Ok(()) } else { Err(format!("{links:?}")) }
+        if links.iter().any(|link| link.state == LinkState::Up) {
+            Ok(())
+        } else {
+            Err(format!("{links:?}"))
+        }
     });
 }
 
@@ -104,7 +161,10 @@ fn pods_that_contradict_each_other_are_both_told_and_nothing_is_wired() {
             match links.first() {
                 Some(link) if link.state == LinkState::Error => {
                     let reason = link.reason.clone().unwrap();
-                    assert!(reason.contains("MTU is 1300 on default/r1 and 1400 on default/r2"), "{reason}");
+                    assert!(
+                        reason.contains("MTU is 1300 on default/r1 and 1400 on default/r2"),
+                        "{reason}"
+                    );
                     Ok(())
                 }
                 other => Err(format!("{other:?}")),
@@ -118,20 +178,29 @@ fn pods_that_contradict_each_other_are_both_told_and_nothing_is_wired() {
 fn two_declarations_on_one_interface_do_not_cut_the_link_that_is_there() {
     let cluster = Cluster::with_agents(1);
     let node = &cluster.nodes[0];
-    let r1 =
-        Pod::with_links("r1", "[{interface: eth1, peer: r2, addresses: [10.0.0.1/24], peerAddresses: [10.0.0.2/24]}]")
-            .sandbox();
+    let r1 = Pod::with_links(
+        "r1",
+        "[{interface: eth1, peer: r2, addresses: [10.0.0.1/24], peerAddresses: [10.0.0.2/24]}]",
+    )
+    .sandbox();
     let r2 = Pod::with_links("r2", "[]").sandbox();
     node.add(&r1);
     node.add(&r2);
     let rude = Pod::with_links("rude", "[{interface: eth1, peer: r2/eth1}]").sandbox();
     node.add(&rude);
-    // The other link is looked at again when the agent hears from the store that somebody else names its pod.
+    // The other link is looked at again when the agent hears from the store that somebody else
+    // names its pod.
     eventually("both links to be at odds", || {
         let links = node.links().links;
-        let at_odds =
-            links.iter().filter(|link| link.state == LinkState::Error).filter_map(|link| link.reason.as_ref());
-        match at_odds.filter(|why| why.contains("interface eth1 of pod default/r2 is claimed by several links")).count()
+        let at_odds = links
+            .iter()
+            .filter(|link| link.state == LinkState::Error)
+            .filter_map(|link| link.reason.as_ref());
+        match at_odds
+            .filter(|why| {
+                why.contains("interface eth1 of pod default/r2 is claimed by several links")
+            })
+            .count()
         {
             2 if links.len() == 2 => Ok(()),
             _ => Err(format!("{links:?}")),
@@ -146,12 +215,17 @@ fn two_declarations_on_one_interface_do_not_cut_the_link_that_is_there() {
 #[test]
 fn one_address_on_two_pods_is_warned_about() {
     let cluster = Cluster::with_agents(1);
-    let r1 =
-        Pod::with_links("r1", "[{interface: eth1, peer: r2, addresses: [10.0.0.1/24], peerAddresses: [10.0.0.1/24]}]")
-            .sandbox();
+    let r1 = Pod::with_links(
+        "r1",
+        "[{interface: eth1, peer: r2, addresses: [10.0.0.1/24], peerAddresses: [10.0.0.1/24]}]",
+    )
+    .sandbox();
     cluster.nodes[0].add(&r1);
     let warnings = &cluster.nodes[0].links().links[0].warnings;
-    assert_eq!(warnings, &["address 10.0.0.1 is given to default/r1/eth1 and default/r2/eth1"]);
+    assert_eq!(
+        warnings,
+        &["address 10.0.0.1 is given to default/r1/eth1 and default/r2/eth1"]
+    );
 }
 
 #[test]
@@ -164,7 +238,12 @@ fn bad_keys_of_the_config() {
     for (key, value, code, says) in [
         ("store", Value::from("redis://x"), 7, &["redis"][..]),
         ("mtu", 9.into(), 7, &["mtu", "68"]),
-        ("parent_address", "10.91.0.200".into(), 7, &["10.91.0.200", "eth0", "10.91.0.1"]),
+        (
+            "parent_address",
+            "10.91.0.200".into(),
+            7,
+            &["10.91.0.200", "eth0", "10.91.0.1"],
+        ),
         ("parent_interface", "nic7".into(), 7, &["nic7"]),
         ("child_path", plain.into(), 7, &["child_path", "plain-file"]),
         ("etcd_port", "many".into(), 7, &["etcd_port"]),
@@ -177,7 +256,10 @@ fn bad_keys_of_the_config() {
         let text = error.to_string();
         assert_eq!(error["code"], code, "{key}: {text}");
         for words in says {
-            assert!(text.contains(words), "{key}: {text}\n  does not say: {words}");
+            assert!(
+                text.contains(words),
+                "{key}: {text}\n  does not say: {words}"
+            );
         }
         let original = Cluster::defaults(&cluster.nodes[0], key);
         cluster.nodes[0].set(key, original);
@@ -188,7 +270,12 @@ fn bad_keys_of_the_config() {
     let config = sandbox.pod.configure(cluster.nodes[0].config());
     let output = cluster.nodes[0].plugin("ADD", &sandbox, &config);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success() && text.contains("parent_adress") && text.contains("parent_address"), "{text}");
+    assert!(
+        output.status.success()
+            && text.contains("parent_adress")
+            && text.contains("parent_address"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -196,7 +283,11 @@ fn a_corrupt_database_a_full_disk_and_a_namespace_that_goes_in_the_middle() {
     let mut cluster = Cluster::new(1);
     let pod = cloud_router()[0].clone();
     let corrupt = cluster.dir.path().join("corrupt.db");
-    std::fs::write(&corrupt, "this is not a database, and long enough to be looked at as one: ".repeat(100)).unwrap();
+    std::fs::write(
+        &corrupt,
+        "this is not a database, and long enough to be looked at as one: ".repeat(100),
+    )
+    .unwrap();
     cluster.nodes[0].set_store(&format!("sqlite:{}", corrupt.display()));
     let sandbox = pod.sandbox();
     let error = cluster.nodes[0].try_add(&sandbox).unwrap_err();
@@ -210,10 +301,16 @@ fn a_corrupt_database_a_full_disk_and_a_namespace_that_goes_in_the_middle() {
     cluster.nodes[0].stop_agent();
     let small = cluster.dir.path().join("small");
     std::fs::create_dir(&small).unwrap();
-    sh(&format!("mount -t tmpfs -o size=64k tmpfs {}", small.display()));
+    sh(&format!(
+        "mount -t tmpfs -o size=64k tmpfs {}",
+        small.display()
+    ));
     cluster.nodes[0].state_dir = small.join("state");
     cluster.nodes[0].start_agent();
-    sh(&format!("head -c 1M /dev/zero > {}/filler 2>/dev/null || true", small.display()));
+    sh(&format!(
+        "head -c 1M /dev/zero > {}/filler 2>/dev/null || true",
+        small.display()
+    ));
     let sandbox = pod.sandbox();
     let error = cluster.nodes[0].try_add(&sandbox).unwrap_err();
     assert_eq!(error["code"], 5, "{error}");
@@ -233,12 +330,19 @@ fn a_corrupt_database_a_full_disk_and_a_namespace_that_goes_in_the_middle() {
     let ghost = pod.sandbox();
     let mut command = cluster.nodes[0].plugin_command("ADD", &ghost);
     command.env("CNI_NETNS", "/run/netns/rt-never-was");
-    let mut child = command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut child = command
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
     let config = ghost.pod.configure(cluster.nodes[0].config()).to_string();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), config.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(!output.status.success() && text.contains("rt-never-was"), "{text}");
+    assert!(
+        !output.status.success() && text.contains("rt-never-was"),
+        "{text}"
+    );
     cluster.assert_nothing_left();
 }
 
@@ -247,18 +351,28 @@ fn a_pod_that_is_not_ours_gets_byte_for_byte_what_its_delegate_printed() {
     let mut cluster = Cluster::new(1);
     let bin = cluster.dir.path().join("bin");
     std::fs::create_dir(&bin).unwrap();
-    let printed = "{\n  \"cniVersion\" : \"1.0.0\",\"ips\":[ {\"address\":\"10.7.0.2/24\"} ],\n\"x\":1.50 }\n";
+    let printed = "{\n  \"cniVersion\" : \"1.0.0\",\"ips\":[ \
+                   {\"address\":\"10.7.0.2/24\"} ],\n\"x\":1.50 }\n";
     std::fs::write(bin.join("answer"), printed).unwrap();
-    let script =
-        format!("#!/bin/sh\ncat >/dev/null\n[ \"$CNI_COMMAND\" = ADD ] && cat {}/answer\nexit 0\n", bin.display());
+    let script = format!(
+        "#!/bin/sh\ncat >/dev/null\n[ \"$CNI_COMMAND\" = ADD ] && cat {}/answer\nexit 0\n",
+        bin.display()
+    );
     std::fs::write(bin.join("fake"), script).unwrap();
     sh(&format!("chmod +x {}/fake", bin.display()));
     cluster.nodes[0].set("delegate", serde_json::json!({"type": "fake"}));
-    let plain = Pod::new("plain").label("app", "web").label("ratchet", "false").sandbox();
+    let plain = Pod::new("plain")
+        .label("app", "web")
+        .label("ratchet", "false")
+        .sandbox();
     let node = &cluster.nodes[0];
     let mut command = node.plugin_command("ADD", &plain);
     command.env("CNI_PATH", &bin);
-    let mut child = command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut child = command
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
     let config = plain.pod.configure(node.config()).to_string();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), config.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
@@ -272,12 +386,15 @@ fn a_change_that_fails_half_way_is_mended_by_the_next_declaration() {
     let node = &cluster.nodes[0];
     let good = Pod::with_links(
         "a",
-        "[{interface: eth1, peer: b, addresses: [192.168.7.1/24], peerAddresses: [192.168.7.2/24]}]",
+        "[{interface: eth1, peer: b, addresses: [192.168.7.1/24], \
+          peerAddresses: [192.168.7.2/24]}]",
     );
-    // IPv6 needs an MTU of 1280: the survivor's end has its MTU and has lost its address when that is found out.
+    // IPv6 needs an MTU of 1280: the survivor's end has its MTU and has lost its address when that
+    // is found out.
     let bad = Pod::with_links(
         "a",
-        "[{interface: eth1, peer: b, mtu: 1000, addresses: ['fd07::1/64'], peerAddresses: ['fd07::2/64']}]",
+        "[{interface: eth1, peer: b, mtu: 1000, addresses: ['fd07::1/64'], \
+          peerAddresses: ['fd07::2/64']}]",
     );
     let b = Pod::with_links("b", "[]").sandbox();
     node.add(&b);
@@ -306,9 +423,17 @@ fn others_may_open_and_close_the_store_beside_an_agent_that_was_restarted() {
     for _ in 0..3 {
         assert!(cluster.store_rows().contains("default/centosa"));
         cluster.nodes[0].add(&z);
-        assert!(cluster.store_rows().contains("default/quagga-a\""), "{}", cluster.store_rows());
+        assert!(
+            cluster.store_rows().contains("default/quagga-a\""),
+            "{}",
+            cluster.store_rows()
+        );
         cluster.nodes[0].del(&z);
     }
     cluster.nodes[0].del(&a);
-    assert!(!cluster.store_rows().contains("default/"), "{}", cluster.store_rows());
+    assert!(
+        !cluster.store_rows().contains("default/"),
+        "{}",
+        cluster.store_rows()
+    );
 }

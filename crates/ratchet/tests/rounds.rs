@@ -1,5 +1,6 @@
-//! The agent's look at everything, over more links than it looks at in one go: what is ours and wanted by nobody is found wherever it
-//! is, what is wanted is as it was, and what is somebody else's is not touched.
+//! The agent's look at everything, over more links than it looks at in one go: what is ours and
+//! wanted by nobody is found wherever it is, what is wanted is as it was, and what is somebody
+//! else's is not touched.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod support;
@@ -12,9 +13,11 @@ use ratchet_model::{
     wiring::parked_name,
 };
 use serde_json::Value;
+
 use support::{Cluster, Netns, Node, Pod, Sandbox, eventually};
 
-/// Links of a pair of pods. Three pairs are more than two portions, and one of the pairs is split between portions.
+/// Links of a pair of pods. Three pairs are more than two portions, and one of the pairs is split
+/// between portions.
 const LINKS: usize = 260;
 
 /// Two pods with many links.
@@ -29,12 +32,20 @@ fn pair(node: &Node, number: usize) -> [Sandbox; 2] {
 
 /// The indexes of the interfaces in a namespace, by name.
 fn indexes(netns: &Netns) -> BTreeMap<String, Value> {
-    netns.links().into_iter().map(|(name, link)| (name, link["ifindex"].clone())).collect()
+    netns
+        .links()
+        .into_iter()
+        .map(|(name, link)| (name, link["ifindex"].clone()))
+        .collect()
 }
 
-/// Puts a veth pair there, one end in each namespace, in a device group and with an alias if there is one.
+/// Puts a veth pair there, one end in each namespace, in a device group and with an alias if there
+/// is one.
 fn plant(near: (&Netns, &str), far: (&Netns, &str), group: u32, alias: Option<&str>) {
-    near.0.sh(&format!("ip link add {} type veth peer name {} netns {}", near.1, far.1, far.0.name));
+    near.0.sh(&format!(
+        "ip link add {} type veth peer name {} netns {}",
+        near.1, far.1, far.0.name
+    ));
     for (netns, name) in [near, far] {
         netns.sh(&format!("ip link set {name} group {group}"));
         if let Some(alias) = alias {
@@ -49,20 +60,33 @@ fn strays_of_every_kind_are_found_and_nothing_else_is_touched() {
     let node = &mut cluster.nodes[0];
     let pairs: Vec<[Sandbox; 2]> = (0..3).map(|number| pair(node, number)).collect();
     // One whose peer has gone: the peer's end waits in the node's namespace.
-    let [gone, survivor] =
-        [Pod::with_links("gone", "[{interface: eth1, peer: survivor}]"), Pod::with_links("survivor", "[]")]
-            .map(|pod| pod.sandbox());
+    let [gone, survivor] = [
+        Pod::with_links("gone", "[{interface: eth1, peer: survivor}]"),
+        Pod::with_links("survivor", "[]"),
+    ]
+    .map(|pod| pod.sandbox());
     node.add(&survivor);
     node.add(&gone);
     node.del(&gone);
-    let link = node.links().links.iter().find(|link| link.a.pod.name() == "a0").unwrap().id;
+    let link = node
+        .links()
+        .links
+        .iter()
+        .find(|link| link.a.pod.name() == "a0")
+        .unwrap()
+        .id;
     node.kill_agent();
 
     let sandboxes: Vec<&Sandbox> = pairs.iter().flatten().chain([&survivor]).collect();
     let [first, last] = [&pairs[0][0], &pairs[2][1]];
     let middle = &pairs[1];
     plant((&first.netns, "mine"), (&last.netns, "mine"), 0, None);
-    plant((&node.netns, "mine0"), (&node.netns, "mine1"), 0, Some("somebody else"));
+    plant(
+        (&node.netns, "mine0"),
+        (&node.netns, "mine1"),
+        0,
+        Some("somebody else"),
+    );
     // Two links of a pod whose links are in two portions are to be mended.
     middle[0].netns.sh("ip link del e7");
     middle[1].netns.sh("ip link set f8 alias ''");
@@ -71,34 +95,79 @@ fn strays_of_every_kind_are_found_and_nothing_else_is_touched() {
         all.retain(|name, _| !["e7", "f7", "e8", "f8"].contains(&name.as_str()));
         all
     };
-    let in_sandboxes = || sandboxes.iter().map(|sandbox| wanted(&sandbox.netns)).collect::<Vec<_>>();
+    let in_sandboxes = || {
+        sandboxes
+            .iter()
+            .map(|sandbox| wanted(&sandbox.netns))
+            .collect::<Vec<_>>()
+    };
     let before = (in_sandboxes(), indexes(&node.netns));
 
     // Unfinished, in two portions and in the node's namespace.
     plant((&first.netns, "s0"), (&last.netns, "s1"), GROUP_OURS, None);
     plant((&node.netns, "s2"), (&node.netns, "s3"), GROUP_OURS, None);
     // About to be deleted.
-    plant((&middle[0].netns, "s4"), (&first.netns, "s5"), GROUP_DOOMED, None);
-    plant((&node.netns, "s6"), (&survivor.netns, "s7"), GROUP_DOOMED, None);
+    plant(
+        (&middle[0].netns, "s4"),
+        (&first.netns, "s5"),
+        GROUP_DOOMED,
+        None,
+    );
+    plant(
+        (&node.netns, "s6"),
+        (&survivor.netns, "s7"),
+        GROUP_DOOMED,
+        None,
+    );
     // Of links that nobody knows: in a sandbox, and parked.
-    let of = |sandbox: &Sandbox| format!("ratchet link=00000000000000aa end=a config=00000000 sandbox={}", sandbox.id);
-    plant((&middle[1].netns, "s8"), (&last.netns, "s9"), 0, Some(&of(&middle[1])));
+    let of = |sandbox: &Sandbox| {
+        format!(
+            "ratchet link=00000000000000aa end=a config=00000000 sandbox={}",
+            sandbox.id
+        )
+    };
+    plant(
+        (&middle[1].netns, "s8"),
+        (&last.netns, "s9"),
+        0,
+        Some(&of(&middle[1])),
+    );
     let parked = "ratchet link=00000000000000bb end=z config=00000000 parked";
-    plant((&node.netns, "s10"), (&survivor.netns, "s11"), 0, Some(parked));
+    plant(
+        (&node.netns, "s10"),
+        (&survivor.netns, "s11"),
+        0,
+        Some(parked),
+    );
     // Of a link that has all it needs.
     let surplus = format!("ratchet link={link} end=a config=00000000 parked");
     let [one, other] = End::BOTH.map(|end| parked_name(link, end));
-    plant((&node.netns, &one), (&node.netns, &other), GROUP_OURS, Some(&surplus));
+    plant(
+        (&node.netns, &one),
+        (&node.netns, &other),
+        GROUP_OURS,
+        Some(&surplus),
+    );
 
     node.start_agent();
     eventually("what is wanted, and nothing more", || {
         let now = (in_sandboxes(), indexes(&node.netns));
-        if now == before { Ok(()) } else { Err(format!("{now:?}, not {before:?}")) }
+        if now == before {
+            Ok(())
+        } else {
+            Err(format!("{now:?}, not {before:?}"))
+        }
     });
     eventually("what was missing", || {
         let all = [&middle[0], &middle[1]].map(|sandbox| indexes(&sandbox.netns).len());
-        let aliased = middle[1].netns.links()["f8"]["ifalias"].as_str().is_some_and(|alias| alias.contains(" end="));
-        if all == [LINKS; 2] && aliased { Ok(()) } else { Err(format!("{all:?}")) }
+        let aliased = middle[1].netns.links()["f8"]["ifalias"]
+            .as_str()
+            .is_some_and(|alias| alias.contains(" end="));
+        if all == [LINKS; 2] && aliased {
+            Ok(())
+        } else {
+            Err(format!("{all:?}"))
+        }
     });
     for sandbox in sandboxes {
         node.del(sandbox);

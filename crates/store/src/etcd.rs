@@ -1,8 +1,10 @@
-//! The store in an etcd cluster (v3 API, 3.4 and later), for all nodes of a cluster. The key layout is in [`keys`].
+//! The store in an etcd cluster (v3 API, 3.4 and later), for all nodes of a cluster. The key layout
+//! is in [`keys`].
 //!
-//! Every change is one transaction that holds only if nothing it was decided on has changed meanwhile; else it is
-//! decided anew. An agent reads and watches the keys of its own pods, of their links and of the pods at the other ends,
-//! so its traffic grows with its own links and not with the cluster.
+//! Every change is one transaction that holds only if nothing it was decided on has changed
+//! meanwhile; else it is decided anew. An agent reads and watches the keys of its own pods, of
+//! their links and of the pods at the other ends, so its traffic grows with its own links and not
+//! with the cluster.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,13 +32,16 @@ mod watch;
 
 pub use options::EtcdOptions;
 
-use crate::{HostPort, Publish, Published, Scope, Store, StoreError, StoreUrl, VniClaim, VniGrant, Watch, Withdrawn};
+use crate::{
+    HostPort, Publish, Published, Scope, Store, StoreError, StoreUrl, VniClaim, VniGrant, Watch,
+    Withdrawn,
+};
 use keys::Keys;
 use rpc::Rpc;
 use watch::Unnumbered;
 
-/// How many operations, and how many conditions, one transaction may have: etcd's `--max-txn-ops` is 128 unless
-/// somebody changed it.
+/// How many operations, and how many conditions, one transaction may have: etcd's `--max-txn-ops`
+/// is 128 unless somebody changed it.
 const TXN_OPS: usize = 100;
 
 /// A cluster and where in it our keys are.
@@ -64,10 +69,18 @@ impl EtcdStore {
     ) -> Result<Self, StoreError> {
         options.check(tls)?;
         let rpc = Rpc::new(url.to_string(), hosts, tls, options)?;
-        let etcd = Arc::new(Etcd { rpc, keys: Keys::new(&options.prefix) });
+        let etcd = Arc::new(Etcd {
+            rpc,
+            keys: Keys::new(&options.prefix),
+        });
         etcd.any_below(&etcd.keys.root()).await?;
         let unnumbered = sync::watch::Sender::default();
-        Ok(Self { etcd, claims: sync::Mutex::default(), unnumbered, presence: nodes::Presence::default() })
+        Ok(Self {
+            etcd,
+            claims: sync::Mutex::default(),
+            unnumbered,
+            presence: nodes::Presence::default(),
+        })
     }
 }
 
@@ -91,7 +104,8 @@ impl Store for EtcdStore {
 
     async fn read(&self, own: &BTreeSet<PodKey>) -> Result<Facts, StoreError> {
         let (facts, revision) = records::read(&self.etcd, own).await?;
-        self.unnumbered.send_if_modified(|unnumbered| unnumbered.update(own, &facts, revision));
+        self.unnumbered
+            .send_if_modified(|unnumbered| unnumbered.update(own, &facts, revision));
         Ok(facts)
     }
 
@@ -99,7 +113,10 @@ impl Store for EtcdStore {
         records::located_on(&self.etcd, node).await
     }
 
-    async fn claim_vnis(&self, claims: &[VniClaim]) -> Result<BTreeMap<LinkId, VniGrant>, StoreError> {
+    async fn claim_vnis(
+        &self,
+        claims: &[VniClaim],
+    ) -> Result<BTreeMap<LinkId, VniGrant>, StoreError> {
         // One at a time within this process: they would only get into each other's way.
         let mut holders = self.claims.lock().await;
         vnis::claim(&self.etcd, &mut holders, claims).await
@@ -117,12 +134,18 @@ impl Store for EtcdStore {
         nodes::lost(&self.etcd).await
     }
 
-    async fn withdraw(&self, node: &NodeName, even_if_alive: bool) -> Result<Withdrawn, StoreError> {
+    async fn withdraw(
+        &self,
+        node: &NodeName,
+        even_if_alive: bool,
+    ) -> Result<Withdrawn, StoreError> {
         nodes::withdraw(&self.etcd, node, even_if_alive).await
     }
 
     async fn watch(&self) -> Result<Box<dyn Watch>, StoreError> {
         let (unnumbered, lapsed) = (self.unnumbered.subscribe(), self.presence.lapsed());
-        Ok(Box::new(watch::EtcdWatch::start(self.etcd.clone(), unnumbered, lapsed).await?))
+        Ok(Box::new(
+            watch::EtcdWatch::start(self.etcd.clone(), unnumbered, lapsed).await?,
+        ))
     }
 }

@@ -1,7 +1,8 @@
 //! The store: the facts that nodes share, behind one trait.
 //!
-//! A backend keeps records and VNIs, applies [`ratchet_model::record::consequence`] in one transaction, and tells of changes. It knows
-//! nothing of kernels, plugins or wiring, and no detail of it leaks out of this crate. [`open`] is the one way in.
+//! A backend keeps records and VNIs, applies [`ratchet_model::record::consequence`] in one
+//! transaction, and tells of changes. It knows nothing of kernels, plugins or wiring, and no detail
+//! of it leaks out of this crate. [`open`] is the one way in.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +12,9 @@ use std::{
 
 use async_trait::async_trait;
 use ratchet_failpoint as failpoint;
-use ratchet_model::{DeclaredLink, LinkId, NodeName, PodKey, PodRecord, SandboxId, Vni, record::Facts};
+use ratchet_model::{
+    DeclaredLink, LinkId, NodeName, PodKey, PodRecord, SandboxId, Vni, record::Facts,
+};
 
 mod etcd;
 mod points;
@@ -30,17 +33,26 @@ pub async fn open(url: &StoreUrl) -> Result<Arc<dyn Store>, StoreError> {
     open_with(url, &EtcdOptions::default()).await
 }
 
-/// The same, with what an etcd store needs to know besides its URL; other stores do not look at that.
+/// The same, with what an etcd store needs to know besides its URL; other stores do not look at
+/// that.
 ///
 /// # Errors
 /// As [`open`].
 pub async fn open_with(url: &StoreUrl, etcd: &EtcdOptions) -> Result<Arc<dyn Store>, StoreError> {
     let store: Arc<dyn Store> = match url {
         StoreUrl::Sqlite(path) => Arc::new(sqlite::SqliteStore::open(path).await?),
-        StoreUrl::Etcd { hosts, tls } => Arc::new(etcd::EtcdStore::open(url, hosts, *tls, etcd).await?),
-        StoreUrl::Kubernetes => return Err(StoreError::Config(format!("store {url}: not built in yet"))),
+        StoreUrl::Etcd { hosts, tls } => {
+            Arc::new(etcd::EtcdStore::open(url, hosts, *tls, etcd).await?)
+        }
+        StoreUrl::Kubernetes => {
+            return Err(StoreError::Config(format!("store {url}: not built in yet")));
+        }
     };
-    Ok(if failpoint::ARMED { points::around(store) } else { store })
+    Ok(if failpoint::ARMED {
+        points::around(store)
+    } else {
+        store
+    })
 }
 
 /// Why the store could not do what was asked.
@@ -49,8 +61,8 @@ pub enum StoreError {
     /// It cannot be reached, or is locked for too long: try later. The text says what to do.
     #[error("{0}")]
     Unavailable(String),
-    /// It will not work until somebody mends it: corrupt, not writable, of another version, not ours.
-    /// The text says what to do.
+    /// It will not work until somebody mends it: corrupt, not writable, of another version, not
+    /// ours. The text says what to do.
     #[error("{0}")]
     Broken(String),
     /// Its URL or a parameter of it is wrong.
@@ -70,10 +82,11 @@ pub enum Scope {
 /// How a record is published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Publish {
-    /// It is of a new sandbox: it replaces whatever is there, and its `created` is moved beyond the one it replaces.
+    /// It is of a new sandbox: it replaces whatever is there, and its `created` is moved beyond the
+    /// one it replaces.
     New,
-    /// It says again what was said before (after a restart, an outage): it does not replace the record of a later
-    /// sandbox.
+    /// It says again what was said before (after a restart, an outage): it does not replace the
+    /// record of a later sandbox.
     Again,
 }
 
@@ -112,8 +125,8 @@ pub enum Change {
 pub struct VniClaim {
     /// The link.
     pub link: LinkId,
-    /// Its two pods: one of them must declare it, and one of them must be there, lest a VNI is taken for a link that
-    /// ended since the claimer read of it. Nobody would free that.
+    /// Its two pods: one of them must declare it, and one of them must be there, lest a VNI is
+    /// taken for a link that ended since the claimer read of it. Nobody would free that.
     pub pods: [PodKey; 2],
     /// The VNI its declaration insists on.
     pub fixed: Option<Vni>,
@@ -122,7 +135,11 @@ pub struct VniClaim {
 impl VniClaim {
     /// Of a link as it is declared.
     pub fn new(link: &DeclaredLink) -> Self {
-        Self { link: link.id(), pods: [link.local.pod.clone(), link.remote.pod.clone()], fixed: link.vni }
+        Self {
+            link: link.id(),
+            pods: [link.local.pod.clone(), link.remote.pod.clone()],
+            fixed: link.vni,
+        }
     }
 }
 
@@ -135,8 +152,8 @@ pub enum VniGrant {
     TakenBy(LinkId),
     /// All 2^24 are taken.
     Exhausted,
-    /// It has none and gets none, since no record declares it with a pod that is there: the claim was made from stale
-    /// facts. Read again.
+    /// It has none and gets none, since no record declares it with a pod that is there: the claim
+    /// was made from stale facts. Read again.
     NotDeclared,
 }
 
@@ -151,7 +168,8 @@ pub enum Withdrawn {
     Unsure,
 }
 
-/// A place for the facts that nodes share. All methods are safe against other agents doing the same at once.
+/// A place for the facts that nodes share. All methods are safe against other agents doing the same
+/// at once.
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Who shares it.
@@ -160,42 +178,49 @@ pub trait Store: Send + Sync {
     /// What it is, for messages: its URL without secrets.
     fn describe(&self) -> String;
 
-    /// Puts a pod's record in place, with all its consequences: atomically, or, where that is too much for the store, in steps each of
-    /// which leaves what might have been said as well.
+    /// Puts a pod's record in place, with all its consequences: atomically, or, where that is too
+    /// much for the store, in steps each of which leaves what might have been said as well.
     async fn publish(&self, record: &PodRecord, how: Publish) -> Result<Published, StoreError>;
 
-    /// Says that a sandbox has gone, with all its consequences, likewise. Nothing happens when the pod's record is of another
-    /// sandbox, or absent: a late DEL undoes only its own sandbox.
+    /// Says that a sandbox has gone, with all its consequences, likewise. Nothing happens when the
+    /// pod's record is of another sandbox, or absent: a late DEL undoes only its own sandbox.
     async fn depart(&self, pod: &PodKey, sandbox: &SandboxId) -> Result<(), StoreError>;
 
     /// The facts that concern these pods.
     async fn read(&self, own: &BTreeSet<PodKey>) -> Result<Facts, StoreError>;
 
-    /// The records of all pods that are said to be on a node. It goes through all records there are: it is for an agent
-    /// that has lost its own memory, and for nobody else.
+    /// The records of all pods that are said to be on a node. It goes through all records there
+    /// are: it is for an agent that has lost its own memory, and for nobody else.
     async fn located_on(&self, node: &NodeName) -> Result<Vec<PodRecord>, StoreError>;
 
-    /// Gives each link that is declared its VNI: the one it has, else the one it insists on, else the lowest free from
-    /// [`Vni::FIRST`] up. Idempotent.
-    async fn claim_vnis(&self, claims: &[VniClaim]) -> Result<BTreeMap<LinkId, VniGrant>, StoreError>;
+    /// Gives each link that is declared its VNI: the one it has, else the one it insists on, else
+    /// the lowest free from [`Vni::FIRST`] up. Idempotent.
+    async fn claim_vnis(
+        &self,
+        claims: &[VniClaim],
+    ) -> Result<BTreeMap<LinkId, VniGrant>, StoreError>;
 
-    /// Says that a node's agent lives, which goes on being said for as long as this store is open. Once nobody has said so for
-    /// `timeout` (`None`: for ever), the node is among the [`Store::lost_nodes`]. To be called before the node's first record
-    /// is published, and now and then, since a store may forget. [`Change::All`] tells when it turns out that it did.
+    /// Says that a node's agent lives, which goes on being said for as long as this store is open.
+    /// Once nobody has said so for `timeout` (`None`: for ever), the node is among the
+    /// [`Store::lost_nodes`]. To be called before the node's first record is published, and now and
+    /// then, since a store may forget. [`Change::All`] tells when it turns out that it did.
     async fn attend(&self, node: &NodeName, timeout: Option<Duration>) -> Result<(), StoreError>;
 
     /// The node has no records any more: nothing has to be known of it. Undoes [`Store::attend`].
     async fn retire(&self, node: &NodeName) -> Result<(), StoreError>;
 
-    /// The nodes that may have records and whose agents have not been heard of for longer than they themselves allowed.
+    /// The nodes that may have records and whose agents have not been heard of for longer than they
+    /// themselves allowed.
     async fn lost_nodes(&self) -> Result<BTreeSet<NodeName>, StoreError>;
 
-    /// Lets all pods depart that are said to be on a node: it is gone for good. Not done to a node whose agent lives, unless
-    /// `even_if_alive`. A node that comes back all the same publishes its records again. It goes through all records there
-    /// are. Idempotent.
-    async fn withdraw(&self, node: &NodeName, even_if_alive: bool) -> Result<Withdrawn, StoreError>;
+    /// Lets all pods depart that are said to be on a node: it is gone for good. Not done to a node
+    /// whose agent lives, unless `even_if_alive`. A node that comes back all the same publishes its
+    /// records again. It goes through all records there are. Idempotent.
+    async fn withdraw(&self, node: &NodeName, even_if_alive: bool)
+    -> Result<Withdrawn, StoreError>;
 
-    /// Begins to watch. The first change is always [`Change::All`], so that nothing is missed between reading and watching.
+    /// Begins to watch. The first change is always [`Change::All`], so that nothing is missed
+    /// between reading and watching.
     async fn watch(&self) -> Result<Box<dyn Watch>, StoreError>;
 }
 

@@ -31,11 +31,21 @@ impl Store for WithPoints {
     }
 
     async fn publish(&self, record: &PodRecord, how: Publish) -> Result<Published, StoreError> {
-        between("store.before_publish", self.0.publish(record, how), "store.publish").await
+        between(
+            "store.before_publish",
+            self.0.publish(record, how),
+            "store.publish",
+        )
+        .await
     }
 
     async fn depart(&self, pod: &PodKey, sandbox: &SandboxId) -> Result<(), StoreError> {
-        between("store.before_depart", self.0.depart(pod, sandbox), "store.depart").await
+        between(
+            "store.before_depart",
+            self.0.depart(pod, sandbox),
+            "store.depart",
+        )
+        .await
     }
 
     async fn read(&self, own: &BTreeSet<PodKey>) -> Result<Facts, StoreError> {
@@ -46,12 +56,25 @@ impl Store for WithPoints {
         between("store.before_read", self.0.located_on(node), "store.read").await
     }
 
-    async fn claim_vnis(&self, claims: &[VniClaim]) -> Result<BTreeMap<LinkId, VniGrant>, StoreError> {
-        between("store.before_claim", self.0.claim_vnis(claims), "store.claim").await
+    async fn claim_vnis(
+        &self,
+        claims: &[VniClaim],
+    ) -> Result<BTreeMap<LinkId, VniGrant>, StoreError> {
+        between(
+            "store.before_claim",
+            self.0.claim_vnis(claims),
+            "store.claim",
+        )
+        .await
     }
 
     async fn attend(&self, node: &NodeName, timeout: Option<Duration>) -> Result<(), StoreError> {
-        between("store.before_attend", self.0.attend(node, timeout), "store.attend").await
+        between(
+            "store.before_attend",
+            self.0.attend(node, timeout),
+            "store.attend",
+        )
+        .await
     }
 
     async fn retire(&self, node: &NodeName) -> Result<(), StoreError> {
@@ -62,8 +85,17 @@ impl Store for WithPoints {
         between("store.before_read", self.0.lost_nodes(), "store.read").await
     }
 
-    async fn withdraw(&self, node: &NodeName, even_if_alive: bool) -> Result<Withdrawn, StoreError> {
-        between("store.before_withdraw", self.0.withdraw(node, even_if_alive), "store.withdraw").await
+    async fn withdraw(
+        &self,
+        node: &NodeName,
+        even_if_alive: bool,
+    ) -> Result<Withdrawn, StoreError> {
+        between(
+            "store.before_withdraw",
+            self.0.withdraw(node, even_if_alive),
+            "store.withdraw",
+        )
+        .await
     }
 
     async fn watch(&self) -> Result<Box<dyn Watch>, StoreError> {

@@ -1,7 +1,8 @@
-//! The store in a SQLite file, for the agents of one host: a lab's nodes, or a node that stands alone.
+//! The store in a SQLite file, for the agents of one host: a lab's nodes, or a node that stands
+//! alone.
 //!
-//! Nothing has to run for it. Agents in different network namespaces share the file, and see each other's changes
-//! within milliseconds.
+//! Nothing has to run for it. Agents in different network namespaces share the file, and see each
+//! other's changes within milliseconds.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -43,14 +44,23 @@ impl SqliteStore {
     /// The same, waiting this long for other processes' locks.
     async fn open_with(path: &Path, patience: Duration) -> Result<Self, StoreError> {
         let worker = start("ratchet-store", path, patience)?;
-        worker.run(|database| database.connection().map(drop)).await?;
-        Ok(Self { path: path.to_owned(), patience, worker })
+        worker
+            .run(|database| database.connection().map(drop))
+            .await?;
+        Ok(Self {
+            path: path.to_owned(),
+            patience,
+            worker,
+        })
     }
 }
 
 fn start(name: &str, path: &Path, patience: Duration) -> Result<Worker, StoreError> {
     Worker::start(name, Database::new(path.to_owned(), patience)).map_err(|error| {
-        StoreError::Unavailable(format!("store sqlite:{}: cannot start a thread: {error}", path.display()))
+        StoreError::Unavailable(format!(
+            "store sqlite:{}: cannot start a thread: {error}",
+            path.display()
+        ))
     })
 }
 
@@ -66,27 +76,40 @@ impl Store for SqliteStore {
 
     async fn publish(&self, record: &PodRecord, how: Publish) -> Result<Published, StoreError> {
         let record = record.clone();
-        self.worker.run(move |database| records::publish(database.connection()?, &record, how)).await
+        self.worker
+            .run(move |database| records::publish(database.connection()?, &record, how))
+            .await
     }
 
     async fn depart(&self, pod: &PodKey, sandbox: &SandboxId) -> Result<(), StoreError> {
         let (pod, sandbox) = (pod.clone(), sandbox.clone());
-        self.worker.run(move |database| records::depart(database.connection()?, &pod, &sandbox)).await
+        self.worker
+            .run(move |database| records::depart(database.connection()?, &pod, &sandbox))
+            .await
     }
 
     async fn read(&self, own: &BTreeSet<PodKey>) -> Result<Facts, StoreError> {
         let own = own.clone();
-        self.worker.run(move |database| records::read(database.connection()?, &own)).await
+        self.worker
+            .run(move |database| records::read(database.connection()?, &own))
+            .await
     }
 
     async fn located_on(&self, node: &NodeName) -> Result<Vec<PodRecord>, StoreError> {
         let node = node.clone();
-        self.worker.run(move |database| records::located_on(database.connection()?, &node)).await
+        self.worker
+            .run(move |database| records::located_on(database.connection()?, &node))
+            .await
     }
 
-    async fn claim_vnis(&self, claims: &[VniClaim]) -> Result<BTreeMap<LinkId, VniGrant>, StoreError> {
+    async fn claim_vnis(
+        &self,
+        claims: &[VniClaim],
+    ) -> Result<BTreeMap<LinkId, VniGrant>, StoreError> {
         let claims = claims.to_vec();
-        self.worker.run(move |database| vnis::claim(database.connection()?, &claims)).await
+        self.worker
+            .run(move |database| vnis::claim(database.connection()?, &claims))
+            .await
     }
 
     async fn attend(&self, _node: &NodeName, _timeout: Option<Duration>) -> Result<(), StoreError> {
@@ -102,12 +125,18 @@ impl Store for SqliteStore {
         Ok(BTreeSet::new())
     }
 
-    async fn withdraw(&self, node: &NodeName, even_if_alive: bool) -> Result<Withdrawn, StoreError> {
+    async fn withdraw(
+        &self,
+        node: &NodeName,
+        even_if_alive: bool,
+    ) -> Result<Withdrawn, StoreError> {
         if !even_if_alive {
             return Ok(Withdrawn::Unsure);
         }
         let node = node.clone();
-        self.worker.run(move |database| records::withdraw(database.connection()?, &node)).await
+        self.worker
+            .run(move |database| records::withdraw(database.connection()?, &node))
+            .await
     }
 
     async fn watch(&self) -> Result<Box<dyn Watch>, StoreError> {

@@ -55,7 +55,12 @@ impl FromStr for HostPort {
                 if host.parse::<std::net::Ipv6Addr>().is_err() {
                     return Err(format!("[{host}] is not an IPv6 address"));
                 }
-                (host, port.strip_prefix(':').or(port.is_empty().then_some("")).ok_or("expected ':port' after ']'")?)
+                (
+                    host,
+                    port.strip_prefix(':')
+                        .or(port.is_empty().then_some(""))
+                        .ok_or("expected ':port' after ']'")?,
+                )
             }
             None => text.split_once(':').unwrap_or((text, "")),
         };
@@ -65,15 +70,22 @@ impl FromStr for HostPort {
         }
         let port = match port {
             "" => ETCD_PORT,
-            digits if digits.bytes().all(|b| b.is_ascii_digit()) => {
-                digits.parse().ok().filter(|port| *port != 0).ok_or(format!("port {digits}: expected 1 to 65535"))?
-            }
+            digits if digits.bytes().all(|b| b.is_ascii_digit()) => digits
+                .parse()
+                .ok()
+                .filter(|port| *port != 0)
+                .ok_or(format!("port {digits}: expected 1 to 65535"))?,
             _ if text.matches(':').count() > 1 => {
-                return Err(format!("{text:?} is not host:port; put an IPv6 address in brackets: [2001:db8::1]:2379"));
+                return Err(format!(
+                    "{text:?} is not host:port; put an IPv6 address in brackets: [2001:db8::1]:2379"
+                ));
             }
             other => return Err(format!("port {other:?}: expected 1 to 65535")),
         };
-        Ok(Self { host: host.to_owned(), port })
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+        })
     }
 }
 
@@ -83,7 +95,12 @@ impl fmt::Display for StoreUrl {
             StoreUrl::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
             StoreUrl::Etcd { hosts, tls } => {
                 let hosts: Vec<String> = hosts.iter().map(HostPort::to_string).collect();
-                write!(f, "{}://{}", if *tls { "etcds" } else { "etcd" }, hosts.join(","))
+                write!(
+                    f,
+                    "{}://{}",
+                    if *tls { "etcds" } else { "etcd" },
+                    hosts.join(",")
+                )
             }
             StoreUrl::Kubernetes => f.write_str("kubernetes"),
         }
@@ -94,10 +111,13 @@ impl FromStr for StoreUrl {
     type Err = StoreError;
 
     fn from_str(text: &str) -> Result<Self, StoreError> {
-        let refuse = |why: &str| StoreError::Config(format!("store {:?}: {why}", without_secret(text)));
+        let refuse =
+            |why: &str| StoreError::Config(format!("store {:?}: {why}", without_secret(text)));
         match text.split_once(':') {
             Some(("sqlite", path)) => sqlite(path).map_err(|why| refuse(&why)),
-            Some((scheme @ ("etcd" | "etcds"), rest)) => etcd(rest, scheme == "etcds").map_err(|why| refuse(&why)),
+            Some((scheme @ ("etcd" | "etcds"), rest)) => {
+                etcd(rest, scheme == "etcds").map_err(|why| refuse(&why))
+            }
             None if text == "kubernetes" => Ok(StoreUrl::Kubernetes),
             _ => Err(refuse(&format!("expected {FORMS}"))),
         }
@@ -111,7 +131,9 @@ fn sqlite(path: &str) -> Result<StoreUrl, String> {
         return Err("the path must be absolute, such as sqlite:/var/lib/ratchet/ratchet.db".into());
     }
     if path.ends_with('/') {
-        return Err(format!("{path} is a directory's name; name a file in it, such as {path}ratchet.db"));
+        return Err(format!(
+            "{path} is a directory's name; name a file in it, such as {path}ratchet.db"
+        ));
     }
     if path.contains('\0') {
         return Err("a path holds no NUL".into());
@@ -120,15 +142,22 @@ fn sqlite(path: &str) -> Result<StoreUrl, String> {
 }
 
 fn etcd(rest: &str, tls: bool) -> Result<StoreUrl, String> {
-    let hosts = rest.strip_prefix("//").ok_or("expected // after the scheme, such as etcd://host:2379")?;
+    let hosts = rest
+        .strip_prefix("//")
+        .ok_or("expected // after the scheme, such as etcd://host:2379")?;
     if hosts.contains('@') {
         return Err("no user or password here: use etcd_user and etcd_password_file".into());
     }
-    let hosts = hosts.trim_end_matches('/').split(',').map(str::parse).collect::<Result<Vec<HostPort>, String>>()?;
+    let hosts = hosts
+        .trim_end_matches('/')
+        .split(',')
+        .map(str::parse)
+        .collect::<Result<Vec<HostPort>, String>>()?;
     Ok(StoreUrl::Etcd { hosts, tls })
 }
 
-/// What may be shown of a URL that was refused: a password that somebody put there is not repeated in logs.
+/// What may be shown of a URL that was refused: a password that somebody put there is not repeated
+/// in logs.
 fn without_secret(text: &str) -> String {
     match (text.split_once("://"), text.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, after))) => format!("{scheme}://…@{after}"),
@@ -143,10 +172,16 @@ mod tests {
     #[test]
     fn urls_are_shown_as_they_are_written() {
         for (text, shown) in [
-            ("sqlite:/var/lib/ratchet/ratchet.db", "sqlite:/var/lib/ratchet/ratchet.db"),
+            (
+                "sqlite:/var/lib/ratchet/ratchet.db",
+                "sqlite:/var/lib/ratchet/ratchet.db",
+            ),
             ("sqlite:///tmp/r.db", "sqlite:/tmp/r.db"),
             ("etcd://a:2379,b:2380", "etcd://a:2379,b:2380"),
-            ("etcds://[2001:db8::1]:4001,etcd.example", "etcds://[2001:db8::1]:4001,etcd.example:2379"),
+            (
+                "etcds://[2001:db8::1]:4001,etcd.example",
+                "etcds://[2001:db8::1]:4001,etcd.example:2379",
+            ),
             ("etcd://10.0.0.1/", "etcd://10.0.0.1:2379"),
             ("kubernetes", "kubernetes"),
         ] {
@@ -182,7 +217,13 @@ mod tests {
 
     #[test]
     fn a_password_is_not_repeated() {
-        let error = "etcd://me:secret@a:2379".parse::<StoreUrl>().unwrap_err().to_string();
-        assert!(error.contains("etcd_password_file") && !error.contains("secret"), "{error}");
+        let error = "etcd://me:secret@a:2379"
+            .parse::<StoreUrl>()
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("etcd_password_file") && !error.contains("secret"),
+            "{error}"
+        );
     }
 }

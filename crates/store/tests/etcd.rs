@@ -1,11 +1,15 @@
 //! The etcd store keeps the contract, against a real etcd.
-#![allow(clippy::unwrap_used, reason = "these are tests: a panic is how they fail")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "these are tests: a panic is how they fail"
+)]
 
 mod contract;
 mod etcd_server;
 
-use etcd_server::EtcdServer;
 use ratchet_store::StoreUrl;
+
+use etcd_server::EtcdServer;
 
 impl contract::Backend for EtcdServer {
     fn url(&self) -> StoreUrl {

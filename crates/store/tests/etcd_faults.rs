@@ -1,5 +1,8 @@
 //! What an etcd store does when etcd does not do what it should, and what it costs.
-#![allow(clippy::unwrap_used, reason = "these are tests: a panic is how they fail")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "these are tests: a panic is how they fail"
+)]
 
 mod contract;
 mod etcd_server;
@@ -11,32 +14,42 @@ use std::{
     time::{Duration, Instant},
 };
 
-use contract::{block_on, helpers::*};
-use etcd_server::EtcdServer;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use ratchet_store::{Change, EtcdOptions, Interest, Publish, Published, Store, StoreError, StoreUrl, VniClaim, Watch};
+use ratchet_store::{
+    Change, EtcdOptions, Interest, Publish, Published, Store, StoreError, StoreUrl, VniClaim, Watch,
+};
 use tokio::time;
+
+use contract::{block_on, helpers::*};
+use etcd_server::EtcdServer;
 
 /// Longer than etcd needs to start anew and the store to notice.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn refused(url: &StoreUrl, options: &EtcdOptions) -> StoreError {
-    block_on(ratchet_store::open_with(url, options)).err().expect("it must be refused")
+    block_on(ratchet_store::open_with(url, options))
+        .err()
+        .expect("it must be refused")
 }
 
 fn assert_text(error: &StoreError, expected: &[&str]) {
     for part in expected {
-        assert!(error.to_string().contains(part), "{error} should contain {part:?}");
+        assert!(
+            error.to_string().contains(part),
+            "{error} should contain {part:?}"
+        );
     }
 }
 
 /// Goes on through errors until everything is to be read again.
 async fn begins_anew(watch: &mut dyn Watch) {
     let anew = async { while !matches!(watch.next().await, Ok(Change::All)) {} };
-    time::timeout(PATIENCE, anew).await.expect("the watch does not begin anew");
+    time::timeout(PATIENCE, anew)
+        .await
+        .expect("the watch does not begin anew");
 }
 
 /// Says a record again until that works.
@@ -53,18 +66,33 @@ async fn publish_again(store: &dyn Store, record: &ratchet_model::PodRecord) -> 
 #[test]
 fn nobody_listens() {
     let begun = Instant::now();
-    let error = refused(&"etcd://127.0.0.1:1".parse().unwrap(), &EtcdOptions::default());
+    let error = refused(
+        &"etcd://127.0.0.1:1".parse().unwrap(),
+        &EtcdOptions::default(),
+    );
     assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
-    assert_text(&error, &["etcd://127.0.0.1:1", "Connection refused", "endpoint health"]);
+    assert_text(
+        &error,
+        &[
+            "etcd://127.0.0.1:1",
+            "Connection refused",
+            "endpoint health",
+        ],
+    );
     assert!(begun.elapsed() < Duration::from_secs(5));
-    let error = refused(&"etcd://no-such-host.invalid:1".parse().unwrap(), &EtcdOptions::default());
+    let error = refused(
+        &"etcd://no-such-host.invalid:1".parse().unwrap(),
+        &EtcdOptions::default(),
+    );
     assert_text(&error, &["no-such-host.invalid", "lookup"]);
 }
 
 #[test]
 fn the_next_member_is_asked_when_one_does_not_answer() {
     let server = EtcdServer::start();
-    let url: StoreUrl = format!("etcd://127.0.0.1:1,127.0.0.1:{}", server.port).parse().unwrap();
+    let url: StoreUrl = format!("etcd://127.0.0.1:1,127.0.0.1:{}", server.port)
+        .parse()
+        .unwrap();
     block_on(async {
         let store = ratchet_store::open(&url).await.unwrap();
         publish(&*store, &record("a", &[])).await;
@@ -103,7 +131,10 @@ fn an_etcd_that_was_wiped_is_filled_again() {
         server.wipe();
         begins_anew(&mut *watch).await;
         assert_eq!(names(&*store, &["a"]).await, [""; 0]);
-        assert_eq!(publish_again(&*store, &record("a", &["b"])).await, Published::Stored { created: 100 });
+        assert_eq!(
+            publish_again(&*store, &record("a", &["b"])).await,
+            Published::Stored { created: 100 }
+        );
         hear(&mut *watch, &["a"]).await;
         publish(&*store, &record("b", &[])).await;
         hear(&mut *watch, &["b"]).await;
@@ -117,14 +148,20 @@ fn compaction_under_a_watch_loses_nothing() {
         let store = ratchet_store::open(&server.url()).await.unwrap();
         publish(&*store, &record("a", &["b"])).await;
         let mut watch = watch(&*store, &["a"], &["b"]).await;
-        // The link without VNI is watched from this reading on; compacted before the watcher is made.
+        // The link without VNI is watched from this reading on; compacted before the watcher is
+        // made.
         store.read(&keys(&["a"])).await.unwrap();
         for _ in 0..20 {
             publish(&*store, &record("b", &[])).await;
         }
         let status = server.ctl(&["endpoint", "status", "-w", "json"]);
-        let revision =
-            status.split("\"revision\":").nth(1).unwrap().split(|c: char| !c.is_ascii_digit()).next().unwrap();
+        let revision = status
+            .split("\"revision\":")
+            .nth(1)
+            .unwrap()
+            .split(|c: char| !c.is_ascii_digit())
+            .next()
+            .unwrap();
         server.ctl(&["compact", revision, "--physical"]);
         hear(&mut *watch, &["b"]).await;
         claim(&*store, &link("a", "b")).await;
@@ -144,7 +181,10 @@ fn an_etcd_that_hangs_is_an_error_and_then_caught_up_with() {
         let mut watch = watch(&*store, &["a"], &["b"]).await;
         kill(pid, Signal::SIGSTOP).unwrap();
         let begun = Instant::now();
-        let error = store.publish(&record("a", &[]), Publish::New).await.unwrap_err();
+        let error = store
+            .publish(&record("a", &[]), Publish::New)
+            .await
+            .unwrap_err();
         assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
         assert_text(&error, &["no answer"]);
         assert!(begun.elapsed() < Duration::from_secs(10));
@@ -170,14 +210,28 @@ fn users_and_permissions() {
     }
     let file = server.directory().join("password");
     fs::write(&file, "word\n").unwrap();
-    let options =
-        EtcdOptions { user: Some("ratchet".into()), password_file: Some(file.clone()), ..EtcdOptions::default() };
+    let options = EtcdOptions {
+        user: Some("ratchet".into()),
+        password_file: Some(file.clone()),
+        ..EtcdOptions::default()
+    };
 
-    assert_text(&refused(&server.url(), &EtcdOptions::default()), &["wants a user", "etcd_user"]);
-    let elsewhere = EtcdOptions { prefix: "/elsewhere".into(), ..options.clone() };
-    assert_text(&refused(&server.url(), &elsewhere), &["may not read", "grant-permission"]);
+    assert_text(
+        &refused(&server.url(), &EtcdOptions::default()),
+        &["wants a user", "etcd_user"],
+    );
+    let elsewhere = EtcdOptions {
+        prefix: "/elsewhere".into(),
+        ..options.clone()
+    };
+    assert_text(
+        &refused(&server.url(), &elsewhere),
+        &["may not read", "grant-permission"],
+    );
     block_on(async {
-        let store = ratchet_store::open_with(&server.url(), &options).await.unwrap();
+        let store = ratchet_store::open_with(&server.url(), &options)
+            .await
+            .unwrap();
         publish(&*store, &record("a", &["b"])).await;
         let mut watch = watch(&*store, &["a"], &["b"]).await;
         publish(&*store, &record("b", &["a"])).await;
@@ -199,15 +253,27 @@ fn certificates(directory: &Path) {
     let script = r#"
         set -e
         for ca in ca other; do
-            openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout $ca.key -out $ca.crt -days 2 -subj /CN=$ca
+            openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
+                -keyout $ca.key -out $ca.crt -days 2 -subj /CN=$ca
         done
         for name in server client; do
-            openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout $name.key -out $name.csr -subj /CN=$name
-            printf 'subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n' > $name.ext
-            openssl x509 -req -in $name.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -out $name.crt -extfile $name.ext
+            openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
+                -keyout $name.key -out $name.csr -subj /CN=$name
+            printf 'subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n' \
+                > $name.ext
+            openssl x509 -req -in $name.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 \
+                -out $name.crt -extfile $name.ext
         done"#;
-    let output = Command::new("sh").args(["-c", script]).current_dir(directory).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new("sh")
+        .args(["-c", script])
+        .current_dir(directory)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[test]
@@ -230,23 +296,57 @@ fn tls_with_a_client_certificate() {
         ..EtcdOptions::default()
     };
     block_on(async {
-        let store = ratchet_store::open_with(&server.url(), &good).await.unwrap();
+        let store = ratchet_store::open_with(&server.url(), &good)
+            .await
+            .unwrap();
         publish(&*store, &record("a", &[])).await;
         watch(&*store, &["a"], &[]).await;
     });
-    let wrong_ca = EtcdOptions { ca: Some(file("other.crt")), ..good.clone() };
+    let wrong_ca = EtcdOptions {
+        ca: Some(file("other.crt")),
+        ..good.clone()
+    };
     let error = refused(&server.url(), &wrong_ca);
     assert!(matches!(error, StoreError::Broken(_)), "{error:?}");
     assert_text(&error, &["etcd_ca", "certificate"]);
-    let no_certificate = EtcdOptions { cert: None, key: None, ..good.clone() };
+    let no_certificate = EtcdOptions {
+        cert: None,
+        key: None,
+        ..good.clone()
+    };
     assert_text(&refused(&server.url(), &no_certificate), &["etcd_cert"]);
-    let missing = EtcdOptions { ca: Some(file("missing")), ..good.clone() };
-    assert_text(&refused(&server.url(), &missing), &["etcd_ca", "missing", "No such file"]);
-    let half = EtcdOptions { key: None, ..good.clone() };
-    assert_text(&refused(&server.url(), &half), &["etcd_cert and etcd_key go together"]);
-    let scheme = server.url().to_string().replace("etcds:", "etcd:").parse().unwrap();
-    assert_text(&refused(&scheme, &EtcdOptions::default()), &["if it speaks TLS, write etcds://"]);
-    let plain: StoreUrl = server.url().to_string().replace("etcds:", "etcd:").parse().unwrap();
+    let missing = EtcdOptions {
+        ca: Some(file("missing")),
+        ..good.clone()
+    };
+    assert_text(
+        &refused(&server.url(), &missing),
+        &["etcd_ca", "missing", "No such file"],
+    );
+    let half = EtcdOptions {
+        key: None,
+        ..good.clone()
+    };
+    assert_text(
+        &refused(&server.url(), &half),
+        &["etcd_cert and etcd_key go together"],
+    );
+    let scheme = server
+        .url()
+        .to_string()
+        .replace("etcds:", "etcd:")
+        .parse()
+        .unwrap();
+    assert_text(
+        &refused(&scheme, &EtcdOptions::default()),
+        &["if it speaks TLS, write etcds://"],
+    );
+    let plain: StoreUrl = server
+        .url()
+        .to_string()
+        .replace("etcds:", "etcd:")
+        .parse()
+        .unwrap();
     assert_text(&refused(&plain, &good), &["etcds://"]);
 }
 
@@ -265,18 +365,26 @@ fn a_pod_with_very_many_peers() {
         assert_eq!(server.keys().len(), 1 + 300 + 300 + 1);
         // Some of what a crash would have left undone.
         server.ctl(&["del", "/ratchet/peers/default/peer7/default/hub"]);
-        assert_eq!(store.publish(&hub, Publish::Again).await.unwrap(), Published::Stored { created: 100 });
+        assert_eq!(
+            store.publish(&hub, Publish::Again).await.unwrap(),
+            Published::Stored { created: 100 }
+        );
         assert_eq!(names(&*store, &["peer7"]).await, ["hub"]);
         for peer in &peers {
             publish(&*store, &record(peer, &["hub"])).await;
         }
         depart(&*store, "hub").await;
-        assert_eq!(names(&*store, &["peer7"]).await, ["hub", "peer7"], "it is remembered");
+        assert_eq!(
+            names(&*store, &["peer7"]).await,
+            ["hub", "peer7"],
+            "it is remembered"
+        );
         for peer in &peers {
             depart(&*store, peer).await;
         }
         assert_eq!(server.keys(), [""; 0]);
-        // And the other way round: the hub goes last, and with it everybody who is remembered for its sake.
+        // And the other way round: the hub goes last, and with it everybody who is remembered for
+        // its sake.
         publish(&*store, &record("hub", &[])).await;
         for peer in &peers {
             publish(&*store, &record(peer, &["hub"])).await;
@@ -312,7 +420,9 @@ fn keys_deleted_by_hand_do_no_harm() {
 fn writes(server: &EtcdServer) -> u64 {
     use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", server.port)).unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        .unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     let count = |name: &str| -> u64 {
@@ -330,7 +440,14 @@ fn a_thousand_links_are_two_writes_each_at_most() {
         let store = ratchet_store::open(&server.url()).await.unwrap();
         let names: Vec<String> = (0..PODS).map(|n| format!("pod{n}")).collect();
         let records: Vec<_> = (0..PODS)
-            .map(|n| record(&names[n], &(1..=4).map(|k| names[(n + k) % PODS].as_str()).collect::<Vec<_>>()))
+            .map(|n| {
+                record(
+                    &names[n],
+                    &(1..=4)
+                        .map(|k| names[(n + k) % PODS].as_str())
+                        .collect::<Vec<_>>(),
+                )
+            })
             .collect();
         let before = writes(&server);
         let begun = Instant::now();
@@ -340,7 +457,10 @@ fn a_thousand_links_are_two_writes_each_at_most() {
             store.claim_vnis(&claims).await.unwrap();
         }
         let (written, keys) = (writes(&server) - before, server.keys().len());
-        println!("1,000 links between 250 pods: {written} writes, {keys} keys, {:?}", begun.elapsed());
+        println!(
+            "1,000 links between 250 pods: {written} writes, {keys} keys, {:?}",
+            begun.elapsed()
+        );
         assert!(written <= 2 * (1000 + 250), "{written}");
         let begun = Instant::now();
         for name in &names {
@@ -361,7 +481,13 @@ fn a_watch_with_very_many_keys() {
         let mut watch = store.watch().await.unwrap();
         assert_eq!(watch.next().await.unwrap(), Change::All);
         let begun = Instant::now();
-        watch.interest(Interest { own: keys(&["a"]), peers: keys(&peers) }).await.unwrap();
+        watch
+            .interest(Interest {
+                own: keys(&["a"]),
+                peers: keys(&peers),
+            })
+            .await
+            .unwrap();
         hear(&mut *watch, &peers).await;
         println!("3,000 keys are watched after {:?}", begun.elapsed());
         publish(&*store, &record("peer2999", &["a"])).await;

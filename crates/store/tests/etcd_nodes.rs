@@ -1,5 +1,8 @@
 //! Leases: who is alive, for etcd. The times are etcd's shortest; nothing is asserted of them.
-#![allow(clippy::unwrap_used, reason = "these are tests: a panic is how they fail")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "these are tests: a panic is how they fail"
+)]
 
 mod contract;
 mod etcd_server;
@@ -9,13 +12,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ratchet_store::{Change, Store, Withdrawn};
+
 use contract::{
     block_on,
     helpers::*,
     nodes::{node, record_on},
 };
 use etcd_server::EtcdServer;
-use ratchet_store::{Change, Store, Withdrawn};
 
 /// etcd's shortest.
 const SHORT: Option<Duration> = Some(Duration::from_secs(2));
@@ -25,7 +29,10 @@ const HOUR: Option<Duration> = Some(Duration::from_secs(3600));
 async fn eventually(what: &str, mut look: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while !look().await {
-        assert!(begun.elapsed() < Duration::from_secs(30), "waited for {what}");
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "waited for {what}"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -35,7 +42,12 @@ async fn open(server: &EtcdServer) -> Arc<dyn Store> {
 }
 
 fn leases(server: &EtcdServer) -> Vec<String> {
-    server.ctl(&["lease", "list"]).lines().skip(1).map(str::to_owned).collect()
+    server
+        .ctl(&["lease", "list"])
+        .lines()
+        .skip(1)
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
@@ -49,16 +61,28 @@ fn a_dead_nodes_pods_go_once_its_lease_has_ended_and_no_sooner() {
         publish(&*ours, &record_on("n1", "b", &[])).await;
         claim(&*ours, &link("a", "b")).await;
         assert!(ours.lost_nodes().await.unwrap().is_empty());
-        assert_eq!(ours.withdraw(&node("n2"), false).await.unwrap(), Withdrawn::Alive);
+        assert_eq!(
+            ours.withdraw(&node("n2"), false).await.unwrap(),
+            Withdrawn::Alive
+        );
         // Its settings change, and then it dies.
         theirs.attend(&node("n2"), SHORT).await.unwrap();
         assert_eq!(leases(&server).len(), 2);
         drop(theirs);
-        eventually("the lease to end", async || !ours.lost_nodes().await.unwrap().is_empty()).await;
+        eventually("the lease to end", async || {
+            !ours.lost_nodes().await.unwrap().is_empty()
+        })
+        .await;
         assert_eq!(ours.lost_nodes().await.unwrap(), [node("n2")].into());
-        assert_eq!(ours.withdraw(&node("n2"), false).await.unwrap(), Withdrawn::Done(keys(&["a"])));
+        assert_eq!(
+            ours.withdraw(&node("n2"), false).await.unwrap(),
+            Withdrawn::Done(keys(&["a"]))
+        );
         assert!(ours.lost_nodes().await.unwrap().is_empty());
-        assert_eq!(ours.withdraw(&node("n1"), false).await.unwrap(), Withdrawn::Alive);
+        assert_eq!(
+            ours.withdraw(&node("n1"), false).await.unwrap(),
+            Withdrawn::Alive
+        );
         depart(&*ours, "b").await;
         ours.retire(&node("n1")).await.unwrap();
     });
@@ -71,11 +95,23 @@ fn a_lease_is_renewed_for_as_long_as_the_store_is_open() {
     let server = EtcdServer::start();
     block_on(async {
         let store = open(&server).await;
-        store.attend(&node("n1"), Some(Duration::from_secs(12))).await.unwrap();
-        let [lease] = &leases(&server)[..] else { panic!("expected one lease") };
+        store
+            .attend(&node("n1"), Some(Duration::from_secs(12)))
+            .await
+            .unwrap();
+        let [lease] = &leases(&server)[..] else {
+            panic!("expected one lease")
+        };
         let remaining = || -> u64 {
             let text = server.ctl(&["lease", "timetolive", lease]);
-            text.split("remaining(").nth(1).unwrap().split('s').next().unwrap().parse().unwrap()
+            text.split("remaining(")
+                .nth(1)
+                .unwrap()
+                .split('s')
+                .next()
+                .unwrap()
+                .parse()
+                .unwrap()
         };
         let mut before = remaining();
         eventually("it to be renewed", async || {
@@ -83,8 +119,15 @@ fn a_lease_is_renewed_for_as_long_as_the_store_is_open() {
             now > std::mem::replace(&mut before, now)
         })
         .await;
-        store.attend(&node("n1"), Some(Duration::from_secs(12))).await.unwrap();
-        assert_eq!(leases(&server), std::slice::from_ref(lease), "what is there is not said again");
+        store
+            .attend(&node("n1"), Some(Duration::from_secs(12)))
+            .await
+            .unwrap();
+        assert_eq!(
+            leases(&server),
+            std::slice::from_ref(lease),
+            "what is there is not said again"
+        );
     });
 }
 
@@ -100,7 +143,13 @@ fn a_lease_that_is_lost_is_noticed_and_another_one_taken() {
             server.ctl(&["lease", "revoke", &lease]);
         }
         assert_eq!(store.lost_nodes().await.unwrap(), [node("n1")].into());
-        assert_eq!(tokio::time::timeout(DEADLINE, watch.next()).await.unwrap().unwrap(), Change::All);
+        assert_eq!(
+            tokio::time::timeout(DEADLINE, watch.next())
+                .await
+                .unwrap()
+                .unwrap(),
+            Change::All
+        );
         store.attend(&node("n1"), SHORT).await.unwrap();
         assert!(store.lost_nodes().await.unwrap().is_empty());
         // The same for keys that somebody has deleted.
@@ -121,8 +170,14 @@ fn a_node_without_timeout_is_never_lost() {
         drop(store);
         let store = open(&server).await;
         assert!(store.lost_nodes().await.unwrap().is_empty());
-        assert_eq!(store.withdraw(&node("n1"), false).await.unwrap(), Withdrawn::Alive);
-        assert_eq!(store.withdraw(&node("n1"), true).await.unwrap(), Withdrawn::Done(keys(&["a"])));
+        assert_eq!(
+            store.withdraw(&node("n1"), false).await.unwrap(),
+            Withdrawn::Alive
+        );
+        assert_eq!(
+            store.withdraw(&node("n1"), true).await.unwrap(),
+            Withdrawn::Done(keys(&["a"]))
+        );
     });
     assert_eq!(server.keys(), [""; 0]);
 }
@@ -136,13 +191,20 @@ fn many_at_once_let_dead_nodes_go_and_a_living_one_stays() {
         for name in ["n2", "n3", "n4"] {
             theirs.attend(&node(name), SHORT).await.unwrap();
             for pod in 0..10 {
-                publish(&*theirs, &record_on(name, &format!("{name}-{pod}"), &["hub"])).await;
+                publish(
+                    &*theirs,
+                    &record_on(name, &format!("{name}-{pod}"), &["hub"]),
+                )
+                .await;
             }
         }
         drop(theirs);
         let store = open(&server).await;
         publish(&*store, &record_on("n1", "hub", &[])).await;
-        eventually("the leases to end", async || store.lost_nodes().await.unwrap().len() == 3).await;
+        eventually("the leases to end", async || {
+            store.lost_nodes().await.unwrap().len() == 3
+        })
+        .await;
         let threads: Vec<_> = (0..6)
             .map(|_| {
                 let url = server.url();
@@ -158,16 +220,23 @@ fn many_at_once_let_dead_nodes_go_and_a_living_one_stays() {
             .collect();
         let back = open(&server).await;
         back.attend(&node("n4"), HOUR).await.unwrap();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        threads
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
         let on = async |name: &str| store.located_on(&node(name)).await.unwrap().len();
         assert_eq!((on("n2").await, on("n3").await), (0, 0));
         assert!(store.lost_nodes().await.unwrap().is_empty());
         // As long as it lives nothing of it is let go any more.
         for pod in 0..10 {
             let again = record_on("n4", &format!("n4-{pod}"), &["hub"]);
-            back.publish(&again, ratchet_store::Publish::Again).await.unwrap();
+            back.publish(&again, ratchet_store::Publish::Again)
+                .await
+                .unwrap();
         }
-        assert_eq!(store.withdraw(&node("n4"), false).await.unwrap(), Withdrawn::Alive);
+        assert_eq!(
+            store.withdraw(&node("n4"), false).await.unwrap(),
+            Withdrawn::Alive
+        );
         assert_eq!(on("n4").await, 10);
     });
 }

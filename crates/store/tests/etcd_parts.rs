@@ -1,7 +1,11 @@
-//! A change that takes several transactions, and what comes between two of them: claims from stale facts, other sandboxes, the
-//! agent's death. It is done by a process that stops, or dies, after each of its transactions in turn, after every second one
-//! without `RATCHET_LONG=1`: one in two only reads.
-#![allow(clippy::unwrap_used, reason = "these are tests: a panic is how they fail")]
+//! A change that takes several transactions, and what comes between two of them: claims from stale
+//! facts, other sandboxes, the agent's death. It is done by a process that stops, or dies, after
+//! each of its transactions in turn, after every second one without `RATCHET_LONG=1`: one in two
+//! only reads.
+#![allow(
+    clippy::unwrap_used,
+    reason = "these are tests: a panic is how they fail"
+)]
 
 mod contract;
 mod etcd_server;
@@ -13,8 +17,6 @@ use std::{
     sync::Arc,
 };
 
-use contract::{block_on, helpers::*};
-use etcd_server::EtcdServer;
 use nix::{
     sys::{
         signal::{Signal, kill},
@@ -24,6 +26,9 @@ use nix::{
 };
 use ratchet_model::{DeclaredEnd, DeclaredLink, LinkId, PodRecord, record::living_links};
 use ratchet_store::{Publish, Store, StoreUrl, VniClaim, VniGrant};
+
+use contract::{block_on, helpers::*};
+use etcd_server::EtcdServer;
 
 /// What the child process needs to know.
 const URL: &str = "RATCHET_PARTS_URL";
@@ -42,13 +47,20 @@ enum Change {
 /// Not a test of its own: makes a change, in a process that the tests below stop and kill.
 #[test]
 fn child_process() {
-    let (Ok(url), Ok(change)) = (env::var(URL), env::var(CHANGE)) else { return };
+    let (Ok(url), Ok(change)) = (env::var(URL), env::var(CHANGE)) else {
+        return;
+    };
     let url: StoreUrl = url.parse().unwrap();
     block_on(async {
         let store = ratchet_store::open(&url).await.unwrap();
         match &change[..] {
             "" => depart(&*store, "hub").await,
-            record => drop(store.publish(&serde_json::from_str(record).unwrap(), Publish::Again).await.unwrap()),
+            record => drop(
+                store
+                    .publish(&serde_json::from_str(record).unwrap(), Publish::Again)
+                    .await
+                    .unwrap(),
+            ),
         }
     });
 }
@@ -66,18 +78,27 @@ struct Scene {
 /// The n-th of many links between two pods.
 fn nth(pod: &str, peer: &str, n: usize) -> DeclaredLink {
     let end = |pod: &str| DeclaredEnd::bare(key(pod), format!("eth{n}").parse().unwrap());
-    DeclaredLink { local: end(pod), remote: end(peer), mtu: None, vni: None }
+    DeclaredLink {
+        local: end(pod),
+        remote: end(peer),
+        mtu: None,
+        vni: None,
+    }
 }
 
 fn declaring(name: &str, links: Vec<DeclaredLink>) -> PodRecord {
-    PodRecord { links, ..record(name, &[]) }
+    PodRecord {
+        links,
+        ..record(name, &[])
+    }
 }
 
 fn peers() -> Vec<String> {
     (0..MANY).map(|n| format!("peer{n}")).collect()
 }
 
-/// What a hub with many links has, in different ways; every one has the living pod `friend`, whose link with the hub and whose record stay.
+/// What a hub with many links has, in different ways; every one has the living pod `friend`, whose
+/// link with the hub and whose record stay.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     /// The hub declares links with many pods that have gone.
@@ -94,13 +115,25 @@ enum Kind {
     Both,
 }
 
-const KINDS: [Kind; 6] = [Kind::ManyPeers, Kind::OnePeer, Kind::Kept, Kind::Declarers, Kind::KeptDeclarer, Kind::Both];
+const KINDS: [Kind; 6] = [
+    Kind::ManyPeers,
+    Kind::OnePeer,
+    Kind::Kept,
+    Kind::Declarers,
+    Kind::KeptDeclarer,
+    Kind::Both,
+];
 
 impl Kind {
-    /// The records, in the order in which they come; those after the hub's have gone before the change. The hub is on a node of its own.
+    /// The records, in the order in which they come; those after the hub's have gone before the
+    /// change. The hub is on a node of its own.
     fn records(self) -> Vec<PodRecord> {
         let mut records = self.records_on_one_node();
-        for location in records.iter_mut().filter(|record| record.pod == key("hub")).flat_map(|hub| &mut hub.location) {
+        for location in records
+            .iter_mut()
+            .filter(|record| record.pod == key("hub"))
+            .flat_map(|hub| &mut hub.location)
+        {
             location.node = "node2".parse().unwrap();
         }
         records
@@ -121,11 +154,22 @@ impl Kind {
             Kind::Kept => vec![friend, with_friend("hub", many("hub", "peer"))],
             Kind::Declarers => {
                 let declarers = names.iter().map(|name| record(name, &["hub"]));
-                [friend, record("hub", &[])].into_iter().chain(declarers).collect()
+                [friend, record("hub", &[])]
+                    .into_iter()
+                    .chain(declarers)
+                    .collect()
             }
-            Kind::KeptDeclarer => vec![friend, record("hub", &[]), with_friend("peer", many("peer", "hub"))],
+            Kind::KeptDeclarer => vec![
+                friend,
+                record("hub", &[]),
+                with_friend("peer", many("peer", "hub")),
+            ],
             Kind::Both => {
-                vec![friend, declaring("hub", many("hub", "peer")), declaring("peer", many("peer", "hub"))]
+                vec![
+                    friend,
+                    declaring("hub", many("hub", "peer")),
+                    declaring("peer", many("peer", "hub")),
+                ]
             }
         }
     }
@@ -134,7 +178,12 @@ impl Kind {
 impl Scene {
     async fn new(server: EtcdServer) -> Self {
         let store = ratchet_store::open(&server.url()).await.unwrap();
-        Self { server, store, records: Vec::new(), links: Vec::new() }
+        Self {
+            server,
+            store,
+            records: Vec::new(),
+            links: Vec::new(),
+        }
     }
 
     /// Pods come, their links have VNIs, and some go again.
@@ -147,21 +196,38 @@ impl Scene {
         }
         self.links = links.into_values().collect();
         self.claim().await;
-        for record in self.records.iter().filter(|record| !["friend", "hub"].contains(&record.pod.name())) {
+        for record in self
+            .records
+            .iter()
+            .filter(|record| !["friend", "hub"].contains(&record.pod.name()))
+        {
             depart(&*self.store, record.pod.name()).await;
         }
     }
 
     /// Claims all links, as somebody does who has not read for a while.
     async fn claim(&self) -> BTreeMap<LinkId, VniGrant> {
-        self.store.claim_vnis(&self.links.iter().map(VniClaim::new).collect::<Vec<_>>()).await.unwrap()
+        self.store
+            .claim_vnis(&self.links.iter().map(VniClaim::new).collect::<Vec<_>>())
+            .await
+            .unwrap()
     }
 
-    /// Makes the change in a process for which something happens after its n-th point; whether it came that far.
-    async fn change(&self, change: &Change, n: usize, stop: bool, meanwhile: impl AsyncFnOnce(&Self)) -> bool {
+    /// Makes the change in a process for which something happens after its n-th point; whether it
+    /// came that far.
+    async fn change(
+        &self,
+        change: &Change,
+        n: usize,
+        stop: bool,
+        meanwhile: impl AsyncFnOnce(&Self),
+    ) -> bool {
         let script = self.server.directory().join("script");
         fs::write(&script, format!("{n}{}\n", if stop { " stop" } else { "" })).unwrap();
-        #[expect(clippy::zombie_processes, reason = "waitpid waits for it, since that tells of a stop, too")]
+        #[expect(
+            clippy::zombie_processes,
+            reason = "waitpid waits for it, since that tells of a stop, too"
+        )]
         let child = Command::new(env::current_exe().unwrap())
             .args(["--exact", "child_process"])
             .env(URL, self.server.url().to_string())
@@ -181,7 +247,10 @@ impl Scene {
             WaitStatus::Stopped(..) => {
                 meanwhile(self).await;
                 kill(pid, Signal::SIGCONT).unwrap();
-                assert!(matches!(waitpid(pid, None).unwrap(), WaitStatus::Exited(_, 0)), "the change has failed");
+                assert!(
+                    matches!(waitpid(pid, None).unwrap(), WaitStatus::Exited(_, 0)),
+                    "the change has failed"
+                );
                 true
             }
             WaitStatus::Signaled(_, Signal::SIGKILL, _) => true,
@@ -194,24 +263,55 @@ impl Scene {
 
     /// Links that have a VNI are declared and have a pod that is there; nothing is taken besides.
     async fn assert_order(&self, story: &str) {
-        let pods: BTreeSet<_> = self.records.iter().map(|record| record.pod.clone()).collect();
+        let pods: BTreeSet<_> = self
+            .records
+            .iter()
+            .map(|record| record.pod.clone())
+            .collect();
         let facts = self.store.read(&pods).await.unwrap();
-        let living: BTreeSet<String> = living_links(&facts.records).into_keys().map(|link| link.to_string()).collect();
+        let living: BTreeSet<String> = living_links(&facts.records)
+            .into_keys()
+            .map(|link| link.to_string())
+            .collect();
         let keys = self.server.keys();
-        let numbered: BTreeSet<String> =
-            keys.iter().filter_map(|key| key.strip_prefix("/ratchet/links/")).map(str::to_owned).collect();
+        let numbered: BTreeSet<String> = keys
+            .iter()
+            .filter_map(|key| key.strip_prefix("/ratchet/links/"))
+            .map(str::to_owned)
+            .collect();
         let stale: Vec<_> = numbered.difference(&living).collect();
-        assert!(stale.is_empty(), "{story}: {} VNIs are taken for nobody", stale.len());
-        assert!(facts.records.values().all(|record| record.location.as_ref().is_none_or(|at| !at.leaving)), "{story}");
+        assert!(
+            stale.is_empty(),
+            "{story}: {} VNIs are taken for nobody",
+            stale.len()
+        );
+        assert!(
+            facts
+                .records
+                .values()
+                .all(|record| record.location.as_ref().is_none_or(|at| !at.leaving)),
+            "{story}"
+        );
         assert_eq!(facts.records[&key("friend")], self.records[0], "{story}");
-        let with_friend = self.links.iter().filter(|link| link.remote.pod == key("friend"));
-        assert!(with_friend.into_iter().all(|link| numbered.contains(&link.id().to_string())), "{story}");
+        let with_friend = self
+            .links
+            .iter()
+            .filter(|link| link.remote.pod == key("friend"));
+        assert!(
+            with_friend
+                .into_iter()
+                .all(|link| numbered.contains(&link.id().to_string())),
+            "{story}"
+        );
     }
 
     /// All go, and nothing is left.
     async fn clear(&self, story: &str) {
         for node in ["node1", "node2"] {
-            self.store.withdraw(&node.parse().unwrap(), true).await.unwrap();
+            self.store
+                .withdraw(&node.parse().unwrap(), true)
+                .await
+                .unwrap();
         }
         assert_eq!(self.server.keys(), [""; 0], "{story}");
     }
@@ -225,7 +325,11 @@ async fn at_each_point(
     meanwhile: impl AsyncFn(&Scene),
     finish: impl AsyncFn(&Scene),
 ) {
-    let step = if env::var("RATCHET_LONG").is_ok() { 1 } else { 2 };
+    let step = if env::var("RATCHET_LONG").is_ok() {
+        1
+    } else {
+        2
+    };
     let mut scene = Scene::new(EtcdServer::start()).await;
     for kind in kinds {
         for point in (1..).step_by(step) {
@@ -254,7 +358,13 @@ async fn claims(scene: &Scene) {
 
 #[test]
 fn claims_between_the_parts_of_a_departure_leave_nothing() {
-    block_on(at_each_point(&KINDS, |_| Change::Depart, true, claims, nothing));
+    block_on(at_each_point(
+        &KINDS,
+        |_| Change::Depart,
+        true,
+        claims,
+        nothing,
+    ));
 }
 
 #[test]
@@ -263,16 +373,32 @@ fn what_a_dead_agent_has_left_of_a_departure_is_done_by_the_next() {
         claims(scene).await;
         depart(&*scene.store, "hub").await;
     };
-    block_on(at_each_point(&KINDS, |_| Change::Depart, false, nothing, again));
+    block_on(at_each_point(
+        &KINDS,
+        |_| Change::Depart,
+        false,
+        nothing,
+        again,
+    ));
 }
 
 #[test]
 fn what_a_dead_agent_has_left_of_a_departure_is_done_by_whoever_gives_its_node_up() {
     let gives_up = async |scene: &Scene| {
         claims(scene).await;
-        scene.store.withdraw(&"node2".parse().unwrap(), true).await.unwrap();
+        scene
+            .store
+            .withdraw(&"node2".parse().unwrap(), true)
+            .await
+            .unwrap();
     };
-    block_on(at_each_point(&[Kind::OnePeer, Kind::KeptDeclarer], |_| Change::Depart, false, nothing, gives_up));
+    block_on(at_each_point(
+        &[Kind::OnePeer, Kind::KeptDeclarer],
+        |_| Change::Depart,
+        false,
+        nothing,
+        gives_up,
+    ));
 }
 
 /// The hub keeps a link with its friend alone.
@@ -291,7 +417,9 @@ fn claims_between_the_parts_of_a_changed_declaration_leave_nothing() {
 #[test]
 fn what_a_dead_agent_has_left_of_a_changed_declaration_is_done_by_the_next() {
     let again = async |scene: &Scene| {
-        let Change::Publish(record) = fewer(Kind::Kept) else { unreachable!() };
+        let Change::Publish(record) = fewer(Kind::Kept) else {
+            unreachable!()
+        };
         claims(scene).await;
         scene.store.publish(&record, Publish::Again).await.unwrap();
     };
@@ -301,8 +429,10 @@ fn what_a_dead_agent_has_left_of_a_changed_declaration_is_done_by_the_next() {
 /// The pod's next sandbox comes, with other links, while the old one's departure is under way.
 #[test]
 fn a_new_sandbox_between_the_parts_of_a_departure() {
-    let next =
-        PodRecord { links: vec![link("hub", "friend"), link("hub", "other")], ..record_in("hub", "hub-2", 1, &[]) };
+    let next = PodRecord {
+        links: vec![link("hub", "friend"), link("hub", "other")],
+        ..record_in("hub", "hub-2", 1, &[])
+    };
     let comes = async |scene: &Scene| {
         claims(scene).await;
         publish(&*scene.store, &next).await;
@@ -310,10 +440,26 @@ fn a_new_sandbox_between_the_parts_of_a_departure() {
     };
     let stays = async |scene: &Scene| {
         let found = &read(&*scene.store, &["hub"]).await["hub"];
-        assert!(found.created == 1 || found.created == 101, "{}", found.created);
-        assert_eq!(*found, PodRecord { created: found.created, ..next.clone() });
+        assert!(
+            found.created == 1 || found.created == 101,
+            "{}",
+            found.created
+        );
+        assert_eq!(
+            *found,
+            PodRecord {
+                created: found.created,
+                ..next.clone()
+            }
+        );
     };
-    block_on(at_each_point(&[Kind::OnePeer, Kind::Kept, Kind::Both], |_| Change::Depart, true, comes, stays));
+    block_on(at_each_point(
+        &[Kind::OnePeer, Kind::Kept, Kind::Both],
+        |_| Change::Depart,
+        true,
+        comes,
+        stays,
+    ));
 }
 
 /// A pod at the other end comes back, declaring the links or not, claims, and changes its mind.
@@ -323,9 +469,23 @@ fn a_peer_that_comes_between_the_parts_of_a_departure() {
         publish(&*scene.store, &declaring("peer", Vec::new())).await;
         claims(scene).await;
         let half = (0..MANY / 2).map(|n| nth("peer", "hub", n)).collect();
-        scene.store.publish(&declaring("peer", half), Publish::Again).await.unwrap();
+        scene
+            .store
+            .publish(&declaring("peer", half), Publish::Again)
+            .await
+            .unwrap();
         claims(scene).await;
-        scene.store.publish(&declaring("peer", Vec::new()), Publish::Again).await.unwrap();
+        scene
+            .store
+            .publish(&declaring("peer", Vec::new()), Publish::Again)
+            .await
+            .unwrap();
     };
-    block_on(at_each_point(&[Kind::OnePeer, Kind::Kept], |_| Change::Depart, true, comes, nothing));
+    block_on(at_each_point(
+        &[Kind::OnePeer, Kind::Kept],
+        |_| Change::Depart,
+        true,
+        comes,
+        nothing,
+    ));
 }

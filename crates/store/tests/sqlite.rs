@@ -1,5 +1,8 @@
 //! The SQLite store keeps the contract.
-#![allow(clippy::unwrap_used, reason = "these are tests: a panic is how they fail")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "these are tests: a panic is how they fail"
+)]
 
 mod contract;
 
@@ -15,13 +18,22 @@ impl contract::Backend for SqliteFile {
 
     fn leftovers(&self) -> usize {
         let connection = Connection::open(self.0.path().join("ratchet.db")).unwrap();
-        let tables = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
+        let tables =
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
         let mut statement = connection.prepare(tables).unwrap();
-        let tables: Vec<String> = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        let tables: Vec<String> = statement
+            .query_map([], |row| row.get(0))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
         assert_eq!(tables.len(), 3, "{tables:?}");
         tables
             .iter()
-            .map(|table| connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, u32>(0)))
+            .map(|table| {
+                connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| {
+                    row.get::<_, u32>(0)
+                })
+            })
             .map(Result::unwrap)
             .sum::<u32>() as usize
     }

@@ -1,6 +1,9 @@
-//! What the SQLite store costs. Measures, asserts little, and takes its time:
-//! `cargo test --release -p ratchet-store --test sqlite_cost -- --ignored --nocapture --test-threads 1`
-#![allow(clippy::unwrap_used, reason = "these are tests: a panic is how they fail")]
+//! What the SQLite store costs. Measures, asserts little, and takes its time: `cargo test --release
+//! -p ratchet-store --test sqlite_cost -- --ignored --nocapture --test-threads 1`
+#![allow(
+    clippy::unwrap_used,
+    reason = "these are tests: a panic is how they fail"
+)]
 
 mod contract;
 
@@ -10,7 +13,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use contract::{block_on, helpers::*};
 use nix::sys::{
     resource::{UsageWho, getrusage},
     time::TimeValLike,
@@ -19,8 +21,12 @@ use ratchet_model::PodKey;
 use ratchet_store::{Interest, Store, StoreUrl, VniClaim};
 use tokio::time;
 
+use contract::{block_on, helpers::*};
+
 async fn open(directory: &tempfile::TempDir) -> Arc<dyn Store> {
-    ratchet_store::open(&StoreUrl::Sqlite(directory.path().join("ratchet.db"))).await.unwrap()
+    ratchet_store::open(&StoreUrl::Sqlite(directory.path().join("ratchet.db")))
+        .await
+        .unwrap()
 }
 
 fn cpu() -> Duration {
@@ -38,7 +44,11 @@ fn an_idle_watch() {
         let mut watch = watch(&*store, &["a"], &["b"]).await;
         let _settled = time::timeout(Duration::from_secs(1), watch.next()).await;
         let (begun, before) = (Instant::now(), cpu());
-        assert!(time::timeout(Duration::from_secs(20), watch.next()).await.is_err());
+        assert!(
+            time::timeout(Duration::from_secs(20), watch.next())
+                .await
+                .is_err()
+        );
         let used = cpu() - before;
         println!(
             "idle: {used:?} CPU in {:?}: {:.4} % of a core",
@@ -64,7 +74,10 @@ fn how_soon_changes_are_seen() {
             delays.push(begun.elapsed());
         }
         delays.sort_unstable();
-        println!("publish to seen: median {:?}, p99 {:?}, max {:?}", delays[100], delays[198], delays[199]);
+        println!(
+            "publish to seen: median {:?}, p99 {:?}, max {:?}",
+            delays[100], delays[198], delays[199]
+        );
     });
 }
 
@@ -77,39 +90,73 @@ fn ten_thousand_links() {
         let store = open(&directory).await;
         let names: Vec<String> = (0..PODS).map(|n| format!("pod{n}")).collect();
         let records: Vec<_> = (0..PODS)
-            .map(|n| record(&names[n], &(1..=10).map(|k| names[(n + k) % PODS].as_str()).collect::<Vec<_>>()))
+            .map(|n| {
+                record(
+                    &names[n],
+                    &(1..=10)
+                        .map(|k| names[(n + k) % PODS].as_str())
+                        .collect::<Vec<_>>(),
+                )
+            })
             .collect();
         let all: BTreeSet<PodKey> = records.iter().map(|record| record.pod.clone()).collect();
         let mut watch = store.watch().await.unwrap();
         watch.next().await.unwrap();
-        watch.interest(Interest { own: all.clone(), peers: all.clone() }).await.unwrap();
+        watch
+            .interest(Interest {
+                own: all.clone(),
+                peers: all.clone(),
+            })
+            .await
+            .unwrap();
         watch.next().await.unwrap();
 
         let begun = Instant::now();
         for record in &records {
             publish(&*store, record).await;
         }
-        println!("publish, a pod with 10 links: {:?}", begun.elapsed() / u32::try_from(PODS).unwrap());
+        println!(
+            "publish, a pod with 10 links: {:?}",
+            begun.elapsed() / u32::try_from(PODS).unwrap()
+        );
 
-        let links: Vec<VniClaim> = records.iter().flat_map(|record| &record.links).map(any).collect();
+        let links: Vec<VniClaim> = records
+            .iter()
+            .flat_map(|record| &record.links)
+            .map(any)
+            .collect();
         let begun = Instant::now();
         for one in &links[..9000] {
             store.claim_vnis(std::slice::from_ref(one)).await.unwrap();
         }
-        println!("claim, one after the other, of 9,000: {:?} each", begun.elapsed() / 9000);
+        println!(
+            "claim, one after the other, of 9,000: {:?} each",
+            begun.elapsed() / 9000
+        );
         let begun = Instant::now();
         store.claim_vnis(&links[9000..9001]).await.unwrap();
         println!("claim with 9,000 taken: {:?}", begun.elapsed());
         let begun = Instant::now();
         store.claim_vnis(&links).await.unwrap();
-        println!("claim of 10,000, 999 of them new, in one batch: {:?}", begun.elapsed());
+        println!(
+            "claim of 10,000, 999 of them new, in one batch: {:?}",
+            begun.elapsed()
+        );
 
         let begun = Instant::now();
         watch.next().await.unwrap();
-        println!("look over 1,000 own pods and 10,000 links: {:?}", begun.elapsed());
+        println!(
+            "look over 1,000 own pods and 10,000 links: {:?}",
+            begun.elapsed()
+        );
         let begun = Instant::now();
         let facts = store.read(&all).await.unwrap();
-        println!("read of all: {:?}, {} records, {} VNIs", begun.elapsed(), facts.records.len(), facts.vnis.len());
+        println!(
+            "read of all: {:?}, {} records, {} VNIs",
+            begun.elapsed(),
+            facts.records.len(),
+            facts.vnis.len()
+        );
         let begun = Instant::now();
         open(&directory).await;
         println!("open: {:?}", begun.elapsed());
@@ -117,7 +164,10 @@ fn ten_thousand_links() {
         for name in &names {
             depart(&*store, name).await;
         }
-        println!("depart: {:?} each", begun.elapsed() / u32::try_from(PODS).unwrap());
+        println!(
+            "depart: {:?} each",
+            begun.elapsed() / u32::try_from(PODS).unwrap()
+        );
         assert!(store.read(&all).await.unwrap().records.is_empty());
     });
 }

@@ -1,10 +1,12 @@
 //! Adoption: what is done when the state directory was lost, whole or in part.
 //!
-//! The store says which sandboxes this node had; the kernel, by the aliases of our devices, in which namespaces they are. A
-//! sandbox that is found is taken up again as if it had been on disk all the time. One that is not found has gone, or has
-//! nothing of ours: its location is withdrawn, so that nobody waits for it for ever.
+//! The store says which sandboxes this node had; the kernel, by the aliases of our devices, in
+//! which namespaces they are. A sandbox that is found is taken up again as if it had been on disk
+//! all the time. One that is not found has gone, or has nothing of ours: its location is withdrawn,
+//! so that nobody waits for it for ever.
 //!
-//! What only the runtime knew, the names of its attachments, stays unknown: the first DEL of an adopted sandbox undoes it.
+//! What only the runtime knew, the names of its attachments, stays unknown: the first DEL of an
+//! adopted sandbox undoes it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +20,8 @@ use ratchet_model::{PodRecord, SandboxId, device::Netns};
 use super::Engine;
 use crate::state::SandboxState;
 
-/// Where runtimes keep namespaces under a name. Those of processes come after them: a process may end, and a name stays.
+/// Where runtimes keep namespaces under a name. Those of processes come after them: a process may
+/// end, and a name stays.
 const NAMED: [&str; 2] = ["/run/netns", "/run/docker/netns"];
 
 /// A namespace in which a sandbox was found.
@@ -28,14 +31,22 @@ struct Home {
 }
 
 impl Engine {
-    /// Takes up what this node has and its state directory does not. Gives whether nothing is left to be taken up.
+    /// Takes up what this node has and its state directory does not. Gives whether nothing is left
+    /// to be taken up.
     pub(super) fn adopt(&mut self) -> bool {
         if self.sandboxes.is_complete() {
             return true;
         }
-        let Ok(effective) = self.effective().cloned() else { return false };
-        let Ok(store) = self.store() else { return false };
-        let records = match self.runtime.block_on(store.located_on(&effective.node.name)) {
+        let Ok(effective) = self.effective().cloned() else {
+            return false;
+        };
+        let Ok(store) = self.store() else {
+            return false;
+        };
+        let records = match self
+            .runtime
+            .block_on(store.located_on(&effective.node.name))
+        {
             Ok(records) => records,
             Err(error) => {
                 self.store_failed(&error);
@@ -43,14 +54,32 @@ impl Engine {
             }
         };
         // Another machine that was given this one's name by mistake has another VTEP.
-        let of_this_node =
-            |record: &PodRecord| record.location.as_ref().is_some_and(|location| location.vtep == effective.node.vtep);
-        let unknown = |record: &PodRecord| record.sandbox().is_some_and(|id| self.sandboxes.get(id).is_none());
-        let lost: Vec<PodRecord> = records.into_iter().filter(of_this_node).filter(unknown).collect();
-        let ids = lost.iter().filter_map(PodRecord::sandbox).cloned().collect();
+        let of_this_node = |record: &PodRecord| {
+            record
+                .location
+                .as_ref()
+                .is_some_and(|location| location.vtep == effective.node.vtep)
+        };
+        let unknown = |record: &PodRecord| {
+            record
+                .sandbox()
+                .is_some_and(|id| self.sandboxes.get(id).is_none())
+        };
+        let lost: Vec<PodRecord> = records
+            .into_iter()
+            .filter(of_this_node)
+            .filter(unknown)
+            .collect();
+        let ids = lost
+            .iter()
+            .filter_map(PodRecord::sandbox)
+            .cloned()
+            .collect();
         let mut homes = self.find_homes(&ids);
         let adopted = lost.into_iter().fold(true, |done, record| {
-            let Some(id) = record.sandbox().cloned() else { return done };
+            let Some(id) = record.sandbox().cloned() else {
+                return done;
+            };
             let home = homes.remove(&id);
             done & self.take_up(id, record, home)
         });
@@ -61,8 +90,11 @@ impl Engine {
     fn take_up(&mut self, id: SandboxId, record: PodRecord, home: Option<Home>) -> bool {
         let pod = record.pod.clone();
         let Some(Home { path, identity }) = home else {
-            tracing::warn!(%pod, sandbox = %id, "the sandbox's state is lost and it is nowhere to be found: it has gone");
-            let Ok(store) = self.store() else { return false };
+            tracing::warn!(%pod, sandbox = %id, "the sandbox's state is lost and it is nowhere to \
+                                                 be found: it has gone");
+            let Ok(store) = self.store() else {
+                return false;
+            };
             return match self.runtime.block_on(store.depart(&pod, &id)) {
                 Ok(()) => true,
                 Err(error) => {
@@ -71,7 +103,10 @@ impl Engine {
                 }
             };
         };
-        tracing::warn!(%pod, sandbox = %id, netns = %path.display(), "the sandbox's state was lost; it is taken up again");
+        tracing::warn!(
+            %pod, sandbox = %id, netns = %path.display(),
+            "the sandbox's state was lost; it is taken up again"
+        );
         let state = SandboxState {
             kubernetes: (pod.namespace().to_owned(), pod.name().to_owned()),
             use_labels: false,
@@ -94,16 +129,21 @@ impl Engine {
         }
     }
 
-    /// Looks through all network namespaces of this machine for those with devices of these sandboxes.
+    /// Looks through all network namespaces of this machine for those with devices of these
+    /// sandboxes.
     fn find_homes(&mut self, ids: &BTreeSet<SandboxId>) -> BTreeMap<SandboxId, Home> {
         let mut homes = BTreeMap::new();
-        let Ok(scan) = "ratchet-adoption".parse::<SandboxId>() else { return homes };
+        let Ok(scan) = "ratchet-adoption".parse::<SandboxId>() else {
+            return homes;
+        };
         if ids.is_empty() {
             return homes;
         }
         let mut seen: BTreeSet<NetnsIdentity> = [self.kernel.node().identity()].into();
         for path in namespaces() {
-            let Ok(handle) = NetnsHandle::open(&path) else { continue };
+            let Ok(handle) = NetnsHandle::open(&path) else {
+                continue;
+            };
             let identity = handle.identity();
             if !seen.insert(identity) {
                 continue;
@@ -111,9 +151,15 @@ impl Engine {
             self.kernel.register(scan.clone(), handle);
             let look = [(Netns::Sandbox(scan.clone()), Look::All)].into();
             let devices = self.kernel.observe(&look, |_| false).unwrap_or_default();
-            let found = devices.into_iter().filter_map(|device| device.alias?.sandbox).filter(|id| ids.contains(id));
+            let found = devices
+                .into_iter()
+                .filter_map(|device| device.alias?.sandbox)
+                .filter(|id| ids.contains(id));
             for id in found {
-                homes.entry(id).or_insert_with(|| Home { path: path.clone(), identity });
+                homes.entry(id).or_insert_with(|| Home {
+                    path: path.clone(),
+                    identity,
+                });
             }
         }
         self.kernel.forget(&scan);
@@ -125,13 +171,21 @@ impl Engine {
 fn namespaces() -> impl Iterator<Item = PathBuf> {
     let named = NAMED.into_iter().flat_map(|dir| entries(Path::new(dir)));
     let processes = entries(Path::new("/proc")).filter(|path| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()))
+        path.file_name().is_some_and(|name| {
+            name.to_string_lossy()
+                .bytes()
+                .all(|byte| byte.is_ascii_digit())
+        })
     });
     named.chain(processes.map(|path| path.join("ns/net")))
 }
 
 fn entries(dir: &Path) -> impl Iterator<Item = PathBuf> {
-    fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path())
+    fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
 }
 
 #[cfg(test)]
@@ -141,6 +195,10 @@ mod tests {
     #[test]
     fn ones_own_namespace_is_among_them() {
         let own = NetnsHandle::current().unwrap().identity();
-        assert!(namespaces().filter_map(|path| NetnsHandle::open(path).ok()).any(|handle| handle.identity() == own));
+        assert!(
+            namespaces()
+                .filter_map(|path| NetnsHandle::open(path).ok())
+                .any(|handle| handle.identity() == own)
+        );
     }
 }

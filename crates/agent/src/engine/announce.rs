@@ -1,7 +1,7 @@
 //! Announcements: the addresses of new devices are told a second and a third time.
 //!
-//! See [`Operation::AnnounceAddress`] for whom. It is done once routers have had time to learn of the device, and only for addresses
-//! that are there still.
+//! See [`Operation::AnnounceAddress`] for whom. It is done once routers have had time to learn of
+//! the device, and only for addresses that are there still.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -33,12 +33,14 @@ type Due = (Instant, Vec<(At, IpNet)>);
 impl Announcements {
     /// Takes note of the addresses that a plan has added.
     pub fn note(&mut self, steps: &[Step], results: &[Result<(), KernelError>]) {
-        let added = steps.iter().zip(results).filter(|(_, result)| result.is_ok()).filter_map(|(step, _)| match &step
-            .operation
-        {
-            Operation::AddAddress(at, address) => Some((at.clone(), *address)),
-            _ => None,
-        });
+        let added = steps
+            .iter()
+            .zip(results)
+            .filter(|(_, result)| result.is_ok())
+            .filter_map(|(step, _)| match &step.operation {
+                Operation::AddAddress(at, address) => Some((at.clone(), *address)),
+                _ => None,
+            });
         let added: Vec<(At, IpNet)> = added.collect();
         if added.is_empty() {
             return;
@@ -51,7 +53,11 @@ impl Announcements {
 
     /// When the next ones are due.
     pub fn due(&self) -> Option<Instant> {
-        self.queues.iter().filter_map(|queue| queue.front()).map(|(due, _)| *due).min()
+        self.queues
+            .iter()
+            .filter_map(|queue| queue.front())
+            .map(|(due, _)| *due)
+            .min()
     }
 
     fn take_due(&mut self) -> BTreeSet<(At, IpNet)> {
@@ -75,19 +81,38 @@ impl Engine {
         }
         let mut looks: BTreeMap<Netns, BTreeSet<String>> = BTreeMap::new();
         for (at, _) in &due {
-            looks.entry(at.netns.clone()).or_default().insert(at.name.clone());
+            looks
+                .entry(at.netns.clone())
+                .or_default()
+                .insert(at.name.clone());
         }
         let opened = self.open_namespaces(looks.keys()).unwrap_or_default();
-        let looks = looks.into_iter().filter(|(netns, _)| opened.contains(netns));
-        let looks = looks.map(|(netns, names)| (netns, Look::Names(names))).collect();
+        let looks = looks
+            .into_iter()
+            .filter(|(netns, _)| opened.contains(netns));
+        let looks = looks
+            .map(|(netns, names)| (netns, Look::Names(names)))
+            .collect();
         let observed = self.kernel.observe(&looks, |_| true).unwrap_or_default();
-        let there =
-            observed.iter().flat_map(|device| device.addresses.iter().map(|found| (device.at(), found.address)));
+        let there = observed.iter().flat_map(|device| {
+            device
+                .addresses
+                .iter()
+                .map(|found| (device.at(), found.address))
+        });
         let steps: Vec<Step> = there
             .filter(|found| due.contains(found))
-            .map(|(at, address)| Step { link: LinkId::UNKNOWN, operation: Operation::AnnounceAddress(at, address) })
+            .map(|(at, address)| Step {
+                link: LinkId::UNKNOWN,
+                operation: Operation::AnnounceAddress(at, address),
+            })
             .collect();
-        for error in self.kernel.execute(&steps).into_iter().filter_map(Result::err) {
+        for error in self
+            .kernel
+            .execute(&steps)
+            .into_iter()
+            .filter_map(Result::err)
+        {
             tracing::debug!(%error, "cannot announce an address");
         }
     }

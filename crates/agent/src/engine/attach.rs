@@ -25,21 +25,35 @@ fn invalid(text: impl Into<String>) -> Failure {
 fn unwritten(id: &SandboxId, error: &std::io::Error) -> Failure {
     Failure::new(
         FailureKind::Io,
-        format!("cannot write the state of sandbox {id}: {error}; make room in, or mend, the state directory"),
+        format!(
+            "cannot write the state of sandbox {id}: {error}; make room in, or mend, the state \
+             directory"
+        ),
     )
 }
 
 /// Reads a pod's declaration; `None` when it is not Ratchet's.
-fn read(prepare: &Prepare, labels: &Texts, annotations: &Texts) -> Result<Option<Declaration>, Failure> {
-    let pod = PodKey::new(&prepare.pod.namespace, &prepare.pod.name).map_err(|e| invalid(e.to_string()))?;
-    let Some(declaration) = declare(&pod, labels, annotations).map_err(|e| invalid(e.to_string()))? else {
+fn read(
+    prepare: &Prepare,
+    labels: &Texts,
+    annotations: &Texts,
+) -> Result<Option<Declaration>, Failure> {
+    let pod = PodKey::new(&prepare.pod.namespace, &prepare.pod.name)
+        .map_err(|e| invalid(e.to_string()))?;
+    let Some(declaration) =
+        declare(&pod, labels, annotations).map_err(|e| invalid(e.to_string()))?
+    else {
         return Ok(None);
     };
-    let own_ends = declaration.links.iter().flat_map(|link| [&link.local, &link.remote]);
+    let own_ends = declaration
+        .links
+        .iter()
+        .flat_map(|link| [&link.local, &link.remote]);
     for end in own_ends.filter(|end| end.pod == declaration.pod) {
         if end.interface.as_str() == prepare.interface {
             return Err(invalid(format!(
-                "pod {}: a link claims interface {}, which is the name of the pod's own network (CNI_IFNAME): give the link another one",
+                "pod {}: a link claims interface {}, which is the name of the pod's own network \
+                 (CNI_IFNAME): give the link another one",
                 end.pod, end.interface
             )));
         }
@@ -57,13 +71,19 @@ impl Engine {
         Ok(Reply::Prepared(Prepared { ours }))
     }
 
-    /// What can be done for an attach before the pod's own network is there: its state is written, which takes the disk as long as the
-    /// kernel takes for a link.
+    /// What can be done for an attach before the pod's own network is there: its state is written,
+    /// which takes the disk as long as the kernel takes for a link.
     pub(super) fn expect(&mut self, attach: &Attach) -> Result<Reply, Failure> {
-        if self.sandboxes.get(&attach.attachment.container_id).is_none() {
+        if self
+            .sandboxes
+            .get(&attach.attachment.container_id)
+            .is_none()
+        {
             let state = self.state_of(attach)?;
             let id = state.id.clone();
-            self.sandboxes.expect(state).map_err(|error| unwritten(&id, &error))?;
+            self.sandboxes
+                .expect(state)
+                .map_err(|error| unwritten(&id, &error))?;
         }
         Ok(Reply::Done)
     }
@@ -81,7 +101,9 @@ impl Engine {
         let pod = state.pod.clone();
         tracing::info!(%pod, sandbox = %id, links = state.links.len(), "attaching");
         self.save(state)?;
-        let wired = self.publish_new(&id).and_then(|()| self.wire_new(&pod, &id));
+        let wired = self
+            .publish_new(&id)
+            .and_then(|()| self.wire_new(&pod, &id));
         match wired {
             Ok(attached) => Ok(Reply::Attached(attached)),
             Err(failure) => {
@@ -97,7 +119,10 @@ impl Engine {
         let prepare = &attach.prepare;
         let (labels, annotations) = self.texts(prepare)?;
         let declaration = read(prepare, &labels, &annotations)?.ok_or_else(|| {
-            invalid("the pod has neither ratchet: \"true\" nor the annotation ratchet.dev/links: it is not Ratchet's")
+            invalid(
+                "the pod has neither ratchet: \"true\" nor the annotation ratchet.dev/links: \
+                     it is not Ratchet's",
+            )
         })?;
         self.agree_on(&prepare.settings)?;
         let handle = NetnsHandle::open(&attach.netns).map_err(|e| invalid(e.to_string()))?;
@@ -120,7 +145,11 @@ impl Engine {
             kubernetes: (prepare.pod.namespace.clone(), prepare.pod.name.clone()),
             use_labels: prepare.use_labels,
             links: declaration.links,
-            attachments: [(attach.attachment.network.clone(), attach.attachment.interface.clone())].into(),
+            attachments: [(
+                attach.attachment.network.clone(),
+                attach.attachment.interface.clone(),
+            )]
+            .into(),
             leaving: false,
         })
     }
@@ -132,7 +161,10 @@ impl Engine {
             let text = format!("sandbox {} is not undone yet since its last DEL", state.id);
             return Err(Failure::new(FailureKind::TryLater, text));
         }
-        if !state.attachments.insert((attachment.network.clone(), attachment.interface.clone())) {
+        if !state
+            .attachments
+            .insert((attachment.network.clone(), attachment.interface.clone()))
+        {
             return Err(Failure::new(
                 FailureKind::Exists,
                 format!(
@@ -148,7 +180,9 @@ impl Engine {
 
     fn save(&mut self, state: SandboxState) -> Result<(), Failure> {
         let id = state.id.clone();
-        self.sandboxes.save(state).map_err(|error| unwritten(&id, &error))
+        self.sandboxes
+            .save(state)
+            .map_err(|error| unwritten(&id, &error))
     }
 
     fn publish_new(&mut self, id: &SandboxId) -> Result<(), Failure> {
@@ -156,7 +190,9 @@ impl Engine {
             self.attend()?;
         }
         let store = self.store()?;
-        let Some(state) = self.sandboxes.get(id).cloned() else { return Ok(()) };
+        let Some(state) = self.sandboxes.get(id).cloned() else {
+            return Ok(());
+        };
         let record = sandboxes::record(&state, self.effective()?);
         let published = self.runtime.block_on(store.publish(&record, Publish::New));
         if let Published::Stored { created } = published.map_err(|e| self.store_failed(&e))?
@@ -170,8 +206,14 @@ impl Engine {
     fn wire_new(&mut self, pod: &PodKey, id: &SandboxId) -> Result<Attached, Failure> {
         let pods: BTreeSet<PodKey> = [pod.clone()].into();
         if !self.refresh_facts(&pods) {
-            let trouble = self.store_trouble.clone().unwrap_or_else(|| "it does not answer".to_owned());
-            return Err(Failure::new(FailureKind::TryLater, format!("store: {trouble}")));
+            let trouble = self
+                .store_trouble
+                .clone()
+                .unwrap_or_else(|| "it does not answer".to_owned());
+            return Err(Failure::new(
+                FailureKind::TryLater,
+                format!("store: {trouble}"),
+            ));
         }
         if !self.reconcile(&Extent::Links(pods)) {
             self.look_again_soon();
@@ -184,7 +226,11 @@ impl Engine {
         match failed {
             None => Ok(self.attached(pod, id)),
             Some(failure) => {
-                let kind = if failure.conflict { FailureKind::Invalid } else { FailureKind::TryLater };
+                let kind = if failure.conflict {
+                    FailureKind::Invalid
+                } else {
+                    FailureKind::TryLater
+                };
                 Err(Failure::new(kind, failure.text))
             }
         }
@@ -203,10 +249,15 @@ impl Engine {
             };
             if tracked.failure.is_none() {
                 let own = ends.into_iter().filter(|end| end.netns == netns);
-                places.extend(own.map(|end| At { netns: netns.clone(), name: end.name.clone() }));
+                places.extend(own.map(|end| At {
+                    netns: netns.clone(),
+                    name: end.name.clone(),
+                }));
             }
             if let Some(reason) = self.reason(tracked) {
-                attached.pending.push(format!("{}: {reason}", super::report::name(&tracked.link)));
+                attached
+                    .pending
+                    .push(format!("{}: {reason}", super::report::name(&tracked.link)));
             }
         }
         attached.addresses = self.declared_addresses(pod);
@@ -217,11 +268,26 @@ impl Engine {
 
     /// The addresses of a pod's ends: those it declares first, in the order of its declaration.
     fn declared_addresses(&self, pod: &PodKey) -> Vec<IpNet> {
-        let declared = self.sandboxes.current(pod).into_iter().flat_map(|state| &state.links);
-        let own = declared.flat_map(|link| [&link.local, &link.remote]).filter(|end| end.pod == *pod);
-        let mut addresses: Vec<IpNet> = own.flat_map(|end| end.addresses.iter().flatten()).copied().collect();
-        let ends = self.links.of(pod).flat_map(|tracked| [&tracked.link.a, &tracked.link.z]);
-        for address in ends.filter(|end| end.pod == *pod).flat_map(|end| &end.addresses) {
+        let declared = self
+            .sandboxes
+            .current(pod)
+            .into_iter()
+            .flat_map(|state| &state.links);
+        let own = declared
+            .flat_map(|link| [&link.local, &link.remote])
+            .filter(|end| end.pod == *pod);
+        let mut addresses: Vec<IpNet> = own
+            .flat_map(|end| end.addresses.iter().flatten())
+            .copied()
+            .collect();
+        let ends = self
+            .links
+            .of(pod)
+            .flat_map(|tracked| [&tracked.link.a, &tracked.link.z]);
+        for address in ends
+            .filter(|end| end.pod == *pod)
+            .flat_map(|end| &end.addresses)
+        {
             if !addresses.contains(address) {
                 addresses.push(*address);
             }
@@ -231,8 +297,15 @@ impl Engine {
 
     /// Now, and later than any sandbox that this agent knows of.
     fn next_created(&self) -> u64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        self.sandboxes.all().map(|state| state.created + 1).max().unwrap_or(0).max(now)
+        self.sandboxes
+            .all()
+            .map(|state| state.created + 1)
+            .max()
+            .unwrap_or(0)
+            .max(now)
     }
 }

@@ -1,8 +1,9 @@
 //! The store, and what is done while it is away.
 //!
-//! Nobody waits for a store that does not answer: the first call that finds out waits as long as calls may take, and from then
-//! on all fail at once, while a probe asks again and again. So an agent whose store hangs still does at once what
-//! needs none, such as undoing the links of pods that go. What the store is to be told is told when it is back.
+//! Nobody waits for a store that does not answer: the first call that finds out waits as long as
+//! calls may take, and from then on all fail at once, while a probe asks again and again. So an
+//! agent whose store hangs still does at once what needs none, such as undoing the links of pods
+//! that go. What the store is to be told is told when it is back.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -43,7 +44,12 @@ impl Engine {
         tracing::info!(store = store.describe(), "store opened");
         self.store_trouble = None;
         self.news = Arc::new(News::default());
-        let watch = watcher::watch(store.clone(), self.interest.subscribe(), self.news.clone(), self.commands.clone());
+        let watch = watcher::watch(
+            store.clone(),
+            self.interest.subscribe(),
+            self.news.clone(),
+            self.commands.clone(),
+        );
         self.watcher = Some(self.runtime.spawn(watch));
         self.store = Some(store.clone());
         Ok(store)
@@ -57,9 +63,16 @@ impl Engine {
             && self.away.is_none()
             && let Ok(effective) = &self.effective
         {
-            let probe = probe(self.store.clone(), effective.settings.clone(), self.commands.clone());
+            let probe = probe(
+                self.store.clone(),
+                effective.settings.clone(),
+                self.commands.clone(),
+            );
             let probe = self.runtime.spawn(probe);
-            self.away = Some(Away { failure: failure.clone(), probe });
+            self.away = Some(Away {
+                failure: failure.clone(),
+                probe,
+            });
         }
         failure
     }

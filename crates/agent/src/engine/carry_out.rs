@@ -49,7 +49,11 @@ impl Engine {
         if fresh.is_empty() && ended.is_empty() && places.is_empty() {
             return true;
         }
-        let Done { plan, results, swept } = match self
+        let Done {
+            plan,
+            results,
+            swept,
+        } = match self
             .look(extent, places, fresh, ended)
             .and_then(|task| self.plan_and_execute(task))
         {
@@ -57,8 +61,16 @@ impl Engine {
             Err(error) => {
                 tracing::error!(%error, "cannot see what is in the kernel");
                 // What is there is as it was; what is new is not there yet.
-                fresh.retain(|(link, _, wiring)| self.links.get(link.id).is_none_or(|before| before.wiring != *wiring));
-                let failure = LinkFailure { text: error.to_string(), sandbox: None, conflict: false };
+                fresh.retain(|(link, _, wiring)| {
+                    self.links
+                        .get(link.id)
+                        .is_none_or(|before| before.wiring != *wiring)
+                });
+                let failure = LinkFailure {
+                    text: error.to_string(),
+                    sandbox: None,
+                    conflict: false,
+                };
                 for (link, nodes, wiring) in fresh.drain(..) {
                     self.note(link, nodes, wiring, Some(failure.clone()));
                 }
@@ -68,8 +80,17 @@ impl Engine {
         self.swept.extend(swept);
         self.announcements.note(&plan.steps, &results);
         let failures = failures(&plan, &results);
-        let makes = |wiring: &Wiring| matches!(wiring.wanted, Some(Wanted::Veth { .. } | Wanted::Vxlan { .. }));
-        let is_made = |id| fresh.iter().any(|(link, _, wiring)| link.id == id && makes(wiring));
+        let makes = |wiring: &Wiring| {
+            matches!(
+                wiring.wanted,
+                Some(Wanted::Veth { .. } | Wanted::Vxlan { .. })
+            )
+        };
+        let is_made = |id| {
+            fresh
+                .iter()
+                .any(|(link, _, wiring)| link.id == id && makes(wiring))
+        };
         let sandboxes = &self.sandboxes;
         self.replaced.retain(|left| {
             let has_it = is_made(left.link) && !failures.contains_key(&left.link);
@@ -84,15 +105,35 @@ impl Engine {
     }
 
     /// Notes what has become of a link.
-    fn note(&mut self, link: Link, nodes: [Option<NodeName>; 2], wiring: Wiring, failure: Option<LinkFailure>) {
+    fn note(
+        &mut self,
+        link: Link,
+        nodes: [Option<NodeName>; 2],
+        wiring: Wiring,
+        failure: Option<LinkFailure>,
+    ) {
         self.log_outcome(&link, &wiring, failure.as_ref());
-        let before = self.links.get(link.id).filter(|before| before.wiring.obstacle == wiring.obstacle);
-        let (since, told) = before.map_or_else(|| (Instant::now(), false), |before| (before.since, before.told));
-        self.links.insert(Tracked { link, wiring, failure, since, told, nodes });
+        let before = self
+            .links
+            .get(link.id)
+            .filter(|before| before.wiring.obstacle == wiring.obstacle);
+        let (since, told) = before.map_or_else(
+            || (Instant::now(), false),
+            |before| (before.since, before.told),
+        );
+        self.links.insert(Tracked {
+            link,
+            wiring,
+            failure,
+            since,
+            told,
+            nodes,
+        });
     }
 
-    /// Looks at all that is in these places, and for the devices of the links wherever else they can be. Of a link that has all it needs
-    /// in a portion's sandboxes the rest is left to the portion of its other pod.
+    /// Looks at all that is in these places, and for the devices of the links wherever else they
+    /// can be. Of a link that has all it needs in a portion's sandboxes the rest is left to the
+    /// portion of its other pod.
     fn look(
         &mut self,
         extent: &Extent,
@@ -100,47 +141,94 @@ impl Engine {
         fresh: &[(Link, [Option<NodeName>; 2], Wiring)],
         ended: &BTreeSet<LinkId>,
     ) -> Result<Task, KernelError> {
-        let mut wanted: Vec<Wanted> = fresh.iter().filter_map(|(_, _, wiring)| wiring.wanted.clone()).collect();
+        let mut wanted: Vec<Wanted> = fresh
+            .iter()
+            .filter_map(|(_, _, wiring)| wiring.wanted.clone())
+            .collect();
         wanted.extend(self.left_alone(extent));
         self.replaced.bequeath(&mut wanted);
-        let links = wanted.iter().map(Wanted::link).chain(ended.iter().copied()).collect();
+        let links = wanted
+            .iter()
+            .map(Wanted::link)
+            .chain(ended.iter().copied())
+            .collect();
         let opened = self.open_namespaces(places.iter())?;
         places.retain(|netns| *netns == Netns::Node || opened.contains(netns));
-        let mut looks: BTreeMap<Netns, Look> = places.iter().map(|netns| (netns.clone(), Look::All)).collect();
-        let aliases: HashSet<Alias> = wanted.iter().flat_map(Wanted::ends).map(|end| end.alias.clone()).collect();
-        let mut observed = self.kernel.observe(&looks, |device| self.matters(device, &aliases))?;
+        let mut looks: BTreeMap<Netns, Look> = places
+            .iter()
+            .map(|netns| (netns.clone(), Look::All))
+            .collect();
+        let aliases: HashSet<Alias> = wanted
+            .iter()
+            .flat_map(Wanted::ends)
+            .map(|end| end.alias.clone())
+            .collect();
+        let mut observed = self
+            .kernel
+            .observe(&looks, |device| self.matters(device, &aliases))?;
 
         let mut near: Vec<&Link> = fresh.iter().map(|(link, _, _)| link).collect();
         if matches!(extent, Extent::Sandboxes(_)) {
             let settled = planner::settled(&wanted, &observed, &places);
             near.retain(|link| !settled.contains(&link.id));
-            for wanted in wanted.iter_mut().filter(|wanted| settled.contains(&wanted.link())) {
+            for wanted in wanted
+                .iter_mut()
+                .filter(|wanted| settled.contains(&wanted.link()))
+            {
                 *wanted = Wanted::Frozen(wanted.link());
             }
         }
-        near.extend(ended.iter().filter_map(|id| self.links.get(*id)).map(|tracked| &tracked.link));
+        near.extend(
+            ended
+                .iter()
+                .filter_map(|id| self.links.get(*id))
+                .map(|tracked| &tracked.link),
+        );
         let mut more = self.look_at(&near);
         more.retain(|netns, _| !looks.contains_key(netns));
         let opened = self.open_namespaces(more.keys())?;
         more.retain(|netns, _| *netns == Netns::Node || opened.contains(netns));
-        observed.extend(self.kernel.observe(&more, |device| self.matters(device, &aliases))?);
+        observed.extend(
+            self.kernel
+                .observe(&more, |device| self.matters(device, &aliases))?,
+        );
         looks.extend(more);
-        Ok(Task { wanted, links, places, looks, observed })
+        Ok(Task {
+            wanted,
+            links,
+            places,
+            looks,
+            observed,
+        })
     }
 
     /// Whether it matters what a device has: where it is to stay and is not known to be as wanted.
     fn matters(&self, device: &Observed, wanted: &HashSet<Alias>) -> bool {
         let is_leaving = matches!(&device.netns, Netns::Sandbox(id) if self.is_leaving(id));
-        !is_leaving && !device.alias.as_ref().is_some_and(|alias| wanted.contains(alias))
+        !is_leaving
+            && !device
+                .alias
+                .as_ref()
+                .is_some_and(|alias| wanted.contains(alias))
     }
 
     /// Plans and executes.
     fn plan_and_execute(&mut self, task: Task) -> Result<Done, KernelError> {
-        let Task { wanted, links, places, looks, mut observed } = task;
-        let scope = Scope { links: &links, places: &places };
+        let Task {
+            wanted,
+            links,
+            places,
+            looks,
+            mut observed,
+        } = task;
+        let scope = Scope {
+            links: &links,
+            places: &places,
+        };
         let mut planned = planner::plan(&wanted, &observed, scope);
         if !planned.replaced.is_empty() {
-            // What users added to the devices that are to be replaced must be seen, settled or not, and outlive us.
+            // What users added to the devices that are to be replaced must be seen, settled or not,
+            // and outlive us.
             observed = self.kernel.observe(&looks, |_| true)?;
             planned = planner::plan(&wanted, &observed, scope);
             self.replaced.keep(&planned.replaced);
@@ -153,20 +241,32 @@ impl Engine {
             Netns::Sandbox(id) if self.is_leaving(id) => Some(id),
             _ => None,
         });
-        let swept = looked_through.filter(|id| is_swept(id, &observed, &planned.steps, &results)).cloned().collect();
-        Ok(Done { plan: planned, results, swept })
+        let swept = looked_through
+            .filter(|id| is_swept(id, &observed, &planned.steps, &results))
+            .cloned()
+            .collect();
+        Ok(Done {
+            plan: planned,
+            results,
+            swept,
+        })
     }
 
     fn is_leaving(&self, id: &SandboxId) -> bool {
         self.sandboxes.get(id).is_some_and(|state| state.leaving)
     }
 
-    /// The namespaces of which the extent is all that is there. Leaving sandboxes always are: whatever of ours they still have goes, whether
-    /// its link is known or not.
+    /// The namespaces of which the extent is all that is there. Leaving sandboxes always are:
+    /// whatever of ours they still have goes, whether its link is known or not.
     fn places_of(&self, extent: &Extent) -> BTreeSet<Netns> {
         let sandboxes_of = |pods: &BTreeSet<PodKey>, is_such: fn(&SandboxState) -> bool| {
-            let states = pods.iter().flat_map(|pod| self.sandboxes.of(pod)).filter(|state| is_such(state));
-            states.map(|state| Netns::Sandbox(state.id.clone())).collect()
+            let states = pods
+                .iter()
+                .flat_map(|pod| self.sandboxes.of(pod))
+                .filter(|state| is_such(state));
+            states
+                .map(|state| Netns::Sandbox(state.id.clone()))
+                .collect()
         };
         match extent {
             Extent::Links(pods) => sandboxes_of(pods, |state| state.leaving),
@@ -182,44 +282,79 @@ impl Engine {
             Extent::Links(_) => Vec::new(),
             Extent::Sandboxes(_) => self.recollection.wanted().collect(),
             Extent::Node(strays) => {
-                let held = self.links.all().filter(|tracked| !strays.contains(&tracked.link.id));
-                let held = held.filter(|tracked| matches!(tracked.wiring.wanted, Some(Wanted::Hold { .. })));
-                held.map(|tracked| Wanted::Frozen(tracked.link.id)).chain(self.recollection.wanted()).collect()
+                let held = self
+                    .links
+                    .all()
+                    .filter(|tracked| !strays.contains(&tracked.link.id));
+                let held = held
+                    .filter(|tracked| matches!(tracked.wiring.wanted, Some(Wanted::Hold { .. })));
+                held.map(|tracked| Wanted::Frozen(tracked.link.id))
+                    .chain(self.recollection.wanted())
+                    .collect()
             }
         }
     }
 
-    /// The links of what is ours in the node's namespace and is no end that waits there for its pod.
+    /// The links of what is ours in the node's namespace and is no end that waits there for its
+    /// pod.
     pub(super) fn strays(&self) -> Result<BTreeSet<LinkId>, KernelError> {
         let is_held = |device: &Observed, alias: &Alias| {
-            let tracked = self.links.get(alias.link).and_then(|tracked| tracked.wiring.wanted.as_ref());
-            matches!(tracked, Some(Wanted::Hold { parked, .. }) if parked.alias == *alias && parked.name == device.name)
+            let tracked = self
+                .links
+                .get(alias.link)
+                .and_then(|tracked| tracked.wiring.wanted.as_ref());
+            matches!(tracked, Some(Wanted::Hold { parked, .. })
+                if parked.alias == *alias && parked.name == device.name)
         };
-        let devices = self.kernel.observe(&[(Netns::Node, Look::All)].into(), |_| false)?;
-        let strays = devices
-            .iter()
-            .filter(|device| device.is_ours() && !device.alias.as_ref().is_some_and(|alias| is_held(device, alias)));
-        Ok(strays.map(|device| device.alias.as_ref().map_or(LinkId::UNKNOWN, |alias| alias.link)).collect())
+        let devices = self
+            .kernel
+            .observe(&[(Netns::Node, Look::All)].into(), |_| false)?;
+        let strays = devices.iter().filter(|device| {
+            device.is_ours()
+                && !device
+                    .alias
+                    .as_ref()
+                    .is_some_and(|alias| is_held(device, alias))
+        });
+        Ok(strays
+            .map(|device| {
+                device
+                    .alias
+                    .as_ref()
+                    .map_or(LinkId::UNKNOWN, |alias| alias.link)
+            })
+            .collect())
     }
 
-    /// Where devices of these links can be: at their places in all sandboxes of their pods, or parked.
+    /// Where devices of these links can be: at their places in all sandboxes of their pods, or
+    /// parked.
     fn look_at(&self, links: &[&Link]) -> BTreeMap<Netns, Look> {
         let mut names: BTreeMap<Netns, BTreeSet<String>> = BTreeMap::new();
         for link in links {
             for end in End::BOTH {
                 let endpoint = link.endpoint(end);
-                names.entry(Netns::Node).or_default().insert(wiring::parked_name(link.id, end));
+                names
+                    .entry(Netns::Node)
+                    .or_default()
+                    .insert(wiring::parked_name(link.id, end));
                 for state in self.sandboxes.of(&endpoint.pod) {
                     let netns = Netns::Sandbox(state.id.clone());
-                    names.entry(netns).or_default().insert(endpoint.interface.to_string());
+                    names
+                        .entry(netns)
+                        .or_default()
+                        .insert(endpoint.interface.to_string());
                 }
             }
         }
-        names.into_iter().map(|(netns, names)| (netns, Look::Names(names))).collect()
+        names
+            .into_iter()
+            .map(|(netns, names)| (netns, Look::Names(names)))
+            .collect()
     }
 
-    /// Opens the namespaces of sandboxes until the command is dealt with; one that is gone is left out, which is as good as empty. One
-    /// that cannot be opened for another reason may have anything in it.
+    /// Opens the namespaces of sandboxes until the command is dealt with; one that is gone is left
+    /// out, which is as good as empty. One that cannot be opened for another reason may have
+    /// anything in it.
     pub(super) fn open_namespaces<'n>(
         &mut self,
         netns: impl Iterator<Item = &'n Netns>,
@@ -227,13 +362,17 @@ impl Engine {
         let mut opened = BTreeSet::new();
         for netns in netns {
             let Netns::Sandbox(id) = netns else { continue };
-            let Some(state) = self.sandboxes.get(id) else { continue };
+            let Some(state) = self.sandboxes.get(id) else {
+                continue;
+            };
             match sandboxes::open_netns(state) {
                 Ok(handle) => {
                     self.kernel.register(id.clone(), handle);
                     opened.insert(netns.clone());
                 }
-                Err(error) if error.is_netns_gone() => tracing::debug!(sandbox = %id, %error, "cannot enter"),
+                Err(error) if error.is_netns_gone() => {
+                    tracing::debug!(sandbox = %id, %error, "cannot enter")
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -242,7 +381,9 @@ impl Engine {
 
     fn log_outcome(&self, link: &Link, wiring: &Wiring, failure: Option<&LinkFailure>) {
         let before = self.links.get(link.id);
-        if before.is_some_and(|t| t.wiring == *wiring && t.failure.as_ref() == failure && t.link == *link) {
+        if before.is_some_and(|t| {
+            t.wiring == *wiring && t.failure.as_ref() == failure && t.link == *link
+        }) {
             return;
         }
         let name = super::report::name(link);
@@ -251,7 +392,10 @@ impl Engine {
         }
         match (failure, &wiring.obstacle) {
             (Some(failure), _) => {
-                tracing::error!(link = %link.id, name, reason = failure.text, "link cannot be made");
+                tracing::error!(
+                    link = %link.id, name, reason = failure.text,
+                    "link cannot be made"
+                );
                 self.warn_pods(link, &failure.text);
             }
             (None, Some(Obstacle::Error(reason))) => {
@@ -266,9 +410,19 @@ impl Engine {
     }
 }
 
-/// Whether everything of ours that was seen in a sandbox, all of which was looked at, has been taken out of it.
-fn is_swept(id: &SandboxId, observed: &[Observed], steps: &[Step], results: &[Result<(), KernelError>]) -> bool {
-    let done = steps.iter().zip(results).filter(|(_, result)| result.is_ok()).map(|(step, _)| &step.operation);
+/// Whether everything of ours that was seen in a sandbox, all of which was looked at, has been
+/// taken out of it.
+fn is_swept(
+    id: &SandboxId,
+    observed: &[Observed],
+    steps: &[Step],
+    results: &[Result<(), KernelError>],
+) -> bool {
+    let done = steps
+        .iter()
+        .zip(results)
+        .filter(|(_, result)| result.is_ok())
+        .map(|(step, _)| &step.operation);
     let taken: HashSet<&str> = done
         .filter_map(|operation| match operation {
             Operation::Delete(at) | Operation::Move { from: at, .. } => Some(at),
@@ -288,19 +442,28 @@ fn failures(plan: &Plan, results: &[Result<(), KernelError>]) -> BTreeMap<LinkId
     let mut failures = BTreeMap::new();
     for conflict in &plan.conflicts {
         let text = format!(
-            "interface {} exists in {} and was not made by Ratchet; it stays untouched: remove or rename it, or give the link another interface",
+            "interface {} exists in {} and was not made by Ratchet; it stays untouched: remove or \
+             rename it, or give the link another interface",
             conflict.at.name, conflict.at.netns
         );
-        failures.entry(conflict.link).or_insert(failure(text, &conflict.at, true));
+        failures
+            .entry(conflict.link)
+            .or_insert(failure(text, &conflict.at, true));
     }
     for (step, result) in plan.steps.iter().zip(results) {
         if let Err(error) = result
             && !matches!(error, KernelError::Skipped)
         {
-            failures.entry(step.link).or_insert_with(|| match place_of(step) {
-                Some(at) => failure(error.to_string(), at, false),
-                None => LinkFailure { text: error.to_string(), sandbox: None, conflict: false },
-            });
+            failures
+                .entry(step.link)
+                .or_insert_with(|| match place_of(step) {
+                    Some(at) => failure(error.to_string(), at, false),
+                    None => LinkFailure {
+                        text: error.to_string(),
+                        sandbox: None,
+                        conflict: false,
+                    },
+                });
         }
     }
     failures
@@ -311,7 +474,11 @@ fn failure(text: String, at: &At, conflict: bool) -> LinkFailure {
         Netns::Node => None,
         Netns::Sandbox(id) => Some(id.clone()),
     };
-    LinkFailure { text, sandbox, conflict }
+    LinkFailure {
+        text,
+        sandbox,
+        conflict,
+    }
 }
 
 /// The device that a step is about; none for a pair, which is about two.

@@ -16,11 +16,15 @@ use super::{Answer, Engine, Tracked, reconcile::Extent, sandboxes::open_netns};
 use crate::state::SandboxState;
 
 impl Engine {
-    /// Whether to wait a moment for the detaches of the pods at the other ends: when a topology goes they all come at once,
-    /// and links that both ends leave are deleted once, instead of first being taken from the one and then from the other.
+    /// Whether to wait a moment for the detaches of the pods at the other ends: when a topology
+    /// goes they all come at once, and links that both ends leave are deleted once, instead of
+    /// first being taken from the one and then from the other.
     pub(super) fn is_worth_waiting_for_more(&self, detach: &Detach) -> bool {
-        let Some(state) = self.sandboxes.get(&detach.attachment.container_id) else { return false };
-        let is_veth = |tracked: &&Tracked| matches!(tracked.wiring.wanted, Some(Wanted::Veth { .. }));
+        let Some(state) = self.sandboxes.get(&detach.attachment.container_id) else {
+            return false;
+        };
+        let is_veth =
+            |tracked: &&Tracked| matches!(tracked.wiring.wanted, Some(Wanted::Veth { .. }));
         self.links.of(&state.pod).filter(is_veth).count() > MOVE_LIMIT
     }
 
@@ -38,10 +42,13 @@ impl Engine {
             }
         }
         self.dissolve(&leaving);
-        answers.into_iter().for_each(|answer| drop(answer.send(Ok(Reply::Done))));
+        answers
+            .into_iter()
+            .for_each(|answer| drop(answer.send(Ok(Reply::Done))));
     }
 
-    /// Takes an attachment from its sandbox; gives the sandbox if that was its last and it is to leave.
+    /// Takes an attachment from its sandbox; gives the sandbox if that was its last and it is to
+    /// leave.
     fn release(&mut self, detach: &Detach) -> Result<Option<SandboxId>, Failure> {
         let attachment = &detach.attachment;
         let id = &attachment.container_id;
@@ -56,10 +63,16 @@ impl Engine {
             return Ok(Some(id.clone()));
         }
         if state.attachments.contains(&key) {
-            let state = SandboxState { attachments: rest, ..state.clone() };
-            self.sandboxes
-                .save(state)
-                .map_err(|e| Failure::new(FailureKind::Io, format!("cannot write the state of sandbox {id}: {e}")))?;
+            let state = SandboxState {
+                attachments: rest,
+                ..state.clone()
+            };
+            self.sandboxes.save(state).map_err(|e| {
+                Failure::new(
+                    FailureKind::Io,
+                    format!("cannot write the state of sandbox {id}: {e}"),
+                )
+            })?;
         }
         Ok(None)
     }
@@ -68,17 +81,37 @@ impl Engine {
         let stale: Vec<(SandboxId, String)> = self
             .sandboxes
             .all()
-            .flat_map(|state| state.attachments.iter().map(|(network, interface)| (&state.id, network, interface)))
+            .flat_map(|state| {
+                state
+                    .attachments
+                    .iter()
+                    .map(|(network, interface)| (&state.id, network, interface))
+            })
             .filter(|(_, network, _)| **network == collect.network)
-            .filter(|(id, _, interface)| !collect.valid.iter().any(|(i, n)| i == id.as_str() && n == *interface))
+            .filter(|(id, _, interface)| {
+                !collect
+                    .valid
+                    .iter()
+                    .any(|(i, n)| i == id.as_str() && n == *interface)
+            })
             .map(|(id, _, interface)| (id.clone(), interface.clone()))
             .collect();
         let (mut leaving, mut failures) = (BTreeSet::new(), Vec::new());
         for (container_id, interface) in stale {
-            tracing::info!(sandbox = %container_id, interface, "the runtime no longer knows this attachment; undoing it");
+            tracing::info!(
+                sandbox = %container_id, interface,
+                "the runtime no longer knows this attachment; undoing it"
+            );
             let network = collect.network.clone();
-            let attachment = ratchet_protocol::Attachment { network, container_id, interface };
-            match self.release(&Detach { attachment, netns: None }) {
+            let attachment = ratchet_protocol::Attachment {
+                network,
+                container_id,
+                interface,
+            };
+            match self.release(&Detach {
+                attachment,
+                netns: None,
+            }) {
                 Ok(id) => leaving.extend(id),
                 Err(failure) => failures.push(failure),
             }
@@ -91,7 +124,9 @@ impl Engine {
     pub(super) fn dissolve(&mut self, ids: &BTreeSet<SandboxId>) {
         let mut pods = BTreeSet::new();
         for id in ids {
-            let Some(state) = self.sandboxes.get(id) else { continue };
+            let Some(state) = self.sandboxes.get(id) else {
+                continue;
+            };
             tracing::info!(pod = %state.pod, sandbox = %id, "detaching");
             pods.insert(state.pod.clone());
             self.sandboxes.set_leaving(id);
@@ -101,7 +136,9 @@ impl Engine {
         }
         let wired = self.reconcile(&Extent::Links(pods));
         // With the store in trouble nobody waits for it once more; it is told when it is back.
-        let told = ids.iter().fold(true, |told, id| told & (self.store_trouble.is_none() && self.finish_departure(id)));
+        let told = ids.iter().fold(true, |told, id| {
+            told & (self.store_trouble.is_none() && self.finish_departure(id))
+        });
         if !(wired && told) {
             self.look_again_soon();
         }
@@ -110,30 +147,53 @@ impl Engine {
 
     /// Sandboxes that are leaving leave; gives whether all have.
     pub(super) fn finish_departures(&mut self) -> bool {
-        let leaving: Vec<SandboxId> = self.sandboxes.all().filter(|s| s.leaving).map(|s| s.id.clone()).collect();
-        leaving.iter().fold(true, |done, id| done & self.finish_departure(id))
+        let leaving: Vec<SandboxId> = self
+            .sandboxes
+            .all()
+            .filter(|s| s.leaving)
+            .map(|s| s.id.clone())
+            .collect();
+        leaving
+            .iter()
+            .fold(true, |done, id| done & self.finish_departure(id))
     }
 
-    /// Tells the store that a sandbox has gone, and forgets it. Only done when nothing of it is left in the kernel.
+    /// Tells the store that a sandbox has gone, and forgets it. Only done when nothing of it is
+    /// left in the kernel.
     fn finish_departure(&mut self, id: &SandboxId) -> bool {
-        let Some(state) = self.sandboxes.get(id).cloned() else { return true };
+        let Some(state) = self.sandboxes.get(id).cloned() else {
+            return true;
+        };
         if !self.swept.remove(id) && !self.is_swept(&state) {
             return false;
         }
         let store = match self.store() {
             Ok(store) => store,
             Err(failure) => {
-                tracing::warn!(sandbox = %id, %failure, "cannot tell the store that the sandbox has gone; trying again");
+                tracing::warn!(sandbox = %id, %failure, "cannot tell the store that the sandbox \
+                                                         has gone; trying again");
                 return false;
             }
         };
         if let Err(error) = self.runtime.block_on(store.depart(&state.pod, id)) {
-            tracing::warn!(sandbox = %id, %error, "cannot tell the store that the sandbox has gone; trying again");
+            tracing::warn!(sandbox = %id, %error, "cannot tell the store that the sandbox has \
+                                                   gone; trying again");
             self.store_failed(&error);
             return false;
         }
-        if let Some(said) = self.known.record(&state.pod).filter(|said| said.sandbox() == Some(id)).cloned() {
-            self.known.set(&state.pod, Some(PodRecord { location: None, ..said }));
+        if let Some(said) = self
+            .known
+            .record(&state.pod)
+            .filter(|said| said.sandbox() == Some(id))
+            .cloned()
+        {
+            self.known.set(
+                &state.pod,
+                Some(PodRecord {
+                    location: None,
+                    ..said
+                }),
+            );
         }
         self.sandboxes.forget(id);
         if !self.sandboxes.has(&state.pod) {
@@ -142,7 +202,8 @@ impl Engine {
         if self.sandboxes.is_empty()
             && let Err(failure) = self.attend()
         {
-            tracing::warn!(%failure, "cannot tell the store that this node has no pods any more; trying again");
+            tracing::warn!(%failure, "cannot tell the store that this node has no pods any more; \
+                                      trying again");
             return false;
         }
         true
@@ -163,25 +224,50 @@ impl Engine {
         )
     }
 
-    /// Undoes a sandbox of which there is no state (it was never attached, or the state is lost): what bears its name in its
-    /// namespace goes.
+    /// Undoes a sandbox of which there is no state (it was never attached, or the state is lost):
+    /// what bears its name in its namespace goes.
     fn sweep(&mut self, detach: &Detach) {
         let id = &detach.attachment.container_id;
-        let Some(handle) = detach.netns.as_ref().and_then(|path| NetnsHandle::open(path).ok()) else { return };
+        let Some(handle) = detach
+            .netns
+            .as_ref()
+            .and_then(|path| NetnsHandle::open(path).ok())
+        else {
+            return;
+        };
         if handle.identity() == self.kernel.node().identity() {
             return;
         }
         let netns = Netns::Sandbox(id.clone());
         self.kernel.register(id.clone(), handle);
-        let devices = self.kernel.observe(&[(netns, Look::All)].into(), |_| false).unwrap_or_default();
+        let devices = self
+            .kernel
+            .observe(&[(netns, Look::All)].into(), |_| false)
+            .unwrap_or_default();
         let steps: Vec<Step> = devices
             .iter()
-            .filter(|device| device.alias.as_ref().is_some_and(|alias| alias.sandbox.as_ref() == Some(id)))
-            .map(|device| Step { link: LinkId::UNKNOWN, operation: Operation::Delete(device.at()) })
+            .filter(|device| {
+                device
+                    .alias
+                    .as_ref()
+                    .is_some_and(|alias| alias.sandbox.as_ref() == Some(id))
+            })
+            .map(|device| Step {
+                link: LinkId::UNKNOWN,
+                operation: Operation::Delete(device.at()),
+            })
             .collect();
         if !steps.is_empty() {
-            tracing::warn!(sandbox = %id, devices = steps.len(), "removing devices of a sandbox whose state is lost");
-            for error in self.kernel.execute(&steps).into_iter().filter_map(Result::err) {
+            tracing::warn!(
+                sandbox = %id, devices = steps.len(),
+                "removing devices of a sandbox whose state is lost"
+            );
+            for error in self
+                .kernel
+                .execute(&steps)
+                .into_iter()
+                .filter_map(Result::err)
+            {
                 tracing::warn!(sandbox = %id, %error, "cannot remove a device");
             }
         }
@@ -194,17 +280,18 @@ impl Engine {
             .all()
             .filter(|state| !state.leaving)
             .filter(|state| {
-                state.boot_id != self.boot_id || open_netns(state).is_err_and(|error| error.is_netns_gone())
+                state.boot_id != self.boot_id
+                    || open_netns(state).is_err_and(|error| error.is_netns_gone())
             })
             .map(|state| state.id.clone())
             .collect();
         for id in dead {
-            tracing::info!(sandbox = %id, "the sandbox's network namespace is gone; undoing what is left of it");
+            tracing::info!(sandbox = %id, "the sandbox's network namespace is gone; undoing what \
+                                           is left of it");
             self.sandboxes.set_leaving(&id);
         }
     }
 }
 
 #[cfg(test)]
-#[path = "detach_tests.rs"]
 mod tests;

@@ -41,14 +41,20 @@ impl Engine {
             .collect();
         let netns = Netns::Sandbox(id.clone());
         self.kernel.register(id.clone(), handle);
-        let observed = self.kernel.observe(&[(netns, Look::Names(names))].into(), |_| false);
+        let observed = self
+            .kernel
+            .observe(&[(netns, Look::Names(names))].into(), |_| false);
         let observed = observed.map_err(|e| broken(e.to_string()))?;
         let find = |name: &str| observed.iter().find(|device| device.name == name);
         for end in &expected {
-            let device =
-                find(&end.name).ok_or_else(|| broken(format!("interface {} of sandbox {id} is missing", end.name)))?;
+            let device = find(&end.name).ok_or_else(|| {
+                broken(format!("interface {} of sandbox {id} is missing", end.name))
+            })?;
             if device.alias.as_ref() != Some(&end.alias) {
-                return Err(broken(format!("interface {} of sandbox {id} is not the one that Ratchet made", end.name)));
+                return Err(broken(format!(
+                    "interface {} of sandbox {id} is not the one that Ratchet made",
+                    end.name
+                )));
             }
         }
         for interface in &check.interfaces {
@@ -60,8 +66,13 @@ impl Engine {
     /// The ends that a sandbox should have by now.
     fn expected_ends(&self, id: &SandboxId) -> Vec<WantedEnd> {
         let netns = Netns::Sandbox(id.clone());
-        let Some(state) = self.sandboxes.get(id) else { return Vec::new() };
-        let made = self.links.of(&state.pod).filter(|tracked| tracked.failure.is_none());
+        let Some(state) = self.sandboxes.get(id) else {
+            return Vec::new();
+        };
+        let made = self
+            .links
+            .of(&state.pod)
+            .filter(|tracked| tracked.failure.is_none());
         made.filter_map(|tracked| tracked.wiring.wanted.as_ref())
             .flat_map(|wanted| match wanted {
                 Wanted::Veth { a, z } => vec![a, z],
@@ -73,8 +84,18 @@ impl Engine {
             .collect()
     }
 
-    pub(super) fn read_interfaces(&mut self, id: &SandboxId, places: &[At]) -> Vec<Option<Interface>> {
-        let Some(handle) = self.sandboxes.get(id).and_then(|state| open_netns(state).ok()) else { return Vec::new() };
+    pub(super) fn read_interfaces(
+        &mut self,
+        id: &SandboxId,
+        places: &[At],
+    ) -> Vec<Option<Interface>> {
+        let Some(handle) = self
+            .sandboxes
+            .get(id)
+            .and_then(|state| open_netns(state).ok())
+        else {
+            return Vec::new();
+        };
         self.kernel.register(id.clone(), handle);
         self.kernel.interfaces(places).unwrap_or_default()
     }
@@ -83,16 +104,25 @@ impl Engine {
     pub(super) fn status(&mut self, settings: &Settings) -> Result<Reply, Failure> {
         self.agree_on(settings)?;
         let store = self.store()?;
-        self.runtime.block_on(store.read(&BTreeSet::new())).map_err(|e| self.store_failed(&e))?;
+        self.runtime
+            .block_on(store.read(&BTreeSet::new()))
+            .map_err(|e| self.store_failed(&e))?;
         Ok(Reply::Done)
     }
 }
 
-fn check_interface(expected: &Interface, found: Option<&Observed>, id: &SandboxId) -> Result<(), Failure> {
+fn check_interface(
+    expected: &Interface,
+    found: Option<&Observed>,
+    id: &SandboxId,
+) -> Result<(), Failure> {
     let name = &expected.name;
-    let found = found.ok_or_else(|| broken(format!("interface {name} of sandbox {id} is missing")))?;
+    let found =
+        found.ok_or_else(|| broken(format!("interface {name} of sandbox {id} is missing")))?;
     if !found.is_ours() {
-        return Err(broken(format!("interface {name} of sandbox {id} is not the one that Ratchet made")));
+        return Err(broken(format!(
+            "interface {name} of sandbox {id} is not the one that Ratchet made"
+        )));
     }
     match (expected.mac, found.mac) {
         (Some(expected), Some(found)) if expected != found => Err(broken(format!(

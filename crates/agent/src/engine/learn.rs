@@ -1,4 +1,5 @@
-//! What the store says of this node's pods: read, put right where it is this node's to say, and listened for.
+//! What the store says of this node's pods: read, put right where it is this node's to say, and
+//! listened for.
 //!
 //! Nothing here looks at the kernel; what follows from new facts is for [`Engine::reconcile`].
 
@@ -10,10 +11,15 @@ use ratchet_store::{Change, Interest, Publish, Published, VniClaim, VniGrant};
 use super::{Engine, reconcile::Extent, sandboxes};
 
 impl Engine {
-    /// Reads what the store says about these pods, as far as they are this node's, puts right what it should say, and tells the
-    /// watch what to listen for. Gives whether it worked. Asked about none, it finds out whether the store answers.
+    /// Reads what the store says about these pods, as far as they are this node's, puts right what
+    /// it should say, and tells the watch what to listen for. Gives whether it worked. Asked about
+    /// none, it finds out whether the store answers.
     pub(super) fn refresh_facts(&mut self, pods: &BTreeSet<PodKey>) -> bool {
-        let own: BTreeSet<PodKey> = pods.iter().filter(|pod| self.sandboxes.has(pod)).cloned().collect();
+        let own: BTreeSet<PodKey> = pods
+            .iter()
+            .filter(|pod| self.sandboxes.has(pod))
+            .cloned()
+            .collect();
         if own.is_empty() && !pods.is_empty() {
             self.forget_pods(pods);
             return true;
@@ -23,14 +29,20 @@ impl Engine {
             return false;
         }
         let is_gone = |pod: &PodKey| self.known.record(pod).is_none_or(|said| !said.lives());
-        if own.iter().any(|pod| self.sandboxes.current(pod).is_some() && is_gone(pod)) {
-            // Others have taken this node for dead, or the store has forgotten it: that it lives is said first.
+        if own
+            .iter()
+            .any(|pod| self.sandboxes.current(pod).is_some() && is_gone(pod))
+        {
+            // Others have taken this node for dead, or the store has forgotten it: that it lives is
+            // said first.
             if let Err(failure) = self.attend() {
                 tracing::warn!(%failure, "cannot tell the store of this node");
                 return false;
             }
         }
-        let published = own.iter().fold(true, |done, pod| done & self.uphold_record(pod));
+        let published = own
+            .iter()
+            .fold(true, |done, pod| done & self.uphold_record(pod));
         around.extend(self.known.with_neighbours(&own));
         self.tell_interest_in(&around);
         published
@@ -47,9 +59,14 @@ impl Engine {
         };
         let answer = self.runtime.block_on(async {
             let facts = store.read(own).await?;
-            // They have dropped their links, or the store has lost them: it can tell when it is asked for themselves.
+            // They have dropped their links, or the store has lost them: it can tell when it is
+            // asked for themselves.
             let missing = self.known.missing_declarers(own, &facts);
-            let their_own = if missing.is_empty() { Facts::default() } else { store.read(&missing).await? };
+            let their_own = if missing.is_empty() {
+                Facts::default()
+            } else {
+                store.read(&missing).await?
+            };
             Ok((facts, missing, their_own))
         });
         let (facts, missing, their_own) = match answer {
@@ -62,30 +79,52 @@ impl Engine {
         };
         self.store_trouble = None;
         let is_there = |pod: &PodKey| facts.records.get(pod).is_some_and(PodRecord::lives);
-        let forgotten = own.iter().filter(|pod| !self.informed && !is_there(pod)).cloned().collect();
+        let forgotten = own
+            .iter()
+            .filter(|pod| !self.informed && !is_there(pod))
+            .cloned()
+            .collect();
         let sandboxes = &self.sandboxes;
         let lives_here = |pod: &PodKey| sandboxes.current(pod).is_some();
-        let absent = self.known.correct(missing, their_own, |pod| sandboxes.has(pod));
-        self.known.merge(own, facts, &absent, |pod| sandboxes.has(pod), lives_here);
+        let absent = self
+            .known
+            .correct(missing, their_own, |pod| sandboxes.has(pod));
+        self.known
+            .merge(own, facts, &absent, |pod| sandboxes.has(pod), lives_here);
         self.recollect(&forgotten)
     }
 
     /// Makes the store say of a pod what is so here; or learns that the pod lives elsewhere by now.
     fn uphold_record(&mut self, pod: &PodKey) -> bool {
-        let Ok(effective) = self.effective().cloned() else { return false };
-        let living: Vec<_> = self.sandboxes.of(pod).filter(|state| !state.leaving).cloned().collect();
-        let Some(latest) = living.iter().max_by_key(|state| (state.created, state.id.clone())) else { return true };
+        let Ok(effective) = self.effective().cloned() else {
+            return false;
+        };
+        let living: Vec<_> = self
+            .sandboxes
+            .of(pod)
+            .filter(|state| !state.leaving)
+            .cloned()
+            .collect();
+        let Some(latest) = living
+            .iter()
+            .max_by_key(|state| (state.created, state.id.clone()))
+        else {
+            return true;
+        };
         let ours = sandboxes::record(latest, &effective);
         let said = self.known.record(pod);
         if said == Some(&ours) {
             self.sandboxes.supersede(&latest.id, false);
             return true;
         }
-        let elsewhere = said.is_some_and(|said| said.created > ours.created && said.sandbox() != Some(&latest.id));
+        let elsewhere = said
+            .is_some_and(|said| said.created > ours.created && said.sandbox() != Some(&latest.id));
         let published = if elsewhere {
             Ok(Published::Superseded)
         } else {
-            let Ok(store) = self.store() else { return false };
+            let Ok(store) = self.store() else {
+                return false;
+            };
             self.runtime.block_on(store.publish(&ours, Publish::Again))
         };
         match published {
@@ -95,7 +134,8 @@ impl Engine {
                 true
             }
             Ok(Published::Superseded) => {
-                tracing::warn!(%pod, sandbox = %latest.id, "the pod has a later sandbox on another node; this one is left alone");
+                tracing::warn!(%pod, sandbox = %latest.id, "the pod has a later sandbox on another \
+                                                            node; this one is left alone");
                 for state in &living {
                     self.sandboxes.supersede(&state.id, true);
                 }
@@ -122,12 +162,15 @@ impl Engine {
 
     /// Whether a pod is a neighbour of one of this node's.
     fn is_peer(&self, pod: &PodKey) -> bool {
-        self.known.neighbours(pod).iter().any(|neighbour| self.sandboxes.has(neighbour))
+        self.known
+            .neighbours(pod)
+            .iter()
+            .any(|neighbour| self.sandboxes.has(neighbour))
     }
 
-    /// Tells the watch what has become of these pods. Only they can have become of interest, or have ceased to be, when they are all
-    /// whose records or sandboxes have changed, with their neighbours before and after: what it costs does not grow with
-    /// the pods of the node.
+    /// Tells the watch what has become of these pods. Only they can have become of interest, or
+    /// have ceased to be, when they are all whose records or sandboxes have changed, with their
+    /// neighbours before and after: what it costs does not grow with the pods of the node.
     fn tell_interest_in(&self, pods: &BTreeSet<PodKey>) {
         if !self.informed {
             return self.tell_interest();
@@ -141,7 +184,11 @@ impl Engine {
             }
             changed
         });
-        debug_assert_eq!(*self.interest.borrow(), self.whole_interest(), "after {pods:?}");
+        debug_assert_eq!(
+            *self.interest.borrow(),
+            self.whole_interest(),
+            "after {pods:?}"
+        );
     }
 
     /// The same for all pods there are.
@@ -156,7 +203,11 @@ impl Engine {
 
     fn whole_interest(&self) -> Interest {
         let own = self.sandboxes.pods();
-        let peers = own.iter().flat_map(|pod| self.known.neighbours(pod)).filter(|pod| !own.contains(pod)).collect();
+        let peers = own
+            .iter()
+            .flat_map(|pod| self.known.neighbours(pod))
+            .filter(|pod| !own.contains(pod))
+            .collect();
         Interest { own, peers }
     }
 
@@ -182,7 +233,9 @@ impl Engine {
     pub(super) fn claim_vnis(&mut self, links: &[Link]) -> bool {
         let claims: Vec<VniClaim> = links
             .iter()
-            .filter(|link| self.known.vni(link.id).is_none() && wiring::needs_vni(link, &self.places(link)))
+            .filter(|link| {
+                self.known.vni(link.id).is_none() && wiring::needs_vni(link, &self.places(link))
+            })
             .map(|link| VniClaim {
                 link: link.id,
                 pods: End::BOTH.map(|end| link.endpoint(end).pod.clone()),
@@ -197,26 +250,39 @@ impl Engine {
             return true;
         }
         let (mut without_former, mut worked) = (Vec::new(), true);
-        let Ok(store) = self.store() else { return false };
+        let Ok(store) = self.store() else {
+            return false;
+        };
         match self.runtime.block_on(store.claim_vnis(&claims)) {
             Ok(grants) => {
                 for (link, grant) in grants {
                     self.taken_vnis.remove(&link);
                     match grant {
                         VniGrant::Granted(vni) => self.known.set_vni(link, vni),
-                        VniGrant::TakenBy(_) if links.iter().any(|l| l.id == link && l.vni.is_none()) => {
+                        VniGrant::TakenBy(_)
+                            if links.iter().any(|l| l.id == link && l.vni.is_none()) =>
+                        {
                             self.known.forget_former_vni(link);
                             let same = claims.iter().find(|claim| claim.link == link);
-                            without_former.extend(same.map(|claim| VniClaim { fixed: None, ..claim.clone() }));
+                            without_former.extend(same.map(|claim| VniClaim {
+                                fixed: None,
+                                ..claim.clone()
+                            }));
                         }
                         VniGrant::TakenBy(owner) => {
-                            let fixed = claims.iter().find(|claim| claim.link == link).and_then(|claim| claim.fixed);
-                            self.taken_vnis.extend(fixed.map(|vni| (link, (vni, owner))));
+                            let fixed = claims
+                                .iter()
+                                .find(|claim| claim.link == link)
+                                .and_then(|claim| claim.fixed);
+                            self.taken_vnis
+                                .extend(fixed.map(|vni| (link, (vni, owner))));
                         }
                         VniGrant::Exhausted => tracing::error!(%link, "all VNIs are taken"),
                         VniGrant::NotDeclared => {
-                            // It ended since it was read of, or the store has lost its declaration: to be read again.
-                            tracing::info!(%link, "no VNI yet: the store knows of no declaration of the link");
+                            // It ended since it was read of, or the store has lost its declaration:
+                            // to be read again.
+                            tracing::info!(%link, "no VNI yet: the store knows of no declaration \
+                                                   of the link");
                             worked = false;
                         }
                     }

@@ -1,7 +1,7 @@
 //! The engine: the one owner of the node's state, on a thread of its own.
 //!
-//! Commands come in through a channel and are dealt with one after another; each ends in [`Engine::reconcile`]. Kernel
-//! work blocks this thread and nobody else.
+//! Commands come in through a channel and are dealt with one after another; each ends in
+//! [`Engine::reconcile`]. Kernel work blocks this thread and nobody else.
 
 mod adopt;
 mod announce;
@@ -33,7 +33,8 @@ use ratchet_kernel::Kernel;
 use ratchet_kubernetes::PodNews;
 use ratchet_model::{LinkId, SandboxId, Vni};
 use ratchet_protocol::{
-    Attach, Check, Collect, Detach, Failure, FailureKind, ForgetNode, Links, Prepare, Reply, Settings,
+    Attach, Check, Collect, Detach, Failure, FailureKind, ForgetNode, Links, Prepare, Reply,
+    Settings,
 };
 use ratchet_store::{Interest, Store};
 use tokio::{
@@ -57,7 +58,8 @@ pub(crate) use tracked::{LinkFailure, Tracked};
 /// How long after a failure it is tried again: at first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), PERIOD);
 
-/// How long a detach of many links waits for those of the pods at their other ends: a hundredth of what it takes itself.
+/// How long a detach of many links waits for those of the pods at their other ends: a hundredth of
+/// what it takes itself.
 const LINGER: Duration = Duration::from_millis(10);
 
 /// Where commands are sent.
@@ -122,7 +124,8 @@ pub(crate) struct Engine {
     sandboxes: Sandboxes,
     replaced: Replaced,
     known: Known,
-    /// Whether `known` holds what the store says about all of this node's pods; without that nothing is removed.
+    /// Whether `known` holds what the store says about all of this node's pods; without that
+    /// nothing is removed.
     informed: bool,
     links: TrackedLinks,
     /// Links that insist on a VNI which is another link's.
@@ -184,7 +187,8 @@ impl Engine {
             self.kernel.forget_all();
         }
         memory::give_back();
-        // Commands that were taken from the channel to see whether they could be dealt with together.
+        // Commands that were taken from the channel to see whether they could be dealt with
+        // together.
         let mut taken = VecDeque::new();
         while self.turn(commands, &mut taken) {}
         if let Some(watcher) = self.watcher.take() {
@@ -193,14 +197,24 @@ impl Engine {
         self.pods.stop();
     }
 
-    /// One command, if there is one, and what is due: of a round no more than a portion, so that nobody waits for all of it. Gives whether
-    /// to go on.
+    /// One command, if there is one, and what is due: of a round no more than a portion, so that
+    /// nobody waits for all of it. Gives whether to go on.
     fn turn(&mut self, commands: &mpsc::Receiver<Command>, taken: &mut VecDeque<Command>) -> bool {
-        let due = [self.announcements.due(), self.next_warning(), Some(self.nodes.next_roll_call())];
+        let due = [
+            self.announcements.due(),
+            self.next_warning(),
+            Some(self.nodes.next_roll_call()),
+        ];
         let next = due.into_iter().flatten().fold(self.next_look, Instant::min);
         let is_looking = self.round.is_some();
-        let wait = if is_looking { Duration::ZERO } else { next.saturating_duration_since(Instant::now()) };
-        let command = taken.pop_front().map_or_else(|| commands.recv_timeout(wait), Ok);
+        let wait = if is_looking {
+            Duration::ZERO
+        } else {
+            next.saturating_duration_since(Instant::now())
+        };
+        let command = taken
+            .pop_front()
+            .map_or_else(|| commands.recv_timeout(wait), Ok);
         match command {
             Ok(Command::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => return false,
             Ok(Command::Detach(detach, answer)) => {
@@ -262,7 +276,10 @@ impl Engine {
             Command::Status(settings, answer) => drop(answer.send(self.status(&settings))),
             Command::Links(answer) => drop(answer.send(Ok(self.report()))),
             Command::Settings(answer) => {
-                let settings = self.effective.as_ref().map_or(&self.asked, |effective| &effective.settings);
+                let settings = self
+                    .effective
+                    .as_ref()
+                    .map_or(&self.asked, |effective| &effective.settings);
                 drop(answer.send(Ok(settings.clone())));
             }
             Command::ForgetNode(forget, answer) => drop(answer.send(self.forget_node(&forget))),
@@ -303,13 +320,16 @@ impl Engine {
         self.effective.as_ref().map_err(Clone::clone)
     }
 
-    /// Holds a config's settings against the agent's. A managed agent refuses what differs; one that was started on demand
-    /// takes it over.
+    /// Holds a config's settings against the agent's. A managed agent refuses what differs; one
+    /// that was started on demand takes it over.
     fn agree_on(&mut self, asked: &Settings) -> Result<(), Failure> {
         if self.effective.is_err() {
             self.refresh_effective();
         }
-        let have = self.effective.as_ref().map_or(&self.asked, |effective| &effective.settings);
+        let have = self
+            .effective
+            .as_ref()
+            .map_or(&self.asked, |effective| &effective.settings);
         let differences = have.differences(asked);
         if differences.is_empty() {
             return self.effective().map(|_| ());
@@ -317,12 +337,15 @@ impl Engine {
         if self.managed {
             let list: Vec<String> = differences
                 .iter()
-                .map(|(key, have, asked)| format!("{key} is {have} for the agent and {asked} in the config"))
+                .map(|(key, have, asked)| {
+                    format!("{key} is {have} for the agent and {asked} in the config")
+                })
                 .collect();
             return Err(Failure::new(
                 FailureKind::Invalid,
                 format!(
-                    "this node's agent (pid {}, started with its own settings) and the CNI config disagree: {}; make them agree and restart the agent",
+                    "this node's agent (pid {}, started with its own settings) and the CNI config \
+                     disagree: {}; make them agree and restart the agent",
                     std::process::id(),
                     list.join(", ")
                 ),
@@ -330,7 +353,11 @@ impl Engine {
         }
         let next = Effective::resolve(&self.asked.overridden_by(asked), &self.kernel)?;
         tracing::info!(?differences, "the config has changed; taking it over");
-        if !self.effective.as_ref().is_ok_and(|effective| effective.settings.same_store(&next.settings)) {
+        if !self
+            .effective
+            .as_ref()
+            .is_ok_and(|effective| effective.settings.same_store(&next.settings))
+        {
             self.close_store();
         }
         self.asked = self.asked.overridden_by(asked);

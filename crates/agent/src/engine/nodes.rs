@@ -1,6 +1,8 @@
-//! Which nodes are alive: this one lets the others know that it is, and lets the pods of those depart that are gone for good.
+//! Which nodes are alive: this one lets the others know that it is, and lets the pods of those
+//! depart that are gone for good.
 //!
-//! Only what the store says of nodes is dealt with here; what follows for links comes as a change of facts, as always.
+//! Only what the store says of nodes is dealt with here; what follows for links comes as a change
+//! of facts, as always.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +13,8 @@ use super::{Engine, PERIOD};
 
 /// What is known of nodes.
 pub(super) struct Nodes {
-    /// Whether the store has been told that this node lives (or has nothing that could be lost with it); none: neither.
+    /// Whether the store has been told that this node lives (or has nothing that could be lost with
+    /// it); none: neither.
     attended: Option<bool>,
     next_roll_call: Instant,
 }
@@ -19,7 +22,10 @@ pub(super) struct Nodes {
 impl Nodes {
     /// Of a store that has just been opened.
     pub fn new() -> Self {
-        Self { attended: None, next_roll_call: Instant::now() }
+        Self {
+            attended: None,
+            next_roll_call: Instant::now(),
+        }
     }
 
     pub fn next_roll_call(&self) -> Instant {
@@ -33,7 +39,8 @@ impl Nodes {
 }
 
 impl Engine {
-    /// Lets the store know that this node lives for as long as it has sandboxes, and forget that when it has none.
+    /// Lets the store know that this node lives for as long as it has sandboxes, and forget that
+    /// when it has none.
     pub(super) fn attend(&mut self) -> Result<(), Failure> {
         let is_needed = !self.sandboxes.is_empty();
         if !is_needed && self.nodes.attended == Some(false) {
@@ -42,7 +49,9 @@ impl Engine {
         let effective = self.effective()?.clone();
         let store = self.store()?;
         let told = match is_needed {
-            true => self.runtime.block_on(store.attend(&effective.node.name, effective.node_timeout())),
+            true => self
+                .runtime
+                .block_on(store.attend(&effective.node.name, effective.node_timeout())),
             false => self.runtime.block_on(store.retire(&effective.node.name)),
         };
         told.map_err(|error| self.store_failed(&error))?;
@@ -50,17 +59,26 @@ impl Engine {
         Ok(())
     }
 
-    /// Looks for nodes that are gone for good, when it is time for that. Every agent does: whoever is first, does it.
+    /// Looks for nodes that are gone for good, when it is time for that. Every agent does: whoever
+    /// is first, does it.
     pub(super) fn call_the_roll(&mut self) {
         if self.nodes.next_roll_call > Instant::now() {
             return;
         }
-        let Ok(effective) = self.effective().cloned() else { return self.put_off_the_roll_call(PERIOD) };
-        self.put_off_the_roll_call(effective.node_timeout().map_or(PERIOD, |timeout| timeout.min(PERIOD)));
+        let Ok(effective) = self.effective().cloned() else {
+            return self.put_off_the_roll_call(PERIOD);
+        };
+        self.put_off_the_roll_call(
+            effective
+                .node_timeout()
+                .map_or(PERIOD, |timeout| timeout.min(PERIOD)),
+        );
         if self.away.is_some() {
             return;
         }
-        let Some(store) = self.store.clone() else { return };
+        let Some(store) = self.store.clone() else {
+            return;
+        };
         let lost = match self.runtime.block_on(store.lost_nodes()) {
             Ok(lost) => lost,
             Err(error) => return drop(self.store_failed(&error)),
@@ -69,7 +87,8 @@ impl Engine {
             match self.runtime.block_on(store.withdraw(&node, false)) {
                 Ok(Withdrawn::Done(pods)) => {
                     let pods: Vec<String> = pods.iter().map(ToString::to_string).collect();
-                    tracing::warn!(%node, ?pods, "the node has not been heard of for its node_timeout: its pods have gone");
+                    tracing::warn!(%node, ?pods, "the node has not been heard of for its \
+                                                  node_timeout: its pods have gone");
                 }
                 Ok(Withdrawn::Alive | Withdrawn::Unsure) => {}
                 Err(error) => return drop(self.store_failed(&error)),
@@ -87,20 +106,28 @@ impl Engine {
         let refuse = |text: String| Err(Failure::new(FailureKind::Invalid, text));
         if self.effective()?.node.name == *node {
             return refuse(format!(
-                "node {node} is this one, and its agent runs: its pods go when the runtime deletes them"
+                "node {node} is this one, and its agent runs: its pods go when the runtime deletes \
+                 them"
             ));
         }
         let store = self.store()?;
-        match self.runtime.block_on(store.withdraw(node, forget.force)).map_err(|error| self.store_failed(&error))? {
+        match self
+            .runtime
+            .block_on(store.withdraw(node, forget.force))
+            .map_err(|error| self.store_failed(&error))?
+        {
             Withdrawn::Done(pods) => {
-                tracing::warn!(%node, ?pods, forget.force, "the node was said to be gone for good: its pods have gone");
+                tracing::warn!(%node, ?pods, forget.force, "the node was said to be gone for good: \
+                                                            its pods have gone");
                 Ok(Reply::Forgotten(Forgotten { pods }))
             }
             Withdrawn::Alive => refuse(format!(
-                "node {node} lives: its agent has been heard of within its node_timeout. Stop that agent and wait so long, or use --force if the node is gone for good"
+                "node {node} lives: its agent has been heard of within its node_timeout. Stop that \
+                 agent and wait so long, or use --force if the node is gone for good"
             )),
             Withdrawn::Unsure => refuse(format!(
-                "store {} cannot tell whether node {node} lives; use --force if it is gone for good",
+                "store {} cannot tell whether node {node} lives; use --force if it is gone for \
+                 good",
                 store.describe()
             )),
         }

@@ -1,4 +1,5 @@
-//! What Kubernetes says of this node's pods: labels before the runtime calls, and their changes while pods run.
+//! What Kubernetes says of this node's pods: labels before the runtime calls, and their changes
+//! while pods run.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -50,15 +51,27 @@ impl Pods {
 impl Engine {
     /// Watches the pods by way of what the settings say; goes on as it is when that is so already.
     pub(super) fn watch_pods(&mut self, settings: &Settings) {
-        let Some(kubeconfig) = &settings.kubeconfig else { return };
-        if self.pods.watched.as_ref().is_some_and(|watched| watched.kubeconfig == *kubeconfig) {
+        let Some(kubeconfig) = &settings.kubeconfig else {
+            return;
+        };
+        if self
+            .pods
+            .watched
+            .as_ref()
+            .is_some_and(|watched| watched.kubeconfig == *kubeconfig)
+        {
             return;
         }
         self.pods.stop();
-        let connected = Source::find(kubeconfig).map_err(|e| e.to_string()).and_then(|source| {
-            let client = self.runtime.block_on(source.client()).map_err(|e| e.to_string())?;
-            Ok((client, node_name(settings)?))
-        });
+        let connected = Source::find(kubeconfig)
+            .map_err(|e| e.to_string())
+            .and_then(|source| {
+                let client = self
+                    .runtime
+                    .block_on(source.client())
+                    .map_err(|e| e.to_string())?;
+                Ok((client, node_name(settings)?))
+            });
         let (client, node) = match connected {
             Ok(connected) => connected,
             Err(trouble) => {
@@ -74,7 +87,12 @@ impl Engine {
             ratchet_kubernetes::watch(watch_client, &watch_node, tell).await;
         });
         let reporter = Reporter::new(client.clone(), &node);
-        self.pods.watched = Some(Watched { kubeconfig: kubeconfig.clone(), client, reporter, task });
+        self.pods.watched = Some(Watched {
+            kubeconfig: kubeconfig.clone(),
+            client,
+            reporter,
+            task,
+        });
     }
 
     /// The API has news.
@@ -83,13 +101,19 @@ impl Engine {
         match news {
             PodNews::Lost(trouble) => {
                 if self.pods.trouble.as_ref() != Some(&trouble) {
-                    tracing::warn!(trouble, "the Kubernetes API cannot be watched; what is known stands");
+                    tracing::warn!(
+                        trouble,
+                        "the Kubernetes API cannot be watched; what is known stands"
+                    );
                 }
                 self.pods.trouble = Some(trouble);
             }
             PodNews::All(all) => {
                 self.pods.trouble = None;
-                self.pods.known = all.iter().map(|facts| (key(facts), facts.clone())).collect();
+                self.pods.known = all
+                    .iter()
+                    .map(|facts| (key(facts), facts.clone()))
+                    .collect();
                 all.iter().for_each(|facts| self.follow(facts));
             }
             PodNews::Applied(facts) => {
@@ -102,14 +126,16 @@ impl Engine {
                     && let Some(watched) = &self.pods.watched
                 {
                     let reporter = watched.reporter.clone();
-                    self.runtime.spawn(async move { reporter.forget(&facts.uid).await });
+                    self.runtime
+                        .spawn(async move { reporter.forget(&facts.uid).await });
                 }
             }
         }
         self.tell();
     }
 
-    /// The labels and annotations that count for a pod: what came with the call, and what the API says.
+    /// The labels and annotations that count for a pod: what came with the call, and what the API
+    /// says.
     pub(super) fn texts(&mut self, prepare: &Prepare) -> Result<(Texts, Texts), Failure> {
         let given = (prepare.labels.clone(), prepare.annotations.clone());
         self.watch_pods(&self.asked.overridden_by(&prepare.settings));
@@ -126,15 +152,24 @@ impl Engine {
                 return Err(Failure::new(
                     FailureKind::TryLater,
                     format!(
-                        "pod {}/{}: {trouble}, so its labels are not known; to do without, declare the capability \
+                        "pod {}/{}: {trouble}, so its labels are not known; to do without, declare \
+                        the capability \
                          io.kubernetes.cri.pod-annotations in the config and use annotations",
                         prepare.pod.namespace, prepare.pod.name
                     ),
                 ));
             }
         };
-        let labels = if prepare.use_labels { facts.labels.into_iter().chain(given.0).collect() } else { Texts::new() };
-        let annotations = if prepare.annotations_passed { given.1 } else { facts.annotations };
+        let labels = if prepare.use_labels {
+            facts.labels.into_iter().chain(given.0).collect()
+        } else {
+            Texts::new()
+        };
+        let annotations = if prepare.annotations_passed {
+            given.1
+        } else {
+            facts.annotations
+        };
         Ok((labels, annotations))
     }
 
@@ -142,13 +177,19 @@ impl Engine {
     fn pod_facts(&mut self, prepare: &Prepare) -> Result<Option<PodFacts>, String> {
         let key = (prepare.pod.namespace.clone(), prepare.pod.name.clone());
         let known = self.pods.known.get(&key);
-        // A pod that was made anew under its name has another uid. (So has the mirror of a static pod, always.)
-        let fresh = known.filter(|facts| prepare.pod.uid.as_ref().is_none_or(|uid| *uid == facts.uid));
+        // A pod that was made anew under its name has another uid. (So has the mirror of a static
+        // pod, always.)
+        let fresh =
+            known.filter(|facts| prepare.pod.uid.as_ref().is_none_or(|uid| *uid == facts.uid));
         if let Some(facts) = fresh {
             return Ok(Some(facts.clone()));
         }
         let Some(watched) = &self.pods.watched else {
-            return Err(self.pods.trouble.clone().unwrap_or_else(|| "the Kubernetes API cannot be asked".to_owned()));
+            return Err(self
+                .pods
+                .trouble
+                .clone()
+                .unwrap_or_else(|| "the Kubernetes API cannot be asked".to_owned()));
         };
         let asked = ratchet_kubernetes::get(watched.client.clone(), &key.0, &key.1, PATIENCE);
         match self.runtime.block_on(asked) {
@@ -164,13 +205,24 @@ impl Engine {
 
     /// Labels and annotations of a running pod have changed: its links follow.
     fn follow(&mut self, facts: &PodFacts) {
-        let of_pod =
-            |state: &&SandboxState| !state.leaving && state.kubernetes == (facts.namespace.clone(), facts.name.clone());
-        let Some(state) = self.sandboxes.all().filter(of_pod).max_by_key(|state| state.created).cloned() else {
+        let of_pod = |state: &&SandboxState| {
+            !state.leaving && state.kubernetes == (facts.namespace.clone(), facts.name.clone())
+        };
+        let Some(state) = self
+            .sandboxes
+            .all()
+            .filter(of_pod)
+            .max_by_key(|state| state.created)
+            .cloned()
+        else {
             return;
         };
         let no_labels = Texts::new();
-        let labels = if state.use_labels { &facts.labels } else { &no_labels };
+        let labels = if state.use_labels {
+            &facts.labels
+        } else {
+            &no_labels
+        };
         let declared = PodKey::new(&facts.namespace, &facts.name)
             .map_err(|e| e.to_string())
             .and_then(|pod| declare(&pod, labels, &facts.annotations).map_err(|e| e.to_string()));
@@ -178,11 +230,15 @@ impl Engine {
             Ok(Some(declaration)) if declaration.pod == state.pod => declaration.links,
             Ok(None) => Vec::new(),
             Ok(Some(declaration)) => {
-                let text = format!("a running pod cannot change its name from {} to {}", state.pod, declaration.pod);
+                let text = format!(
+                    "a running pod cannot change its name from {} to {}",
+                    state.pod, declaration.pod
+                );
                 return self.warn_pod(&state.pod, &text);
             }
             Err(text) => {
-                tracing::warn!(pod = %state.pod, text, "the pod's declaration was changed and is wrong now; its links stay");
+                tracing::warn!(pod = %state.pod, text, "the pod's declaration was changed and is \
+                                                        wrong now; its links stay");
                 return self.warn_pod(&state.pod, &text);
             }
         };
@@ -192,7 +248,8 @@ impl Engine {
         tracing::info!(pod = %state.pod, links = links.len(), "the pod's declaration has changed");
         let (pod, id) = (state.pod.clone(), state.id.clone());
         if let Err(error) = self.sandboxes.save(SandboxState { links, ..state }) {
-            tracing::error!(sandbox = %id, %error, "cannot write the state of the sandbox; its links stay");
+            tracing::error!(sandbox = %id, %error, "cannot write the state of the sandbox; its \
+                                                    links stay");
             return;
         }
         let pods: BTreeSet<PodKey> = [pod].into();
@@ -210,14 +267,25 @@ impl Engine {
     }
 
     fn warn_pod(&self, pod: &PodKey, text: &str) {
-        let Some(watched) = &self.pods.watched else { return };
-        let Some(state) = self.sandboxes.current(pod) else { return };
-        let Some(facts) = self.pods.known.get(&state.kubernetes) else { return };
+        let Some(watched) = &self.pods.watched else {
+            return;
+        };
+        let Some(state) = self.sandboxes.current(pod) else {
+            return;
+        };
+        let Some(facts) = self.pods.known.get(&state.kubernetes) else {
+            return;
+        };
         let (reporter, facts, text) = (watched.reporter.clone(), facts.clone(), text.to_owned());
-        self.runtime.spawn(async move { reporter.warn(&facts.namespace, &facts.name, &facts.uid, &text).await });
+        self.runtime.spawn(async move {
+            reporter
+                .warn(&facts.namespace, &facts.name, &facts.uid, &text)
+                .await
+        });
     }
 
-    /// When a link will have waited for long of which nobody has been told yet; never while nobody can be told.
+    /// When a link will have waited for long of which nobody has been told yet; never while nobody
+    /// can be told.
     pub(super) fn next_warning(&self) -> Option<Instant> {
         if self.pods.watched.is_none() || self.pods.trouble.is_some() {
             return None;

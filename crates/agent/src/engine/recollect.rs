@@ -1,8 +1,9 @@
 //! Recollection: what the kernel still knows when an agent starts and the store has forgotten.
 //!
-//! An agent that runs on believes for a while what a store has lost (`facts`). One that was restarted meanwhile has no facts to believe. But
-//! where the store has forgotten a pod of this node, it has forgotten who declares links with it, too: the devices in the pod's
-//! sandbox stay for as long, and say which VNIs their links had.
+//! An agent that runs on believes for a while what a store has lost (`facts`). One that was
+//! restarted meanwhile has no facts to believe. But where the store has forgotten a pod of this
+//! node, it has forgotten who declares links with it, too: the devices in the pod's sandbox stay
+//! for as long, and say which VNIs their links had.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,8 +28,13 @@ pub(super) struct Recollection {
 }
 
 impl Recollection {
-    /// Forgets what is known by now, what has been waited for too long, and what is in other sandboxes than these.
-    pub fn forget(&mut self, known: impl Iterator<Item = LinkId>, is_current: impl Fn(&SandboxId) -> bool) {
+    /// Forgets what is known by now, what has been waited for too long, and what is in other
+    /// sandboxes than these.
+    pub fn forget(
+        &mut self,
+        known: impl Iterator<Item = LinkId>,
+        is_current: impl Fn(&SandboxId) -> bool,
+    ) {
         if self.since.is_some_and(|since| since.elapsed() > MEMORY) {
             self.links.clear();
         }
@@ -50,14 +56,18 @@ impl Recollection {
 }
 
 impl Engine {
-    /// The store does not say of these pods that they are here, and they were before this agent was: looks at what they have. Gives
-    /// whether that worked.
+    /// The store does not say of these pods that they are here, and they were before this agent
+    /// was: looks at what they have. Gives whether that worked.
     pub(super) fn recollect(&mut self, forgotten: &BTreeSet<PodKey>) -> bool {
         if forgotten.is_empty() {
             return true;
         }
-        let current = forgotten.iter().filter_map(|pod| self.sandboxes.current(pod));
-        let places: Vec<Netns> = current.map(|state| Netns::Sandbox(state.id.clone())).collect();
+        let current = forgotten
+            .iter()
+            .filter_map(|pod| self.sandboxes.current(pod));
+        let places: Vec<Netns> = current
+            .map(|state| Netns::Sandbox(state.id.clone()))
+            .collect();
         let seen = self.open_namespaces(places.iter()).and_then(|opened| {
             let looks = opened.into_iter().map(|netns| (netns, Look::All)).collect();
             self.kernel.observe(&looks, |_| false)
@@ -71,7 +81,9 @@ impl Engine {
         };
         for device in devices {
             let Some(alias) = device.alias else { continue };
-            let Some(sandbox) = alias.sandbox else { continue };
+            let Some(sandbox) = alias.sandbox else {
+                continue;
+            };
             if let Kind::Vxlan { vni, .. } = device.kind
                 && let Ok(vni) = Vni::try_from(vni)
             {
@@ -84,7 +96,8 @@ impl Engine {
         if links > 0 {
             tracing::warn!(
                 links,
-                "the store has forgotten pods of this node; what they have stays until it is declared again"
+                "the store has forgotten pods of this node; what they have stays until it is \
+                 declared again"
             );
         }
         true

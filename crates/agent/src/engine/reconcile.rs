@@ -1,7 +1,8 @@
 //! Reconcile: the one call that everything ends in.
 //!
-//! From facts and sandboxes to wanted devices, from these and the observed ones to a plan, and the plan carried out. All
-//! decisions are the model's; here they are only brought together with what was read.
+//! From facts and sandboxes to wanted devices, from these and the observed ones to a plan, and the
+//! plan carried out. All decisions are the model's; here they are only brought together with what
+//! was read.
 
 use std::collections::BTreeSet;
 
@@ -20,27 +21,36 @@ pub(super) enum Extent {
     Links(BTreeSet<PodKey>),
     /// The links of these pods, and whatever else of ours is in their sandboxes.
     Sandboxes(BTreeSet<PodKey>),
-    /// The links of strays in the node's namespace, with whatever else of ours is there, and links that have no pod here any more.
+    /// The links of strays in the node's namespace, with whatever else of ours is there, and links
+    /// that have no pod here any more.
     Node(BTreeSet<LinkId>),
 }
 
 impl Engine {
     /// Makes the kernel match what is known. Gives whether all of it worked.
     pub(super) fn reconcile(&mut self, extent: &Extent) -> bool {
-        let Ok(effective) = self.effective().cloned() else { return false };
+        let Ok(effective) = self.effective().cloned() else {
+            return false;
+        };
         let candidates = self.candidates(extent);
         let vnis_claimed = self.claim_vnis(&candidates);
         let sandboxes = &self.sandboxes;
         let is_current = |id: &SandboxId| sandboxes.get(id).is_some_and(|state| !state.leaving);
-        self.recollection.forget(candidates.iter().map(|link| link.id), is_current);
+        self.recollection
+            .forget(candidates.iter().map(|link| link.id), is_current);
 
         let mut ended: BTreeSet<LinkId> = match extent {
             Extent::Links(pods) | Extent::Sandboxes(pods) => {
                 pods.iter().flat_map(|pod| self.links.ids_of(pod)).collect()
             }
             Extent::Node(strays) => {
-                let strays = strays.iter().copied().filter(|id| self.links.get(*id).is_some());
-                strays.chain(self.links.ids_without(|pod| self.sandboxes.has(pod))).collect()
+                let strays = strays
+                    .iter()
+                    .copied()
+                    .filter(|id| self.links.get(*id).is_some());
+                strays
+                    .chain(self.links.ids_without(|pod| self.sandboxes.has(pod)))
+                    .collect()
             }
         };
         let mut fresh: Vec<(Link, [Option<NodeName>; 2], Wiring)> = Vec::new();
@@ -52,7 +62,8 @@ impl Engine {
             if wiring.wanted.is_some() {
                 ended.remove(&link.id);
                 let before = self.links.describe(link.id, &link, &nodes);
-                let unchanged = before.is_some_and(|before| before.wiring == wiring && before.failure.is_none());
+                let unchanged = before
+                    .is_some_and(|before| before.wiring == wiring && before.failure.is_none());
                 if unchanged && matches!(extent, Extent::Links(_)) {
                     continue;
                 }
@@ -67,8 +78,8 @@ impl Engine {
         worked & vnis_claimed
     }
 
-    /// The same for the node's own namespace, in which only those ends of ours are to be that wait for their pods, and for links that
-    /// are nobody's here.
+    /// The same for the node's own namespace, in which only those ends of ours are to be that wait
+    /// for their pods, and for links that are nobody's here.
     pub(super) fn reconcile_node(&mut self) -> bool {
         match self.strays() {
             Ok(strays) => self.reconcile(&Extent::Node(strays)),
@@ -84,9 +95,10 @@ impl Engine {
         let of = |pods: &BTreeSet<PodKey>| resolve_of(pods, &self.known.around(pods));
         match extent {
             Extent::Links(pods) | Extent::Sandboxes(pods) => of(pods),
-            Extent::Node(strays) => {
-                of(&self.known.pods_of(strays)).into_iter().filter(|link| strays.contains(&link.id)).collect()
-            }
+            Extent::Node(strays) => of(&self.known.pods_of(strays))
+                .into_iter()
+                .filter(|link| strays.contains(&link.id))
+                .collect(),
         }
     }
 
@@ -98,17 +110,28 @@ impl Engine {
         if let Some(state) = self.sandboxes.current(pod) {
             return Place::Here(state.id.clone());
         }
-        let Some(record) = self.known.record(pod) else { return Place::Unknown };
-        let Some(location) = record.location.as_ref().filter(|_| record.lives()) else { return Place::Gone };
+        let Some(record) = self.known.record(pod) else {
+            return Place::Unknown;
+        };
+        let Some(location) = record.location.as_ref().filter(|_| record.lives()) else {
+            return Place::Gone;
+        };
         if self.sandboxes.get(&location.sandbox).is_some() {
             // It is on its way out; the store will hear of it.
             return Place::Gone;
         }
-        let here = self.effective.as_ref().is_ok_and(|effective| effective.node.name == location.node);
+        let here = self
+            .effective
+            .as_ref()
+            .is_ok_and(|effective| effective.node.name == location.node);
         if here {
             Place::Lost(location.sandbox.clone())
         } else {
-            Place::There { node: location.node.clone(), vtep: location.vtep, mtu: location.mtu }
+            Place::There {
+                node: location.node.clone(),
+                vtep: location.vtep,
+                mtu: location.mtu,
+            }
         }
     }
 
@@ -116,8 +139,12 @@ impl Engine {
         match (self.known.vni(link.id), self.taken_vnis.get(&link.id)) {
             (Some(vni), _) => VniState::Granted(vni),
             (None, Some((vni, owner))) => VniState::TakenBy(*vni, *owner),
-            // The store has lost it and does not give it again yet: until another link has it, what is there stays.
-            (None, None) => self.known.former_vni(link.id).map_or(VniState::None, VniState::Granted),
+            // The store has lost it and does not give it again yet: until another link has it, what
+            // is there stays.
+            (None, None) => self
+                .known
+                .former_vni(link.id)
+                .map_or(VniState::None, VniState::Granted),
         }
     }
 }

@@ -1,7 +1,9 @@
-//! What devices leave that are being replaced by others of another kind, in memory and on disk alike.
+//! What devices leave that are being replaced by others of another kind, in memory and on disk
+//! alike.
 //!
-//! It is on disk before the first of them is deleted, and until the others have it, so that an agent's death in between takes
-//! nothing from the pods. Where no device changes its kind, nothing is written.
+//! It is on disk before the first of them is deleted, and until the others have it, so that an
+//! agent's death in between takes nothing from the pods. Where no device changes its kind, nothing
+//! is written.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +20,11 @@ pub(super) struct Replaced {
 impl Replaced {
     /// What an agent before us has left.
     pub fn load(dir: StateDir) -> Self {
-        let left = dir.load_replaced().into_iter().map(|heritage| (key(&heritage), heritage)).collect();
+        let left = dir
+            .load_replaced()
+            .into_iter()
+            .map(|heritage| (key(&heritage), heritage))
+            .collect();
         Self { dir, left }
     }
 
@@ -29,16 +35,23 @@ impl Replaced {
         }
         for end in wanted.iter_mut().flat_map(Wanted::ends_mut) {
             if let Some(sandbox) = end.alias.sandbox.clone() {
-                end.heritage = self.left.get(&(end.alias.link, end.alias.end, sandbox)).cloned();
+                end.heritage = self
+                    .left
+                    .get(&(end.alias.link, end.alias.end, sandbox))
+                    .cloned();
             }
         }
     }
 
-    /// Notes what is about to be deleted. The pods get their devices even when it cannot be written down: it is only needed if
-    /// we die.
+    /// Notes what is about to be deleted. The pods get their devices even when it cannot be written
+    /// down: it is only needed if we die.
     pub fn keep(&mut self, heritages: &[Heritage]) {
         let before = self.left.clone();
-        self.left.extend(heritages.iter().map(|heritage| (key(heritage), heritage.clone())));
+        self.left.extend(
+            heritages
+                .iter()
+                .map(|heritage| (key(heritage), heritage.clone())),
+        );
         if self.left != before {
             self.save();
         }
@@ -54,7 +67,10 @@ impl Replaced {
     }
 
     fn save(&self) {
-        if let Err(error) = self.dir.save_replaced(&self.left.values().collect::<Vec<_>>()) {
+        if let Err(error) = self
+            .dir
+            .save_replaced(&self.left.values().collect::<Vec<_>>())
+        {
             tracing::warn!(%error, "cannot write down what devices have that are being replaced");
         }
     }

@@ -8,7 +8,10 @@ use super::{Engine, Tracked};
 
 /// A link's name for people.
 pub(super) fn name(link: &Link) -> String {
-    format!("{}/{} — {}/{}", link.a.pod, link.a.interface, link.z.pod, link.z.interface)
+    format!(
+        "{}/{} — {}/{}",
+        link.a.pod, link.a.interface, link.z.pod, link.z.interface
+    )
 }
 
 impl Engine {
@@ -19,8 +22,12 @@ impl Engine {
             (None, Some(Obstacle::Error(text))) => Some(text.clone()),
             (None, Some(Obstacle::Waiting(text))) => Some(text.clone()),
             (None, Some(Obstacle::Unheard(text))) => {
-                let local = self.store.as_ref().is_some_and(|store| store.scope() == Scope::Host);
-                let hint = "; the store is a file of this host, so pods on other machines cannot be seen";
+                let local = self
+                    .store
+                    .as_ref()
+                    .is_some_and(|store| store.scope() == Scope::Host);
+                let hint =
+                    "; the store is a file of this host, so pods on other machines cannot be seen";
                 Some(format!("{text}{}", if local { hint } else { "" }))
             }
             (None, None) => None,
@@ -28,9 +35,20 @@ impl Engine {
     }
 
     pub(super) fn report(&self) -> Links {
-        let mut links: Vec<LinkReport> = self.links.all().map(|tracked| self.report_link(tracked)).collect();
+        let mut links: Vec<LinkReport> = self
+            .links
+            .all()
+            .map(|tracked| self.report_link(tracked))
+            .collect();
         links.sort_by(|one, other| {
-            let key = |l: &LinkReport| (l.a.pod.clone(), l.a.interface.clone(), l.z.pod.clone(), l.z.interface.clone());
+            let key = |l: &LinkReport| {
+                (
+                    l.a.pod.clone(),
+                    l.a.interface.clone(),
+                    l.z.pod.clone(),
+                    l.z.interface.clone(),
+                )
+            };
             key(one).cmp(&key(other))
         });
         let mut notices = Vec::new();
@@ -43,11 +61,25 @@ impl Engine {
         if let Some(trouble) = &self.pods.trouble {
             notices.push(format!("Kubernetes API: {trouble}"));
         }
-        Links { node: self.effective.as_ref().ok().map(|effective| effective.node.name.clone()), links, notices }
+        Links {
+            node: self
+                .effective
+                .as_ref()
+                .ok()
+                .map(|effective| effective.node.name.clone()),
+            links,
+            notices,
+        }
     }
 
     fn report_link(&self, tracked: &Tracked) -> LinkReport {
-        let Tracked { link, wiring, failure, nodes, .. } = tracked;
+        let Tracked {
+            link,
+            wiring,
+            failure,
+            nodes,
+            ..
+        } = tracked;
         let (kind, vni, mtu) = match &wiring.wanted {
             Some(Wanted::Veth { a, .. }) => (Some("veth"), None, Some(a.mtu)),
             Some(Wanted::Vxlan { end, tunnel }) => (Some("vxlan"), Some(tunnel.vni), Some(end.mtu)),

@@ -1,8 +1,11 @@
-//! A round: the look at everything, which mends what somebody else did to our devices and finds what was left of ours.
+//! A round: the look at everything, which mends what somebody else did to our devices and finds
+//! what was left of ours.
 //!
-//! It is done in portions, some pods at a time with all that is in their sandboxes and the node's own namespace last, so that it needs
-//! memory for one portion only, and between two of them commands have their turn. What a command changes meanwhile is harmless:
-//! each portion works from what is known when it begins. A round decides nothing; it ends in [`Engine::reconcile`] like everything else.
+//! It is done in portions, some pods at a time with all that is in their sandboxes and the node's
+//! own namespace last, so that it needs memory for one portion only, and between two of them
+//! commands have their turn. What a command changes meanwhile is harmless: each portion works from
+//! what is known when it begins. A round decides nothing; it ends in [`Engine::reconcile`] like
+//! everything else.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -16,11 +19,13 @@ use super::{Engine, RETRY, reconcile::Extent, sandboxes};
 /// How often everything is looked at anew although nothing has happened.
 pub(super) const PERIOD: Duration = Duration::from_secs(60);
 
-/// A round takes at most one part in so many of the time of one core: where there is much to look at it is done less often,
-/// though at least every [`LONGEST_PERIOD`]. (10,000 links: 0.25 to 0.3 s, so every ten minutes.)
+/// A round takes at most one part in so many of the time of one core: where there is much to look
+/// at it is done less often, though at least every [`LONGEST_PERIOD`]. (10,000 links: 0.25 to 0.3
+/// s, so every ten minutes.)
 const REST: u32 = 2500;
 
-/// At the latest after this long somebody's meddling with our devices is noticed and mended, however much there is to look at.
+/// At the latest after this long somebody's meddling with our devices is noticed and mended,
+/// however much there is to look at.
 const LONGEST_PERIOD: Duration = Duration::from_secs(600);
 
 /// The ends of links in one portion, unless a single pod has more.
@@ -28,7 +33,8 @@ const PORTION: usize = 1000;
 
 /// A round that is under way.
 pub(super) struct Round {
-    /// The pods that are still to be looked at. When there are none left, the node's own namespace is.
+    /// The pods that are still to be looked at. When there are none left, the node's own namespace
+    /// is.
     left: BTreeSet<PodKey>,
     /// Whether all has gone well so far.
     worked: bool,
@@ -37,7 +43,8 @@ pub(super) struct Round {
 }
 
 impl Engine {
-    /// Looks at the node, the store and which sandboxes there are, and begins a round; one that is under way begins anew.
+    /// Looks at the node, the store and which sandboxes there are, and begins a round; one that is
+    /// under way begins anew.
     pub(super) fn begin_round(&mut self) {
         let begun = Instant::now();
         self.round = None;
@@ -52,20 +59,27 @@ impl Engine {
         }
         self.drop_dead_sandboxes();
         self.recall_own_pods();
-        let attended =
-            self.attend().inspect_err(|failure| tracing::warn!(%failure, "cannot tell the store of this node"));
+        let attended = self
+            .attend()
+            .inspect_err(|failure| tracing::warn!(%failure, "cannot tell the store of this node"));
         if !self.inform() {
             // Not knowing what is wanted, everything there stays.
             self.look_again_soon();
             return self.tell();
         }
         let left = self.sandboxes.pods();
-        self.round = Some(Round { left, worked: attended.is_ok(), took: begun.elapsed() });
+        self.round = Some(Round {
+            left,
+            worked: attended.is_ok(),
+            took: begun.elapsed(),
+        });
     }
 
     /// Looks at the next portion, if a round is under way.
     pub(super) fn go_on_with_round(&mut self) {
-        let Some(mut round) = self.round.take() else { return };
+        let Some(mut round) = self.round.take() else {
+            return;
+        };
         let begun = Instant::now();
         let pods = self.take_portion(&mut round.left);
         let is_last = pods.is_empty();
@@ -77,7 +91,11 @@ impl Engine {
             self.reconcile(&Extent::Sandboxes(pods))
         };
         round.took += begun.elapsed();
-        if is_last { self.end_round(&round) } else { self.round = Some(round) }
+        if is_last {
+            self.end_round(&round)
+        } else {
+            self.round = Some(round)
+        }
     }
 
     fn end_round(&mut self, round: &Round) {
@@ -92,7 +110,8 @@ impl Engine {
         self.tell();
     }
 
-    /// All links that there are have been seen: what devices left that nobody wants any more is of no use.
+    /// All links that there are have been seen: what devices left that nobody wants any more is of
+    /// no use.
     fn forget_heirless(&mut self) {
         let (links, sandboxes, recollection) = (&self.links, &self.sandboxes, &self.recollection);
         self.replaced.retain(|left| {
@@ -101,8 +120,8 @@ impl Engine {
         });
     }
 
-    /// Takes pods from those that are left until they have enough links, neighbours together: the store's facts about one are mostly about
-    /// the other as well.
+    /// Takes pods from those that are left until they have enough links, neighbours together: the
+    /// store's facts about one are mostly about the other as well.
     pub(super) fn take_portion(&self, left: &mut BTreeSet<PodKey>) -> BTreeSet<PodKey> {
         let (mut portion, mut ends) = (BTreeSet::new(), 0);
         let mut next = VecDeque::new();
@@ -111,7 +130,12 @@ impl Engine {
                 continue;
             }
             // The store may have forgotten what it declares.
-            let declared = self.sandboxes.of(&pod).map(|state| state.links.len()).max().unwrap_or(0);
+            let declared = self
+                .sandboxes
+                .of(&pod)
+                .map(|state| state.links.len())
+                .max()
+                .unwrap_or(0);
             ends += 1 + self.known.links_with(&pod).max(declared);
             if ends > PORTION && !portion.is_empty() {
                 break;
@@ -123,8 +147,9 @@ impl Engine {
         portion
     }
 
-    /// Sees to it that what the store says of all of this node's pods has been read once: before that nothing is removed. It is read
-    /// before anything is done, since what one pod declares may be at odds with what another does.
+    /// Sees to it that what the store says of all of this node's pods has been read once: before
+    /// that nothing is removed. It is read before anything is done, since what one pod declares may
+    /// be at odds with what another does.
     fn inform(&mut self) -> bool {
         if !self.informed {
             let mut left = self.sandboxes.pods();
@@ -143,10 +168,13 @@ impl Engine {
         true
     }
 
-    /// Until the store has been read, what is known of this node's own pods is what is on disk: enough to tell which of their links
-    /// are with each other, so that a DEL leaves the survivors theirs although the store is away.
+    /// Until the store has been read, what is known of this node's own pods is what is on disk:
+    /// enough to tell which of their links are with each other, so that a DEL leaves the survivors
+    /// theirs although the store is away.
     fn recall_own_pods(&mut self) {
-        let Ok(effective) = self.effective().cloned() else { return };
+        let Ok(effective) = self.effective().cloned() else {
+            return;
+        };
         if self.informed {
             return;
         }
@@ -154,7 +182,8 @@ impl Engine {
             if let Some(state) = self.sandboxes.current(&pod)
                 && self.known.record(&pod).is_none()
             {
-                self.known.set(&pod, Some(sandboxes::record(state, &effective)));
+                self.known
+                    .set(&pod, Some(sandboxes::record(state, &effective)));
             }
         }
     }
@@ -180,9 +209,15 @@ mod tests {
     /// A sandbox of a pod that waits for all of its peers.
     fn sandbox(name: &str, netns: &Path) -> SandboxState {
         let pod = PodKey::new("default", name).unwrap();
-        let end = |pod: &PodKey, n| DeclaredEnd::bare(pod.clone(), format!("e{n}").parse().unwrap());
+        let end =
+            |pod: &PodKey, n| DeclaredEnd::bare(pod.clone(), format!("e{n}").parse().unwrap());
         let peer = PodKey::new("default", &format!("{name}-peer")).unwrap();
-        let link = |n| DeclaredLink { local: end(&pod, n), remote: end(&peer, n), mtu: None, vni: None };
+        let link = |n| DeclaredLink {
+            local: end(&pod, n),
+            remote: end(&peer, n),
+            mtu: None,
+            vni: None,
+        };
         let identity = NetnsHandle::open(netns).unwrap().identity();
         SandboxState {
             id: name.parse().unwrap(),
@@ -199,15 +234,17 @@ mod tests {
         }
     }
 
-    /// An engine in a network namespace of its own, with three pods of a portion each. Nobody drives its runtime: what the store's
-    /// watch would tell is not heard.
+    /// An engine in a network namespace of its own, with three pods of a portion each. Nobody
+    /// drives its runtime: what the store's watch would tell is not heard.
     fn with_engine(test: impl FnOnce(Engine, mpsc::Receiver<Command>) + Send + 'static) {
         let body = move || {
             let node = Node::new();
             let states = StateDir::open(node.dir.path()).unwrap();
             states.set_complete().unwrap();
             for name in ["a", "b", "c"] {
-                states.save(&sandbox(name, Path::new("/proc/thread-self/ns/net"))).unwrap();
+                states
+                    .save(&sandbox(name, Path::new("/proc/thread-self/ns/net")))
+                    .unwrap();
             }
             let (commands, inbox) = mpsc::channel();
             test(node.engine(&commands), inbox);
@@ -226,7 +263,11 @@ mod tests {
                 engine.commands.send(Command::Links(answer)).unwrap();
                 assert!(engine.turn(&inbox, &mut taken));
                 let links = answered.try_recv().expect("an answer").unwrap().links;
-                assert_eq!(links.len(), (2 - left) * LINKS, "what the portions before have found");
+                assert_eq!(
+                    links.len(),
+                    (2 - left) * LINKS,
+                    "what the portions before have found"
+                );
                 assert_eq!(engine.round.as_ref().unwrap().left.len(), left);
             }
             assert!(engine.turn(&inbox, &mut taken));

@@ -20,7 +20,8 @@ pub(crate) struct Sandboxes {
     by_pod: BTreeMap<PodKey, BTreeSet<SandboxId>>,
     /// Sandboxes whose pod has a later one on another node.
     superseded: BTreeSet<SandboxId>,
-    /// Sandboxes that are about to be attached: on disk as leaving, so that whoever finds them undoes them; otherwise as good as absent.
+    /// Sandboxes that are about to be attached: on disk as leaving, so that whoever finds them
+    /// undoes them; otherwise as good as absent.
     expected: BTreeMap<SandboxId, SandboxState>,
     /// Whether all that this node has is known.
     complete: bool,
@@ -29,7 +30,14 @@ pub(crate) struct Sandboxes {
 impl Sandboxes {
     pub fn load(dir: StateDir) -> io::Result<Self> {
         let (by_id, by_pod, superseded) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        let mut sandboxes = Self { by_id, by_pod, superseded, expected: BTreeMap::new(), complete: false, dir };
+        let mut sandboxes = Self {
+            by_id,
+            by_pod,
+            superseded,
+            expected: BTreeMap::new(),
+            complete: false,
+            dir,
+        };
         for state in sandboxes.dir.load()? {
             sandboxes.remember(state);
         }
@@ -67,7 +75,10 @@ impl Sandboxes {
 
     /// Writes a sandbox to disk that will most probably be saved as it is.
     pub fn expect(&mut self, state: SandboxState) -> io::Result<()> {
-        self.dir.save(&SandboxState { leaving: true, ..state.clone() })?;
+        self.dir.save(&SandboxState {
+            leaving: true,
+            ..state.clone()
+        })?;
         self.expected.insert(state.id.clone(), state);
         Ok(())
     }
@@ -86,10 +97,13 @@ impl Sandboxes {
         }
     }
 
-    /// Marks a sandbox as leaving; from here on it is no place of its pod. It is marked even when that cannot be
-    /// written down: a DEL must not fail for a full disk, and it will be repeated if we die.
+    /// Marks a sandbox as leaving; from here on it is no place of its pod. It is marked even when
+    /// that cannot be written down: a DEL must not fail for a full disk, and it will be repeated if
+    /// we die.
     pub fn set_leaving(&mut self, id: &SandboxId) {
-        let Some(state) = self.by_id.get_mut(id) else { return };
+        let Some(state) = self.by_id.get_mut(id) else {
+            return;
+        };
         if state.leaving {
             return;
         }
@@ -116,7 +130,10 @@ impl Sandboxes {
     }
 
     fn remember(&mut self, state: SandboxState) {
-        self.by_pod.entry(state.pod.clone()).or_default().insert(state.id.clone());
+        self.by_pod
+            .entry(state.pod.clone())
+            .or_default()
+            .insert(state.id.clone());
         self.by_id.insert(state.id.clone(), state);
     }
 
@@ -134,10 +151,15 @@ impl Sandboxes {
 
     /// All sandboxes of a pod: the one it lives in, older ones, leaving ones.
     pub fn of(&self, pod: &PodKey) -> impl Iterator<Item = &SandboxState> {
-        self.by_pod.get(pod).into_iter().flatten().filter_map(|id| self.by_id.get(id))
+        self.by_pod
+            .get(pod)
+            .into_iter()
+            .flatten()
+            .filter_map(|id| self.by_id.get(id))
     }
 
-    /// The sandbox that a pod lives in on this node: the latest that is neither leaving nor superseded.
+    /// The sandbox that a pod lives in on this node: the latest that is neither leaving nor
+    /// superseded.
     pub fn current(&self, pod: &PodKey) -> Option<&SandboxState> {
         self.of(pod)
             .filter(|state| !state.leaving && !self.superseded.contains(&state.id))
@@ -165,7 +187,8 @@ impl Sandboxes {
 /// Opens a sandbox's namespace, if it is still the one that was attached.
 pub(crate) fn open_netns(state: &SandboxState) -> Result<NetnsHandle, KernelError> {
     let handle = NetnsHandle::open(&state.netns).map_err(|error| match error {
-        // The mount point is left when a namespace is unmounted; it was one when the sandbox was attached.
+        // The mount point is left when a namespace is unmounted; it was one when the sandbox was
+        // attached.
         KernelError::NotNetns { path } => KernelError::NetnsGone { path },
         error => error,
     })?;
@@ -173,7 +196,9 @@ pub(crate) fn open_netns(state: &SandboxState) -> Result<NetnsHandle, KernelErro
     if (identity.dev, identity.inode) == state.netns_identity {
         Ok(handle)
     } else {
-        Err(KernelError::NetnsGone { path: state.netns.clone() })
+        Err(KernelError::NetnsGone {
+            path: state.netns.clone(),
+        })
     }
 }
 

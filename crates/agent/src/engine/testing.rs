@@ -11,8 +11,15 @@ use crate::state::{StateDir, boot_id};
 
 #[track_caller]
 pub(super) fn ip(arguments: &str) -> String {
-    let output = Process::new("ip").args(arguments.split(' ')).output().unwrap();
-    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Process::new("ip")
+        .args(arguments.split(' '))
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "ip {arguments}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -38,8 +45,16 @@ impl Node {
             parent_interface: Some("u0".into()),
             ..Settings::default()
         };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Self { dir, runtime, settings, progress: watch::Sender::new(0) }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        Self {
+            dir,
+            runtime,
+            settings,
+            progress: watch::Sender::new(0),
+        }
     }
 
     /// One that has read what is on disk.

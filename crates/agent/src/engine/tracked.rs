@@ -1,5 +1,5 @@
-//! The links of this node's pods as they were last dealt with, found by id and by pod, so that what one pod needs does not
-//! cost more the more links others have. Nothing here decides anything.
+//! The links of this node's pods as they were last dealt with, found by id and by pod, so that what
+//! one pod needs does not cost more the more links others have. Nothing here decides anything.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -64,7 +64,12 @@ impl TrackedLinks {
     }
 
     /// Takes note of what is only reported of a link and may change without any work.
-    pub fn describe(&mut self, id: LinkId, link: &Link, nodes: &[Option<NodeName>; 2]) -> Option<&Tracked> {
+    pub fn describe(
+        &mut self,
+        id: LinkId,
+        link: &Link,
+        nodes: &[Option<NodeName>; 2],
+    ) -> Option<&Tracked> {
         let tracked = self.by_id.get_mut(&id)?;
         if tracked.link != *link {
             tracked.link.clone_from(link);
@@ -76,7 +81,9 @@ impl TrackedLinks {
     /// The ids of links neither of whose pods is such a one.
     pub fn ids_without(&self, is_such: impl Fn(&PodKey) -> bool) -> impl Iterator<Item = LinkId> {
         let links = self.by_id.values().map(|tracked| &tracked.link);
-        links.filter(move |link| !is_such(&link.a.pod) && !is_such(&link.z.pod)).map(|link| link.id)
+        links
+            .filter(move |link| !is_such(&link.a.pod) && !is_such(&link.z.pod))
+            .map(|link| link.id)
     }
 
     pub fn all(&self) -> impl Iterator<Item = &Tracked> {
@@ -93,8 +100,9 @@ impl TrackedLinks {
         self.ids_of(pod).filter_map(|id| self.get(id))
     }
 
-    /// Puts a link in place of what was known of it. One that is what it was stays where it is: a round would leave all of them scattered
-    /// over the memory that it took itself, and none of that could be given back.
+    /// Puts a link in place of what was known of it. One that is what it was stays where it is: a
+    /// round would leave all of them scattered over the memory that it took itself, and none of
+    /// that could be given back.
     pub fn insert(&mut self, tracked: Tracked) {
         if self.get(tracked.link.id) == Some(&tracked) {
             return;
@@ -105,7 +113,8 @@ impl TrackedLinks {
                 None => drop(self.by_pod.insert(pod.clone(), [tracked.link.id].into())),
             }
         }
-        let wait = (!tracked.told && tracked.waits_for().is_some()).then_some((tracked.since, tracked.link.id));
+        let wait = (!tracked.told && tracked.waits_for().is_some())
+            .then_some((tracked.since, tracked.link.id));
         if let Some(before) = self.by_id.insert(tracked.link.id, Box::new(tracked)) {
             self.waiting.remove(&(before.since, before.link.id));
         }
@@ -126,7 +135,9 @@ impl TrackedLinks {
     }
 
     pub fn remove(&mut self, id: LinkId) {
-        let Some(tracked) = self.by_id.remove(&id) else { return };
+        let Some(tracked) = self.by_id.remove(&id) else {
+            return;
+        };
         self.waiting.remove(&(tracked.since, id));
         for pod in [&tracked.link.a.pod, &tracked.link.z.pod] {
             if let Some(ids) = self.by_pod.get_mut(pod) {

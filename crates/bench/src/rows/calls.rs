@@ -21,7 +21,8 @@ use crate::{
 fn ptp(bench: &Bench) -> Value {
     json!({
         "cniVersion": "1.0.0", "name": "rb-ptp", "type": "ptp",
-        "ipam": {"type": "host-local", "subnet": "10.93.0.0/16", "dataDir": bench.scratch.join("host-local")},
+        "ipam": {"type": "host-local", "subnet": "10.93.0.0/16",
+                 "dataDir": bench.scratch.join("host-local")},
     })
 }
 
@@ -33,10 +34,20 @@ struct Both {
 
 impl Both {
     fn new() -> Self {
-        Self { add: Sample::default(), del: Sample::default() }
+        Self {
+            add: Sample::default(),
+            del: Sample::default(),
+        }
     }
 
-    fn run(&mut self, node: &Node, program: &Path, pod: &Pod, config: &Value, round: usize) -> Result<()> {
+    fn run(
+        &mut self,
+        node: &Node,
+        program: &Path,
+        pod: &Pod,
+        config: &Value,
+        round: usize,
+    ) -> Result<()> {
         self.add.add(node.call(program, "ADD", pod, config)?.0);
         pause(round);
         self.del.add(node.call(program, "DEL", pod, config)?.0);
@@ -44,14 +55,15 @@ impl Both {
     }
 }
 
-/// A DEL waits for the kernel's grace periods, and how long depends on when the last one began: right behind an ADD that is always
-/// the same. So it comes after anything from 0 to 40 ms, every length as often as every other.
+/// A DEL waits for the kernel's grace periods, and how long depends on when the last one began:
+/// right behind an ADD that is always the same. So it comes after anything from 0 to 40 ms, every
+/// length as often as every other.
 fn pause(round: usize) {
     thread::sleep(Duration::from_millis((round * 17 % 41) as u64));
 }
 
-/// How long the kernel may be at removing the last round's namespaces, for which it holds RTNL again and again; only what comes first in
-/// a round would wait for that.
+/// How long the kernel may be at removing the last round's namespaces, for which it holds RTNL
+/// again and again; only what comes first in a round would wait for that.
 const CLEANUP: Duration = Duration::from_millis(150);
 
 /// See [`super::ROWS`].
@@ -70,17 +82,30 @@ pub fn calls(bench: &Bench) -> Result<Vec<Line>> {
         pause(number);
         ours.del.add(node.ratchet("DEL", &pod)?);
         node.ratchet("DEL", &peer)?;
-        nothing.run(node, &noop, &pod, &json!({"cniVersion": "1.0.0", "name": "rb-net", "type": NOOP}), number)?;
+        nothing.run(
+            node,
+            &noop,
+            &pod,
+            &json!({"cniVersion": "1.0.0", "name": "rb-net", "type": NOOP}),
+            number,
+        )?;
         theirs.run(node, &ptp_path, &Pod::stranger("p")?, &ptp_config, number)?;
     }
     let mut lines = Vec::new();
-    for (verb, ours, theirs, nothing) in
-        [("ADD", &ours.add, &theirs.add, &nothing.add), ("DEL", &ours.del, &theirs.del, &nothing.del)]
-    {
+    for (verb, ours, theirs, nothing) in [
+        ("ADD", &ours.add, &theirs.add, &nothing.add),
+        ("DEL", &ours.del, &theirs.del, &nothing.del),
+    ] {
         let ours = ours.less(nothing.median());
         for (name, part) in [("p50", 0.5), ("p99", 0.99)] {
             let work = format!("{verb} of a pod with one link, {name} of {}", ours.len());
-            lines.push(Line::at_most_times(work, "ms", ours.percentile(part), theirs.percentile(part), 0.5));
+            lines.push(Line::at_most_times(
+                work,
+                "ms",
+                ours.percentile(part),
+                theirs.percentile(part),
+                0.5,
+            ));
         }
     }
     Ok(lines)
@@ -99,9 +124,18 @@ pub fn pass_through(bench: &Bench) -> Result<Vec<Line>> {
         theirs.run(node, &path, &Pod::stranger("p")?, &config, round)?;
     }
     let line = |verb, ours: &Sample, theirs: &Sample| {
-        Line::at_most_more(format!("{verb} of a pod that is not ours, p50"), "ms", ours.median(), theirs.median(), 3.0)
+        Line::at_most_more(
+            format!("{verb} of a pod that is not ours, p50"),
+            "ms",
+            ours.median(),
+            theirs.median(),
+            3.0,
+        )
     };
-    Ok(vec![line("ADD", &ours.add, &theirs.add), line("DEL", &ours.del, &theirs.del)])
+    Ok(vec![
+        line("ADD", &ours.add, &theirs.add),
+        line("DEL", &ours.del, &theirs.del),
+    ])
 }
 
 /// See [`super::ROWS`].
@@ -117,7 +151,13 @@ pub fn start(bench: &Bench) -> Result<Vec<Line>> {
     }
     let [ours, theirs] = samples;
     let line = |name, part| {
-        Line::at_most_times(format!("VERSION, {name}"), "ms", ours.percentile(part), theirs.percentile(part), 1.0)
+        Line::at_most_times(
+            format!("VERSION, {name}"),
+            "ms",
+            ours.percentile(part),
+            theirs.percentile(part),
+            1.0,
+        )
     };
     Ok(vec![line("p50", 0.5), line("p99", 0.99)])
 }

@@ -52,28 +52,49 @@ impl Quantity {
 impl<'a> Path<'a> {
     fn new(ends: [&'a Netns; 2]) -> Result<Self> {
         let mut server = ends[1].command("iperf3")?;
-        server.args(["-s", "-B", FAR]).stdout(Stdio::null()).stderr(Stdio::null());
-        let server = Process::start(&mut server).context("iperf3 is needed: apt-get install iperf3")?;
-        eventually("iperf3", PATIENCE, || Ok(ends[1].sh("ss -ltn")?.contains(":5201")))?;
-        eventually("an answer", PATIENCE, || Ok(ends[0].sh(&format!("ping -c1 -W1 {FAR} || true"))?.contains(" 0% ")))?;
-        Ok(Self { ends, _server: server })
+        server
+            .args(["-s", "-B", FAR])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let server =
+            Process::start(&mut server).context("iperf3 is needed: apt-get install iperf3")?;
+        eventually("iperf3", PATIENCE, || {
+            Ok(ends[1].sh("ss -ltn")?.contains(":5201"))
+        })?;
+        eventually("an answer", PATIENCE, || {
+            Ok(ends[0]
+                .sh(&format!("ping -c1 -W1 {FAR} || true"))?
+                .contains(" 0% "))
+        })?;
+        Ok(Self {
+            ends,
+            _server: server,
+        })
     }
 
     fn measure(&self, quantity: Quantity, seconds: usize) -> Result<f64> {
         match quantity {
             Quantity::Throughput(streams) => {
-                // Not counted: the first second, in which eight streams go at anything between two thirds and three
-                // halves of what they settle at, on any link.
-                let said = self.ends[0].sh(&format!("iperf3 -J -c {FAR} -O 1 -t {seconds} -P {streams}"))?;
+                // Not counted: the first second, in which eight streams go at anything between two
+                // thirds and three halves of what they settle at, on any link.
+                let said = self.ends[0].sh(&format!(
+                    "iperf3 -J -c {FAR} -O 1 -t {seconds} -P {streams}"
+                ))?;
                 let said: Value = serde_json::from_str(&said)?;
-                let bits = said["end"]["sum_received"]["bits_per_second"].as_f64().context("iperf3 says nothing")?;
+                let bits = said["end"]["sum_received"]["bits_per_second"]
+                    .as_f64()
+                    .context("iperf3 says nothing")?;
                 Ok(bits / 1e9)
             }
             Quantity::RoundTrip => {
-                // In a flood the next goes when the last has come back. "2000 packets transmitted, …, time 25ms": finer than ping's own average.
+                // In a flood the next goes when the last has come back. "2000 packets transmitted,
+                // …, time 25ms": finer than ping's own average.
                 let count = seconds * PINGS_A_SECOND;
                 let said = self.ends[0].sh(&format!("ping -q -f -c {count} {FAR}"))?;
-                let took = said.split("time ").nth(1).and_then(|rest| rest.split("ms").next());
+                let took = said
+                    .split("time ")
+                    .nth(1)
+                    .and_then(|rest| rest.split("ms").next());
                 let took: f64 = took.context("ping says nothing")?.parse()?;
                 Ok(took * 1e3 / f64::from(u32::try_from(count)?))
             }
@@ -93,11 +114,16 @@ const A_SETUP: usize = 4;
 
 fn compare(bench: &Bench, kind: &str, nodes: usize) -> Result<Vec<Line>> {
     let mut measured = Quantity::ALL.map(|quantity| (quantity, Pairs::default()));
-    // Two links made in the same way are not quite alike either: several of each, so that this is not taken for a
-    // difference between us and them.
+    // Two links made in the same way are not quite alike either: several of each, so that this is
+    // not taken for a difference between us and them.
     let rounds = bench.rounds(2, 16);
     for first in (0..rounds).step_by(A_SETUP) {
-        compare_once(bench, nodes, first..rounds.min(first + A_SETUP), &mut measured)?;
+        compare_once(
+            bench,
+            nodes,
+            first..rounds.min(first + A_SETUP),
+            &mut measured,
+        )?;
     }
     let line = |(quantity, pairs): &(Quantity, Pairs)| {
         let (name, unit) = quantity.name();
@@ -107,7 +133,12 @@ fn compare(bench: &Bench, kind: &str, nodes: usize) -> Result<Vec<Line>> {
 }
 
 /// One link of ours and one made by hand, both new.
-fn compare_once(bench: &Bench, nodes: usize, rounds: Range<usize>, measured: &mut [(Quantity, Pairs)]) -> Result<()> {
+fn compare_once(
+    bench: &Bench,
+    nodes: usize,
+    rounds: Range<usize>,
+    measured: &mut [(Quantity, Pairs)],
+) -> Result<()> {
     let site = Site::new(bench, nodes, Storage::Sqlite)?;
     let pods = [Pod::with_links("a", links_to("b", 1))?, Pod::new("b")?];
     let node = |end: usize| &site.nodes[end.min(nodes - 1)];
@@ -119,7 +150,13 @@ fn compare_once(bench: &Bench, nodes: usize, rounds: Range<usize>, measured: &mu
         crate::batch::veths(&bench.scratch, [&hand[0], &hand[1]], 1, 1450)?;
     } else {
         let ends = [(&node(0).netns, "10.92.1.2"), (&node(1).netns, "10.92.1.3")];
-        crate::batch::tunnels(&bench.scratch, ends, [&hand[0], &hand[1]], 1, (100_000, 1450))?;
+        crate::batch::tunnels(
+            &bench.scratch,
+            ends,
+            [&hand[0], &hand[1]],
+            1,
+            (100_000, 1450),
+        )?;
     }
     let ours = Path::new([&pods[0].netns, &pods[1].netns])?;
     let theirs = Path::new([&hand[0], &hand[1]])?;

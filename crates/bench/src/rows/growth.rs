@@ -26,7 +26,8 @@ use crate::{
     world::Netns,
 };
 
-/// Pods of a node, and links that each declares with its counterpart on the next node: as many come from the node before.
+/// Pods of a node, and links that each declares with its counterpart on the next node: as many come
+/// from the node before.
 const PODS: usize = 10;
 const LINKS: usize = 5;
 /// What is called flat.
@@ -61,13 +62,29 @@ pub fn cluster(bench: &Bench) -> Result<Vec<Line>> {
             continue;
         };
         for (what, unit, now, then) in [
-            ("heard to start", "KiB", heard.bytes_to_start, first.bytes_to_start),
+            (
+                "heard to start",
+                "KiB",
+                heard.bytes_to_start,
+                first.bytes_to_start,
+            ),
             ("heard while others change", "KiB", heard.bytes, first.bytes),
-            ("events while others change", "pods", heard.events, first.events),
+            (
+                "events while others change",
+                "pods",
+                heard.events,
+                first.events,
+            ),
         ] {
             // Counts far below 2^52.
             #[allow(clippy::cast_precision_loss)]
-            let [now, then] = [now, then].map(|count| if unit == "KiB" { count as f64 / 1024.0 } else { count as f64 });
+            let [now, then] = [now, then].map(|count| {
+                if unit == "KiB" {
+                    count as f64 / 1024.0
+                } else {
+                    count as f64
+                }
+            });
             let work = format!("one agent of {nodes} nodes, against {}: {what}", levels[0]);
             lines.push(Line::at_most_times(work, unit, now, then, FLAT));
         }
@@ -78,7 +95,9 @@ pub fn cluster(bench: &Bench) -> Result<Vec<Line>> {
 fn hear(bench: &Bench, nodes: usize) -> Result<Heard> {
     let dir = tempfile::tempdir_in(&bench.scratch)?;
     let underlay = Netns::new("underlay")?;
-    underlay.sh("ip link add br0 type bridge && ip addr add 10.92.0.254/16 dev br0 && ip link set br0 up")?;
+    underlay.sh(
+        "ip link add br0 type bridge && ip addr add 10.92.0.254/16 dev br0 && ip link set br0 up",
+    )?;
     let etcd = Etcd::start(&underlay, dir.path(), &["--unsafe-no-fsync"])?;
     underlay.inside(|| runtime()?.block_on(listen(&etcd.url, nodes)))
 }
@@ -92,7 +111,12 @@ async fn listen(url: &str, nodes: usize) -> Result<Heard> {
     let watched = open(&format!("etcd://{PROXY}")).await?;
     let own: BTreeSet<PodKey> = (0..PODS).map(|pod| key(0, pod)).collect::<Result<_>>()?;
     let facts = watched.read(&own).await?;
-    let peers = facts.records.keys().filter(|pod| !own.contains(*pod)).cloned().collect();
+    let peers = facts
+        .records
+        .keys()
+        .filter(|pod| !own.contains(*pod))
+        .cloned()
+        .collect();
     let links = facts.records.values().flat_map(|record| &record.links);
     let claims: Vec<VniClaim> = links
         .filter(|link| own.contains(&link.local.pod) || own.contains(&link.remote.pod))
@@ -105,11 +129,17 @@ async fn listen(url: &str, nodes: usize) -> Result<Heard> {
     let bytes_to_start = bytes.load(Relaxed);
 
     // A fixed number of neighbours, and one pod of every other node.
-    let mut again: Vec<(usize, usize)> = (0..PODS).flat_map(|pod| [(1, pod), (nodes - 1, pod)]).collect();
+    let mut again: Vec<(usize, usize)> = (0..PODS)
+        .flat_map(|pod| [(1, pod), (nodes - 1, pod)])
+        .collect();
     again.extend((2..nodes - 1).map(|node| (node, 0)));
     publish(&store, nodes, again).await?;
     let events = drain(&mut *watch).await?;
-    Ok(Heard { bytes_to_start, bytes: bytes.load(Relaxed) - bytes_to_start, events })
+    Ok(Heard {
+        bytes_to_start,
+        bytes: bytes.load(Relaxed) - bytes_to_start,
+        events,
+    })
 }
 
 /// Hears all there is, until nothing comes any more; gives how many pods it was about.
@@ -126,7 +156,9 @@ async fn drain(watch: &mut dyn Watch) -> Result<u64> {
 
 /// Publishes all pods and numbers all links.
 async fn build(store: &Arc<dyn Store>, nodes: usize) -> Result<()> {
-    let all = (0..nodes).flat_map(|node| (0..PODS).map(move |pod| (node, pod))).collect();
+    let all = (0..nodes)
+        .flat_map(|node| (0..PODS).map(move |pod| (node, pod)))
+        .collect();
     publish(store, nodes, all).await?;
     for node in 0..nodes {
         let mut claims = Vec::new();
@@ -141,7 +173,10 @@ async fn build(store: &Arc<dyn Store>, nodes: usize) -> Result<()> {
 async fn publish(store: &Arc<dyn Store>, nodes: usize, pods: Vec<(usize, usize)>) -> Result<()> {
     let mut running = JoinSet::new();
     for (node, pod) in pods {
-        let (store, record) = (store.clone(), record(&name(node, pod), node, links(nodes, node, pod)?)?);
+        let (store, record) = (
+            store.clone(),
+            record(&name(node, pod), node, links(nodes, node, pod)?)?,
+        );
         running.spawn(async move { store.publish(&record, Publish::New).await.map(drop) });
         if running.len() >= AT_ONCE {
             running.join_next().await.context("one runs")???;
@@ -161,12 +196,16 @@ fn key(node: usize, pod: usize) -> Result<PodKey> {
     Ok(PodKey::new("default", &name(node, pod))?)
 }
 
-/// What a pod declares: links to its counterpart on the next node, under names that are its own at both ends.
+/// What a pod declares: links to its counterpart on the next node, under names that are its own at
+/// both ends.
 fn links(nodes: usize, node: usize, pod: usize) -> Result<Vec<DeclaredLink>> {
     let peer = name((node + 1) % nodes, pod);
-    let text = links_to(&peer, LINKS).to_string().replace(&format!("{peer}/l"), &format!("{peer}/r"));
+    let text = links_to(&peer, LINKS)
+        .to_string()
+        .replace(&format!("{peer}/l"), &format!("{peer}/r"));
     let annotations = [("ratchet.dev/links".to_owned(), text)].into();
-    let declaration = declare(&key(node, pod)?, &Default::default(), &annotations)?.context("it declares links")?;
+    let declaration = declare(&key(node, pod)?, &Default::default(), &annotations)?
+        .context("it declares links")?;
     Ok(declaration.links)
 }
 

@@ -36,7 +36,9 @@ pub fn local(bench: &Bench) -> Result<Vec<Line>> {
             check(&pods, count)?;
             let begun = Instant::now();
             if round % 2 == 0 {
-                at_once(&[&|| node.ratchet("DEL", &pods[0]).map(drop), &|| node.ratchet("DEL", &pods[1]).map(drop)])?;
+                at_once(&[&|| node.ratchet("DEL", &pods[0]).map(drop), &|| {
+                    node.ratchet("DEL", &pods[1]).map(drop)
+                }])?;
                 until_gone(&pods)?;
                 del.add(begun.elapsed());
             } else {
@@ -48,7 +50,12 @@ pub fn local(bench: &Bench) -> Result<Vec<Line>> {
         }
         std::thread::sleep(BURIAL);
         let pods = [Netns::new("a")?, Netns::new("b")?];
-        theirs.add(batch::veths(&bench.scratch, [&pods[0], &pods[1]], count, MTU)?);
+        theirs.add(batch::veths(
+            &bench.scratch,
+            [&pods[0], &pods[1]],
+            count,
+            MTU,
+        )?);
         group.add(batch::delete(&pods[0])?);
         drop(pods);
         std::thread::sleep(BURIAL);
@@ -71,7 +78,13 @@ pub fn local(bench: &Bench) -> Result<Vec<Line>> {
     ];
     if one_by_one.len() > 0 {
         let work = format!("DEL of both pods with {count} links, one after the other");
-        lines.push(Line::at_most_times(work, "ms", one_by_one.median(), group.median(), 1.5));
+        lines.push(Line::at_most_times(
+            work,
+            "ms",
+            one_by_one.median(),
+            group.median(),
+            1.5,
+        ));
     }
     Ok(lines)
 }
@@ -100,7 +113,13 @@ pub fn remote(bench: &Bench) -> Result<Vec<Line>> {
             let nodes = [&site.nodes[0].netns, &site.nodes[1].netns];
             let addresses = [("10.92.1.2"), ("10.92.1.3")];
             let ends = [(nodes[0], addresses[0]), (nodes[1], addresses[1])];
-            theirs.add(batch::tunnels(&bench.scratch, ends, [&pods[0], &pods[1]], count, (100_000, MTU))?);
+            theirs.add(batch::tunnels(
+                &bench.scratch,
+                ends,
+                [&pods[0], &pods[1]],
+                count,
+                (100_000, MTU),
+            )?);
             for pod in &pods {
                 batch::delete(pod)?;
             }
@@ -108,7 +127,13 @@ pub fn remote(bench: &Bench) -> Result<Vec<Line>> {
         std::thread::sleep(BURIAL);
     }
     let work = format!("{count} links between two pods of two nodes, VXLAN");
-    Ok(vec![Line::at_most_times(work, "ms", ours.median(), theirs.median(), 1.5)])
+    Ok(vec![Line::at_most_times(
+        work,
+        "ms",
+        ours.median(),
+        theirs.median(),
+        1.5,
+    )])
 }
 
 /// Waits until all interfaces of both pods are up with their addresses.
@@ -124,7 +149,9 @@ fn until_complete(pods: &[Pod; 2], count: usize) -> Result<()> {
 fn until_gone(pods: &[Pod; 2]) -> Result<()> {
     for pod in pods {
         let mut interfaces = Interfaces::of(&pod.netns)?;
-        eventually("the end of all links", PATIENCE, || Ok(interfaces.count()? == 0))?;
+        eventually("the end of all links", PATIENCE, || {
+            Ok(interfaces.count()? == 0)
+        })?;
     }
     Ok(())
 }
@@ -132,10 +159,20 @@ fn until_gone(pods: &[Pod; 2]) -> Result<()> {
 /// That all of them are there and up; outside the measured time.
 fn check(pods: &[Pod; 2], count: usize) -> Result<()> {
     for pod in pods {
-        let up = pod.netns.sh("ip -o link show up | grep -vc ': lo:' || true")?;
+        let up = pod
+            .netns
+            .sh("ip -o link show up | grep -vc ': lo:' || true")?;
         let all = pod.netns.sh("ip -o link show | grep -vc ': lo:' || true")?;
-        if [&up, &all].iter().any(|found| found.trim() != count.to_string()) {
-            bail!("pod {}: {} interfaces, {} up, of {count}", pod.name, all.trim(), up.trim());
+        if [&up, &all]
+            .iter()
+            .any(|found| found.trim() != count.to_string())
+        {
+            bail!(
+                "pod {}: {} interfaces, {} up, of {count}",
+                pod.name,
+                all.trim(),
+                up.trim()
+            );
         }
     }
     Ok(())
@@ -145,8 +182,10 @@ fn check(pods: &[Pod; 2], count: usize) -> Result<()> {
 fn at_once(works: &[&(dyn Fn() -> Result<()> + Sync)]) -> Result<()> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = works.iter().map(|work| scope.spawn(work)).collect();
-        threads
-            .into_iter()
-            .try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        threads.into_iter().try_for_each(|thread| {
+            thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     })
 }

@@ -26,8 +26,9 @@ pub fn links(bench: &Bench) -> Result<Vec<Line>> {
     let (mut filled, mut lines) = grow(bench, levels, 100, "link")?;
     let most = levels.last().copied().unwrap_or_default();
     let grown = pss(filled.node().agent())?;
-    // What is measured begins behind a look at everything, and is longer than the longest time to the next one
-    // (LONGEST_PERIOD of the agent's engine): so there is one in it, and not none or two as it happens.
+    // What is measured begins behind a look at everything, and is longer than the longest time to
+    // the next one (LONGEST_PERIOD of the agent's engine): so there is one in it, and not none or
+    // two as it happens.
     filled.site.nodes[0].restart()?;
     let agent = filled.node().agent();
     settle(agent)?;
@@ -36,9 +37,19 @@ pub fn links(bench: &Bench) -> Result<Vec<Line>> {
     std::thread::sleep(rest);
     let after = (pss(agent)?, cpu_time(agent)?);
     let memory = grown.max(before.0).max(after.0);
-    lines.push(Line::at_most(format!("agent's memory (PSS) with {most} links"), "MiB", memory, MEMORY));
+    lines.push(Line::at_most(
+        format!("agent's memory (PSS) with {most} links"),
+        "MiB",
+        memory,
+        MEMORY,
+    ));
     let used = (after.1 - before.1) / rest.as_secs_f64() * 100.0;
-    lines.push(Line::at_most(format!("agent's CPU at rest with {most} links"), "% of a core", used, IDLE));
+    lines.push(Line::at_most(
+        format!("agent's CPU at rest with {most} links"),
+        "% of a core",
+        used,
+        IDLE,
+    ));
     filled.clear()?;
     Ok(lines)
 }
@@ -62,7 +73,12 @@ struct Filled {
 
 impl Filled {
     fn new(bench: &Bench, per_pair: usize) -> Result<Self> {
-        Ok(Self { pods: Vec::new(), have: 0, per_pair, site: Site::new(bench, 1, Storage::Sqlite)? })
+        Ok(Self {
+            pods: Vec::new(),
+            have: 0,
+            per_pair,
+            site: Site::new(bench, 1, Storage::Sqlite)?,
+        })
     }
 
     fn node(&self) -> &Node {
@@ -86,20 +102,34 @@ impl Filled {
 
     /// The ADD of a pod whose peer is there: a link's part of it.
     fn probe(&self, sample: &mut Sample) -> Result<()> {
-        let (node, pods) =
-            (self.node(), [Pod::with_links("probe-a", links_to("probe-b", PROBE))?, Pod::new("probe-b")?]);
+        let (node, pods) = (
+            self.node(),
+            [
+                Pod::with_links("probe-a", links_to("probe-b", PROBE))?,
+                Pod::new("probe-b")?,
+            ],
+        );
         node.ratchet("ADD", &pods[0])?;
         sample.add(node.ratchet("ADD", &pods[1])? / u32::try_from(PROBE)?);
-        pods.iter().try_for_each(|pod| node.ratchet("DEL", pod).map(drop))
+        pods.iter()
+            .try_for_each(|pod| node.ratchet("DEL", pod).map(drop))
     }
 
     fn clear(&self) -> Result<()> {
-        self.pods.iter().try_for_each(|pod| self.node().ratchet("DEL", pod).map(drop))
+        self.pods
+            .iter()
+            .try_for_each(|pod| self.node().ratchet("DEL", pod).map(drop))
     }
 }
 
-/// Fills a node level by level, and times the probe on each, in turns with the same on another node that stays at the first level.
-fn grow(bench: &Bench, levels: &[usize], per_pair: usize, what: &str) -> Result<(Filled, Vec<Line>)> {
+/// Fills a node level by level, and times the probe on each, in turns with the same on another node
+/// that stays at the first level.
+fn grow(
+    bench: &Bench,
+    levels: &[usize],
+    per_pair: usize,
+    what: &str,
+) -> Result<(Filled, Vec<Line>)> {
     let (mut large, mut small) = (Filled::new(bench, per_pair)?, Filled::new(bench, per_pair)?);
     small.fill(levels[0])?;
     let mut lines = Vec::new();
@@ -112,8 +142,17 @@ fn grow(bench: &Bench, levels: &[usize], per_pair: usize, what: &str) -> Result<
             large.probe(&mut ours)?;
             small.probe(&mut theirs)?;
         }
-        let work = format!("time a link with {level} {what}s on the node, against {}", levels[0]);
-        lines.push(Line::at_most_times(work, "ms", ours.median(), theirs.median(), FLAT));
+        let work = format!(
+            "time a link with {level} {what}s on the node, against {}",
+            levels[0]
+        );
+        lines.push(Line::at_most_times(
+            work,
+            "ms",
+            ours.median(),
+            theirs.median(),
+            FLAT,
+        ));
     }
     small.clear()?;
     Ok((large, lines))
@@ -132,7 +171,10 @@ fn settle(agent: u32) -> Result<()> {
 /// Proportional set size, MiB.
 fn pss(pid: u32) -> Result<f64> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).context("no Pss")?;
+    let line = rollup
+        .lines()
+        .find_map(|line| line.strip_prefix("Pss:"))
+        .context("no Pss")?;
     Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
 }
 
@@ -141,7 +183,12 @@ fn cpu_time(pid: u32) -> Result<f64> {
     let mut seconds = 0.0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         let text = fs::read_to_string(task?.path().join("schedstat"))?;
-        seconds += text.split(' ').next().context("no schedstat")?.parse::<f64>()? / 1e9;
+        seconds += text
+            .split(' ')
+            .next()
+            .context("no schedstat")?
+            .parse::<f64>()?
+            / 1e9;
     }
     Ok(seconds)
 }

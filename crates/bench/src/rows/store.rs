@@ -49,7 +49,10 @@ pub fn event(bench: &Bench) -> Result<Vec<Line>> {
         Ok(times)
     })?;
     let line = |name: &str, part| {
-        let work = format!("store event to interface up on the other node, {name} of {}", times.len());
+        let work = format!(
+            "store event to interface up on the other node, {name} of {}",
+            times.len()
+        );
         Line::at_most(work, "ms", times.percentile(part), LIMIT)
     };
     Ok(vec![line("p50", 0.5), line("p99", 0.99)])
@@ -57,7 +60,9 @@ pub fn event(bench: &Bench) -> Result<Vec<Line>> {
 
 /// A runtime for a store.
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+    Ok(tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?)
 }
 
 /// A store, opened within a runtime.
@@ -67,8 +72,13 @@ pub(super) async fn open(url: &str) -> Result<Arc<dyn Store>> {
 
 /// The record of a pod on node so-and-so.
 pub(super) fn record(name: &str, node: usize, links: Vec<DeclaredLink>) -> Result<PodRecord> {
-    let Ok(mtu) = Mtu::try_from(1450) else { bail!("1450 is no MTU") };
-    let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_nanos();
+    let Ok(mtu) = Mtu::try_from(1450) else {
+        bail!("1450 is no MTU")
+    };
+    let created = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO)
+        .as_nanos();
     Ok(PodRecord {
         pod: PodKey::new("default", name)?,
         location: Some(Location {

@@ -1,4 +1,5 @@
-//! Configures devices that exist: MAC address and MTU, addresses, up, routes, and the alias at last.
+//! Configures devices that exist: MAC address and MTU, addresses, up, routes, and the alias at
+//! last.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -39,7 +40,9 @@ impl<'a> Run<'a> {
     }
 
     fn positions(&self, phase: Phase) -> Vec<usize> {
-        (0..self.steps.len()).filter(|position| Phase::of(self.operation(*position)) == phase).collect()
+        (0..self.steps.len())
+            .filter(|position| Phase::of(self.operation(*position)) == phase)
+            .collect()
     }
 
     /// What is done by name.
@@ -74,25 +77,46 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Clears `disable_ipv6` for the devices of these steps; returns the steps that are worth another try.
+    /// Clears `disable_ipv6` for the devices of these steps; returns the steps that are worth
+    /// another try.
     fn enable_ipv6(&mut self, refused: Vec<(usize, Failure)>) -> Vec<usize> {
         let mut places: BTreeMap<&'a Netns, Vec<(usize, Failure)>> = BTreeMap::new();
         for (position, failure) in refused {
             for at in self.operation(position).devices() {
-                places.entry(&at.netns).or_default().push((position, failure.clone()));
+                places
+                    .entry(&at.netns)
+                    .or_default()
+                    .push((position, failure.clone()));
             }
         }
         let mut again = Vec::new();
         for (netns, refused) in places {
-            let names = refused.iter().flat_map(|(position, _)| self.operation(*position).devices());
-            let names = names.map(|at| at.name.as_str()).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>();
-            let enabled = self.kernel.space(netns).map(|space| sysctl::enable_ipv6(&space.handle, &names));
+            let names = refused
+                .iter()
+                .flat_map(|(position, _)| self.operation(*position).devices());
+            let names = names
+                .map(|at| at.name.as_str())
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect::<Vec<_>>();
+            let enabled = self
+                .kernel
+                .space(netns)
+                .map(|space| sysctl::enable_ipv6(&space.handle, &names));
             match enabled {
                 Ok(Ok(())) => again.extend(refused.into_iter().map(|(position, _)| position)),
                 Ok(Err(error)) => {
-                    let reason = format!("IPv6 is disabled on the interface, and enabling it failed: {error}");
+                    let reason = format!(
+                        "IPv6 is disabled on the interface, and enabling it failed: {error}"
+                    );
                     for (position, failure) in refused {
-                        self.refuse(position, Failure { reason: Some(reason.clone()), ..failure });
+                        self.refuse(
+                            position,
+                            Failure {
+                                reason: Some(reason.clone()),
+                                ..failure
+                            },
+                        );
                     }
                 }
                 Err(error) => {
@@ -116,18 +140,28 @@ impl<'a> Run<'a> {
         let mut jobs = Jobs::new();
         for position in positions {
             let operation = self.operation(position);
-            let Some((at, removal)) = subject(operation) else { continue };
+            let Some((at, removal)) = subject(operation) else {
+                continue;
+            };
             match indexes.get(at) {
                 Some(Ok(Some(index))) => {
                     let request = indexed_request(operation, *index);
-                    jobs.entry(&at.netns).or_default().extend(request.map(|request| (position, request)));
+                    jobs.entry(&at.netns)
+                        .or_default()
+                        .extend(request.map(|request| (position, request)));
                 }
                 Some(Err(error)) => self.settle(position, Err(error.clone())),
                 // Where there is no device there is no address or route of it.
                 _ if removal => self.settle(position, Ok(())),
                 _ => {
                     let doing = words::doing(operation);
-                    self.settle(position, Err(KernelError::NoDevice { doing, at: at.clone() }));
+                    self.settle(
+                        position,
+                        Err(KernelError::NoDevice {
+                            doing,
+                            at: at.clone(),
+                        }),
+                    );
                 }
             }
         }
@@ -145,7 +179,9 @@ impl<'a> Run<'a> {
             let wanted: Vec<At> = ats.iter().map(|at| (*at).clone()).collect();
             match self.kernel.find(&wanted) {
                 Ok(found) => {
-                    let found = found.into_iter().map(|device| Ok(device.map(|device| device.index)));
+                    let found = found
+                        .into_iter()
+                        .map(|device| Ok(device.map(|device| device.index)));
                     indexes.extend(ats.into_iter().zip(found));
                 }
                 Err(error) => indexes.extend(ats.into_iter().map(|at| (at, Err(error.clone())))),
@@ -170,12 +206,20 @@ fn subject(operation: &Operation) -> Option<(&At, bool)> {
 
 fn indexed_request(operation: &Operation, index: u32) -> Option<Request> {
     match operation {
-        Operation::AddAddress(_, address) => Some(request::add_address(index, *address, Some(PROTOCOL_OURS))),
+        Operation::AddAddress(_, address) => {
+            Some(request::add_address(index, *address, Some(PROTOCOL_OURS)))
+        }
         Operation::RestoreAddress(_, address) => Some(request::add_address(index, *address, None)),
         Operation::AnnounceAddress(_, address) => Some(request::announce_address(index, *address)),
         Operation::RemoveAddress(_, address) => Some(request::remove_address(index, *address)),
-        Operation::AddRoute(_, route) => Some(request::add_route(index, route, RouteProtocol::Other(PROTOCOL_OURS))),
-        Operation::RestoreRoute(_, route) => Some(request::add_route(index, route, RouteProtocol::Boot)),
+        Operation::AddRoute(_, route) => Some(request::add_route(
+            index,
+            route,
+            RouteProtocol::Other(PROTOCOL_OURS),
+        )),
+        Operation::RestoreRoute(_, route) => {
+            Some(request::add_route(index, route, RouteProtocol::Boot))
+        }
         Operation::RemoveRoute(_, route) => Some(request::remove_route(index, route)),
         _ => None,
     }
@@ -183,6 +227,8 @@ fn indexed_request(operation: &Operation, index: u32) -> Option<Request> {
 
 /// net/ipv6/addrconf.c, `addrconf_add_dev`: EACCES when `disable_ipv6` is set.
 fn ipv6_disabled(operation: &Operation, failure: &Failure) -> bool {
-    matches!(operation, Operation::AddAddress(_, IpNet::V6(_)) | Operation::RestoreAddress(_, IpNet::V6(_)))
-        && failure.errno == Errno::EACCES
+    matches!(
+        operation,
+        Operation::AddAddress(_, IpNet::V6(_)) | Operation::RestoreAddress(_, IpNet::V6(_))
+    ) && failure.errno == Errno::EACCES
 }

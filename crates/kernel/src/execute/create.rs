@@ -15,14 +15,18 @@ impl<'a> Run<'a> {
         let mut jobs = Jobs::new();
         for position in self.take(Phase::Create) {
             match self.birth_request(position, true) {
-                Ok(Some((netns, request))) => jobs.entry(netns).or_default().push((position, request)),
+                Ok(Some((netns, request))) => {
+                    jobs.entry(netns).or_default().push((position, request))
+                }
                 Ok(None) => {}
                 Err(error) => self.settle(position, Err(error)),
             }
         }
         for (position, failure) in self.send_without_index_if_need_be(jobs) {
             let outcome = match (self.operation(position), failure.errno) {
-                (Operation::CreateVeth { a, z }, Errno::EEXIST) => self.name_clash(position, &[&a.at, &z.at], failure),
+                (Operation::CreateVeth { a, z }, Errno::EEXIST) => {
+                    self.name_clash(position, &[&a.at, &z.at], failure)
+                }
                 (Operation::CreateVxlan { birth, tunnel }, Errno::EEXIST) => {
                     self.vxlan_clash(position, birth, tunnel, failure)
                 }
@@ -34,48 +38,73 @@ impl<'a> Run<'a> {
 
     /// The request for a step, and the namespace over whose socket it goes.
     ///
-    /// Kernels before 6.15 look in the **socket's** namespace whether the name is free (net/core/rtnetlink.c,
-    /// `__rtnl_newlink`). A veth pair therefore is made over the socket of one of its ends; a VXLAN device must be made
-    /// over the node's, see [`Run::vxlan_clash`].
-    fn birth_request(&self, position: usize, with_index: bool) -> Result<Option<(&'a Netns, Request)>, KernelError> {
+    /// Kernels before 6.15 look in the **socket's** namespace whether the name is free
+    /// (net/core/rtnetlink.c, `__rtnl_newlink`). A veth pair therefore is made over the socket of
+    /// one of its ends; a VXLAN device must be made over the node's, see [`Run::vxlan_clash`].
+    fn birth_request(
+        &self,
+        position: usize,
+        with_index: bool,
+    ) -> Result<Option<(&'a Netns, Request)>, KernelError> {
         let newborn = |birth: &'a Birth| {
             let newborn = self.newborn(birth, &birth.at.name)?;
-            Ok(Newborn { index: newborn.index.filter(|_| with_index), ..newborn })
+            Ok(Newborn {
+                index: newborn.index.filter(|_| with_index),
+                ..newborn
+            })
         };
         Ok(match self.operation(position) {
             Operation::CreateVeth { a, z } => {
-                // The peer's index counts only if the device has one (drivers/net/veth.c, `veth_newlink`).
+                // The peer's index counts only if the device has one (drivers/net/veth.c,
+                // `veth_newlink`).
                 let (a, z) = if a.index.is_none() { (z, a) } else { (a, z) };
-                Some((&a.at.netns, request::create_veth(&newborn(a)?, &newborn(z)?)))
+                Some((
+                    &a.at.netns,
+                    request::create_veth(&newborn(a)?, &newborn(z)?),
+                ))
             }
-            Operation::CreateVxlan { birth, tunnel } => {
-                Some((&Netns::Node, request::create_vxlan(&newborn(birth)?, tunnel)))
+            Operation::CreateVxlan { birth, tunnel } => Some((
+                &Netns::Node,
+                request::create_vxlan(&newborn(birth)?, tunnel),
+            )),
+            Operation::Retarget { at, tunnel } => {
+                Some((&at.netns, request::retarget(&at.name, tunnel)))
             }
-            Operation::Retarget { at, tunnel } => Some((&at.netns, request::retarget(&at.name, tunnel))),
             _ => None,
         })
     }
 
     fn newborn<'b>(&self, birth: &Birth, name: &'b str) -> Result<Newborn<'b>, KernelError> {
         let netns = self.kernel.space(&birth.at.netns)?.handle.raw_fd();
-        Ok(Newborn { netns, name, mac: birth.mac, mtu: birth.mtu, index: birth.index })
+        Ok(Newborn {
+            netns,
+            name,
+            mac: birth.mac,
+            mtu: birth.mtu,
+            index: birth.index,
+        })
     }
 
-    /// Sends, and where an index that was asked for is taken (EBUSY, or, with kernels before 6.15, which look for it in the
-    /// socket's namespace, EEXIST), once more without it.
+    /// Sends, and where an index that was asked for is taken (EBUSY, or, with kernels before 6.15,
+    /// which look for it in the socket's namespace, EEXIST), once more without it.
     fn send_without_index_if_need_be(&mut self, jobs: Jobs<'a>) -> Vec<(usize, Failure)> {
-        let (again, mut failed): (Vec<_>, Vec<_>) = self.send(jobs).into_iter().partition(|(position, failure)| {
-            let asked = match self.operation(*position) {
-                Operation::CreateVeth { a, z } => a.index.is_some() || z.index.is_some(),
-                Operation::CreateVxlan { birth, .. } => birth.index.is_some(),
-                _ => false,
-            };
-            asked && matches!(failure.errno, Errno::EBUSY | Errno::EEXIST)
-        });
+        let (again, mut failed): (Vec<_>, Vec<_>) =
+            self.send(jobs)
+                .into_iter()
+                .partition(|(position, failure)| {
+                    let asked = match self.operation(*position) {
+                        Operation::CreateVeth { a, z } => a.index.is_some() || z.index.is_some(),
+                        Operation::CreateVxlan { birth, .. } => birth.index.is_some(),
+                        _ => false,
+                    };
+                    asked && matches!(failure.errno, Errno::EBUSY | Errno::EEXIST)
+                });
         let mut jobs = Jobs::new();
         for (position, failure) in again {
             match self.birth_request(position, false) {
-                Ok(Some((netns, request))) => jobs.entry(netns).or_default().push((position, request)),
+                Ok(Some((netns, request))) => {
+                    jobs.entry(netns).or_default().push((position, request))
+                }
                 _ => failed.push((position, failure)),
             }
         }
@@ -84,19 +113,29 @@ impl<'a> Run<'a> {
     }
 
     /// Finds out which of the names is taken.
-    fn name_clash(&self, position: usize, ats: &[&At], failure: Failure) -> Result<(), KernelError> {
+    fn name_clash(
+        &self,
+        position: usize,
+        ats: &[&At],
+        failure: Failure,
+    ) -> Result<(), KernelError> {
         let operation = self.operation(position);
         for at in ats {
             if self.kernel.find(&[(*at).clone()])?[0].is_some() {
                 let doing = words::doing(operation);
-                return Err(KernelError::NameTaken { doing, name: at.name.clone(), netns: at.netns.clone() });
+                return Err(KernelError::NameTaken {
+                    doing,
+                    name: at.name.clone(),
+                    netns: at.netns.clone(),
+                });
             }
         }
         Err(words::explain(operation, failure))
     }
 
-    /// EEXIST for a VXLAN device: its name is taken, or its VNI is, or, with a kernel before 6.15, the **node** has
-    /// a device of that name (say, eth1). Then it is born under a name that nobody has and renamed in its place.
+    /// EEXIST for a VXLAN device: its name is taken, or its VNI is, or, with a kernel before 6.15,
+    /// the **node** has a device of that name (say, eth1). Then it is born under a name that nobody
+    /// has and renamed in its place.
     fn vxlan_clash(
         &self,
         position: usize,
@@ -104,25 +143,47 @@ impl<'a> Run<'a> {
         tunnel: &Tunnel,
         failure: Failure,
     ) -> Result<(), KernelError> {
-        self.name_clash(position, &[&birth.at], failure.clone()).or_else(|error| match error {
-            KernelError::VniTaken { .. } => {
-                let there = At { netns: Netns::Node, name: birth.at.name.clone() };
-                match self.kernel.find(&[there])?[0] {
-                    Some(_) => self.create_renamed(position, birth, tunnel),
-                    None => Err(error),
+        self.name_clash(position, &[&birth.at], failure.clone())
+            .or_else(|error| match error {
+                KernelError::VniTaken { .. } => {
+                    let there = At {
+                        netns: Netns::Node,
+                        name: birth.at.name.clone(),
+                    };
+                    match self.kernel.find(&[there])?[0] {
+                        Some(_) => self.create_renamed(position, birth, tunnel),
+                        None => Err(error),
+                    }
                 }
-            }
-            error => Err(error),
-        })
+                error => Err(error),
+            })
     }
 
-    fn create_renamed(&self, position: usize, birth: &Birth, tunnel: &Tunnel) -> Result<(), KernelError> {
+    fn create_renamed(
+        &self,
+        position: usize,
+        birth: &Birth,
+        tunnel: &Tunnel,
+    ) -> Result<(), KernelError> {
         let refused = |failure| words::explain(self.operation(position), failure);
-        let interim = At { netns: birth.at.netns.clone(), name: format!("rtch-{:06x}", tunnel.vni.number()) };
+        let interim = At {
+            netns: birth.at.netns.clone(),
+            name: format!("rtch-{:06x}", tunnel.vni.number()),
+        };
         let creation = request::create_vxlan(&self.newborn(birth, &interim.name)?, tunnel);
-        self.kernel.talk(&Netns::Node, |channel| channel.once(creation))?.map_err(refused)?;
-        let Some(device) = self.kernel.find(std::slice::from_ref(&interim))?.pop().flatten() else {
-            return Err(KernelError::NoDevice { doing: words::doing(self.operation(position)), at: interim });
+        self.kernel
+            .talk(&Netns::Node, |channel| channel.once(creation))?
+            .map_err(refused)?;
+        let Some(device) = self
+            .kernel
+            .find(std::slice::from_ref(&interim))?
+            .pop()
+            .flatten()
+        else {
+            return Err(KernelError::NoDevice {
+                doing: words::doing(self.operation(position)),
+                at: interim,
+            });
         };
         let netns = &birth.at.netns;
         let rename = request::move_link(device.index, None, &birth.at.name, None);
@@ -131,7 +192,10 @@ impl<'a> Run<'a> {
             // Not to be left behind under a name that nobody looks for.
             let deletion = request::delete_link(device.index);
             if let Err(failure) = self.kernel.talk(netns, |channel| channel.once(deletion))? {
-                tracing::warn!(device = %interim, error = %failure.errno.desc(), "left behind a half-made device");
+                tracing::warn!(
+                    device = %interim, error = %failure.errno.desc(),
+                    "left behind a half-made device"
+                );
             }
         }
         renamed.map_err(refused)
@@ -144,7 +208,8 @@ mod tests {
     use crate::{Kernel, NetnsHandle, netns};
     use ratchet_model::device::{Kind, Step};
 
-    /// The kernels that need it are not those that tests run on; so the way around is taken directly.
+    /// The kernels that need it are not those that tests run on; so the way around is taken
+    /// directly.
     #[test]
     fn a_vxlan_device_can_be_born_under_another_name_first() {
         let fresh = || {
@@ -160,7 +225,10 @@ mod tests {
             let mut kernel = Kernel::new().unwrap();
             let id: ratchet_model::names::SandboxId = "s1".parse().unwrap();
             kernel.register(id.clone(), pod);
-            let at = At { netns: Netns::Sandbox(id), name: "eth1".into() };
+            let at = At {
+                netns: Netns::Sandbox(id),
+                name: "eth1".into(),
+            };
             let birth = Birth {
                 at: at.clone(),
                 mac: "02:00:00:00:00:01".parse().unwrap(),
@@ -175,9 +243,19 @@ mod tests {
                 port: 4789,
             };
             let link = "00000000000000ff".parse().unwrap();
-            let steps =
-                [Step { link, operation: Operation::CreateVxlan { birth: birth.clone(), tunnel: tunnel.clone() } }];
-            let run = Run { kernel: &kernel, steps: &steps, outcomes: vec![None], broken: Default::default() };
+            let steps = [Step {
+                link,
+                operation: Operation::CreateVxlan {
+                    birth: birth.clone(),
+                    tunnel: tunnel.clone(),
+                },
+            }];
+            let run = Run {
+                kernel: &kernel,
+                steps: &steps,
+                outcomes: vec![None],
+                broken: Default::default(),
+            };
             run.create_renamed(0, &birth, &tunnel).unwrap();
             let device = kernel.find(&[at]).unwrap().pop().flatten().unwrap();
             assert!(matches!(device.kind, Kind::Vxlan { vni: 11, .. }));

@@ -1,7 +1,8 @@
 //! Deletes devices, many in one go.
 //!
-//! A deletion costs an RCU barrier, some 24 ms, whether of one device or of a thousand. So the doomed devices of a
-//! namespace are put into a group, and the group is deleted; where all of ours go, as when a pod ends, they are in one already.
+//! A deletion costs an RCU barrier, some 24 ms, whether of one device or of a thousand. So the
+//! doomed devices of a namespace are put into a group, and the group is deleted; where all of ours
+//! go, as when a pod ends, they are in one already.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -31,25 +32,34 @@ impl<'a> Run<'a> {
                 places.entry(&at.netns).or_default().push((position, at));
             }
         }
-        let mut doomed: Vec<(&Netns, Vec<Doomed>)> =
-            places.into_iter().map(|(netns, wanted)| (netns, self.doom(wanted))).collect();
-        // The largest first: peers of its veths die with them, and nothing is left to wait for elsewhere.
+        let mut doomed: Vec<(&Netns, Vec<Doomed>)> = places
+            .into_iter()
+            .map(|(netns, wanted)| (netns, self.doom(wanted)))
+            .collect();
+        // The largest first: peers of its veths die with them, and nothing is left to wait for
+        // elsewhere.
         doomed.sort_by_key(|(_, devices)| std::cmp::Reverse(devices.len()));
         for (netns, devices) in doomed {
             self.delete_in(netns, devices);
         }
     }
 
-    /// Looks up what is to be deleted. What is gone already is settled; so is what is not Ratchet's: whatever a plan
-    /// says, a stranger's device is not deleted.
+    /// Looks up what is to be deleted. What is gone already is settled; so is what is not
+    /// Ratchet's: whatever a plan says, a stranger's device is not deleted.
     fn doom(&mut self, wanted: Vec<(usize, &'a At)>) -> Vec<Doomed> {
         let ats: Vec<At> = wanted.iter().map(|(_, at)| (*at).clone()).collect();
         let found = match self.kernel.find(&ats) {
             Ok(found) => found,
             Err(error) => {
                 // A namespace that is gone took its devices along.
-                let outcome = if error.is_netns_gone() { Ok(()) } else { Err(error) };
-                wanted.into_iter().for_each(|(position, _)| self.settle(position, outcome.clone()));
+                let outcome = if error.is_netns_gone() {
+                    Ok(())
+                } else {
+                    Err(error)
+                };
+                wanted
+                    .into_iter()
+                    .for_each(|(position, _)| self.settle(position, outcome.clone()));
                 return Vec::new();
             }
         };
@@ -60,21 +70,32 @@ impl<'a> Run<'a> {
                 Some(device) if !device.is_ours() => {
                     self.settle(position, Err(KernelError::Foreign { at: at.clone() }));
                 }
-                Some(device) => doomed.push(Doomed { position, index: device.index, group: device.group }),
+                Some(device) => doomed.push(Doomed {
+                    position,
+                    index: device.index,
+                    group: device.group,
+                }),
             }
         }
         doomed
     }
 
     fn delete_in(&mut self, netns: &Netns, devices: Vec<Doomed>) {
-        match self.kernel.talk(netns, |channel| delete(channel, netns, &devices)) {
+        match self
+            .kernel
+            .talk(netns, |channel| delete(channel, netns, &devices))
+        {
             Ok(answers) => {
                 for (device, answer) in devices.into_iter().zip(answers) {
-                    let outcome = answer.map_err(|failure| words::explain(self.operation(device.position), failure));
+                    let outcome = answer.map_err(|failure| {
+                        words::explain(self.operation(device.position), failure)
+                    });
                     self.settle(device.position, outcome);
                 }
             }
-            Err(error) => devices.into_iter().for_each(|device| self.settle(device.position, Err(error.clone()))),
+            Err(error) => devices
+                .into_iter()
+                .for_each(|device| self.settle(device.position, Err(error.clone()))),
         }
     }
 }
@@ -86,29 +107,55 @@ fn delete(channel: &mut Channel, netns: &Netns, devices: &[Doomed]) -> Vec<Resul
         answer => answer,
     };
     if let [device] = devices {
-        return vec![gone_is_fine(channel.once(request::delete_link(device.index)))];
+        return vec![gone_is_fine(
+            channel.once(request::delete_link(device.index)),
+        )];
     }
-    let group = if is_all_of_ours(channel, netns, devices) { GROUP_OURS } else { GROUP_DOOMED };
+    let group = if is_all_of_ours(channel, netns, devices) {
+        GROUP_OURS
+    } else {
+        GROUP_DOOMED
+    };
     let outside = devices.iter().filter(|device| device.group != group);
-    let mut put = channel.batch(outside.map(|device| request::set_group(device.index, group)).collect()).into_iter();
+    let mut put = channel
+        .batch(
+            outside
+                .map(|device| request::set_group(device.index, group))
+                .collect(),
+        )
+        .into_iter();
     let mut answers: Vec<_> = devices
         .iter()
-        .map(|device| if device.group == group { Ok(()) } else { put.next().unwrap_or(Ok(())) })
+        .map(|device| {
+            if device.group == group {
+                Ok(())
+            } else {
+                put.next().unwrap_or(Ok(()))
+            }
+        })
         .collect();
     if answers.iter().any(Result::is_ok) {
         let all = gone_is_fine(channel.once(request::delete_group(group)));
-        answers.iter_mut().filter(|answer| answer.is_ok()).for_each(|answer| answer.clone_from(&all));
+        answers
+            .iter_mut()
+            .filter(|answer| answer.is_ok())
+            .for_each(|answer| answer.clone_from(&all));
     }
     answers.into_iter().map(gone_is_fine).collect()
 }
 
-/// Whether no other device of the namespace is in the group that ours are born into. Only found out where it is worth a dump: to
-/// put a device into another group takes ten times as long as to see it in one.
+/// Whether no other device of the namespace is in the group that ours are born into. Only found out
+/// where it is worth a dump: to put a device into another group takes ten times as long as to see
+/// it in one.
 fn is_all_of_ours(channel: &mut Channel, netns: &Netns, devices: &[Doomed]) -> bool {
     if devices.len() <= MANY {
         return false;
     }
     let doomed: HashSet<u32> = devices.iter().map(|device| device.index).collect();
     let there = channel.dump(request::dump_links(), |payload| reply::link(netns, payload));
-    there.is_ok_and(|there| there.iter().all(|device| device.group != GROUP_OURS || doomed.contains(&device.index)))
+    there.is_ok_and(|there| {
+        there
+            .iter()
+            .all(|device| device.group != GROUP_OURS || doomed.contains(&device.index))
+    })
 }

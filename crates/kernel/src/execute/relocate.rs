@@ -1,7 +1,8 @@
 //! Moves devices between namespaces and renames them.
 //!
-//! One by one and in the order given: a name that one move frees may be where the next one goes, and a move costs an
-//! RCU grace period, so that there is nothing to gain from sending many at once.
+//! One by one and in the order given: a name that one move frees may be where the next one goes,
+//! and a move costs an RCU grace period, so that there is nothing to gain from sending many at
+//! once.
 
 use ratchet_model::device::{Alias, At, Operation};
 
@@ -19,26 +20,54 @@ impl Run<'_> {
         }
     }
 
-    fn relocate_one(&self, operation: &Operation, from: &At, to: &At, alias: &Alias) -> Result<(), KernelError> {
+    fn relocate_one(
+        &self,
+        operation: &Operation,
+        from: &At,
+        to: &At,
+        alias: &Alias,
+    ) -> Result<(), KernelError> {
         let doing = || words::doing(operation);
         let mut found = self.kernel.find(&[from.clone(), to.clone()])?.into_iter();
         let Some(device) = found.next().flatten() else {
-            return Err(KernelError::NoDevice { doing: doing(), at: from.clone() });
+            return Err(KernelError::NoDevice {
+                doing: doing(),
+                at: from.clone(),
+            });
         };
-        // The kernel moves first and renames then, so that a clash would leave the device there under its old
-        // name. Look before.
+        // The kernel moves first and renames then, so that a clash would leave the device there
+        // under its old name. Look before.
         if found.next().flatten().is_some() && from != to {
-            return Err(KernelError::NameTaken { doing: doing(), name: to.name.clone(), netns: to.netns.clone() });
+            return Err(KernelError::NameTaken {
+                doing: doing(),
+                name: to.name.clone(),
+                netns: to.netns.clone(),
+            });
         }
         let elsewhere = from.netns != to.netns;
-        let target = if elsewhere { Some(self.kernel.space(&to.netns)?.handle.raw_fd()) } else { None };
+        let target = if elsewhere {
+            Some(self.kernel.space(&to.netns)?.handle.raw_fd())
+        } else {
+            None
+        };
         let mut requests = Vec::new();
-        // A move sets it down by itself (net/core/dev.c, `__dev_change_net_namespace`), a renaming does not.
+        // A move sets it down by itself (net/core/dev.c, `__dev_change_net_namespace`), a renaming
+        // does not.
         if device.up && !elsewhere {
             requests.push(request::set_up(&from.name, false));
         }
-        requests.push(request::move_link(device.index, target, &to.name, Some(alias)));
-        let answers = self.kernel.talk(&from.netns, |channel| channel.batch(requests))?;
-        answers.into_iter().collect::<Result<(), Failure>>().map_err(|failure| words::explain(operation, failure))
+        requests.push(request::move_link(
+            device.index,
+            target,
+            &to.name,
+            Some(alias),
+        ));
+        let answers = self
+            .kernel
+            .talk(&from.netns, |channel| channel.batch(requests))?;
+        answers
+            .into_iter()
+            .collect::<Result<(), Failure>>()
+            .map_err(|failure| words::explain(operation, failure))
     }
 }

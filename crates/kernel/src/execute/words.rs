@@ -22,7 +22,10 @@ pub(crate) fn doing(operation: &Operation) -> String {
             birth.at, tunnel.vni, tunnel.local, tunnel.remote
         ),
         Operation::Retarget { at, tunnel } => {
-            format!("point the VXLAN device {at} to {} (from {})", tunnel.remote, tunnel.local)
+            format!(
+                "point the VXLAN device {at} to {} (from {})",
+                tunnel.remote, tunnel.local
+            )
         }
         Operation::SetMac(at, mac) => format!("give {at} the MAC address {mac}"),
         Operation::SetMtu(at, mtu) => format!("give {at} the MTU {mtu}"),
@@ -31,33 +34,50 @@ pub(crate) fn doing(operation: &Operation) -> String {
         Operation::AddAddress(at, address) | Operation::RestoreAddress(at, address) => {
             format!("add the address {address} to {at}")
         }
-        Operation::AnnounceAddress(at, address) => format!("announce the address {address} of {at}"),
+        Operation::AnnounceAddress(at, address) => {
+            format!("announce the address {address} of {at}")
+        }
         Operation::RemoveAddress(at, address) => format!("remove the address {address} from {at}"),
         Operation::AddRoute(at, route) | Operation::RestoreRoute(at, route) => {
             format!("add the route {} to {at}", destination(route))
         }
-        Operation::RemoveRoute(at, route) => format!("remove the route {} from {at}", destination(route)),
+        Operation::RemoveRoute(at, route) => {
+            format!("remove the route {} from {at}", destination(route))
+        }
         Operation::Begin(at, _) | Operation::Commit(at, _) => format!("write the alias of {at}"),
     }
 }
 
 fn destination(route: &Route) -> String {
-    let via = route.via.map(|via| format!(" via {via}")).unwrap_or_default();
-    let metric = route.metric.map(|metric| format!(" metric {metric}")).unwrap_or_default();
+    let via = route
+        .via
+        .map(|via| format!(" via {via}"))
+        .unwrap_or_default();
+    let metric = route
+        .metric
+        .map(|metric| format!(" metric {metric}"))
+        .unwrap_or_default();
     format!("{}{via}{metric}", route.dst)
 }
 
-/// The kernel's refusal of a step as an error, with what usually is behind it where the kernel itself does not say.
+/// The kernel's refusal of a step as an error, with what usually is behind it where the kernel
+/// itself does not say.
 pub(crate) fn explain(operation: &Operation, failure: Failure) -> KernelError {
     let doing = doing(operation);
     let Failure { errno, reason } = failure;
     match (operation, errno) {
-        (Operation::CreateVeth { .. }, Errno::EOPNOTSUPP) => {
-            KernelError::Unsupported { doing, feature: "veth devices", module: "veth", config: "CONFIG_VETH" }
-        }
-        (Operation::CreateVxlan { .. }, Errno::EOPNOTSUPP) => {
-            KernelError::Unsupported { doing, feature: "VXLAN devices", module: "vxlan", config: "CONFIG_VXLAN" }
-        }
+        (Operation::CreateVeth { .. }, Errno::EOPNOTSUPP) => KernelError::Unsupported {
+            doing,
+            feature: "veth devices",
+            module: "veth",
+            config: "CONFIG_VETH",
+        },
+        (Operation::CreateVxlan { .. }, Errno::EOPNOTSUPP) => KernelError::Unsupported {
+            doing,
+            feature: "VXLAN devices",
+            module: "vxlan",
+            config: "CONFIG_VXLAN",
+        },
         (
             Operation::Retarget { at, .. }
             | Operation::SetMac(at, _)
@@ -66,9 +86,16 @@ pub(crate) fn explain(operation: &Operation, failure: Failure) -> KernelError {
             | Operation::Begin(at, _)
             | Operation::Commit(at, _),
             Errno::ENODEV,
-        ) => KernelError::NoDevice { doing, at: at.clone() },
-        (Operation::AddAddress(_, IpNet::V6(_)), Errno::EINVAL | Errno::ENOBUFS | Errno::ENODEV) => {
-            // net/ipv6/addrconf.c, `addrconf_add_dev`: there is no IPv6 on a device with less than IPV6_MIN_MTU.
+        ) => KernelError::NoDevice {
+            doing,
+            at: at.clone(),
+        },
+        (
+            Operation::AddAddress(_, IpNet::V6(_)),
+            Errno::EINVAL | Errno::ENOBUFS | Errno::ENODEV,
+        ) => {
+            // net/ipv6/addrconf.c, `addrconf_add_dev`: there is no IPv6 on a device with less than
+            // IPV6_MIN_MTU.
             let hint = format!("IPv6 needs an MTU of {IPV6_MIN_MTU} at least");
             KernelError::Refused {
                 doing,
@@ -78,16 +105,33 @@ pub(crate) fn explain(operation: &Operation, failure: Failure) -> KernelError {
         }
         (Operation::SetMtu(..), Errno::EINVAL) => {
             // drivers/net/vxlan/vxlan_core.c, `vxlan_change_mtu`, which does not say so itself.
-            let hint = || "a tunnel's MTU must leave 50 bytes of its parent interface's, 70 over IPv6".to_owned();
-            KernelError::Refused { doing, errno, reason: Some(reason.unwrap_or_else(hint)) }
+            let hint = || {
+                "a tunnel's MTU must leave 50 bytes of its parent interface's, 70 over IPv6"
+                    .to_owned()
+            };
+            KernelError::Refused {
+                doing,
+                errno,
+                reason: Some(reason.unwrap_or_else(hint)),
+            }
         }
-        (Operation::CreateVxlan { tunnel, .. }, Errno::EEXIST) => {
-            KernelError::VniTaken { doing, vni: tunnel.vni, port: tunnel.port }
-        }
+        (Operation::CreateVxlan { tunnel, .. }, Errno::EEXIST) => KernelError::VniTaken {
+            doing,
+            vni: tunnel.vni,
+            port: tunnel.port,
+        },
         (Operation::CreateVxlan { tunnel, .. }, Errno::EAFNOSUPPORT | Errno::EPFNOSUPPORT) => {
-            KernelError::Refused { doing, errno, reason: Some(reason.unwrap_or_else(|| no_family(tunnel.local))) }
+            KernelError::Refused {
+                doing,
+                errno,
+                reason: Some(reason.unwrap_or_else(|| no_family(tunnel.local))),
+            }
         }
-        _ => KernelError::Refused { doing, errno, reason },
+        _ => KernelError::Refused {
+            doing,
+            errno,
+            reason,
+        },
     }
 }
 
@@ -96,5 +140,8 @@ const IPV6_MIN_MTU: u32 = 1280;
 const _: () = assert!(IPV6_MIN_MTU > Mtu::MIN);
 
 fn no_family(local: IpAddr) -> String {
-    format!("the node's kernel has no {}", if local.is_ipv4() { "IPv4" } else { "IPv6" })
+    format!(
+        "the node's kernel has no {}",
+        if local.is_ipv4() { "IPv4" } else { "IPv6" }
+    )
 }

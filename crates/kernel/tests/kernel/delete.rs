@@ -7,12 +7,18 @@ use crate::world::{World, at, birth, pod, sh};
 
 /// The ends of one of many pairs.
 fn ends(number: u16) -> (At, At) {
-    (at(pod(0), &format!("a{number}")), at(pod(1), &format!("z{number}")))
+    (
+        at(pod(0), &format!("a{number}")),
+        at(pod(1), &format!("z{number}")),
+    )
 }
 
 fn create(number: u16) -> Operation {
     let (a, z) = ends(number);
-    Operation::CreateVeth { a: birth(&a, number), z: birth(&z, number + 1000) }
+    Operation::CreateVeth {
+        a: birth(&a, number),
+        z: birth(&z, number + 1000),
+    }
 }
 
 #[test]
@@ -20,35 +26,59 @@ fn many_pairs_go_at_once_and_strangers_stay() {
     const PAIRS: u16 = 400;
     let world = World::new(2);
     world.do_all((0..PAIRS).map(create));
-    sh(&world.pods[0], "ip link add stranger type veth peer name other");
+    sh(
+        &world.pods[0],
+        "ip link add stranger type veth peer name other",
+    );
     assert_eq!(world.all(pod(0)).len(), usize::from(PAIRS) + 2);
     assert_eq!(world.all(pod(1)).len(), usize::from(PAIRS));
     let started = std::time::Instant::now();
     // Both ends of some, one end of others, and some that never were.
-    let mut operations = vec![Operation::Delete(at(pod(0), "nobody")), Operation::Delete(at(Netns::Node, "nobody"))];
+    let mut operations = vec![
+        Operation::Delete(at(pod(0), "nobody")),
+        Operation::Delete(at(Netns::Node, "nobody")),
+    ];
     for number in 0..PAIRS {
         let (a, z) = ends(number);
-        operations.push(Operation::Delete(if number % 3 == 0 { z.clone() } else { a.clone() }));
+        operations.push(Operation::Delete(if number % 3 == 0 {
+            z.clone()
+        } else {
+            a.clone()
+        }));
         if number % 2 == 0 {
             operations.push(Operation::Delete(if number % 3 == 0 { a } else { z }));
         }
     }
     world.do_all(operations);
     // One by one it is 24 ms each: 4.8 s. With room for a busy machine.
-    assert!(started.elapsed().as_secs_f32() < 3.0, "{:?}", started.elapsed());
-    let mut left: Vec<String> = world.all(pod(0)).into_iter().map(|device| device.name).collect();
+    assert!(
+        started.elapsed().as_secs_f32() < 3.0,
+        "{:?}",
+        started.elapsed()
+    );
+    let mut left: Vec<String> = world
+        .all(pod(0))
+        .into_iter()
+        .map(|device| device.name)
+        .collect();
     left.sort();
     assert_eq!(left, ["other", "stranger"]);
     assert!(world.all(pod(1)).is_empty());
 }
 
-/// As many as that are deleted by the group that all of ours are in, unless some of ours are to stay.
+/// As many as that are deleted by the group that all of ours are in, unless some of ours are to
+/// stay.
 #[test]
 fn ours_that_are_not_meant_stay_when_many_go() {
     const PAIRS: u16 = 300;
     let world = World::new(2);
     world.do_all((0..PAIRS).map(create));
-    let doom_one = || sh(&world.pods[0], &format!("ip link set a7 group {GROUP_DOOMED}"));
+    let doom_one = || {
+        sh(
+            &world.pods[0],
+            &format!("ip link set a7 group {GROUP_DOOMED}"),
+        )
+    };
     doom_one();
     let all_but = |stays: u16| (0..PAIRS).filter(move |number| *number != stays);
     world.do_all(all_but(5).map(|number| Operation::Delete(ends(number).0)));
@@ -60,7 +90,10 @@ fn ours_that_are_not_meant_stay_when_many_go() {
 
     world.do_all(all_but(5).map(create));
     doom_one();
-    sh(&world.pods[0], "ip link add stranger type veth peer name other");
+    sh(
+        &world.pods[0],
+        "ip link add stranger type veth peer name other",
+    );
     world.do_all((0..PAIRS).map(|number| Operation::Delete(ends(number).0)));
     assert_eq!(world.all(pod(0)).len(), 2);
     assert!(world.all(pod(1)).is_empty());
@@ -70,7 +103,10 @@ fn ours_that_are_not_meant_stay_when_many_go() {
 fn one_device_goes_alone_and_gone_is_gone() {
     let world = World::new(2);
     let (a, z) = (at(pod(0), "eth1"), at(pod(1), "eth1"));
-    world.do_all([Operation::CreateVeth { a: birth(&a, 1), z: birth(&z, 2) }]);
+    world.do_all([Operation::CreateVeth {
+        a: birth(&a, 1),
+        z: birth(&z, 2),
+    }]);
     world.do_all([Operation::Delete(a.clone()), Operation::Delete(z.clone())]);
     world.do_all([Operation::Delete(a)]);
     assert!(world.all(pod(1)).is_empty());
@@ -81,8 +117,19 @@ fn a_stranger_is_not_deleted_and_its_name_not_taken() {
     let world = World::new(2);
     sh(&world.pods[0], "ip link add eth1 type veth peer name other");
     let (a, z) = (at(pod(0), "eth1"), at(pod(1), "eth1"));
-    let outcomes =
-        world.attempt([Operation::Delete(a.clone()), Operation::CreateVeth { a: birth(&a, 1), z: birth(&z, 2) }]);
-    assert_eq!(outcomes, [Err(KernelError::Foreign { at: a.clone() }), Err(KernelError::Skipped)]);
+    let outcomes = world.attempt([
+        Operation::Delete(a.clone()),
+        Operation::CreateVeth {
+            a: birth(&a, 1),
+            z: birth(&z, 2),
+        },
+    ]);
+    assert_eq!(
+        outcomes,
+        [
+            Err(KernelError::Foreign { at: a.clone() }),
+            Err(KernelError::Skipped)
+        ]
+    );
     assert!(!world.one(&a).is_ours());
 }

@@ -12,16 +12,29 @@ use crate::world::{World, at, birth, pod, sh};
 fn a_path_that_is_no_namespace_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cni-1234");
-    assert_eq!(NetnsHandle::open(&path).unwrap_err(), KernelError::NetnsGone { path: path.clone() });
+    assert_eq!(
+        NetnsHandle::open(&path).unwrap_err(),
+        KernelError::NetnsGone { path: path.clone() }
+    );
     File::create(&path).unwrap();
     let error = NetnsHandle::open(&path).unwrap_err();
     assert_eq!(error, KernelError::NotNetns { path: path.clone() });
-    assert!(error.to_string().starts_with(&format!("{}: expected a network namespace", path.display())));
+    assert!(
+        error
+            .to_string()
+            .starts_with(&format!("{}: expected a network namespace", path.display()))
+    );
     // A namespace, but not of the network; a FIFO, which is not waited for.
-    assert!(matches!(NetnsHandle::open("/proc/self/ns/mnt"), Err(KernelError::NotNetns { .. })));
+    assert!(matches!(
+        NetnsHandle::open("/proc/self/ns/mnt"),
+        Err(KernelError::NotNetns { .. })
+    ));
     let fifo = folder.path().join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    assert!(matches!(NetnsHandle::open(&fifo), Err(KernelError::NotNetns { .. })));
+    assert!(matches!(
+        NetnsHandle::open(&fifo),
+        Err(KernelError::NotNetns { .. })
+    ));
     let process = NetnsHandle::open("/proc/999999999/ns/net").unwrap_err();
     assert!(process.is_netns_gone(), "{process}");
 }
@@ -31,7 +44,10 @@ fn identity_tells_namespaces_apart() {
     let world = World::new(2);
     assert_ne!(world.pods[0].identity(), world.pods[1].identity());
     assert_eq!(world.kernel.node().identity(), world.node.identity());
-    assert_eq!(NetnsHandle::current().unwrap().identity(), NetnsHandle::open("/proc/self/ns/net").unwrap().identity());
+    assert_eq!(
+        NetnsHandle::current().unwrap().identity(),
+        NetnsHandle::open("/proc/self/ns/net").unwrap().identity()
+    );
 }
 
 #[test]
@@ -42,10 +58,25 @@ fn a_vanished_sandbox_fails_only_its_own_links() {
     let (a, z) = ends(0, 1);
     let (b, y) = ends(0, 2);
     let link = crate::world::link;
-    let step = |number, operation| ratchet_model::device::Step { link: link(number), operation };
+    let step = |number, operation| ratchet_model::device::Step {
+        link: link(number),
+        operation,
+    };
     let outcomes = world.kernel.execute(&[
-        step(2, Operation::CreateVeth { a: birth(&b, 3), z: birth(&y, 4) }),
-        step(1, Operation::CreateVeth { a: birth(&a, 1), z: birth(&z, 2) }),
+        step(
+            2,
+            Operation::CreateVeth {
+                a: birth(&b, 3),
+                z: birth(&y, 4),
+            },
+        ),
+        step(
+            1,
+            Operation::CreateVeth {
+                a: birth(&a, 1),
+                z: birth(&z, 2),
+            },
+        ),
         step(2, Operation::SetUp(y.clone(), true)),
         step(1, Operation::SetUp(z.clone(), true)),
         step(3, Operation::SetUp(y.clone(), true)),
@@ -53,7 +84,17 @@ fn a_vanished_sandbox_fails_only_its_own_links() {
     ]);
     let gone = KernelError::Unregistered(crate::world::sandbox(2));
     assert!(gone.is_netns_gone());
-    assert_eq!(outcomes, [Err(gone.clone()), Ok(()), Err(KernelError::Skipped), Ok(()), Err(gone.clone()), Ok(())]);
+    assert_eq!(
+        outcomes,
+        [
+            Err(gone.clone()),
+            Ok(()),
+            Err(KernelError::Skipped),
+            Ok(()),
+            Err(gone.clone()),
+            Ok(())
+        ]
+    );
     let scope = BTreeMap::from([(pod(2), Look::All)]);
     assert_eq!(world.kernel.observe(&scope, |_| true), Err(gone));
 }
@@ -65,14 +106,24 @@ fn a_taken_name_is_named_with_its_place() {
     // The same name on the node is no clash.
     sh(&world.node, "ip link add eth5 type veth peer name other");
     let (a, z) = (at(pod(0), "eth5"), at(pod(1), "eth1"));
-    let error = world.attempt([Operation::CreateVeth { a: birth(&a, 1), z: birth(&z, 2) }]).remove(0).unwrap_err();
+    let error = world
+        .attempt([Operation::CreateVeth {
+            a: birth(&a, 1),
+            z: birth(&z, 2),
+        }])
+        .remove(0)
+        .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "cannot create the veth pair eth5 in sandbox s0 and eth1 in sandbox s1: the name eth1 is taken in sandbox s1 by another device"
+        "cannot create the veth pair eth5 in sandbox s0 and eth1 in sandbox s1: the name eth1 is \
+         taken in sandbox s1 by another device"
     );
     assert_eq!(error.errno(), Some(Errno::EEXIST));
     assert!(world.all(pod(0)).is_empty());
-    world.do_all([Operation::CreateVeth { a: birth(&a, 1), z: birth(&at(pod(1), "eth2"), 2) }]);
+    world.do_all([Operation::CreateVeth {
+        a: birth(&a, 1),
+        z: birth(&at(pod(1), "eth2"), 2),
+    }]);
     assert_eq!(world.all(Netns::Node).len(), 2);
 }
 

@@ -23,18 +23,35 @@ impl Site {
         sh(&wire, "ip link set br0 up");
         let nodes: Vec<World> = (0..count).map(|_| World::new(1)).collect();
         for (number, node) in (1..).zip(&nodes) {
-            let netns = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsFd::as_fd(&node.node).as_raw_fd());
-            sh(&wire, &format!("ip link add port{number} type veth peer name eth0 netns {netns}"));
+            let netns = format!(
+                "/proc/{}/fd/{}",
+                std::process::id(),
+                std::os::fd::AsFd::as_fd(&node.node).as_raw_fd()
+            );
+            sh(
+                &wire,
+                &format!("ip link add port{number} type veth peer name eth0 netns {netns}"),
+            );
             sh(&wire, &format!("ip link set port{number} master br0 up"));
             sh(&node.node, "ip link set eth0 up");
-            sh(&node.node, &format!("ip address add 192.0.2.{number}/24 dev eth0"));
-            sh(&node.node, &format!("ip address add fd00::{number}/64 dev eth0 nodad"));
+            sh(
+                &node.node,
+                &format!("ip address add 192.0.2.{number}/24 dev eth0"),
+            );
+            sh(
+                &node.node,
+                &format!("ip address add fd00::{number}/64 dev eth0 nodad"),
+            );
         }
         Self { _wire: wire, nodes }
     }
 
     fn parent(&self, node: usize) -> u32 {
-        self.nodes[node].kernel.underlay(Some("eth0"), None).unwrap().index
+        self.nodes[node]
+            .kernel
+            .underlay(Some("eth0"), None)
+            .unwrap()
+            .index
     }
 
     /// Gives the pod of a node a tunnel to another node.
@@ -42,7 +59,10 @@ impl Site {
         let eth1 = at(pod(0), "eth1");
         let tunnel = tunnel(vni, local, remote, self.parent(node));
         self.nodes[node].do_all([
-            Operation::CreateVxlan { birth: birth(&eth1, u16::try_from(node).unwrap() + 1), tunnel },
+            Operation::CreateVxlan {
+                birth: birth(&eth1, u16::try_from(node).unwrap() + 1),
+                tunnel,
+            },
             Operation::SetUp(eth1.clone(), true),
             Operation::AddAddress(eth1.clone(), address.parse().unwrap()),
             Operation::Commit(eth1.clone(), alias(End::A, Some(0))),
@@ -58,13 +78,37 @@ fn frames_pass_between_pods_of_two_nodes() {
         let eth1 = site.tunnel(0, vni, one, other, "10.1.0.1/24");
         site.tunnel(1, vni, other, one, "10.1.0.2/24");
         let device = site.nodes[0].one(&eth1);
-        let Tunnel { remote, local, parent, .. } = tunnel(vni, one, other, site.parent(0));
-        assert_eq!(device.kind, Kind::Vxlan { vni, remote: Some(remote), local: Some(local), parent, port: 4789 });
-        // The kernel keeps a tunnel's MTU within the parent's (vxlan_config_apply): 70 bytes less over IPv6.
-        assert_eq!((device.is_ours(), device.mtu), (true, if one.contains(':') { 1430 } else { 1450 }));
+        let Tunnel {
+            remote,
+            local,
+            parent,
+            ..
+        } = tunnel(vni, one, other, site.parent(0));
+        assert_eq!(
+            device.kind,
+            Kind::Vxlan {
+                vni,
+                remote: Some(remote),
+                local: Some(local),
+                parent,
+                port: 4789
+            }
+        );
+        // The kernel keeps a tunnel's MTU within the parent's (vxlan_config_apply): 70 bytes less
+        // over IPv6.
+        assert_eq!(
+            (device.is_ours(), device.mtu),
+            (true, if one.contains(':') { 1430 } else { 1450 })
+        );
         sh(&site.nodes[0].pods[0], "ping -c 1 -W 2 10.1.0.2");
         // The socket is on the node.
-        assert!(sh(&site.nodes[0].node, "cat /proc/thread-self/net/udp /proc/thread-self/net/udp6").contains(":12B5 "));
+        assert!(
+            sh(
+                &site.nodes[0].node,
+                "cat /proc/thread-self/net/udp /proc/thread-self/net/udp6"
+            )
+            .contains(":12B5 ")
+        );
         for node in &site.nodes {
             node.do_all([Operation::Delete(eth1.clone())]);
         }
@@ -74,7 +118,10 @@ fn frames_pass_between_pods_of_two_nodes() {
 #[test]
 fn a_tunnel_is_pointed_elsewhere_in_place() {
     let site = Site::new(3);
-    for (vni, addresses) in [(11, ["192.0.2.1", "192.0.2.2", "192.0.2.3"]), (12, ["fd00::1", "fd00::2", "fd00::3"])] {
+    for (vni, addresses) in [
+        (11, ["192.0.2.1", "192.0.2.2", "192.0.2.3"]),
+        (12, ["fd00::1", "fd00::2", "fd00::3"]),
+    ] {
         let [one, two, three] = addresses;
         let eth1 = site.tunnel(0, vni, one, two, "10.1.0.1/24");
         site.tunnel(1, vni, two, one, "10.1.0.2/24");
@@ -83,11 +130,28 @@ fn a_tunnel_is_pointed_elsewhere_in_place() {
         let pod0 = &site.nodes[0].pods[0];
         sh(pod0, "ping -c 1 -W 2 10.1.0.2");
         let there = tunnel(vni, one, three, site.parent(0));
-        site.nodes[0].do_all([Operation::Retarget { at: eth1.clone(), tunnel: there.clone() }]);
+        site.nodes[0].do_all([Operation::Retarget {
+            at: eth1.clone(),
+            tunnel: there.clone(),
+        }]);
         let after = site.nodes[0].one(&eth1);
-        assert_eq!((after.index, &after.addresses, after.up), (before.index, &before.addresses, true));
-        let Kind::Vxlan { remote, local, parent, .. } = after.kind else { panic!("{:?}", after.kind) };
-        assert_eq!((remote, local, parent), (Some(there.remote), Some(there.local), there.parent));
+        assert_eq!(
+            (after.index, &after.addresses, after.up),
+            (before.index, &before.addresses, true)
+        );
+        let Kind::Vxlan {
+            remote,
+            local,
+            parent,
+            ..
+        } = after.kind
+        else {
+            panic!("{:?}", after.kind)
+        };
+        assert_eq!(
+            (remote, local, parent),
+            (Some(there.remote), Some(there.local), there.parent)
+        );
         sh(pod0, "ping -c 1 -W 2 10.1.0.3");
         for node in &site.nodes {
             node.do_all([Operation::Delete(eth1.clone())]);
@@ -100,18 +164,32 @@ fn what_a_tunnel_cannot_be_is_said() {
     let site = Site::new(1);
     let eth1 = site.tunnel(0, 11, "192.0.2.1", "192.0.2.2", "10.1.0.1/24");
     let family = tunnel(11, "fd00::1", "fd00::2", site.parent(0));
-    let text = |operation| site.nodes[0].attempt([operation]).remove(0).unwrap_err().to_string();
+    let text = |operation| {
+        site.nodes[0]
+            .attempt([operation])
+            .remove(0)
+            .unwrap_err()
+            .to_string()
+    };
     assert_eq!(
         text(Operation::SetMtu(eth1.clone(), 1451.try_into().unwrap())),
-        "cannot give eth1 in sandbox s0 the MTU 1451: Invalid argument (a tunnel's MTU must leave 50 bytes of its \
+        "cannot give eth1 in sandbox s0 the MTU 1451: Invalid argument (a tunnel's MTU must leave \
+        50 bytes of its \
          parent interface's, 70 over IPv6)"
     );
-    let refusal = text(Operation::Retarget { at: eth1.clone(), tunnel: family });
+    let refusal = text(Operation::Retarget {
+        at: eth1.clone(),
+        tunnel: family,
+    });
     assert!(
-        refusal.starts_with("cannot point the VXLAN device eth1 in sandbox s0 to fd00::2 (from fd00::1): "),
+        refusal.starts_with(
+            "cannot point the VXLAN device eth1 in sandbox s0 to fd00::2 (from fd00::1): "
+        ),
         "{refusal}"
     );
-    let Kind::Vxlan { remote, .. } = site.nodes[0].one(&eth1).kind else { panic!() };
+    let Kind::Vxlan { remote, .. } = site.nodes[0].one(&eth1).kind else {
+        panic!()
+    };
     assert_eq!(remote, Some("192.0.2.2".parse().unwrap()));
 }
 
@@ -120,11 +198,17 @@ fn what_a_tunnel_cannot_be_is_said() {
 fn the_parent_is_the_nodes_also_when_the_pod_has_that_index() {
     let site = Site::new(2);
     let parent = site.parent(0);
-    sh(&site.nodes[0].pods[0], &format!("ip link add decoy index {parent} type bridge"));
+    sh(
+        &site.nodes[0].pods[0],
+        &format!("ip link add decoy index {parent} type bridge"),
+    );
     let eth1 = site.tunnel(0, 11, "192.0.2.1", "192.0.2.9", "10.1.0.1/24");
     site.tunnel(1, 11, "192.0.2.2", "192.0.2.1", "10.1.0.2/24");
     let there = tunnel(11, "192.0.2.1", "192.0.2.2", parent);
-    site.nodes[0].do_all([Operation::Retarget { at: eth1, tunnel: there }]);
+    site.nodes[0].do_all([Operation::Retarget {
+        at: eth1,
+        tunnel: there,
+    }]);
     sh(&site.nodes[0].pods[0], "ping -c 1 -W 2 10.1.0.2");
 }
 
@@ -139,19 +223,38 @@ fn a_taken_vni_and_a_taken_name_are_told_apart() {
     let attempt = |name: &str, number, vni| {
         let at = at(pod(number), name);
         let tunnel = tunnel(vni, "192.0.2.1", "192.0.2.2", parent);
-        node.attempt([Operation::CreateVxlan { birth: birth(&at, 5), tunnel }]).remove(0)
+        node.attempt([Operation::CreateVxlan {
+            birth: birth(&at, 5),
+            tunnel,
+        }])
+        .remove(0)
     };
-    let doing = |at: &str, vni| format!("create the VXLAN device {at} (VNI {vni}, from 192.0.2.1 to 192.0.2.2)");
+    let doing = |at: &str, vni| {
+        format!("create the VXLAN device {at} (VNI {vni}, from 192.0.2.1 to 192.0.2.2)")
+    };
     let error = attempt("eth1", 0, 12).unwrap_err();
     assert_eq!(
         error.to_string(),
-        format!("cannot {}: the name eth1 is taken in sandbox s0 by another device", doing("eth1 in sandbox s0", 12))
+        format!(
+            "cannot {}: the name eth1 is taken in sandbox s0 by another device",
+            doing("eth1 in sandbox s0", 12)
+        )
     );
     let error = attempt("eth1", 1, 11).unwrap_err();
     let vni = 11.try_into().unwrap();
-    assert_eq!(error, KernelError::VniTaken { doing: doing("eth1 in sandbox s1", 11), vni, port: 4789 });
+    assert_eq!(
+        error,
+        KernelError::VniTaken {
+            doing: doing("eth1 in sandbox s1", 11),
+            vni,
+            port: 4789
+        }
+    );
     // The node's own eth0 is no clash.
     assert_eq!(attempt("eth0", 1, 12), Ok(()));
-    assert!(within(&other, || std::path::Path::new("/proc/sys/net/ipv4/conf/eth0").exists()));
+    assert!(within(&other, || std::path::Path::new(
+        "/proc/sys/net/ipv4/conf/eth0"
+    )
+    .exists()));
     assert_eq!(node.all(Netns::Node).len(), 1);
 }

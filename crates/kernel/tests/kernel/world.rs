@@ -39,7 +39,9 @@ pub fn within<T: Send>(netns: &NetnsHandle, work: impl FnOnce() -> T + Send) -> 
 /// Runs a command line in a namespace; returns whether it succeeded, and what it printed.
 pub fn run(netns: &NetnsHandle, line: &str) -> (bool, String) {
     let words: Vec<&str> = line.split(' ').collect();
-    let output = within(netns, || Command::new(words[0]).args(&words[1..]).output().unwrap());
+    let output = within(netns, || {
+        Command::new(words[0]).args(&words[1..]).output().unwrap()
+    });
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     (output.status.success(), text.into_owned())
 }
@@ -89,7 +91,13 @@ impl World {
     }
 
     pub fn attempt(&self, operations: impl IntoIterator<Item = Operation>) -> Vec<Outcome> {
-        let steps: Vec<Step> = operations.into_iter().map(|operation| Step { link: link(1), operation }).collect();
+        let steps: Vec<Step> = operations
+            .into_iter()
+            .map(|operation| Step {
+                link: link(1),
+                operation,
+            })
+            .collect();
         self.kernel.execute(&steps)
     }
 
@@ -101,7 +109,9 @@ impl World {
     }
 
     pub fn look(&self, netns: Netns, look: Look) -> Vec<Observed> {
-        self.kernel.observe(&BTreeMap::from([(netns, look)]), |_| true).unwrap()
+        self.kernel
+            .observe(&BTreeMap::from([(netns, look)]), |_| true)
+            .unwrap()
     }
 
     pub fn one(&self, at: &At) -> Observed {
@@ -120,7 +130,10 @@ pub fn pod(number: usize) -> Netns {
 }
 
 pub fn at(netns: Netns, name: &str) -> At {
-    At { netns, name: name.into() }
+    At {
+        netns,
+        name: name.into(),
+    }
 }
 
 pub fn link(number: u64) -> LinkId {
@@ -128,13 +141,25 @@ pub fn link(number: u64) -> LinkId {
 }
 
 pub fn alias(end: End, sandbox: Option<usize>) -> Alias {
-    Alias { link: link(1), end, sandbox: sandbox.map(self::sandbox), config: 7 }
+    Alias {
+        link: link(1),
+        end,
+        sandbox: sandbox.map(self::sandbox),
+        config: 7,
+    }
 }
 
 /// A birth with a MAC address that ends in `last`.
 pub fn birth(at: &At, last: u16) -> Birth {
-    let mac = format!("02:00:00:00:{:02x}:{:02x}", last >> 8, last & 0xff).parse().unwrap();
-    Birth { at: at.clone(), mac, mtu: 1450.try_into().unwrap(), index: None }
+    let mac = format!("02:00:00:00:{:02x}:{:02x}", last >> 8, last & 0xff)
+        .parse()
+        .unwrap();
+    Birth {
+        at: at.clone(),
+        mac,
+        mtu: 1450.try_into().unwrap(),
+        index: None,
+    }
 }
 
 pub fn tunnel(vni: u32, local: &str, remote: &str, parent: u32) -> Tunnel {

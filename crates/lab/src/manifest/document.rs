@@ -3,8 +3,10 @@
 use serde::Deserialize;
 use serde_yaml_ng::Value;
 
-use super::field::{Field, ManifestError, Origin};
-use super::is_object_name;
+use super::{
+    field::{Field, ManifestError, Origin},
+    is_object_name,
+};
 
 /// One object of a file.
 #[derive(Debug)]
@@ -28,7 +30,10 @@ impl Document {
     /// `metadata.namespace`, checked, `default` when it is absent.
     pub fn namespace(&self) -> Result<String, ManifestError> {
         let namespace = self.root().text_at(&["metadata", "namespace"])?;
-        self.object_name("metadata.namespace", Some(namespace.unwrap_or_else(|| "default".into())))
+        self.object_name(
+            "metadata.namespace",
+            Some(namespace.unwrap_or_else(|| "default".into())),
+        )
     }
 
     /// Checks `apiVersion`.
@@ -38,7 +43,11 @@ impl Document {
             return Ok(());
         }
         let problem = format!("expected {expected}, found \"{found}\"");
-        Err(self.origin.error("apiVersion", problem, format!("write apiVersion: {expected}")))
+        Err(self.origin.error(
+            "apiVersion",
+            problem,
+            format!("write apiVersion: {expected}"),
+        ))
     }
 
     fn object_name(&self, field: &str, name: Option<String>) -> Result<String, ManifestError> {
@@ -57,46 +66,85 @@ impl Document {
 pub(super) fn split(file: &str, text: &str) -> Result<Vec<Document>, ManifestError> {
     let mut documents = Vec::new();
     for (index, value) in values(file, text)?.into_iter().enumerate() {
-        expand(file, &format!("document {}", index + 1), value, &mut documents)?;
+        expand(
+            file,
+            &format!("document {}", index + 1),
+            value,
+            &mut documents,
+        )?;
     }
     Ok(documents)
 }
 
-fn expand(file: &str, place: &str, value: Value, documents: &mut Vec<Document>) -> Result<(), ManifestError> {
-    let mut origin = Origin { file: file.to_owned(), document: place.to_owned() };
-    let kind = Field::root(&origin, &value)
-        .required_text("kind", "every document is an object with apiVersion, kind and metadata")?;
+fn expand(
+    file: &str,
+    place: &str,
+    value: Value,
+    documents: &mut Vec<Document>,
+) -> Result<(), ManifestError> {
+    let mut origin = Origin {
+        file: file.to_owned(),
+        document: place.to_owned(),
+    };
+    let kind = Field::root(&origin, &value).required_text(
+        "kind",
+        "every document is an object with apiVersion, kind and metadata",
+    )?;
     if kind == "List" {
         let items = Field::root(&origin, &value).list("items")?;
         for (index, item) in items.iter().enumerate() {
-            expand(file, &format!("{place}, item {}", index + 1), item.value().clone(), documents)?;
+            expand(
+                file,
+                &format!("{place}, item {}", index + 1),
+                item.value().clone(),
+                documents,
+            )?;
         }
         return Ok(());
     }
-    let name = Field::root(&origin, &value).text_at(&["metadata", "name"]).ok().flatten().unwrap_or_default();
+    let name = Field::root(&origin, &value)
+        .text_at(&["metadata", "name"])
+        .ok()
+        .flatten()
+        .unwrap_or_default();
     origin.document = format!("{place} ({kind}/{name})");
-    documents.push(Document { origin, kind, value });
+    documents.push(Document {
+        origin,
+        kind,
+        value,
+    });
     Ok(())
 }
 
 fn values(file: &str, text: &str) -> Result<Vec<Value>, ManifestError> {
-    // JSON is YAML save for details (tabs, objects one after the other), so its own parser has the first word.
+    // JSON is YAML save for details (tabs, objects one after the other), so its own parser has the
+    // first word.
     if text.trim_start().starts_with('{') {
-        let objects: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(text).into_iter().collect();
+        let objects: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(text)
+            .into_iter()
+            .collect();
         if let Ok(objects) = objects {
             return Ok(objects);
         }
     }
     let mut values = Vec::new();
     for (index, document) in serde_yaml_ng::Deserializer::from_str(text).enumerate() {
-        let parsed = Value::deserialize(document).and_then(|mut value| value.apply_merge().map(|()| value));
+        let parsed =
+            Value::deserialize(document).and_then(|mut value| value.apply_merge().map(|()| value));
         match parsed {
             Ok(Value::Null) => {}
             Ok(value) => values.push(value),
             Err(error) => {
                 let document = format!("document {}", index + 1);
-                let origin = Origin { file: file.to_owned(), document };
-                return Err(origin.error("syntax", error.to_string(), "correct the YAML or JSON there"));
+                let origin = Origin {
+                    file: file.to_owned(),
+                    document,
+                };
+                return Err(origin.error(
+                    "syntax",
+                    error.to_string(),
+                    "correct the YAML or JSON there",
+                ));
             }
         }
     }

@@ -29,7 +29,12 @@ pub(crate) struct Origin {
 
 impl Origin {
     /// An error about the field with this path.
-    pub fn error(&self, field: &str, problem: impl Into<String>, help: impl Into<String>) -> ManifestError {
+    pub fn error(
+        &self,
+        field: &str,
+        problem: impl Into<String>,
+        help: impl Into<String>,
+    ) -> ManifestError {
         ManifestError {
             file: self.file.clone(),
             document: self.document.clone(),
@@ -51,18 +56,28 @@ pub(crate) struct Field<'a> {
 impl<'a> Field<'a> {
     /// The document itself.
     pub fn root(origin: &'a Origin, value: &'a Value) -> Self {
-        Self { origin, path: String::new(), value }
+        Self {
+            origin,
+            path: String::new(),
+            value,
+        }
     }
 
-    /// The member of this name; none if it is absent or null, which Kubernetes does not distinguish.
+    /// The member of this name; none if it is absent or null, which Kubernetes does not
+    /// distinguish.
     pub fn get(&self, key: &str) -> Result<Option<Field<'a>>, ManifestError> {
         match self.value {
             Value::Null => Ok(None),
-            Value::Mapping(members) => Ok(members.get(key).filter(|value| !value.is_null()).map(|value| Field {
-                origin: self.origin,
-                path: join(&self.path, key),
-                value,
-            })),
+            Value::Mapping(members) => {
+                Ok(members
+                    .get(key)
+                    .filter(|value| !value.is_null())
+                    .map(|value| Field {
+                        origin: self.origin,
+                        path: join(&self.path, key),
+                        value,
+                    }))
+            }
             _ => Err(self.expected("a mapping of keys to values", "indent its keys below it")),
         }
     }
@@ -81,14 +96,23 @@ impl<'a> Field<'a> {
 
     /// A string that must be there and not empty.
     pub fn required_text(&self, key: &str, help: &str) -> Result<String, ManifestError> {
-        let text = self.get(key)?.map(|field| field.text()).transpose()?.unwrap_or_default();
+        let text = self
+            .get(key)?
+            .map(|field| field.text())
+            .transpose()?
+            .unwrap_or_default();
         if text.is_empty() {
-            return Err(self.origin.error(&join(&self.path, key), "expected a string, found nothing", help));
+            return Err(self.origin.error(
+                &join(&self.path, key),
+                "expected a string, found nothing",
+                help,
+            ));
         }
         Ok(text)
     }
 
-    /// This value as a string; numbers and booleans are not strings here, as they are not for the API server.
+    /// This value as a string; numbers and booleans are not strings here, as they are not for the
+    /// API server.
     pub fn text(&self) -> Result<String, ManifestError> {
         match self.value {
             Value::String(text) => Ok(text.clone()),
@@ -102,35 +126,55 @@ impl<'a> Field<'a> {
 
     /// This value as a boolean.
     pub fn boolean(&self) -> Result<bool, ManifestError> {
-        self.value.as_bool().ok_or_else(|| self.expected("true or false", "write it without quotes"))
+        self.value
+            .as_bool()
+            .ok_or_else(|| self.expected("true or false", "write it without quotes"))
     }
 
     /// The elements of a list member, none when it is absent.
     pub fn list(&self, key: &str) -> Result<Vec<Field<'a>>, ManifestError> {
-        let Some(field) = self.get(key)? else { return Ok(Vec::new()) };
+        let Some(field) = self.get(key)? else {
+            return Ok(Vec::new());
+        };
         let Value::Sequence(items) = field.value else {
             return Err(field.expected("a list", "start each element with \"- \""));
         };
-        let element = |(index, value)| Field { origin: self.origin, path: format!("{}[{index}]", field.path), value };
+        let element = |(index, value)| Field {
+            origin: self.origin,
+            path: format!("{}[{index}]", field.path),
+            value,
+        };
         Ok(items.iter().enumerate().map(element).collect())
     }
 
     /// A mapping of strings to strings (labels, annotations, data), empty when it is absent.
     pub fn string_map(&self, key: &str) -> Result<BTreeMap<String, String>, ManifestError> {
-        let Some(field) = self.get(key)? else { return Ok(BTreeMap::new()) };
+        let Some(field) = self.get(key)? else {
+            return Ok(BTreeMap::new());
+        };
         let Value::Mapping(members) = field.value else {
-            return Err(field.expected("a mapping of strings to strings", "indent its keys below it"));
+            return Err(field.expected(
+                "a mapping of strings to strings",
+                "indent its keys below it",
+            ));
         };
         let mut map = BTreeMap::new();
         for (key, value) in members {
             let Value::String(key) = key else {
                 let problem = format!("expected a string as key, found {}", describe(key));
-                return Err(self.origin.error(&field.path, problem, "put the key in quotes"));
+                return Err(self
+                    .origin
+                    .error(&field.path, problem, "put the key in quotes"));
             };
             let text = match value {
                 // The API server takes an empty value for the empty string.
                 Value::Null => String::new(),
-                value => Field { origin: self.origin, path: join(&field.path, key), value }.text()?,
+                value => Field {
+                    origin: self.origin,
+                    path: join(&field.path, key),
+                    value,
+                }
+                .text()?,
             };
             map.insert(key.clone(), text);
         }
@@ -139,7 +183,11 @@ impl<'a> Field<'a> {
 
     /// An error about this field.
     pub fn error(&self, problem: impl Into<String>, help: impl Into<String>) -> ManifestError {
-        let path = if self.path.is_empty() { "the document" } else { &self.path };
+        let path = if self.path.is_empty() {
+            "the document"
+        } else {
+            &self.path
+        };
         self.origin.error(path, problem, help)
     }
 
@@ -149,7 +197,10 @@ impl<'a> Field<'a> {
     }
 
     fn expected(&self, what: &str, help: &str) -> ManifestError {
-        self.error(format!("expected {what}, found {}", describe(self.value)), help)
+        self.error(
+            format!("expected {what}, found {}", describe(self.value)),
+            help,
+        )
     }
 }
 
@@ -189,13 +240,21 @@ mod tests {
     use super::*;
 
     fn origin() -> Origin {
-        Origin { file: "f.yaml".into(), document: "document 1 (Pod/a)".into() }
+        Origin {
+            file: "f.yaml".into(),
+            document: "document 1 (Pod/a)".into(),
+        }
     }
 
     #[test]
     fn an_unquoted_boolean_is_an_error_that_says_how_to_quote_it() {
-        let (origin, value) = (origin(), serde_yaml_ng::from_str("labels: {ratchet.primary: true}").unwrap());
-        let error = Field::root(&origin, &value).string_map("labels").unwrap_err();
+        let (origin, value) = (
+            origin(),
+            serde_yaml_ng::from_str("labels: {ratchet.primary: true}").unwrap(),
+        );
+        let error = Field::root(&origin, &value)
+            .string_map("labels")
+            .unwrap_err();
         assert_eq!(
             error.to_string(),
             "f.yaml: document 1 (Pod/a): labels[\"ratchet.primary\"]: \
@@ -205,7 +264,10 @@ mod tests {
 
     #[test]
     fn absent_and_null_are_the_same() {
-        let (origin, value) = (origin(), serde_yaml_ng::from_str("{a: null, b: {c: x}}").unwrap());
+        let (origin, value) = (
+            origin(),
+            serde_yaml_ng::from_str("{a: null, b: {c: x}}").unwrap(),
+        );
         let root = Field::root(&origin, &value);
         assert!(root.get("a").unwrap().is_none());
         assert!(root.list("a").unwrap().is_empty());
@@ -215,9 +277,14 @@ mod tests {
 
     #[test]
     fn a_list_element_is_named_by_its_index() {
-        let (origin, value) = (origin(), serde_yaml_ng::from_str("spec: {volumes: [{name: 5}]}").unwrap());
+        let (origin, value) = (
+            origin(),
+            serde_yaml_ng::from_str("spec: {volumes: [{name: 5}]}").unwrap(),
+        );
         let spec = Field::root(&origin, &value).get("spec").unwrap().unwrap();
-        let error = spec.list("volumes").unwrap()[0].required_text("name", "").unwrap_err();
+        let error = spec.list("volumes").unwrap()[0]
+            .required_text("name", "")
+            .unwrap_err();
         assert_eq!(error.field, "spec.volumes[0].name");
     }
 }

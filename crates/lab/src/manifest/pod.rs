@@ -1,11 +1,16 @@
 //! Pods, and the ConfigMap volumes they mount.
 
-use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Component, Path, PathBuf},
+};
 
-use super::document::Document;
-use super::field::{Field, ManifestError};
-use super::{Pod, VolumeMount, metadata_labels};
+use super::{
+    Pod, VolumeMount,
+    document::Document,
+    field::{Field, ManifestError},
+    metadata_labels,
+};
 
 /// The ConfigMaps of a file by namespace and name.
 #[derive(Debug, Default)]
@@ -20,30 +25,57 @@ impl ConfigMaps {
             if !name.chars().all(plain) || name.is_empty() || name == "." || name == ".." {
                 let field = super::field::join("data", name);
                 let problem = format!("expected a file name as key, found \"{name}\"");
-                return Err(document.origin.error(&field, problem, "use letters, digits, '-', '_' and '.'"));
+                return Err(document.origin.error(
+                    &field,
+                    problem,
+                    "use letters, digits, '-', '_' and '.'",
+                ));
             }
         }
         if self.0.insert(key, data).is_some() {
             let help = "give each ConfigMap a name of its own";
-            return Err(document.origin.error("metadata.name", "there are two ConfigMaps of this name", help));
+            return Err(document.origin.error(
+                "metadata.name",
+                "there are two ConfigMaps of this name",
+                help,
+            ));
         }
         Ok(())
     }
 
     fn names(&self, namespace: &str) -> String {
-        let names: Vec<_> = self.0.keys().filter(|(ns, _)| ns == namespace).map(|(_, name)| name.as_str()).collect();
-        if names.is_empty() { "none".into() } else { names.join(", ") }
+        let names: Vec<_> = self
+            .0
+            .keys()
+            .filter(|(ns, _)| ns == namespace)
+            .map(|(_, name)| name.as_str())
+            .collect();
+        if names.is_empty() {
+            "none".into()
+        } else {
+            names.join(", ")
+        }
     }
 }
 
 /// A Pod document; what it has that a lab does not is added to `notes`.
-pub(super) fn parse(document: &Document, maps: &ConfigMaps, notes: &mut Vec<String>) -> Result<Pod, ManifestError> {
+pub(super) fn parse(
+    document: &Document,
+    maps: &ConfigMaps,
+    notes: &mut Vec<String>,
+) -> Result<Pod, ManifestError> {
     let root = document.root();
     let (namespace, name) = (document.namespace()?, document.name()?);
-    let annotations = root.get("metadata")?.map(|metadata| metadata.string_map("annotations")).transpose()?;
+    let annotations = root
+        .get("metadata")?
+        .map(|metadata| metadata.string_map("annotations"))
+        .transpose()?;
     let spec = root.get("spec")?;
     let node_name = root.text_at(&["spec", "nodeName"])?;
-    let node_selector = spec.as_ref().map(|spec| spec.string_map("nodeSelector")).transpose()?;
+    let node_selector = spec
+        .as_ref()
+        .map(|spec| spec.string_map("nodeSelector"))
+        .transpose()?;
     let mounts = match &spec {
         Some(spec) => mounts(spec, &namespace, maps, notes)?,
         None => Vec::new(),
@@ -73,7 +105,10 @@ fn mounts(
     for field in spec.list("volumes")? {
         let name = field.required_text("name", "give the volume a name")?;
         if name.contains('/') || name.starts_with('.') {
-            return Err(field.error(format!("\"{name}\" is no volume name"), "use lower case letters and digits"));
+            return Err(field.error(
+                format!("\"{name}\" is no volume name"),
+                "use lower case letters and digits",
+            ));
         }
         let files = volume(&field, namespace, maps)?;
         if files.is_none() {
@@ -87,12 +122,24 @@ fn mounts(
     let mut mounts: Vec<VolumeMount> = Vec::new();
     for container in spec.list("containers")? {
         for field in container.list("volumeMounts")? {
-            let Some(mount) = mount(&field, &volumes)? else { continue };
+            let Some(mount) = mount(&field, &volumes)? else {
+                continue;
+            };
             match mounts.iter().find(|other| other.target == mount.target) {
-                // A lab's pod is one mount namespace: two containers may share a mount, not differ about it.
-                Some(other) if (&other.files, &other.sub_path) != (&mount.files, &mount.sub_path) => {
-                    let problem = format!("{} already puts something else at {}", other.field, other.target.display());
-                    return Err(field.error(problem, "containers share one file system in a lab: use two paths"));
+                // A lab's pod is one mount namespace: two containers may share a mount, not differ
+                // about it.
+                Some(other)
+                    if (&other.files, &other.sub_path) != (&mount.files, &mount.sub_path) =>
+                {
+                    let problem = format!(
+                        "{} already puts something else at {}",
+                        other.field,
+                        other.target.display()
+                    );
+                    return Err(field.error(
+                        problem,
+                        "containers share one file system in a lab: use two paths",
+                    ));
                 }
                 Some(_) => {}
                 None => mounts.push(mount),
@@ -109,16 +156,29 @@ fn volume(
     namespace: &str,
     maps: &ConfigMaps,
 ) -> Result<Option<BTreeMap<String, String>>, ManifestError> {
-    let Some(source) = field.get("configMap")? else { return Ok(None) };
+    let Some(source) = field.get("configMap")? else {
+        return Ok(None);
+    };
     let name = source.required_text("name", "name the ConfigMap")?;
-    let optional = source.get("optional")?.map(|field| field.boolean()).transpose()?.unwrap_or_default();
+    let optional = source
+        .get("optional")?
+        .map(|field| field.boolean())
+        .transpose()?
+        .unwrap_or_default();
     let Some(data) = maps.0.get(&(namespace.to_owned(), name.clone())) else {
         if optional {
             return Ok(Some(BTreeMap::new()));
         }
-        let problem = format!("expected a ConfigMap of namespace {namespace}, found no \"{name}\" in this file");
-        let help = format!("add it, or name one of those there are: {}", maps.names(namespace));
-        return Err(source.origin.error(&format!("{}.name", source.path), problem, help));
+        let problem = format!(
+            "expected a ConfigMap of namespace {namespace}, found no \"{name}\" in this file"
+        );
+        let help = format!(
+            "add it, or name one of those there are: {}",
+            maps.names(namespace)
+        );
+        return Err(source
+            .origin
+            .error(&format!("{}.name", source.path), problem, help));
     };
     let items = source.list("items")?;
     if items.is_empty() {
@@ -129,7 +189,10 @@ fn volume(
         let key = item.required_text("key", "name a key of the ConfigMap")?;
         let path = item.required_text("path", "say under which path the key is to appear")?;
         if !stays_inside(&path) {
-            return Err(item.error(format!("\"{path}\" leaves the volume"), "use a relative path without \"..\""));
+            return Err(item.error(
+                format!("\"{path}\" leaves the volume"),
+                "use a relative path without \"..\"",
+            ));
         }
         match data.get(&key) {
             Some(content) => drop(files.insert(path, content.clone())),
@@ -148,16 +211,32 @@ fn mount(field: &Field<'_>, volumes: &Volumes) -> Result<Option<VolumeMount>, Ma
     let name = field.required_text("name", "name one of the pod's volumes")?;
     let Some(files) = volumes.get(&name) else {
         let names: Vec<_> = volumes.keys().map(String::as_str).collect();
-        let help = format!("add it to spec.volumes, or name one of those there are: {}", names.join(", "));
-        return Err(field.error(format!("expected a volume of the pod, found \"{name}\""), help));
+        let help = format!(
+            "add it to spec.volumes, or name one of those there are: {}",
+            names.join(", ")
+        );
+        return Err(field.error(
+            format!("expected a volume of the pod, found \"{name}\""),
+            help,
+        ));
     };
     let target = PathBuf::from(field.required_text("mountPath", "say where to mount the volume")?);
-    if !target.is_absolute() || target == Path::new("/") || target.components().any(|c| c == Component::ParentDir) {
-        let problem = format!("expected an absolute path below /, found \"{}\"", target.display());
+    if !target.is_absolute()
+        || target == Path::new("/")
+        || target.components().any(|c| c == Component::ParentDir)
+    {
+        let problem = format!(
+            "expected an absolute path below /, found \"{}\"",
+            target.display()
+        );
         return Err(field.error(problem, "write it without \"..\""));
     }
     let Some(files) = files else { return Ok(None) };
-    let sub_path = field.get("subPath")?.map(|field| field.text()).transpose()?.filter(|path| !path.is_empty());
+    let sub_path = field
+        .get("subPath")?
+        .map(|field| field.text())
+        .transpose()?
+        .filter(|path| !path.is_empty());
     if let Some(path) = &sub_path
         && !files.contains_key(path)
     {
@@ -165,9 +244,17 @@ fn mount(field: &Field<'_>, volumes: &Volumes) -> Result<Option<VolumeMount>, Ma
         let problem = format!("expected a file of volume {name} as subPath, found \"{path}\"");
         return Err(field.error(problem, format!("it has: {}", names.join(", "))));
     }
-    Ok(Some(VolumeMount { field: field.path.clone(), volume: name, target, sub_path, files: files.clone() }))
+    Ok(Some(VolumeMount {
+        field: field.path.clone(),
+        volume: name,
+        target,
+        sub_path,
+        files: files.clone(),
+    }))
 }
 
 fn stays_inside(path: &str) -> bool {
-    Path::new(path).components().all(|component| matches!(component, Component::Normal(_)))
+    Path::new(path)
+        .components()
+        .all(|component| matches!(component, Component::Normal(_)))
 }

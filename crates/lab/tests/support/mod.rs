@@ -1,9 +1,11 @@
 //! A lab of one test: unique name, its own record of calls, and proof that nothing is left of it.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
@@ -21,13 +23,21 @@ pub struct Lab {
 impl Lab {
     /// A lab that is not up yet, for a manifest.
     pub fn new(test: &str, manifest: &str) -> Self {
-        assert!(nix::unistd::geteuid().is_root(), "the lab's tests make network namespaces: run them as root");
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "the lab's tests make network namespaces: run them as root"
+        );
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("lab.yaml"), manifest).unwrap();
         fs::create_dir(dir.path().join("record")).unwrap();
         fs::write(dir.path().join("loopback"), "").unwrap();
         let name = format!("t{}-{test}", std::process::id());
-        Self { name, dir, trouble: None, links_before: host_links() }
+        Self {
+            name,
+            dir,
+            trouble: None,
+            links_before: host_links(),
+        }
     }
 
     pub fn with_trouble(mut self, trouble: &str) -> Self {
@@ -38,14 +48,24 @@ impl Lab {
     /// `ratchet lab COMMAND --name NAME …`.
     pub fn command(&self, command: &str) -> Command {
         let tests = std::env::current_exe().unwrap();
-        let program = tests.parent().unwrap().parent().unwrap().join("examples/fake-ratchet");
+        let program = tests
+            .parent()
+            .unwrap()
+            .parent()
+            .unwrap()
+            .join("examples/fake-ratchet");
         let mut ratchet = Command::new(program);
-        ratchet.args(["lab", command, "--name", &self.name]).env("FAKE_RECORD", self.dir.path().join("record"));
+        ratchet
+            .args(["lab", command, "--name", &self.name])
+            .env("FAKE_RECORD", self.dir.path().join("record"));
         if let Some(trouble) = &self.trouble {
             ratchet.env("FAKE_TROUBLE", trouble);
         }
         if command == "up" {
-            ratchet.arg("--cni-path").arg(self.dir.path()).arg(self.dir.path().join("lab.yaml"));
+            ratchet
+                .arg("--cni-path")
+                .arg(self.dir.path())
+                .arg(self.dir.path().join("lab.yaml"));
         }
         ratchet.stdin(Stdio::null());
         ratchet
@@ -53,7 +73,11 @@ impl Lab {
 
     /// Starts `up` and does not wait for it.
     pub fn spawn_up(&self) -> Child {
-        self.command("up").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+        self.command("up")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
     }
 
     pub fn run(&self, command: &str) -> Outcome {
@@ -61,7 +85,13 @@ impl Lab {
     }
 
     pub fn exec(&self, pod: &str, words: &[&str]) -> Outcome {
-        Outcome::of(self.command("exec").args([pod, "--"]).args(words).output().unwrap())
+        Outcome::of(
+            self.command("exec")
+                .args([pod, "--"])
+                .args(words)
+                .output()
+                .unwrap(),
+        )
     }
 
     pub fn path(&self) -> PathBuf {
@@ -143,7 +173,11 @@ impl Outcome {
     #[track_caller]
     pub fn fails_with(self, expected: &str) -> Self {
         assert_ne!(self.code, Some(0), "{}", self.stdout);
-        assert!(self.stderr.contains(expected), "expected {expected:?} in:\n{}", self.stderr);
+        assert!(
+            self.stderr.contains(expected),
+            "expected {expected:?} in:\n{}",
+            self.stderr
+        );
         self
     }
 }
@@ -164,5 +198,12 @@ pub fn pids() -> impl Iterator<Item = i32> {
 }
 
 fn host_links() -> String {
-    String::from_utf8(Command::new("ip").args(["-o", "link"]).output().unwrap().stdout).unwrap()
+    String::from_utf8(
+        Command::new("ip")
+            .args(["-o", "link"])
+            .output()
+            .unwrap()
+            .stdout,
+    )
+    .unwrap()
 }

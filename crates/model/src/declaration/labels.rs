@@ -1,6 +1,7 @@
 //! The 2017 form: the labels `ratchet.*`, which say at most one link a pod.
 //!
-//! The same keys are read as annotations, where values may hold what a label's may not: `/` and `:`.
+//! The same keys are read as annotations, where values may hold what a label's may not: `/` and
+//! `:`.
 
 use std::collections::BTreeMap;
 
@@ -24,8 +25,8 @@ const PAIR_NAMESPACE: &str = "ratchet.pair_namespace";
 const PAIR_IFNAME: &str = "ratchet.pair_ifname";
 const PAIR_IP: &str = "ratchet.pair_ip";
 
-/// All keys. `target_pod`, `target_container` and `public_ip` are of 2017, when they named the Docker container; they are accepted and not used.
-/// `pair_namespace` is new.
+/// All keys. `target_pod`, `target_container` and `public_ip` are of 2017, when they named the
+/// Docker container; they are accepted and not used. `pair_namespace` is new.
 const KNOWN: [&str; 12] = [
     ELIGIBLE,
     POD_NAME,
@@ -66,7 +67,10 @@ pub(super) fn gather<'a>(
             if !KNOWN.contains(&key.as_str()) {
                 let hint = match nearest(key, KNOWN) {
                     Some(known) => format!("there is no such key; did you mean {known}?"),
-                    None => format!("there is no such key; the known ones are {}", KNOWN.join(", ")),
+                    None => format!(
+                        "there is no such key; the known ones are {}",
+                        KNOWN.join(", ")
+                    ),
                 };
                 return Err(reader.error(place, hint));
             }
@@ -90,41 +94,65 @@ pub(super) fn gather<'a>(
 pub(super) fn pod_name(reader: Reader<'_>, keys: &Keys<'_>) -> Result<PodKey, DeclarationError> {
     match keys.get(POD_NAME) {
         None => Ok(reader.pod.clone()),
-        Some(found) => PodKey::new(reader.pod.namespace(), found.value).map_err(|e| reader.error(&found.place, e)),
+        Some(found) => PodKey::new(reader.pod.namespace(), found.value)
+            .map_err(|e| reader.error(&found.place, e)),
     }
 }
 
 /// The link that the pod declares as the primary of a pair, if it is one.
-pub(super) fn link(reader: Reader<'_>, keys: &Keys<'_>) -> Result<Option<DeclaredLink>, DeclarationError> {
+pub(super) fn link(
+    reader: Reader<'_>,
+    keys: &Keys<'_>,
+) -> Result<Option<DeclaredLink>, DeclarationError> {
     match keys.get(PRIMARY).map(|found| (found.value, found)) {
         Some(("true", _)) => {}
         Some(("false", _)) => return Ok(None),
         Some((other, found)) => {
             return Err(reader.error(
                 &found.place,
-                format!("is {other:?}: expected \"true\" on the pod that declares the link, \"false\" on its pair"),
+                format!(
+                    "is {other:?}: expected \"true\" on the pod that declares the link, \
+                         \"false\" on its pair"
+                ),
             ));
         }
         None => match keys.get(PAIR_NAME) {
             None => return Ok(None),
             Some(found) => {
-                return Err(reader.error(&found.place, format!("is given without {PRIMARY}: set {PRIMARY} to \"true\" if this pod declares the link, else to \"false\"")));
+                let problem = format!(
+                    "is given without {PRIMARY}: set {PRIMARY} to \"true\" if this pod declares \
+                     the link, else to \"false\""
+                );
+                return Err(reader.error(&found.place, problem));
             }
         },
     }
     let need = |key: &str| {
         keys.get(key).ok_or_else(|| {
             let given = keys.keys().copied().collect::<Vec<_>>().join(", ");
-            reader.error(key, format!("is missing: {PRIMARY} is \"true\", so {LOCAL_IFNAME}, {PAIR_NAME} and {PAIR_IFNAME} are needed (given: {given})"))
+            reader.error(
+                key,
+                format!(
+                    "is missing: {PRIMARY} is \"true\", so {LOCAL_IFNAME}, \
+                                       {PAIR_NAME} and {PAIR_IFNAME} are needed (given: {given})"
+                ),
+            )
         })
     };
     let interface = |key: &str| {
         let found = need(key)?;
-        found.value.parse().map_err(|e| reader.error(&found.place, e))
+        found
+            .value
+            .parse()
+            .map_err(|e| reader.error(&found.place, e))
     };
     let addresses = |key: &str| {
         keys.get(key)
-            .map(|found| address(found.value, true).map(|net| vec![net]).map_err(|e| reader.error(&found.place, e)))
+            .map(|found| {
+                address(found.value, true)
+                    .map(|net| vec![net])
+                    .map_err(|e| reader.error(&found.place, e))
+            })
             .transpose()
     };
 
@@ -138,7 +166,12 @@ pub(super) fn link(reader: Reader<'_>, keys: &Keys<'_>) -> Result<Option<Declare
     if pair_pod == *reader.pod {
         return Err(reader.error(
             &pair.place,
-            format!("{:?} is this pod itself: name the pod at the other end (for a link between two interfaces of one pod use the annotation {})", pair.value, super::LINKS),
+            format!(
+                "{:?} is this pod itself: name the pod at the other end (for a link between \
+                     two interfaces of one pod use the annotation {})",
+                pair.value,
+                super::LINKS
+            ),
         ));
     }
     Ok(Some(DeclaredLink {
@@ -146,7 +179,10 @@ pub(super) fn link(reader: Reader<'_>, keys: &Keys<'_>) -> Result<Option<Declare
             addresses: addresses(LOCAL_IP)?,
             ..DeclaredEnd::bare(reader.pod.clone(), interface(LOCAL_IFNAME)?)
         },
-        remote: DeclaredEnd { addresses: addresses(PAIR_IP)?, ..DeclaredEnd::bare(pair_pod, interface(PAIR_IFNAME)?) },
+        remote: DeclaredEnd {
+            addresses: addresses(PAIR_IP)?,
+            ..DeclaredEnd::bare(pair_pod, interface(PAIR_IFNAME)?)
+        },
         mtu: None,
         vni: None,
     }))
@@ -185,26 +221,49 @@ mod tests {
                 labels.insert(key.to_string(), value.to_string());
             }
         }
-        declare(&pod(), &labels, &Texts::new()).unwrap_err().to_string()
+        declare(&pod(), &labels, &Texts::new())
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
     fn the_articles_labels() {
-        let declared = declare(&pod(), &texts(ARTICLE), &Texts::new()).unwrap().unwrap();
+        let declared = declare(&pod(), &texts(ARTICLE), &Texts::new())
+            .unwrap()
+            .unwrap();
         let link = &declared.links[0];
         assert_eq!(declared.pod, pod());
         assert_eq!(link.local.interface.as_str(), "in1");
-        assert_eq!(link.local.addresses.as_ref().unwrap()[0].to_string(), "192.168.2.100/24");
+        assert_eq!(
+            link.local.addresses.as_ref().unwrap()[0].to_string(),
+            "192.168.2.100/24"
+        );
         assert_eq!(link.remote.pod.to_string(), "default/pair-pod");
         assert_eq!(link.remote.interface.as_str(), "in2");
-        assert_eq!(link.remote.addresses.as_ref().unwrap()[0].to_string(), "192.168.2.101/24");
+        assert_eq!(
+            link.remote.addresses.as_ref().unwrap()[0].to_string(),
+            "192.168.2.101/24"
+        );
     }
 
     #[test]
     fn the_pair_declares_nothing() {
-        let labels = texts(&[("ratchet", "true"), ("ratchet.pod_name", "pair-pod"), ("ratchet.primary", "false")]);
-        let declared = declare(&PodKey::new("default", "x").unwrap(), &labels, &Texts::new()).unwrap().unwrap();
-        assert_eq!((declared.pod.to_string().as_str(), declared.links.len()), ("default/pair-pod", 0));
+        let labels = texts(&[
+            ("ratchet", "true"),
+            ("ratchet.pod_name", "pair-pod"),
+            ("ratchet.primary", "false"),
+        ]);
+        let declared = declare(
+            &PodKey::new("default", "x").unwrap(),
+            &labels,
+            &Texts::new(),
+        )
+        .unwrap()
+        .unwrap();
+        assert_eq!(
+            (declared.pod.to_string().as_str(), declared.links.len()),
+            ("default/pair-pod", 0)
+        );
     }
 
     #[test]
@@ -212,8 +271,13 @@ mod tests {
         let mut annotations = texts(ARTICLE);
         annotations.insert("ratchet.local_ip".into(), "fd00::1/127".into());
         annotations.insert("ratchet.pair_name".into(), "lab/pair-pod".into());
-        let declared = declare(&pod(), &Texts::new(), &annotations).unwrap().unwrap();
-        assert_eq!(declared.links[0].local.addresses.as_ref().unwrap()[0].to_string(), "fd00::1/127");
+        let declared = declare(&pod(), &Texts::new(), &annotations)
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            declared.links[0].local.addresses.as_ref().unwrap()[0].to_string(),
+            "fd00::1/127"
+        );
         assert_eq!(declared.links[0].remote.pod.to_string(), "lab/pair-pod");
     }
 
@@ -222,23 +286,47 @@ mod tests {
         for (changes, expected) in [
             (
                 &[("ratchet.local_ip", "192.168.2.300")][..],
-                "label ratchet.local_ip: \"192.168.2.300\" is not an address: expected an IPv4 or IPv6 address",
+                "label ratchet.local_ip: \"192.168.2.300\" is not an address: expected an IPv4 or \
+                 IPv6 address",
             ),
             (
                 &[("ratchet.local_ifname", "a-name-of-sixteen")],
-                "label ratchet.local_ifname: interface name \"a-name-of-sixteen\": expected 1 to 15 bytes",
+                "label ratchet.local_ifname: interface name \"a-name-of-sixteen\": expected 1 to \
+                 15 bytes",
             ),
-            (&[("ratchet.local_ifname", "in%d")], "interface name \"in%d\": expected no '/', ':', '%'"),
-            (&[("ratchet.pair_ifname", "in/2")], "label ratchet.pair_ifname: interface name \"in/2\""),
-            (&[("ratchet.pair_name", "primary-pod")], "label ratchet.pair_name: \"primary-pod\" is this pod itself"),
+            (
+                &[("ratchet.local_ifname", "in%d")],
+                "interface name \"in%d\": expected no '/', ':', '%'",
+            ),
+            (
+                &[("ratchet.pair_ifname", "in/2")],
+                "label ratchet.pair_ifname: interface name \"in/2\"",
+            ),
+            (
+                &[("ratchet.pair_name", "primary-pod")],
+                "label ratchet.pair_name: \"primary-pod\" is this pod itself",
+            ),
             (
                 &[("ratchet.local_ifnam", "in1")],
-                "label ratchet.local_ifnam: there is no such key; did you mean ratchet.local_ifname?",
+                "label ratchet.local_ifnam: there is no such key; did you mean \
+                 ratchet.local_ifname?",
             ),
-            (&[("ratchet.pair_ifname", "")], "ratchet.pair_ifname: is missing"),
-            (&[("ratchet.primary", "yes")], "label ratchet.primary: is \"yes\": expected \"true\""),
-            (&[("ratchet.primary", "")], "label ratchet.pair_name: is given without ratchet.primary"),
-            (&[("ratchet.pod_name", "a b")], "label ratchet.pod_name: pod name \"a b\""),
+            (
+                &[("ratchet.pair_ifname", "")],
+                "ratchet.pair_ifname: is missing",
+            ),
+            (
+                &[("ratchet.primary", "yes")],
+                "label ratchet.primary: is \"yes\": expected \"true\"",
+            ),
+            (
+                &[("ratchet.primary", "")],
+                "label ratchet.pair_name: is given without ratchet.primary",
+            ),
+            (
+                &[("ratchet.pod_name", "a b")],
+                "label ratchet.pod_name: pod name \"a b\"",
+            ),
         ] {
             let error = error(changes);
             assert!(error.contains(expected), "{error}\n  lacks: {expected}");
@@ -249,10 +337,13 @@ mod tests {
     #[test]
     fn a_label_and_an_annotation_must_agree() {
         let annotations = texts(&[("ratchet.local_ip", "10.9.9.9")]);
-        let error = declare(&pod(), &texts(ARTICLE), &annotations).unwrap_err().to_string();
+        let error = declare(&pod(), &texts(ARTICLE), &annotations)
+            .unwrap_err()
+            .to_string();
         assert!(
             error.contains(
-                "annotation ratchet.local_ip: is \"10.9.9.9\", but the label ratchet.local_ip is \"192.168.2.100\""
+                "annotation ratchet.local_ip: is \"10.9.9.9\", but the label ratchet.local_ip is \
+                 \"192.168.2.100\""
             ),
             "{error}"
         );

@@ -30,7 +30,8 @@ pub struct Declaration {
     pub links: Vec<DeclaredLink>,
 }
 
-/// Something is wrong with a declaration. The text names the label or annotation, what was expected and what to do.
+/// Something is wrong with a declaration. The text names the label or annotation, what was expected
+/// and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("pod {pod}: {place}: {problem}")]
 pub struct DeclarationError {
@@ -50,7 +51,11 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn error(&self, place: impl Into<String>, problem: impl ToString) -> DeclarationError {
-        DeclarationError { pod: self.pod.to_string(), place: place.into(), problem: problem.to_string() }
+        DeclarationError {
+            pod: self.pod.to_string(),
+            place: place.into(),
+            problem: problem.to_string(),
+        }
     }
 }
 
@@ -58,15 +63,23 @@ impl Reader<'_> {
 /// annotation `ratchet.dev/links`, were it empty.
 pub fn is_eligible(labels: &Texts, annotations: &Texts) -> bool {
     annotations.contains_key(LINKS)
-        || [labels, annotations].iter().any(|texts| texts.get(labels::ELIGIBLE).is_some_and(|value| value == "true"))
+        || [labels, annotations].iter().any(|texts| {
+            texts
+                .get(labels::ELIGIBLE)
+                .is_some_and(|value| value == "true")
+        })
 }
 
 /// Reads what a pod declares; `None` when it is not Ratchet's.
 ///
 /// # Errors
-/// The first thing that is wrong. A pod with an error in its declaration is not wired at all: half of what the user wrote
-/// would be a surprise.
-pub fn declare(pod: &PodKey, labels: &Texts, annotations: &Texts) -> Result<Option<Declaration>, DeclarationError> {
+/// The first thing that is wrong. A pod with an error in its declaration is not wired at all: half
+/// of what the user wrote would be a surprise.
+pub fn declare(
+    pod: &PodKey,
+    labels: &Texts,
+    annotations: &Texts,
+) -> Result<Option<Declaration>, DeclarationError> {
     if !is_eligible(labels, annotations) {
         return Ok(None);
     }
@@ -83,7 +96,10 @@ pub fn declare(pod: &PodKey, labels: &Texts, annotations: &Texts) -> Result<Opti
 }
 
 /// An interface can be the end of one link only.
-fn one_link_an_interface(reader: Reader<'_>, links: &[DeclaredLink]) -> Result<(), DeclarationError> {
+fn one_link_an_interface(
+    reader: Reader<'_>,
+    links: &[DeclaredLink],
+) -> Result<(), DeclarationError> {
     let mut claimed: BTreeMap<(&PodKey, &str), &DeclaredLink> = BTreeMap::new();
     for link in links {
         for (end, far) in [(&link.local, &link.remote), (&link.remote, &link.local)] {
@@ -91,7 +107,8 @@ fn one_link_an_interface(reader: Reader<'_>, links: &[DeclaredLink]) -> Result<(
                 return Err(reader.error(
                     format!("interface {} of pod {}", end.interface, end.pod),
                     format!(
-                        "is claimed by two links, the one between {} and {} and the one to {}: give each link an interface of its own",
+                        "is claimed by two links, the one between {} and {} and the one to {}: \
+                         give each link an interface of its own",
                         end_text(&first.local),
                         end_text(&first.remote),
                         end_text(far),
@@ -110,7 +127,8 @@ fn end_text(end: &DeclaredEnd) -> String {
 /// An address as users write it. Without a prefix length, `default_prefix` decides.
 fn address(text: &str, default_prefix: bool) -> Result<IpNet, String> {
     let expected = if default_prefix {
-        "expected an IPv4 or IPv6 address, with or without a prefix length, such as 192.168.2.100 or 192.168.2.100/24"
+        "expected an IPv4 or IPv6 address, with or without a prefix length, such as 192.168.2.100 \
+         or 192.168.2.100/24"
     } else {
         "expected an IPv4 or IPv6 address with its prefix length, such as 10.0.0.1/30 or fd00::1/64"
     };
@@ -127,7 +145,9 @@ fn address(text: &str, default_prefix: bool) -> Result<IpNet, String> {
     };
     let ip = net.addr();
     if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() {
-        return Err(format!("{text:?} cannot be an interface's address: it is unspecified, multicast or loopback"));
+        return Err(format!(
+            "{text:?} cannot be an interface's address: it is unspecified, multicast or loopback"
+        ));
     }
     Ok(net)
 }
@@ -137,7 +157,10 @@ mod tests {
     use super::*;
 
     pub(super) fn texts(pairs: &[(&str, &str)]) -> Texts {
-        pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| (k.to_string(), v.to_string()))
+            .collect()
     }
 
     #[test]
@@ -146,13 +169,24 @@ mod tests {
             (texts(&[]), texts(&[]), false),
             (texts(&[("ratchet", "true")]), texts(&[]), true),
             (texts(&[("ratchet", "True")]), texts(&[]), false),
-            (texts(&[("ratchet", "yes"), ("ratchet.local_ip", "bad")]), texts(&[]), false),
+            (
+                texts(&[("ratchet", "yes"), ("ratchet.local_ip", "bad")]),
+                texts(&[]),
+                false,
+            ),
             (texts(&[]), texts(&[("ratchet", "true")]), true),
             (texts(&[]), texts(&[(LINKS, "[]")]), true),
         ] {
-            assert_eq!(is_eligible(&labels, &annotations), ours, "{labels:?} {annotations:?}");
+            assert_eq!(
+                is_eligible(&labels, &annotations),
+                ours,
+                "{labels:?} {annotations:?}"
+            );
             let pod = PodKey::new("default", "p").unwrap();
-            assert_eq!(declare(&pod, &labels, &annotations).unwrap().is_some(), ours);
+            assert_eq!(
+                declare(&pod, &labels, &annotations).unwrap().is_some(),
+                ours
+            );
         }
     }
 
@@ -167,19 +201,28 @@ mod tests {
             ("ratchet.pair_ifname", "in2"),
         ]);
         let annotations = texts(&[(LINKS, "[{interface: in1, peer: r/in9}]")]);
-        let error = declare(&pod, &labels, &annotations).unwrap_err().to_string();
+        let error = declare(&pod, &labels, &annotations)
+            .unwrap_err()
+            .to_string();
         assert_eq!(
             error,
-            "pod default/p: interface in1 of pod default/p: is claimed by two links, the one between default/p/in1 \
+            "pod default/p: interface in1 of pod default/p: is claimed by two links, the one \
+            between default/p/in1 \
              and default/q/in2 and the one to default/r/in9: give each link an interface of its own"
         );
     }
 
     #[test]
     fn addresses_have_a_prefix_or_get_that_of_2017() {
-        assert_eq!(address("192.168.2.100", true).unwrap().to_string(), "192.168.2.100/24");
+        assert_eq!(
+            address("192.168.2.100", true).unwrap().to_string(),
+            "192.168.2.100/24"
+        );
         assert_eq!(address("fd00::1", true).unwrap().to_string(), "fd00::1/64");
-        assert_eq!(address("10.0.0.1/30", true).unwrap().to_string(), "10.0.0.1/30");
+        assert_eq!(
+            address("10.0.0.1/30", true).unwrap().to_string(),
+            "10.0.0.1/30"
+        );
         for (bad, default_prefix) in [
             ("10.0.0.1", false),
             ("10.0.0.256/24", true),

@@ -39,10 +39,17 @@ impl<'r> Declarations<'r> {
         all()
             .filter(|link| pods.contains(&link.local.pod) || pods.contains(&link.remote.pod))
             .for_each(|l| near.add(l));
-        let concerned: HashSet<[Place<'r>; 2]> = all().filter(|link| near.concerns(link)).map(places).collect();
+        let concerned: HashSet<[Place<'r>; 2]> = all()
+            .filter(|link| near.concerns(link))
+            .map(places)
+            .collect();
         let mut declarations = Self::default();
         for record in records {
-            let by_link = if record.lives() { &mut declarations.living } else { &mut declarations.remembered };
+            let by_link = if record.lives() {
+                &mut declarations.living
+            } else {
+                &mut declarations.remembered
+            };
             for link in &record.links {
                 let places = places(link);
                 if concerned.contains(&places) {
@@ -71,11 +78,16 @@ impl<'r> Near<'r> {
 
     fn concerns(&self, link: &'r DeclaredLink) -> bool {
         places(link).iter().any(|place| self.places.contains(place))
-            || [&link.local.pod, &link.remote.pod].iter().any(|pod| self.pods.contains(pod))
+            || [&link.local.pod, &link.remote.pod]
+                .iter()
+                .any(|pod| self.pods.contains(pod))
                 && addresses(link).any(|address| self.addresses.contains(&address))
     }
 }
 
 fn addresses(link: &DeclaredLink) -> impl Iterator<Item = IpAddr> {
-    [&link.local, &link.remote].into_iter().flat_map(|end| end.addresses.iter().flatten()).map(IpNet::addr)
+    [&link.local, &link.remote]
+        .into_iter()
+        .flat_map(|end| end.addresses.iter().flatten())
+        .map(IpNet::addr)
 }

@@ -1,4 +1,5 @@
-//! Random histories of a node: which links there are, where their pods are, and what befalls the node in between.
+//! Random histories of a node: which links there are, where their pods are, and what befalls the
+//! node in between.
 #![allow(dead_code, missing_docs)]
 
 use std::collections::BTreeSet;
@@ -80,8 +81,16 @@ fn mishap() -> impl Strategy<Value = Mishap> {
 }
 
 pub fn history() -> impl Strategy<Value = (Vec<Cable>, Vec<Epoch>)> {
-    let cable = ((0..PODS, 0..PODS), any::<bool>(), proptest::bool::weighted(0.1))
-        .prop_map(|(pods, addressed, frozen)| Cable { pods, addressed, frozen });
+    let cable = (
+        (0..PODS, 0..PODS),
+        any::<bool>(),
+        proptest::bool::weighted(0.1),
+    )
+        .prop_map(|(pods, addressed, frozen)| Cable {
+            pods,
+            addressed,
+            frozen,
+        });
     proptest::collection::vec(cable, 1..8).prop_flat_map(|cables| {
         let count = cables.len();
         let epoch = (
@@ -90,7 +99,12 @@ pub fn history() -> impl Strategy<Value = (Vec<Cable>, Vec<Epoch>)> {
             mishap(),
             0u8..2,
         )
-            .prop_map(|(spots, present, mishap, variant)| Epoch { variant, spots, present, mishap });
+            .prop_map(|(spots, present, mishap, variant)| Epoch {
+                variant,
+                spots,
+                present,
+                mishap,
+            });
         (Just(cables), proptest::collection::vec(epoch, 1..6))
     })
 }
@@ -108,12 +122,20 @@ pub fn link(number: usize, cable: &Cable, variant: u8) -> Link {
     let near: (PodKey, InterfaceName) = (pod(cable.pods.0), format!("e{number}").parse().unwrap());
     let far: (PodKey, InterfaceName) = (pod(cable.pods.1), format!("f{number}").parse().unwrap());
     let id = LinkId::derive((&near.0, &near.1), (&far.0, &far.1));
-    let (a, z) = if near <= far { (near, far) } else { (far, near) };
+    let (a, z) = if near <= far {
+        (near, far)
+    } else {
+        (far, near)
+    };
     let endpoint = |(pod, interface): (PodKey, InterfaceName), end| Endpoint {
         pod,
         interface,
         addresses: if cable.addressed {
-            vec![format!("10.{number}.{variant}.{}/24", 1 + end as u8).parse().unwrap()]
+            vec![
+                format!("10.{number}.{variant}.{}/24", 1 + end as u8)
+                    .parse()
+                    .unwrap(),
+            ]
         } else {
             vec![]
         },
@@ -163,31 +185,55 @@ pub fn wanted(cables: &[Cable], epoch: &Epoch) -> Vec<Wanted> {
         .filter_map(|(number, cable)| {
             let link = link(number, cable, epoch.variant);
             let vni = VniState::Granted(Vni::try_from(11 + number as u32).unwrap());
-            direct(&link, &[place(&link.a.pod), place(&link.z.pod)], vni, &node()).wanted
+            direct(
+                &link,
+                &[place(&link.a.pod), place(&link.z.pod)],
+                vni,
+                &node(),
+            )
+            .wanted
         })
         .collect()
 }
 
 fn find<'a>(observed: &'a [Observed], end: &WantedEnd) -> Option<&'a Observed> {
-    observed.iter().find(|device| device.netns == end.netns && device.name == end.name)
+    observed
+        .iter()
+        .find(|device| device.netns == end.netns && device.name == end.name)
 }
 
 /// The end is in place and is all that was wanted.
 fn assert_end(observed: &[Observed], end: &WantedEnd) {
     let device = find(observed, end).unwrap_or_else(|| panic!("{end:?} is missing"));
     assert_eq!(device.alias.as_ref(), Some(&end.alias));
-    assert_eq!((device.mac, device.mtu, device.up), (Some(end.mac), end.mtu.bytes(), end.up));
+    assert_eq!(
+        (device.mac, device.mtu, device.up),
+        (Some(end.mac), end.mtu.bytes(), end.up)
+    );
     for address in &end.addresses {
-        assert!(device.addresses.iter().any(|o| o.address == *address && o.ours), "{end:?} lacks {address}");
+        assert!(
+            device
+                .addresses
+                .iter()
+                .any(|o| o.address == *address && o.ours),
+            "{end:?} lacks {address}"
+        );
     }
 }
 
 /// What is there after a plan is what is wanted, and nothing of ours besides.
 pub fn assert_effect(wanted: &[Wanted], observed: &[Observed], plan: &Plan) {
-    let blocked: BTreeSet<LinkId> = plan.conflicts.iter().map(|conflict| conflict.link).collect();
+    let blocked: BTreeSet<LinkId> = plan
+        .conflicts
+        .iter()
+        .map(|conflict| conflict.link)
+        .collect();
     let mut expected: BTreeSet<At> = BTreeSet::new();
     for object in wanted {
-        let at = |end: &WantedEnd| At { netns: end.netns.clone(), name: end.name.clone() };
+        let at = |end: &WantedEnd| At {
+            netns: end.netns.clone(),
+            name: end.name.clone(),
+        };
         match object {
             _ if blocked.contains(&object.link()) => {
                 expected.extend(
@@ -207,10 +253,20 @@ pub fn assert_effect(wanted: &[Wanted], observed: &[Observed], plan: &Plan) {
             }
             Wanted::Vxlan { end, tunnel } => {
                 assert_end(observed, end);
-                let Kind::Vxlan { vni, remote, local, parent, port } = find(observed, end).unwrap().kind.clone() else {
+                let Kind::Vxlan {
+                    vni,
+                    remote,
+                    local,
+                    parent,
+                    port,
+                } = find(observed, end).unwrap().kind.clone()
+                else {
                     panic!()
                 };
-                assert_eq!((vni, parent, port), (tunnel.vni.number(), tunnel.parent, tunnel.port));
+                assert_eq!(
+                    (vni, parent, port),
+                    (tunnel.vni.number(), tunnel.parent, tunnel.port)
+                );
                 assert_eq!((remote, local), (Some(tunnel.remote), Some(tunnel.local)));
                 expected.insert(at(end));
             }
@@ -224,31 +280,50 @@ pub fn assert_effect(wanted: &[Wanted], observed: &[Observed], plan: &Plan) {
             }
             Wanted::Frozen(link) => {
                 expected.extend(
-                    observed.iter().filter(|d| d.alias.as_ref().is_some_and(|a| a.link == *link)).map(Observed::at),
+                    observed
+                        .iter()
+                        .filter(|d| d.alias.as_ref().is_some_and(|a| a.link == *link))
+                        .map(Observed::at),
                 );
             }
         }
     }
     for device in observed.iter().filter(|device| device.is_ours()) {
-        assert!(expected.contains(&device.at()), "{device:?} is wanted by nobody");
+        assert!(
+            expected.contains(&device.at()),
+            "{device:?} is wanted by nobody"
+        );
     }
 }
 
 pub fn strangers(observed: &[Observed]) -> Vec<Observed> {
-    observed.iter().filter(|device| !device.is_ours()).cloned().collect()
+    observed
+        .iter()
+        .filter(|device| !device.is_ours())
+        .cloned()
+        .collect()
 }
 
 /// Plans for everything that is there.
 pub fn plan_all(wanted: &[Wanted], observed: &[Observed]) -> Plan {
     let places = observed.iter().map(|device| device.netns.clone()).collect();
-    plan(wanted, observed, Scope { links: &BTreeSet::new(), places: &places })
+    plan(
+        wanted,
+        observed,
+        Scope {
+            links: &BTreeSet::new(),
+            places: &places,
+        },
+    )
 }
 
 /// Plans and carries out, all or the first steps only.
 pub fn reconcile(world: &mut World, wanted: &[Wanted], crash_after: Option<usize>) -> Plan {
     let observed = world.observe();
     let plan = plan_all(wanted, &observed);
-    let steps = crash_after.map_or(plan.steps.as_slice(), |n| &plan.steps[..n.min(plan.steps.len())]);
+    let steps = crash_after.map_or(plan.steps.as_slice(), |n| {
+        &plan.steps[..n.min(plan.steps.len())]
+    });
     for step in steps {
         world.apply(step);
     }
@@ -262,7 +337,10 @@ pub fn befall(world: &mut World, mishap: &Mishap) {
         Mishap::Deleted(n) => world.remove_nth(*n),
         Mishap::Stranger(pod, n) => {
             for name in [format!("e{n}"), format!("f{n}")] {
-                world.stranger(At { netns: Netns::Sandbox(sandbox(*pod, 0)), name });
+                world.stranger(At {
+                    netns: Netns::Sandbox(sandbox(*pod, 0)),
+                    name,
+                });
             }
         }
         Mishap::Address(n) => world.user_address(*n, "172.31.0.1/24".parse().unwrap()),

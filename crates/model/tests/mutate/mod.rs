@@ -1,7 +1,8 @@
-//! Inputs that are nearly right, for tests that feed a parser: valid ones, changed a few times, as JSON and as text.
+//! Inputs that are nearly right, for tests that feed a parser: valid ones, changed a few times, as
+//! JSON and as text.
 //!
-//! Shared by the crates' `tests/fuzz.rs`. A change is a value of its own, so that proptest can leave out those that do
-//! not matter.
+//! Shared by the crates' `tests/fuzz.rs`. A change is a value of its own, so that proptest can
+//! leave out those that do not matter.
 #![allow(dead_code, missing_docs)]
 
 use proptest::{collection::vec, prelude::*, test_runner::Config};
@@ -55,12 +56,25 @@ enum Change {
 
 /// For targets: as many cases as asked for, and no files with failures.
 pub fn config() -> Config {
-    let default = Config { failure_persistence: None, ..Config::default() };
-    if std::env::var_os("PROPTEST_CASES").is_some() { default } else { Config { cases: CASES, ..default } }
+    let default = Config {
+        failure_persistence: None,
+        ..Config::default()
+    };
+    if std::env::var_os("PROPTEST_CASES").is_some() {
+        default
+    } else {
+        Config {
+            cases: CASES,
+            ..default
+        }
+    }
 }
 
 /// Mutations of JSON documents. `words` are what the text is salted with besides [`JSON_TOKENS`].
-pub fn json(corpus: &'static [&'static str], words: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
+pub fn json(
+    corpus: &'static [&'static str],
+    words: &'static [&'static str],
+) -> impl Strategy<Value = Vec<u8>> {
     let tokens = [JSON_TOKENS, words].concat();
     let of_json = prop_oneof![
         4 => (any::<u16>(), any::<u8>()).prop_map(|(at, with)| Change::Replace(at, with)),
@@ -68,22 +82,37 @@ pub fn json(corpus: &'static [&'static str], words: &'static [&'static str]) -> 
         1 => any::<u16>().prop_map(Change::Remove),
         1 => (any::<u16>(), any::<u16>()).prop_map(|(at, with)| Change::Rename(at, with)),
     ];
-    (0..corpus.len(), vec(of_json, 0..4), vec(of_text(), 0..3)).prop_map(move |(index, of_json, of_text)| {
-        let mut document: Value = serde_json::from_str(corpus[index]).expect("the corpus is JSON");
-        of_json.iter().for_each(|change| change_value(&mut document, change, &tokens));
-        // Untouched inputs keep their order and their doubled keys.
-        let mut bytes =
-            if of_json.is_empty() { corpus[index].as_bytes().to_vec() } else { document.to_string().into_bytes() };
-        of_text.iter().for_each(|change| change_text(&mut bytes, change, &tokens));
-        bytes
-    })
+    (0..corpus.len(), vec(of_json, 0..4), vec(of_text(), 0..3)).prop_map(
+        move |(index, of_json, of_text)| {
+            let mut document: Value =
+                serde_json::from_str(corpus[index]).expect("the corpus is JSON");
+            of_json
+                .iter()
+                .for_each(|change| change_value(&mut document, change, &tokens));
+            // Untouched inputs keep their order and their doubled keys.
+            let mut bytes = if of_json.is_empty() {
+                corpus[index].as_bytes().to_vec()
+            } else {
+                document.to_string().into_bytes()
+            };
+            of_text
+                .iter()
+                .for_each(|change| change_text(&mut bytes, change, &tokens));
+            bytes
+        },
+    )
 }
 
 /// Mutations of texts that are not JSON.
-pub fn text(corpus: &'static [&'static str], tokens: &'static [&'static str]) -> impl Strategy<Value = String> {
+pub fn text(
+    corpus: &'static [&'static str],
+    tokens: &'static [&'static str],
+) -> impl Strategy<Value = String> {
     (0..corpus.len(), vec(of_text(), 0..6)).prop_map(move |(index, changes)| {
         let mut bytes = corpus[index].as_bytes().to_vec();
-        changes.iter().for_each(|change| change_text(&mut bytes, change, tokens));
+        changes
+            .iter()
+            .for_each(|change| change_text(&mut bytes, change, tokens));
         String::from_utf8_lossy(&bytes).into_owned()
     })
 }
@@ -149,10 +178,20 @@ fn change_value(document: &mut Value, change: &Change, tokens: &[&str]) {
         },
         Change::Rename(at, with) => {
             if let Some(Value::Object(map)) = find(document, &mut nth(at)) {
-                let key = map.keys().nth(usize::from(with) % map.len().max(1)).cloned();
+                let key = map
+                    .keys()
+                    .nth(usize::from(with) % map.len().max(1))
+                    .cloned();
                 if let Some((key, value)) = key.and_then(|key| map.remove_entry(&key)) {
                     let token = tokens[usize::from(with) % tokens.len()];
-                    map.insert(if with % 2 == 0 { key.to_uppercase() } else { token.to_owned() }, value);
+                    map.insert(
+                        if with % 2 == 0 {
+                            key.to_uppercase()
+                        } else {
+                            token.to_owned()
+                        },
+                        value,
+                    );
                 }
             }
         }

@@ -1,4 +1,5 @@
-//! A kernel in miniature, to carry out plans on: devices in namespaces, veth pairs that die together, addresses that a move loses.
+//! A kernel in miniature, to carry out plans on: devices in namespaces, veth pairs that die
+//! together, addresses that a move loses.
 #![allow(dead_code, missing_docs)]
 
 use ipnet::IpNet;
@@ -53,7 +54,9 @@ impl World {
             }
             Operation::Retarget { at, tunnel } => {
                 let device = self.get(at);
-                let Kind::Vxlan { remote, local, .. } = &mut device.kind else { panic!("{at} is no VXLAN device") };
+                let Kind::Vxlan { remote, local, .. } = &mut device.kind else {
+                    panic!("{at} is no VXLAN device")
+                };
                 *remote = Some(tunnel.remote);
                 *local = Some(tunnel.local);
             }
@@ -63,25 +66,41 @@ impl World {
             Operation::AddAddress(at, address) => {
                 let device = self.get(at);
                 if !device.addresses.iter().any(|o| o.address == *address) {
-                    device.addresses.push(ObservedAddress { address: *address, ours: true });
+                    device.addresses.push(ObservedAddress {
+                        address: *address,
+                        ours: true,
+                    });
                 }
             }
             Operation::RestoreAddress(at, address) => {
-                self.get(at).addresses.push(ObservedAddress { address: *address, ours: false });
+                self.get(at).addresses.push(ObservedAddress {
+                    address: *address,
+                    ours: false,
+                });
             }
             Operation::RestoreRoute(at, route) => {
-                let observed = ObservedRoute { route: route.clone(), ours: false };
+                let observed = ObservedRoute {
+                    route: route.clone(),
+                    ours: false,
+                };
                 self.get(at).routes.push(observed);
             }
-            Operation::RemoveAddress(at, address) => self.get(at).addresses.retain(|o| o.address != *address),
+            Operation::RemoveAddress(at, address) => {
+                self.get(at).addresses.retain(|o| o.address != *address)
+            }
             Operation::AddRoute(at, route) => {
                 assert!(self.get(at).up, "a route needs {at} up");
-                let observed = ObservedRoute { route: route.clone(), ours: true };
+                let observed = ObservedRoute {
+                    route: route.clone(),
+                    ours: true,
+                };
                 self.get(at).routes.push(observed);
             }
             Operation::RemoveRoute(at, route) => self.get(at).routes.retain(|o| o.route != *route),
             Operation::AnnounceAddress(..) => {}
-            Operation::Begin(at, alias) | Operation::Commit(at, alias) => self.get(at).alias = Some(alias.clone()),
+            Operation::Begin(at, alias) | Operation::Commit(at, alias) => {
+                self.get(at).alias = Some(alias.clone())
+            }
         }
     }
 
@@ -110,7 +129,10 @@ impl World {
         if let Some(device) = self.devices.get_mut(n)
             && !device.addresses.iter().any(|o| o.address == address)
         {
-            device.addresses.push(ObservedAddress { address, ours: false });
+            device.addresses.push(ObservedAddress {
+                address,
+                ours: false,
+            });
         }
     }
 
@@ -125,9 +147,12 @@ impl World {
         self.next
     }
 
-    /// The index asked for, if it is free, as it is with the kernel. (Indices are unique in this whole world.)
+    /// The index asked for, if it is free, as it is with the kernel. (Indices are unique in this
+    /// whole world.)
     fn index_for(&mut self, birth: &Birth) -> u32 {
-        let free = birth.index.filter(|asked| self.devices.iter().all(|device| device.index != *asked));
+        let free = birth
+            .index
+            .filter(|asked| self.devices.iter().all(|device| device.index != *asked));
         free.unwrap_or_else(|| self.index())
     }
 
@@ -136,12 +161,18 @@ impl World {
     }
 
     fn get(&mut self, at: &At) -> &mut Observed {
-        let index = self.position(at).unwrap_or_else(|| panic!("{at} does not exist"));
+        let index = self
+            .position(at)
+            .unwrap_or_else(|| panic!("{at} does not exist"));
         &mut self.devices[index]
     }
 
     fn create(&mut self, birth: &Birth, index: u32, kind: Kind) {
-        assert!(self.position(&birth.at).is_none(), "{} exists already", birth.at);
+        assert!(
+            self.position(&birth.at).is_none(),
+            "{} exists already",
+            birth.at
+        );
         let mut device = device(birth.at.clone(), index, kind, GROUP_OURS);
         device.mac = Some(birth.mac);
         device.mtu = birth.mtu.bytes();

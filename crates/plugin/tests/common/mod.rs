@@ -1,15 +1,22 @@
-//! A node for tests: fake embedded plugins, a fake agent and a state directory, all in one temporary directory.
+//! A node for tests: fake embedded plugins, a fake agent and a state directory, all in one
+//! temporary directory.
 
 #![allow(dead_code, missing_docs, reason = "each test file uses its part")]
 
-use std::fs;
-use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::{
+    fs,
+    io::{self, BufRead, BufReader, Write},
+    os::unix::{
+        fs::PermissionsExt,
+        net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+};
 
 use ratchet_cni::Environment;
 use ratchet_protocol::{Attached, Failure, FailureKind, Prepared, Reply, Request, parse_request};
@@ -82,7 +89,8 @@ END"#,
         node.plugin(
             "lo",
             r#"[ "$CNI_COMMAND" = ADD ] || exit 0
-echo '{"cniVersion":"1.0.0","interfaces":[{"name":"lo","sandbox":"'$CNI_NETNS'"}],"ips":[{"address":"127.0.0.1/8","interface":0}]}'"#,
+echo '{"cniVersion":"1.0.0","interfaces":[{"name":"lo","sandbox":"'$CNI_NETNS'"}],
+"ips":[{"address":"127.0.0.1/8","interface":0}]}'"#,
         );
         node
     }
@@ -91,11 +99,13 @@ echo '{"cniVersion":"1.0.0","interfaces":[{"name":"lo","sandbox":"'$CNI_NETNS'"}
         self.dir.path().join(name)
     }
 
-    /// An embedded plugin that notes verb, stdin and environment of each call and then runs this script.
+    /// An embedded plugin that notes verb, stdin and environment of each call and then runs this
+    /// script.
     pub fn plugin(&self, kind: &str, script: &str) {
         let dir = self.dir.path().display();
         let script = format!(
-            "#!/bin/sh\nD='{dir}'; N='{kind}'; echo \"$CNI_COMMAND $N\" >>$D/calls\ncat >$D/$N.$CNI_COMMAND.stdin; env >$D/$N.$CNI_COMMAND.env\n{script}\n"
+            "#!/bin/sh\nD='{dir}'; N='{kind}'; echo \"$CNI_COMMAND $N\" >>$D/calls\ncat \
+             >$D/$N.$CNI_COMMAND.stdin; env >$D/$N.$CNI_COMMAND.env\n{script}\n"
         );
         let path = self.path("bin").join(kind);
         // A new file: the old one may be running.
@@ -127,7 +137,10 @@ echo '{"cniVersion":"1.0.0","interfaces":[{"name":"lo","sandbox":"'$CNI_NETNS'"}
         }
         let (root, mut found) = (self.path("state/attachments"), Vec::new());
         walk(&root, &mut found);
-        found.iter().map(|path| path.strip_prefix(&root).unwrap().display().to_string()).collect()
+        found
+            .iter()
+            .map(|path| path.strip_prefix(&root).unwrap().display().to_string())
+            .collect()
     }
 
     /// A config; the keys of `more` come on top, `null` removes one.
@@ -175,7 +188,10 @@ echo '{"cniVersion":"1.0.0","interfaces":[{"name":"lo","sandbox":"'$CNI_NETNS'"}
         fs::create_dir_all(socket.parent().unwrap()).unwrap();
         let _ = fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket).unwrap();
-        let (requests, ended) = (Arc::<Mutex<Vec<Request>>>::default(), Arc::new(AtomicBool::new(false)));
+        let (requests, ended) = (
+            Arc::<Mutex<Vec<Request>>>::default(),
+            Arc::new(AtomicBool::new(false)),
+        );
         let thread = std::thread::spawn({
             let (requests, ended) = (Arc::clone(&requests), Arc::clone(&ended));
             move || {
@@ -198,14 +214,28 @@ echo '{"cniVersion":"1.0.0","interfaces":[{"name":"lo","sandbox":"'$CNI_NETNS'"}
                 }
             }
         });
-        Agent { socket, requests, ended, thread: Some(thread) }
+        Agent {
+            socket,
+            requests,
+            ended,
+            thread: Some(thread),
+        }
     }
 }
 
 pub fn call(env: &Environment, config: &Value) -> Seen {
     let (mut stdout, stderr) = (Vec::new(), Shared::default());
-    let status = ratchet_plugin::run_with(env, config.to_string().as_bytes(), &mut stdout, stderr.clone());
-    Seen { status, stdout: String::from_utf8(stdout).unwrap(), stderr: stderr.text() }
+    let status = ratchet_plugin::run_with(
+        env,
+        config.to_string().as_bytes(),
+        &mut stdout,
+        stderr.clone(),
+    );
+    Seen {
+        status,
+        stdout: String::from_utf8(stdout).unwrap(),
+        stderr: stderr.text(),
+    }
 }
 
 /// A fake agent; ends when it is dropped.
@@ -222,14 +252,20 @@ impl Agent {
         std::mem::take(&mut *self.requests.lock().unwrap())
     }
 
-    /// Whether nothing was asked that changes anything; forgets it. (What a pod is may be asked before it is known that that does not matter.)
+    /// Whether nothing was asked that changes anything; forgets it. (What a pod is may be asked
+    /// before it is known that that does not matter.)
     pub fn was_asked_for_nothing(&self) -> bool {
         self.asked().iter().all(|asked| asked == "prepare")
     }
 
     /// The names of what it was asked so far; forgets it.
     pub fn asked(&self) -> Vec<String> {
-        let name = |request: &Request| serde_json::to_value(request).unwrap()["request"].as_str().unwrap().to_owned();
+        let name = |request: &Request| {
+            serde_json::to_value(request).unwrap()["request"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        };
         self.requests().iter().map(name).collect()
     }
 }

@@ -1,4 +1,5 @@
-//! One node, fake plugins that note how they were called, and calls of the binary that may differ in anything.
+//! One node, fake plugins that note how they were called, and calls of the binary that may differ
+//! in anything.
 
 use std::{
     ffi::OsStr,
@@ -18,8 +19,10 @@ pub const PLUGINS: &str = "/usr/lib/cni";
 
 /// What the fake `main` prints: more than enough to see that none of it is lost.
 pub const ANSWER: &str = r#"{ "cniVersion":"1.0.0",
- "interfaces":[{"name":"veth0","mac":"02:00:00:00:00:01"},{"name":"eth0","mac":"02:00:00:00:00:02","sandbox":"$CNI_NETNS"}],
- "ips":[{"address":"10.1.0.2/24","gateway":"10.1.0.1","interface":1}], "routes":[{"dst":"0.0.0.0/0"}],
+ "interfaces":[{"name":"veth0","mac":"02:00:00:00:00:01"},{"name":"eth0","mac":"02:00:00:00:00:02",
+ "sandbox":"$CNI_NETNS"}],
+ "ips":[{"address":"10.1.0.2/24","gateway":"10.1.0.1","interface":1}],
+ "routes":[{"dst":"0.0.0.0/0"}],
  "dns":{"nameservers":["10.0.0.53"]}, "extra":1.50 }"#;
 
 /// See the module.
@@ -30,7 +33,9 @@ pub struct Bench {
 impl Bench {
     /// Without an agent; the plugin starts one where it needs one.
     pub fn new() -> Self {
-        let bench = Self { cluster: Cluster::new(1) };
+        let bench = Self {
+            cluster: Cluster::new(1),
+        };
         for dir in ["fakes", "seen"] {
             fs::create_dir(bench.dir().join(dir)).unwrap();
         }
@@ -52,7 +57,8 @@ impl Bench {
         &self.cluster.nodes[0]
     }
 
-    /// A fake plugin: notes verb, stdin and environment of each call, then runs this script. `$S` is where it notes.
+    /// A fake plugin: notes verb, stdin and environment of each call, then runs this script. `$S`
+    /// is where it notes.
     pub fn fake(&self, kind: &str, script: &str) {
         let seen = self.dir().join("seen");
         let script = format!(
@@ -75,22 +81,29 @@ impl Bench {
         path
     }
 
-    /// What a fake noted: `stdin` or `env` of its last call with this verb; empty if there was none.
+    /// What a fake noted: `stdin` or `env` of its last call with this verb; empty if there was
+    /// none.
     pub fn seen(&self, kind: &str, verb: &str, what: &str) -> String {
-        fs::read_to_string(self.dir().join(format!("seen/{kind}.{verb}.{what}"))).unwrap_or_default()
+        fs::read_to_string(self.dir().join(format!("seen/{kind}.{verb}.{what}")))
+            .unwrap_or_default()
     }
 
     /// The same as JSON.
     #[track_caller]
     pub fn seen_json(&self, kind: &str, verb: &str) -> Value {
         let text = self.seen(kind, verb, "stdin");
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {kind} {verb} got {text:?}"))
+        serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("{error}: {kind} {verb} got {text:?}"))
     }
 
     /// `VERB kind` of all calls of fakes so far, in order; forgets them.
     pub fn calls(&self) -> Vec<String> {
         let path = self.dir().join("seen/calls");
-        let calls = fs::read_to_string(&path).unwrap_or_default().lines().map(str::to_owned).collect();
+        let calls = fs::read_to_string(&path)
+            .unwrap_or_default()
+            .lines()
+            .map(str::to_owned)
+            .collect();
         let _ = fs::remove_file(path);
         calls
     }
@@ -103,7 +116,8 @@ impl Bench {
         config
     }
 
-    /// The same for a pod of ours with these links, as the annotation says them; the fake is its boot network.
+    /// The same for a pod of ours with these links, as the annotation says them; the fake is its
+    /// boot network.
     pub fn ours(&self, links: &str, more: Value) -> Value {
         let mut config = self.config(json!({"runtimeConfig": annotated(links)}));
         merge(&mut config, more);
@@ -114,7 +128,10 @@ impl Bench {
     pub fn call(&self, verb: &str, sandbox: &Sandbox, config: &Value) -> Call {
         let mut command = self.node().plugin_command(verb, sandbox);
         command.env("CNI_PATH", self.cni_path());
-        Call { command, stdin: config.to_string().into_bytes() }
+        Call {
+            command,
+            stdin: config.to_string().into_bytes(),
+        }
     }
 
     /// The same, run.
@@ -129,7 +146,11 @@ impl Bench {
 
     /// The state file of a sandbox's eth0 in the network `test-net`.
     pub fn state_file(&self, sandbox: &Sandbox) -> PathBuf {
-        self.node().state_dir.join("attachments/test-net").join(&sandbox.id).join("eth0.json")
+        self.node()
+            .state_dir
+            .join("attachments/test-net")
+            .join(&sandbox.id)
+            .join("eth0.json")
     }
 
     /// All files that the plugin keeps, locks included.
@@ -159,8 +180,10 @@ impl Bench {
     /// A bridge with host-local, both real, whose leases are in this bench.
     pub fn bridge(&self) -> Value {
         json!({
-            "type": "bridge", "cniVersion": "1.0.0", "bridge": "cni0", "isGateway": true, "ipMasq": false,
-            "ipam": {"type": "host-local", "subnet": "10.77.0.0/24", "dataDir": self.dir().join("leases"),
+            "type": "bridge", "cniVersion": "1.0.0", "bridge": "cni0", "isGateway": true,
+            "ipMasq": false,
+            "ipam": {"type": "host-local", "subnet": "10.77.0.0/24",
+            "dataDir": self.dir().join("leases"),
                      "routes": [{"dst": "0.0.0.0/0"}]},
         })
     }
@@ -169,7 +192,9 @@ impl Bench {
     pub fn leases(&self) -> Vec<String> {
         let mut found = Vec::new();
         walk(&self.dir().join("leases"), &mut found);
-        let names = found.iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned());
+        let names = found
+            .iter()
+            .map(|path| path.file_name().unwrap().to_string_lossy().into_owned());
         names.filter(|name| name.starts_with("10.")).collect()
     }
 }
@@ -186,7 +211,8 @@ pub fn sandbox_of(pod: &str) -> Sandbox {
 /// One link to a peer.
 pub fn link(interface: &str, peer: &str) -> String {
     format!(
-        "[{{interface: {interface}, peer: {peer}/{interface}, addresses: [192.168.7.1/24], peerAddresses: [192.168.7.2/24]}}]"
+        "[{{interface: {interface}, peer: {peer}/{interface}, addresses: [192.168.7.1/24], \
+         peerAddresses: [192.168.7.2/24]}}]"
     )
 }
 
@@ -202,8 +228,12 @@ pub fn answering(answer: &str) -> String {
 
 /// A fake's script: this error on that verb, `ANSWER` on another ADD.
 pub fn failing(verb: &str, code: u32) -> String {
-    let error = format!(r#"{{"cniVersion":"1.0.0","code":{code},"msg":"it is so","details":"because"}}"#);
-    format!("if [ \"$CNI_COMMAND\" = {verb} ]; then echo '{error}'; exit 1; fi\n{}", answering(ANSWER))
+    let error =
+        format!(r#"{{"cniVersion":"1.0.0","code":{code},"msg":"it is so","details":"because"}}"#);
+    format!(
+        "if [ \"$CNI_COMMAND\" = {verb} ]; then echo '{error}'; exit 1; fi\n{}",
+        answering(ANSWER)
+    )
 }
 
 pub fn merge(config: &mut Value, more: Value) {
@@ -218,7 +248,12 @@ pub fn merge(config: &mut Value, more: Value) {
 
 /// The names of a result's interfaces.
 pub fn names(result: &Value) -> Vec<&str> {
-    result["interfaces"].as_array().unwrap().iter().map(|interface| interface["name"].as_str().unwrap()).collect()
+    result["interfaces"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|interface| interface["name"].as_str().unwrap())
+        .collect()
 }
 
 fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
@@ -233,13 +268,21 @@ fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
 /// Another process that holds the lock of a database of SQLite.
 pub fn hold(path: &Path) -> Child {
     let script = format!(
-        "import sqlite3; c = sqlite3.connect('{}', isolation_level=None); c.execute('begin exclusive'); print('held', flush=True); input()",
+        "import sqlite3; c = sqlite3.connect('{}', isolation_level=None); c.execute('begin \
+         exclusive'); print('held', flush=True); input()",
         path.display()
     );
     let command = &mut Command::new("python3");
-    let mut holder = command.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut holder = command
+        .args(["-c", &script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut line = String::new();
-    BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    BufReader::new(holder.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
     assert_eq!(line, "held\n");
     holder
 }
@@ -273,7 +316,11 @@ impl Call {
 
     /// Makes it, and waits until it has ended and its outputs are closed, as a runtime does.
     pub fn run(mut self) -> Seen {
-        let piped = self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let piped = self
+            .command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = piped.spawn().unwrap();
         let (mut stdin, bytes) = (child.stdin.take().unwrap(), self.stdin);
         let mut stderr = child.stderr.take().unwrap();
@@ -286,7 +333,11 @@ impl Call {
         let output = child.wait_with_output().unwrap();
         feeder.join().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Seen { status: output.status.code(), stdout: text(output.stdout), stderr: text(reader.join().unwrap()) }
+        Seen {
+            status: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(reader.join().unwrap()),
+        }
     }
 }
 
@@ -309,15 +360,21 @@ impl Seen {
     /// It succeeded and printed nothing.
     #[track_caller]
     pub fn silent(&self) {
-        assert_eq!((self.status, self.stdout.as_str()), (Some(0), ""), "{self:#?}");
+        assert_eq!(
+            (self.status, self.stdout.as_str()),
+            (Some(0), ""),
+            "{self:#?}"
+        );
     }
 
     /// It failed as a plugin has to: with one error document, which this is.
     #[track_caller]
     pub fn error(&self) -> Value {
         assert!(self.status.is_some_and(|status| status != 0), "{self:#?}");
-        let error: Value = serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"));
-        let has_all = error["cniVersion"].is_string() && error["code"].is_u64() && error["msg"].is_string();
+        let error: Value =
+            serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"));
+        let has_all =
+            error["cniVersion"].is_string() && error["code"].is_u64() && error["msg"].is_string();
         assert!(has_all, "{self:#?}");
         error
     }
@@ -327,6 +384,10 @@ impl Seen {
     pub fn failed(&self, code: u64) -> String {
         let error = self.error();
         assert_eq!(error["code"], code, "{self:#?}");
-        format!("{}; {}", error["msg"].as_str().unwrap(), error["details"].as_str().unwrap_or_default())
+        format!(
+            "{}; {}",
+            error["msg"].as_str().unwrap(),
+            error["details"].as_str().unwrap_or_default()
+        )
     }
 }

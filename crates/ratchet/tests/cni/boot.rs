@@ -9,7 +9,12 @@ use crate::{
 
 /// The real bridge behind a script that keeps what it printed.
 fn noted_bridge(bench: &Bench) -> Value {
-    bench.fake("noted-bridge", "[ $CNI_COMMAND = ADD ] || exec /usr/lib/cni/bridge <$S/$N.$CNI_COMMAND.stdin\n/usr/lib/cni/bridge <$S/$N.ADD.stdin >$S/out; status=$?; cat $S/out; exit $status");
+    bench.fake(
+        "noted-bridge",
+        "[ $CNI_COMMAND = ADD ] || exec /usr/lib/cni/bridge \
+                                <$S/$N.$CNI_COMMAND.stdin\n/usr/lib/cni/bridge <$S/$N.ADD.stdin \
+                                >$S/out; status=$?; cat $S/out; exit $status",
+    );
     let mut bridge = bench.bridge();
     bridge["type"] = json!("noted-bridge");
     bridge
@@ -19,12 +24,20 @@ fn printed(bench: &Bench) -> Value {
     serde_json::from_str(&std::fs::read_to_string(bench.dir().join("seen/out")).unwrap()).unwrap()
 }
 
-/// Two pods with a link, behind a real bridge: the second one's ADD finds its peer. Gives its result and the bridge's own.
+/// Two pods with a link, behind a real bridge: the second one's ADD finds its peer. Gives its
+/// result and the bridge's own.
 fn linked(bench: &Bench, version: &str) -> ([Sandbox; 2], [Value; 2]) {
     let bridge = noted_bridge(bench);
     let pods = [sandbox_of("a"), sandbox_of("b")];
-    let config = |links: &str| bench.ours(links, json!({"cniVersion": version, "boot_network": bridge}));
-    bench.run("ADD", &pods[0], &config(&link("eth1", "b"))).json();
+    let config = |links: &str| {
+        bench.ours(
+            links,
+            json!({"cniVersion": version, "boot_network": bridge}),
+        )
+    };
+    bench
+        .run("ADD", &pods[0], &config(&link("eth1", "b")))
+        .json();
     let result = bench.run("ADD", &pods[1], &config("[]")).json();
     (pods, [result, printed(bench)])
 }
@@ -33,7 +46,10 @@ fn unlink(bench: &Bench, pods: &[Sandbox]) {
     for pod in pods {
         bench.run("DEL", pod, &bench.ours("[]", json!({}))).silent();
     }
-    assert_eq!((bench.leases(), bench.state(), bench.sandboxes()), (vec![], vec![], vec![]));
+    assert_eq!(
+        (bench.leases(), bench.state(), bench.sandboxes()),
+        (vec![], vec![], vec![])
+    );
 }
 
 #[test]
@@ -45,18 +61,31 @@ fn p22_result_of_boot_mode() {
         let interfaces = result["interfaces"].as_array().unwrap();
         let before = boot["interfaces"].as_array().unwrap();
         assert_eq!(interfaces[..before.len()], before[..]);
-        assert_eq!((&result["routes"], names(&result)[before.len()..].to_vec()), (&boot["routes"], vec!["eth1"]));
+        assert_eq!(
+            (&result["routes"], names(&result)[before.len()..].to_vec()),
+            (&boot["routes"], vec!["eth1"])
+        );
         let own = &interfaces[before.len()];
         let netns = pods[1].netns.path().display().to_string();
         assert_eq!(
             (own["sandbox"].as_str(), &own["mac"]),
-            (Some(netns.as_str()), &pods[1].netns.links()["eth1"]["address"])
+            (
+                Some(netns.as_str()),
+                &pods[1].netns.links()["eth1"]["address"]
+            )
         );
-        assert_eq!(own["mtu"].as_u64(), (version == "1.1.0").then_some(1450), "{own}");
+        assert_eq!(
+            own["mtu"].as_u64(),
+            (version == "1.1.0").then_some(1450),
+            "{own}"
+        );
         let ips = result["ips"].as_array().unwrap();
         assert_eq!(ips.len(), boot["ips"].as_array().unwrap().len());
         for ip in ips {
-            assert!(ip["interface"].as_u64().unwrap() < interfaces.len() as u64, "{result}");
+            assert!(
+                ip["interface"].as_u64().unwrap() < interfaces.len() as u64,
+                "{result}"
+            );
         }
         unlink(&bench, &pods);
     }
@@ -70,12 +99,18 @@ fn containerd_ips(result: &Value) -> Vec<String> {
         Some(index) => interfaces[usize::try_from(index).unwrap()]["name"] == "eth0",
     };
     let ips = result["ips"].as_array().unwrap().iter().filter(is_on_eth0);
-    ips.map(|ip| ip["address"].as_str().unwrap().to_owned()).collect()
+    ips.map(|ip| ip["address"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 /// What ocicni (CRI-O) takes for the pod's addresses: all.
 fn crio_ips(result: &Value) -> Vec<String> {
-    result["ips"].as_array().unwrap().iter().map(|ip| ip["address"].as_str().unwrap().to_owned()).collect()
+    result["ips"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|ip| ip["address"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 #[test]
@@ -88,23 +123,41 @@ fn p23_addresses_of_the_pod() {
     }
     unlink(&bench, &pods);
     // Two families on eth0, in their order.
-    bench.fake("dual", &answering(
-        r#"{"cniVersion":"1.0.0","interfaces":[{"name":"eth0","sandbox":"$CNI_NETNS"}],"ips":[{"address":"fd00::2/64","interface":0},{"address":"10.1.0.2/24","interface":0}]}"#,
-    ));
+    bench.fake(
+        "dual",
+        &answering(
+            r#"{"cniVersion":"1.0.0","interfaces":[{"name":"eth0","sandbox":"$CNI_NETNS"}],
+            "ips":[{"address":"fd00::2/64","interface":0},{"address":"10.1.0.2/24",
+            "interface":0}]}"#,
+        ),
+    );
     let [a, b] = [sandbox_of("a"), sandbox_of("b")];
     bench.run("ADD", &b, &bench.ours("[]", json!({}))).json();
-    let config = bench.ours(&link("eth1", "b"), json!({"boot_network": {"type": "dual"}}));
+    let config = bench.ours(
+        &link("eth1", "b"),
+        json!({"boot_network": {"type": "dual"}}),
+    );
     let result = bench.run("ADD", &a, &config).json();
     assert_eq!(names(&result), ["eth0", "eth1"]);
     assert_eq!(
         (containerd_ips(&result), crio_ips(&result)),
-        (vec!["fd00::2/64".into(), "10.1.0.2/24".into()], vec!["fd00::2/64".into(), "10.1.0.2/24".into()])
+        (
+            vec!["fd00::2/64".into(), "10.1.0.2/24".into()],
+            vec!["fd00::2/64".into(), "10.1.0.2/24".into()]
+        )
     );
     unlink(&bench, &[a, b]);
-    // A boot network without address: the pod's first link address, on no interface, so that the pod starts.
+    // A boot network without address: the pod's first link address, on no interface, so that the
+    // pod starts.
     let a = sandbox_of("a");
-    for (links, address) in [(link("eth1", "b"), "192.168.7.1/24"), ("[]".to_owned(), "127.0.0.1/8")] {
-        let config = bench.ours(&links, json!({"boot_network": {"type": "loopback", "cniVersion": "1.0.0"}}));
+    for (links, address) in [
+        (link("eth1", "b"), "192.168.7.1/24"),
+        ("[]".to_owned(), "127.0.0.1/8"),
+    ] {
+        let config = bench.ours(
+            &links,
+            json!({"boot_network": {"type": "loopback", "cniVersion": "1.0.0"}}),
+        );
         let result = bench.run("ADD", &a, &config).json();
         assert_eq!(containerd_ips(&result), [address]);
         unlink(&bench, std::slice::from_ref(&a));
@@ -117,9 +170,24 @@ fn p24_names_of_links() {
     let pod = sandbox_of("a");
     let one = |name: &str| format!("[{{interface: \"{name}\", peer: b/x}}]");
     let twice = "[{interface: x, peer: b/x}, {interface: x, peer: c/x}]".to_owned();
-    let bad = ["eth0", "lo", "abcdefghijklmnop", "a%d", "%s", "", ".", "..", "a/b", "a b", "a:b"];
+    let bad = [
+        "eth0",
+        "lo",
+        "abcdefghijklmnop",
+        "a%d",
+        "%s",
+        "",
+        ".",
+        "..",
+        "a/b",
+        "a b",
+        "a:b",
+    ];
     for links in bad.map(one).into_iter().chain([twice]) {
-        for config in [bench.ours(&links, json!({})), bench.ours(&links, json!({"boot_network": {"type": "main"}}))] {
+        for config in [
+            bench.ours(&links, json!({})),
+            bench.ours(&links, json!({"boot_network": {"type": "main"}})),
+        ] {
             bench.run("ADD", &pod, &config).failed(7);
             assert_eq!((bench.calls(), bench.state()), (vec![], vec![]), "{links}");
         }
@@ -139,7 +207,8 @@ fn p25_foreign_interface() {
     let config = |links: &str| bench.ours(links, json!({"boot_network": bridge}));
     let [a, b] = [sandbox_of("a"), sandbox_of("b")];
     bench.run("ADD", &a, &config(&link("eth1", "b"))).json();
-    b.netns.sh("ip link add eth1 type bridge && ip addr add 10.5.5.5/24 dev eth1");
+    b.netns
+        .sh("ip link add eth1 type bridge && ip addr add 10.5.5.5/24 dev eth1");
     let before = b.netns.links();
     let text = bench.run("ADD", &b, &config("[]")).failed(7);
     assert!(text.contains("eth1"), "{text}");
@@ -195,7 +264,8 @@ fn p30_many_at_once() {
     let ring = |n: usize| {
         let peer = (n + 1) % PODS;
         format!(
-            "[{{interface: right, peer: p{peer}/left, addresses: [10.1.{n}.1/24], peerAddresses: [10.1.{n}.2/24]}}]"
+            "[{{interface: right, peer: p{peer}/left, addresses: [10.1.{n}.1/24], peerAddresses: \
+             [10.1.{n}.2/24]}}]"
         )
     };
     let each = |verb: &str| {
@@ -216,11 +286,18 @@ fn p30_many_at_once() {
     bench.node().wait_for_links(PODS);
     assert_eq!(bench.leases().len(), PODS);
     for (n, pod) in pods.iter().enumerate() {
-        assert_eq!(pod.netns.links().keys().collect::<Vec<_>>(), ["eth0", "left", "right"], "p{n}");
+        assert_eq!(
+            pod.netns.links().keys().collect::<Vec<_>>(),
+            ["eth0", "left", "right"],
+            "p{n}"
+        );
     }
     assert!(pods[7].netns.ping("10.1.7.2"));
     each("DEL");
-    assert_eq!((bench.leases(), bench.state(), bench.sandboxes()), (vec![], vec![], vec![]));
+    assert_eq!(
+        (bench.leases(), bench.state(), bench.sandboxes()),
+        (vec![], vec![], vec![])
+    );
     for pod in &pods {
         assert!(pod.netns.links().is_empty());
     }
@@ -230,19 +307,42 @@ fn p30_many_at_once() {
     bench.run("ADD", &b, &bench.ours("[]", json!({}))).json();
     let config = bench.ours(&link("x1", "b"), boot.clone());
     let results: Vec<Value> = std::thread::scope(|scope| {
-        let add = |name| bench.call("ADD", &a, &config).env("CNI_IFNAME", name).run().json();
+        let add = |name| {
+            bench
+                .call("ADD", &a, &config)
+                .env("CNI_IFNAME", name)
+                .run()
+                .json()
+        };
         let other = scope.spawn(move || add("net1"));
         [add("eth0"), other.join().unwrap()].into()
     });
-    assert!(results.iter().all(|result| names(result).contains(&"x1")), "{results:?}");
-    assert_eq!(a.netns.links().keys().collect::<Vec<_>>(), ["eth0", "net1", "x1"]);
-    bench.call("DEL", &a, &config).env("CNI_IFNAME", "eth0").run().silent();
+    assert!(
+        results.iter().all(|result| names(result).contains(&"x1")),
+        "{results:?}"
+    );
+    assert_eq!(
+        a.netns.links().keys().collect::<Vec<_>>(),
+        ["eth0", "net1", "x1"]
+    );
+    bench
+        .call("DEL", &a, &config)
+        .env("CNI_IFNAME", "eth0")
+        .run()
+        .silent();
     assert_eq!(a.netns.links().keys().collect::<Vec<_>>(), ["net1", "x1"]);
     assert!(a.netns.ping("192.168.7.2"));
-    bench.call("DEL", &a, &config).env("CNI_IFNAME", "net1").run().silent();
+    bench
+        .call("DEL", &a, &config)
+        .env("CNI_IFNAME", "net1")
+        .run()
+        .silent();
     assert!(a.netns.links().is_empty());
     bench.run("DEL", &b, &bench.ours("[]", json!({}))).silent();
-    assert_eq!((bench.leases(), bench.state(), bench.sandboxes()), (vec![], vec![], vec![]));
+    assert_eq!(
+        (bench.leases(), bench.state(), bench.sandboxes()),
+        (vec![], vec![], vec![])
+    );
 }
 
 #[test]
@@ -253,11 +353,17 @@ fn p31_add_twice() {
     bench.run("ADD", &b, &bench.ours("[]", boot.clone())).json();
     let config = bench.ours(&link("eth1", "b"), boot);
     let first = bench.run("ADD", &a, &config).json();
-    let (state, links) = (std::fs::read(bench.state_file(&a)).unwrap(), a.netns.links());
+    let (state, links) = (
+        std::fs::read(bench.state_file(&a)).unwrap(),
+        a.netns.links(),
+    );
     let text = bench.run("ADD", &a, &config).failed(110);
     assert!(text.contains(&a.id) && text.contains("eth0"), "{text}");
     assert_eq!(
-        (std::fs::read(bench.state_file(&a)).unwrap(), a.netns.links().keys().collect::<Vec<_>>()),
+        (
+            std::fs::read(bench.state_file(&a)).unwrap(),
+            a.netns.links().keys().collect::<Vec<_>>()
+        ),
         (state, links.keys().collect())
     );
     assert!(a.netns.ping("192.168.7.2") && a.netns.ping("10.77.0.1"));
@@ -266,7 +372,13 @@ fn p31_add_twice() {
     bench.run("CHECK", &a, &check).silent();
     bench.run("DEL", &a, &config).silent();
     bench.run("ADD", &a, &config).json();
-    eventually("an answer", || if a.netns.ping("192.168.7.2") { Ok(()) } else { Err("none".into()) });
+    eventually("an answer", || {
+        if a.netns.ping("192.168.7.2") {
+            Ok(())
+        } else {
+            Err("none".into())
+        }
+    });
     unlink(&bench, &[a, b]);
     // Nor does the delegate of a pod that is not ours run twice.
     let config = bench.config(json!({"runtimeConfig": annotated("[]"), "use_labels": false}));
@@ -275,6 +387,13 @@ fn p31_add_twice() {
     bench.run("ADD", &c, &plain).json();
     bench.run("ADD", &c, &plain).failed(110);
     bench.run("ADD", &c, &config).failed(110);
-    assert_eq!(bench.calls().iter().filter(|call| *call == "ADD main").count(), 1);
+    assert_eq!(
+        bench
+            .calls()
+            .iter()
+            .filter(|call| *call == "ADD main")
+            .count(),
+        1
+    );
     bench.run("DEL", &c, &plain).silent();
 }

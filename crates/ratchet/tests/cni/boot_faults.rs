@@ -1,7 +1,8 @@
 //! Points 26, 27 and 29: an ADD that fails, or dies, at any step leaves nothing behind.
 //!
-//! Steps are made to fail from outside: by plugins, by a foreign device, by limits and locks. Every step of the plugin itself is
-//! killed in crates/plugin/tests/failpoints.rs and crates/ratchet/tests/kills.
+//! Steps are made to fail from outside: by plugins, by a foreign device, by limits and locks. Every
+//! step of the plugin itself is killed in crates/plugin/tests/failpoints.rs and
+//! crates/ratchet/tests/kills.
 
 use std::{
     fs,
@@ -16,7 +17,8 @@ use crate::{
     support::{RATCHET, Sandbox, eventually},
 };
 
-/// A pod's ptp network with host-local's leases in the bench: real, and without a device that stays.
+/// A pod's ptp network with host-local's leases in the bench: real, and without a device that
+/// stays.
 fn ptp(bench: &Bench) -> Value {
     let mut ptp = bench.bridge();
     ptp["type"] = json!("ptp");
@@ -26,22 +28,38 @@ fn ptp(bench: &Bench) -> Value {
 /// Of this ADD nothing is left; the peer has what it had.
 #[track_caller]
 fn assert_undone(bench: &Bench, pod: &Sandbox, what: &str) {
-    assert_eq!(pod.netns.links().into_keys().collect::<Vec<_>>(), Vec::<String>::new(), "{what}");
+    assert_eq!(
+        pod.netns.links().into_keys().collect::<Vec<_>>(),
+        Vec::<String>::new(),
+        "{what}"
+    );
     assert_eq!((bench.leases(), bench.state()), (vec![], vec![]), "{what}");
-    let kept: Vec<_> = bench.sandboxes().into_iter().filter(|path| path.to_string_lossy().contains(&pod.id)).collect();
+    let kept: Vec<_> = bench
+        .sandboxes()
+        .into_iter()
+        .filter(|path| path.to_string_lossy().contains(&pod.id))
+        .collect();
     assert!(kept.is_empty(), "{what}: {kept:?}");
-    assert!(!bench.cluster.store_rows().contains(&pod.id), "{what}: {}", bench.cluster.store_rows());
+    assert!(
+        !bench.cluster.store_rows().contains(&pod.id),
+        "{what}: {}",
+        bench.cluster.store_rows()
+    );
 }
 
 #[test]
 fn p26_faults_at_each_step() {
     let bench = Bench::with_agent();
     let [a, b] = [sandbox_of("a"), sandbox_of("b")];
-    // The peer is there, so that ADD of `a` makes the link. Its state is the only one to stay, so it has its own network.
+    // The peer is there, so that ADD of `a` makes the link. Its state is the only one to stay, so
+    // it has its own network.
     let peer = bench.ours("[]", json!({"name": "peers"}));
     bench.run("ADD", &b, &peer).json();
     let peer_state = bench.state();
-    let moved: Vec<_> = peer_state.iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+    let moved: Vec<_> = peer_state
+        .iter()
+        .map(|path| (path.clone(), fs::read(path).unwrap()))
+        .collect();
     let root = bench.node().state_dir.join("attachments");
     fs::remove_dir_all(&root).unwrap();
 
@@ -51,15 +69,27 @@ fn p26_faults_at_each_step() {
         assert_undone(&bench, &a, what);
         bench.run("DEL", &a, &config).silent();
         bench.run("ADD", &a, &config).json();
-        assert!(a.netns.ping("192.168.7.2"), "{what}: {:#?} {:#?}", a.netns.links(), b.netns.links());
+        assert!(
+            a.netns.ping("192.168.7.2"),
+            "{what}: {:#?} {:#?}",
+            a.netns.links(),
+            b.netns.links()
+        );
         bench.run("DEL", &a, &config).silent();
         assert_undone(&bench, &a, what);
     };
 
     // boot: the second plugin of the list fails after the first.
     bench.fake("bad", "[ $CNI_COMMAND = ADD ] || exit 0; exit 1");
-    let list = json!({"name": "test-net", "cniVersion": "1.0.0", "plugins": [ptp(&bench), {"type": "bad"}]});
-    bench.run("ADD", &a, &bench.ours(&link("eth1", "b"), json!({"boot_network": list}))).failed(100);
+    let list = json!({"name": "test-net", "cniVersion": "1.0.0", "plugins": [ptp(&bench),
+        {"type": "bad"}]});
+    bench
+        .run(
+            "ADD",
+            &a,
+            &bench.ours(&link("eth1", "b"), json!({"boot_network": list})),
+        )
+        .failed(100);
     works("boot");
     // link: its name is taken.
     a.netns.sh("ip link add eth1 type bridge");
@@ -69,14 +99,22 @@ fn p26_faults_at_each_step() {
     // address, route: the kernel refuses them.
     let pairs = [
         ("address", "addresses: [192.168.7.1/24, 'ff02::5/64']"),
-        ("route", "addresses: [192.168.7.1/24], routes: [{dst: 10.0.0.0/8, via: 172.31.0.1}]"),
+        (
+            "route",
+            "addresses: [192.168.7.1/24], routes: [{dst: 10.0.0.0/8, via: 172.31.0.1}]",
+        ),
     ];
     for (what, wrong) in pairs {
-        let links = format!("[{{interface: eth1, peer: b/eth1, peerAddresses: [192.168.7.2/24], {wrong}}}]");
-        bench.run("ADD", &a, &bench.ours(&links, boot.clone())).error();
+        let links = format!(
+            "[{{interface: eth1, peer: b/eth1, peerAddresses: [192.168.7.2/24], {wrong}}}]"
+        );
+        bench
+            .run("ADD", &a, &bench.ours(&links, boot.clone()))
+            .error();
         works(what);
     }
-    // state: first no directory can be made; then the disk is full, before the boot network ran and after the links were made.
+    // state: first no directory can be made; then the disk is full, before the boot network ran and
+    // after the links were made.
     let _ = fs::remove_dir(&root);
     fs::write(&root, "").unwrap();
     let text = bench.run("ADD", &a, &config).failed(5);
@@ -89,10 +127,19 @@ fn p26_faults_at_each_step() {
     bench.run("DEL", &a, &config).silent();
     for limit in [16, size - 1] {
         let mut limited = bench.node().netns.command("prlimit");
-        limited.arg(format!("--fsize={limit}")).args(["env", "--ignore-signal=XFSZ", RATCHET]);
+        limited
+            .arg(format!("--fsize={limit}"))
+            .args(["env", "--ignore-signal=XFSZ", RATCHET]);
         let call = bench.call("ADD", &a, &config);
-        limited.envs(call.command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        let call = crate::bench::Call { command: limited, stdin: call.stdin };
+        limited.envs(
+            call.command
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+        let call = crate::bench::Call {
+            command: limited,
+            stdin: call.stdin,
+        };
         call.run().failed(5);
         works(&format!("a disk with room for {limit} of {size} bytes"));
     }
@@ -102,14 +149,28 @@ fn p26_faults_at_each_step() {
     assert!(a.netns.links().is_empty() && bench.leases().is_empty());
     release(holder);
     eventually("the sandbox is forgotten", || {
-        let kept = bench.sandboxes().into_iter().filter(|path| path.to_string_lossy().contains(&a.id)).count();
-        if kept == 0 { Ok(()) } else { Err(bench.node().log_text()) }
+        let kept = bench
+            .sandboxes()
+            .into_iter()
+            .filter(|path| path.to_string_lossy().contains(&a.id))
+            .count();
+        if kept == 0 {
+            Ok(())
+        } else {
+            Err(bench.node().log_text())
+        }
     });
     works("store");
     // print: nobody can read the result.
     let mut call = bench.call("ADD", &a, &config);
     let full = fs::File::options().write(true).open("/dev/full").unwrap();
-    let mut child = call.command.stdin(Stdio::piped()).stdout(full).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = call
+        .command
+        .stdin(Stdio::piped())
+        .stdout(full)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     child.stdin.take().unwrap().write_all(&call.stdin).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(1));
     works("print");
@@ -135,15 +196,23 @@ fn p27_results_without_form() {
     bench.run("ADD", &a, &bench.config(more.clone())).failed(1);
     assert_eq!(bench.calls(), ["ADD l2", "DEL l2"]);
     assert!(!bench.state_file(&a).exists());
-    // Of a pod of ours it can: it reports an address, so that it starts. Its links are not told of, but made.
+    // Of a pod of ours it can: it reports an address, so that it starts. Its links are not told of,
+    // but made.
     let config = bench.ours(&link("eth1", "b"), more);
     let result = bench.run("ADD", &a, &config).json();
-    assert_eq!(result, json!({"cniVersion": "0.2.0", "ip4": {"ip": "192.168.7.1/24"}, "dns": {}}));
+    assert_eq!(
+        result,
+        json!({"cniVersion": "0.2.0", "ip4": {"ip": "192.168.7.1/24"}, "dns": {}})
+    );
     assert!(a.netns.ping("192.168.7.2"));
     bench.run("DEL", &a, &config).silent();
     bench.calls();
-    // An address that says of itself that it is of no family has no form either: then the links go, too.
-    bench.fake("l2", &answering(r#"{"cniVersion":"0.4.0","ips":[{"address":"10.1.0.2/24"}]}"#));
+    // An address that says of itself that it is of no family has no form either: then the links go,
+    // too.
+    bench.fake(
+        "l2",
+        &answering(r#"{"cniVersion":"0.4.0","ips":[{"address":"10.1.0.2/24"}]}"#),
+    );
     bench.run("ADD", &a, &config).failed(1);
     assert_eq!(bench.calls(), ["ADD l2", "DEL l2"]);
     assert!(a.netns.links().is_empty() && !bench.state_file(&a).exists());
@@ -155,9 +224,14 @@ fn p27_results_without_form() {
 fn p29_killed() {
     let bench = Bench::with_agent();
     let [a, b] = [sandbox_of("a"), sandbox_of("b")];
-    bench.run("ADD", &b, &bench.ours("[]", json!({"name": "peers"}))).json();
+    bench
+        .run("ADD", &b, &bench.ours("[]", json!({"name": "peers"})))
+        .json();
     // While the delegate runs: it dies with the plugin.
-    bench.fake("slow", "[ $CNI_COMMAND = ADD ] || exit 0; echo $$ >$S/pid; exec sleep 1000");
+    bench.fake(
+        "slow",
+        "[ $CNI_COMMAND = ADD ] || exit 0; echo $$ >$S/pid; exec sleep 1000",
+    );
     for config in [
         bench.config(json!({"delegate": {"type": "slow"}})),
         bench.ours("[]", json!({"boot_network": {"type": "slow"}})),
@@ -166,13 +240,17 @@ fn p29_killed() {
         let pid_file = bench.dir().join("seen/pid");
         let pid = eventually("the delegate", || {
             let text = fs::read_to_string(&pid_file).map_err(|error| error.to_string())?;
-            text.trim().parse::<u32>().map_err(|error| error.to_string())
+            text.trim()
+                .parse::<u32>()
+                .map_err(|error| error.to_string())
         });
         plugin.kill().unwrap();
         plugin.wait().unwrap();
-        eventually("the delegate's end", || match fs::read_to_string(format!("/proc/{pid}/cmdline")) {
-            Ok(line) if line.contains("sleep") => Err(line),
-            _ => Ok(()),
+        eventually("the delegate's end", || {
+            match fs::read_to_string(format!("/proc/{pid}/cmdline")) {
+                Ok(line) if line.contains("sleep") => Err(line),
+                _ => Ok(()),
+            }
         });
         fs::remove_file(pid_file).unwrap();
         bench.run("DEL", &a, &config).silent();
@@ -188,20 +266,36 @@ fn p29_killed() {
         plugin.wait().unwrap();
         bench.run("DEL", &a, &config).silent();
         // What the agent was doing when the plugin died, it has done or undone by now.
-        assert!(a.netns.links().is_empty(), "after {millis}: {:?}", a.netns.links());
-        assert_eq!((bench.leases(), bench.sandboxes().len()), (vec![], 1), "after {millis}");
+        assert!(
+            a.netns.links().is_empty(),
+            "after {millis}: {:?}",
+            a.netns.links()
+        );
+        assert_eq!(
+            (bench.leases(), bench.sandboxes().len()),
+            (vec![], 1),
+            "after {millis}"
+        );
         assert!(!bench.state_file(&a).parent().unwrap().exists());
     }
     bench.run("ADD", &a, &config).json();
     assert!(a.netns.ping("192.168.7.2"));
     bench.run("DEL", &a, &config).silent();
-    bench.run("DEL", &b, &bench.ours("[]", json!({"name": "peers"}))).silent();
+    bench
+        .run("DEL", &b, &bench.ours("[]", json!({"name": "peers"})))
+        .silent();
     bench.assert_clean();
 }
 
 fn start(bench: &Bench, pod: &Sandbox, config: &Value) -> Child {
     let mut call = bench.call("ADD", pod, config);
-    let mut child = call.command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = call
+        .command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     child.stdin.take().unwrap().write_all(&call.stdin).unwrap();
     child
 }

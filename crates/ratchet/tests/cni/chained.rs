@@ -14,7 +14,8 @@ use crate::{
 
 /// A config behind another plugin.
 fn behind(bench: &Bench, version: &str, prev: Value, runtime: Value) -> Value {
-    let more = json!({"cniVersion": version, "delegate": null, "prevResult": prev, "runtimeConfig": runtime});
+    let more = json!({"cniVersion": version, "delegate": null, "prevResult": prev,
+        "runtimeConfig": runtime});
     bench.config(more)
 }
 
@@ -22,9 +23,11 @@ fn behind(bench: &Bench, version: &str, prev: Value, runtime: Value) -> Value {
 fn rich(version: &str) -> Value {
     let mut result = json!({
         "cniVersion": version,
-        "interfaces": [{"name": "veth0", "mac": "02:00:00:00:00:01"}, {"name": "eth0", "sandbox": "/n"}],
+        "interfaces": [{"name": "veth0", "mac": "02:00:00:00:00:01"}, {"name": "eth0",
+        "sandbox": "/n"}],
         "ips": [{"address": "10.1.0.2/24", "gateway": "10.1.0.1", "interface": 1}],
-        "routes": [{"dst": "0.0.0.0/0", "gw": "10.1.0.1", "priority": 7, "mtu": 1400, "vendor": [1]}],
+        "routes": [{"dst": "0.0.0.0/0", "gw": "10.1.0.1", "priority": 7, "mtu": 1400,
+        "vendor": [1]}],
         "dns": {"nameservers": ["10.0.0.53"], "search": ["a.b"]},
         "vendor": {"x": 1.5},
     });
@@ -52,15 +55,32 @@ fn p32_pass_through() {
         // Byte for byte, even.
         let spaced = prev.to_string().replace(",\"vendor\"", ",\n  \"vendor\"");
         let stdin = config.to_string().replace(&prev.to_string(), &spaced);
-        assert_eq!(bench.call("ADD", &sandbox, &json!({})).stdin(stdin).run().stdout.trim_end(), spaced);
+        assert_eq!(
+            bench
+                .call("ADD", &sandbox, &json!({}))
+                .stdin(stdin)
+                .run()
+                .stdout
+                .trim_end(),
+            spaced
+        );
         if version >= "0.4.0" {
             bench.run("CHECK", &sandbox, &config).silent();
         }
         bench.run("DEL", &sandbox, &config).silent();
     }
     // One that says another version than the config's is converted.
-    let result = bench.run("ADD", &sandbox, &behind(&bench, "0.4.0", rich("1.0.0"), Value::Null)).json();
-    assert_eq!((&result["cniVersion"], &result["ips"][0]["version"]), (&json!("0.4.0"), &json!("4")));
+    let result = bench
+        .run(
+            "ADD",
+            &sandbox,
+            &behind(&bench, "0.4.0", rich("1.0.0"), Value::Null),
+        )
+        .json();
+    assert_eq!(
+        (&result["cniVersion"], &result["ips"][0]["version"]),
+        (&json!("0.4.0"), &json!("4"))
+    );
     assert_eq!(result["routes"], rich("1.0.0")["routes"]);
     assert_eq!((bench.state(), bench.node().agent_pid()), (vec![], None));
 }
@@ -69,26 +89,43 @@ fn p32_pass_through() {
 fn p33_lenient_prev_results() {
     let bench = Bench::with_agent();
     let [a, b] = [sandbox_of("a"), sandbox_of("b")];
-    bench.run("ADD", &b, &bench.ours("[]", json!({"name": "peers"}))).json();
+    bench
+        .run("ADD", &b, &bench.ours("[]", json!({"name": "peers"})))
+        .json();
     for prev in [
         r#"{"cniVersion":"1.0.0","interfaces":null,"ips":null,"routes":null,"dns":null}"#,
-        r#"{"cniVersion":"1.0.0","ips":[{"address":"10.1.0.2/24","gateway":""}],"routes":[{"dst":"0.0.0.0/0","gw":""}]}"#,
+        r#"{"cniVersion":"1.0.0","ips":[{"address":"10.1.0.2/24","gateway":""}],
+            "routes":[{"dst":"0.0.0.0/0","gw":""}]}"#,
         r#"{"cniVersion":"1.0.0","ips":[{"address":"10.1.0.2/24"}],"dns":{"nameservers":null}}"#,
         r#"{"CNIVersion":"1.0.0","IPs":[{"Address":"10.1.0.2/24","interface":-1}]}"#,
         r#"{"ips":[{"address":"10.9.9.9/24"}],"ips":[{"address":"10.1.0.2/24","interface":null}]}"#,
         "{}",
     ] {
         let of = |links: &str| {
-            let runtime = if links.is_empty() { Value::Null } else { annotated(links) };
-            behind(&bench, "1.0.0", json!("PREV"), runtime).to_string().replace("\"PREV\"", prev)
+            let runtime = if links.is_empty() {
+                Value::Null
+            } else {
+                annotated(links)
+            };
+            behind(&bench, "1.0.0", json!("PREV"), runtime)
+                .to_string()
+                .replace("\"PREV\"", prev)
         };
         for links in [String::new(), link("eth1", "b")] {
             let stdin = of(&links);
-            let result = bench.call("ADD", &a, &json!({})).stdin(stdin.as_str()).run().json();
+            let result = bench
+                .call("ADD", &a, &json!({}))
+                .stdin(stdin.as_str())
+                .run()
+                .json();
             if !links.is_empty() {
                 // What was there is there, and ours is behind it.
                 assert_eq!(names(&result), ["eth1"], "{prev}");
-                let own = if prev.contains("10.1.0.2") { "10.1.0.2/24" } else { "192.168.7.1/24" };
+                let own = if prev.contains("10.1.0.2") {
+                    "10.1.0.2/24"
+                } else {
+                    "192.168.7.1/24"
+                };
                 assert_eq!(result["ips"][0]["address"], own, "{prev}");
                 assert_eq!(
                     result["ips"].as_array().unwrap().len(),
@@ -96,14 +133,27 @@ fn p33_lenient_prev_results() {
                     "{result}"
                 );
             }
-            bench.call("DEL", &a, &json!({})).stdin(stdin).run().silent();
+            bench
+                .call("DEL", &a, &json!({}))
+                .stdin(stdin)
+                .run()
+                .silent();
         }
     }
-    for prev in ["[]", "7", r#"{"ips":[{"address":"x"}]}"#, r#"{"cniVersion":"3.0.0"}"#] {
-        let stdin = behind(&bench, "1.0.0", json!("PREV"), Value::Null).to_string().replace("\"PREV\"", prev);
+    for prev in [
+        "[]",
+        "7",
+        r#"{"ips":[{"address":"x"}]}"#,
+        r#"{"cniVersion":"3.0.0"}"#,
+    ] {
+        let stdin = behind(&bench, "1.0.0", json!("PREV"), Value::Null)
+            .to_string()
+            .replace("\"PREV\"", prev);
         bench.call("ADD", &a, &json!({})).stdin(stdin).run().error();
     }
-    bench.run("DEL", &b, &bench.ours("[]", json!({"name": "peers"}))).silent();
+    bench
+        .run("DEL", &b, &bench.ours("[]", json!({"name": "peers"})))
+        .silent();
     bench.assert_clean();
 }
 
@@ -115,7 +165,10 @@ fn p34_where_the_plugin_stands() {
         // Neither first nor behind another.
         let nowhere = behind(&bench, "1.0.0", Value::Null, runtime.clone());
         let text = bench.run("ADD", &sandbox, &nowhere).failed(7);
-        assert!(text.contains("prevResult") && text.contains("delegate"), "{text}");
+        assert!(
+            text.contains("prevResult") && text.contains("delegate"),
+            "{text}"
+        );
         // Both: somebody has made the network, and the config says to make one.
         for key in ["delegate", "boot_network"] {
             let mut both = behind(&bench, "1.0.0", rich("1.0.0"), runtime.clone());
@@ -132,10 +185,14 @@ fn p34_where_the_plugin_stands() {
 
 #[test]
 fn p35_real_chain() {
-    let Some(cnitool) = newest_cnitool() else { return };
+    let Some(cnitool) = newest_cnitool() else {
+        return;
+    };
     let bench = Bench::with_agent();
     let [a, b] = [sandbox_of("a"), sandbox_of("b")];
-    bench.run("ADD", &b, &bench.ours("[]", json!({"name": "peers"}))).json();
+    bench
+        .run("ADD", &b, &bench.ours("[]", json!({"name": "peers"})))
+        .json();
     for version in ["0.4.0", "1.0.0"] {
         let mut bridge = bench.bridge();
         bridge["cniVersion"] = Value::Null;
@@ -144,7 +201,9 @@ fn p35_real_chain() {
         let list = json!({"cniVersion": version, "name": "chain", "plugins": [
             bridge, own,
             {"type": "portmap", "capabilities": {"portMappings": true}},
-            {"type": "tuning", "mac": "02:00:00:00:00:77", "sysctl": {"net.ipv4.conf.all.log_martians": "1"}, "dataDir": bench.dir().join("tuning")},
+            {"type": "tuning", "mac": "02:00:00:00:00:77",
+            "sysctl": {"net.ipv4.conf.all.log_martians": "1"},
+            "dataDir": bench.dir().join("tuning")},
         ]});
         let ports = json!([{"hostPort": 18080, "containerPort": 8080, "protocol": "tcp"}]);
         let mut runtime = annotated(&link("eth1", "b"));
@@ -165,45 +224,83 @@ fn p35_real_chain() {
         let rules = bench.node().netns.sh("iptables-save -t nat");
         assert!(!rules.contains("18080"), "{rules}");
     }
-    bench.run("DEL", &b, &bench.ours("[]", json!({"name": "peers"}))).silent();
+    bench
+        .run("DEL", &b, &bench.ours("[]", json!({"name": "peers"})))
+        .silent();
     bench.node().netns.sh("ip link del cni0");
     bench.assert_clean();
 }
 
 #[test]
 fn p36_first_in_a_list() {
-    let Some(cnitool) = newest_cnitool() else { return };
+    let Some(cnitool) = newest_cnitool() else {
+        return;
+    };
     let bench = Bench::with_agent();
     let [a, b] = [sandbox_of("a"), sandbox_of("b")];
-    bench.run("ADD", &b, &bench.ours("[]", json!({"name": "peers"}))).json();
+    bench
+        .run("ADD", &b, &bench.ours("[]", json!({"name": "peers"})))
+        .json();
     let capabilities = json!({"io.kubernetes.cri.pod-annotations": true});
     let own = bench.config(
-        json!({"cniVersion": null, "name": null, "boot_network": bench.bridge(), "capabilities": capabilities}),
+        json!({"cniVersion": null, "name": null, "boot_network": bench.bridge(),
+            "capabilities": capabilities}),
     );
     let portmap = json!({"type": "portmap", "snat": true, "capabilities": {"portMappings": true}});
     let list = json!({"cniVersion": "1.0.0", "name": "first", "plugins": [own, portmap]});
     let mut runtime = annotated(&link("eth1", "b"));
-    runtime["portMappings"] = json!([{"hostPort": 18080, "containerPort": 8080, "protocol": "tcp"}]);
+    runtime["portMappings"] =
+        json!([{"hostPort": 18080, "containerPort": 8080, "protocol": "tcp"}]);
     let tool = Cnitool::new(&bench, &cnitool, &list)
         .without_ip6tables()
         .runtime_config(&runtime)
         .args("IgnoreUnknown=1;K8S_POD_NAME=a");
     let result = tool.run("add", &a).json();
-    let ip = result["ips"][0]["address"].as_str().unwrap().split_once('/').unwrap().0;
+    let ip = result["ips"][0]["address"]
+        .as_str()
+        .unwrap()
+        .split_once('/')
+        .unwrap()
+        .0;
     let rules = bench.node().netns.sh("iptables-save -t nat");
-    assert!(rules.contains(&format!("{ip}:8080")) && !rules.contains("192.168.7"), "{rules}");
+    assert!(
+        rules.contains(&format!("{ip}:8080")) && !rules.contains("192.168.7"),
+        "{rules}"
+    );
     // A word from the node's own address to the pod and back.
-    let server = "import socket; s = socket.create_server(('0.0.0.0', 8080)); print('up', flush=True); c, _ = s.accept(); c.sendall(b'hello'); c.close()";
-    let mut server = a.netns.command("python3").args(["-c", server]).stdout(Stdio::piped()).spawn().unwrap();
-    BufReader::new(server.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
-    let client = "import socket,sys; print(socket.create_connection((sys.argv[1], 18080), 10).recv(9).decode())";
-    let said = bench.node().netns.command("python3").args(["-c", client, &bench.node().address]).output().unwrap();
+    let server = "import socket; s = socket.create_server(('0.0.0.0', 8080)); print('up', \
+                  flush=True); c, _ = s.accept(); c.sendall(b'hello'); c.close()";
+    let mut server = a
+        .netns
+        .command("python3")
+        .args(["-c", server])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    BufReader::new(server.stdout.take().unwrap())
+        .read_line(&mut String::new())
+        .unwrap();
+    let client = "import socket,sys; print(socket.create_connection((sys.argv[1], 18080), \
+                  10).recv(9).decode())";
+    let said = bench
+        .node()
+        .netns
+        .command("python3")
+        .args(["-c", client, &bench.node().address])
+        .output()
+        .unwrap();
     server.kill().unwrap();
     server.wait().unwrap();
-    assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), "hello", "{said:?}");
+    assert_eq!(
+        String::from_utf8_lossy(&said.stdout).trim(),
+        "hello",
+        "{said:?}"
+    );
     tool.run("check", &a).silent();
     tool.run("del", &a).silent();
-    bench.run("DEL", &b, &bench.ours("[]", json!({"name": "peers"}))).silent();
+    bench
+        .run("DEL", &b, &bench.ours("[]", json!({"name": "peers"})))
+        .silent();
     bench.node().netns.sh("ip link del cni0");
     assert!(bench.leases().is_empty());
     bench.assert_clean();

@@ -24,16 +24,28 @@ fn del(bench: &Bench, pods: &[&Sandbox], config: &Value) {
 fn p37_check_at_once() {
     let bench = Bench::with_agent();
     let a = sandbox_of("a");
-    let chained = json!({"delegate": null, "prevResult": {"cniVersion": "1.0.0", "ips": [{"address": "10.1.0.2/24"}]}});
+    let chained = json!({"delegate": null, "prevResult": {"cniVersion": "1.0.0",
+        "ips": [{"address": "10.1.0.2/24"}]}});
     for (config, prev) in [
         (bench.config(json!({})), None),
         // The peer is absent, and may be for ever.
         (bench.ours(&link("eth1", "b"), json!({})), None),
-        (bench.ours(&link("eth1", "b"), json!({"boot_network": {"type": "loopback", "cniVersion": "1.0.0"}})), None),
-        (bench.ours(&link("eth1", "b"), chained), Some(json!({"prevResult": null}))),
+        (
+            bench.ours(
+                &link("eth1", "b"),
+                json!({"boot_network": {"type": "loopback", "cniVersion": "1.0.0"}}),
+            ),
+            None,
+        ),
+        (
+            bench.ours(&link("eth1", "b"), chained),
+            Some(json!({"prevResult": null})),
+        ),
     ] {
         let result = bench.run("ADD", &a, &config).json();
-        bench.run("CHECK", &a, &with_result(&config, &result)).silent();
+        bench
+            .run("CHECK", &a, &with_result(&config, &result))
+            .silent();
         let mut without = config.clone();
         crate::bench::merge(&mut without, prev.unwrap_or(json!({})));
         let text = bench.run("CHECK", &a, &without).failed(7);
@@ -45,7 +57,13 @@ fn p37_check_at_once() {
     }
     // Nothing was added, and looking makes nothing.
     let config = bench.ours("[]", json!({}));
-    bench.run("CHECK", &a, &with_result(&config, &json!({"cniVersion": "1.0.0"}))).failed(111);
+    bench
+        .run(
+            "CHECK",
+            &a,
+            &with_result(&config, &json!({"cniVersion": "1.0.0"})),
+        )
+        .failed(111);
     bench.assert_clean();
 }
 
@@ -59,33 +77,50 @@ fn p38_check_finds_it() {
     for (spoil, mend) in [
         ("ip link del eth1".to_owned(), ""),
         (format!("ip link set eth1 netns {}", elsewhere.name), ""),
-        ("ip link set eth1 down && ip link set eth1 name other".to_owned(), ""),
+        (
+            "ip link set eth1 down && ip link set eth1 name other".to_owned(),
+            "",
+        ),
         ("ip link set eth1 address 02:00:00:00:00:99".to_owned(), ""),
         (
-            "ip link set eth1 down && ip link set eth1 name other && ip link add eth1 type bridge".to_owned(),
+            "ip link set eth1 down && ip link set eth1 name other && ip link add eth1 type bridge"
+                .to_owned(),
             "ip link del eth1",
         ),
     ] {
         bench.run("ADD", &b, &peer).json();
         let result = bench.run("ADD", &a, &config).json();
-        bench.run("CHECK", &a, &with_result(&config, &result)).silent();
+        bench
+            .run("CHECK", &a, &with_result(&config, &result))
+            .silent();
         a.netns.sh(&spoil);
-        let text = bench.run("CHECK", &a, &with_result(&config, &result)).failed(111);
+        let text = bench
+            .run("CHECK", &a, &with_result(&config, &result))
+            .failed(111);
         assert!(text.contains("eth1"), "{text}");
         if !mend.is_empty() {
             a.netns.sh(mend);
         }
         del(&bench, &[&a, &b], &peer);
         // Neither does DEL leave what was moved and renamed.
-        assert!(a.netns.links().is_empty(), "{spoil}: {:?}", a.netns.links().keys());
+        assert!(
+            a.netns.links().is_empty(),
+            "{spoil}: {:?}",
+            a.netns.links().keys()
+        );
     }
     // What a pod may do with its interface is no fault.
     bench.run("ADD", &b, &peer).json();
     let result = bench.run("ADD", &a, &config).json();
-    a.netns.sh("ip link set eth1 mtu 1300 && ip addr flush dev eth1 && ip link set eth1 down");
-    bench.run("CHECK", &a, &with_result(&config, &result)).silent();
+    a.netns
+        .sh("ip link set eth1 mtu 1300 && ip addr flush dev eth1 && ip link set eth1 down");
+    bench
+        .run("CHECK", &a, &with_result(&config, &result))
+        .silent();
     // Another namespace than ADD's.
-    let call = bench.call("CHECK", &a, &with_result(&config, &result)).env("CNI_NETNS", elsewhere.path());
+    let call = bench
+        .call("CHECK", &a, &with_result(&config, &result))
+        .env("CNI_NETNS", elsewhere.path());
     call.run().failed(111);
     del(&bench, &[&a, &b], &peer);
     drop(elsewhere);
@@ -95,7 +130,11 @@ fn p38_check_finds_it() {
     for ours in [false, true] {
         for (version, code) in [("1.0.0", Some(77)), ("0.4.0", Some(77)), ("0.3.1", None)] {
             let embedded = json!({"delegate": {"type": "checks", "cniVersion": version}});
-            let config = if ours { bench.ours("[]", embedded) } else { bench.config(embedded) };
+            let config = if ours {
+                bench.ours("[]", embedded)
+            } else {
+                bench.config(embedded)
+            };
             let result = bench.run("ADD", &a, &config).json();
             bench.calls();
             let seen = bench.run("CHECK", &a, &with_result(&config, &result));
@@ -103,7 +142,11 @@ fn p38_check_finds_it() {
                 Some(code) => assert!(seen.failed(code).contains("because")),
                 None => seen.silent(),
             }
-            assert_eq!(bench.calls().len(), usize::from(code.is_some()), "{version}");
+            assert_eq!(
+                bench.calls().len(),
+                usize::from(code.is_some()),
+                "{version}"
+            );
             bench.run("DEL", &a, &config).silent();
         }
     }
@@ -122,9 +165,17 @@ fn p39_check_of_embedded_plugins() {
     assert_eq!(names(&result), ["veth0", "eth0", "eth1"]);
     let mut later = result.clone();
     later["interfaces"][1]["mac"] = json!("02:00:00:00:00:77");
-    later["interfaces"].as_array_mut().unwrap().push(json!({"name": "net9", "sandbox": "/elsewhere"}));
-    later["ips"].as_array_mut().unwrap().push(json!({"address": "10.9.0.1/24", "interface": 3}));
-    bench.run("CHECK", &a, &with_result(&config, &later)).silent();
+    later["interfaces"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"name": "net9", "sandbox": "/elsewhere"}));
+    later["ips"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"address": "10.9.0.1/24", "interface": 3}));
+    bench
+        .run("CHECK", &a, &with_result(&config, &later))
+        .silent();
     let mut expected = later.clone();
     expected["interfaces"].as_array_mut().unwrap().remove(2);
     expected["ips"][1]["interface"] = json!(2);
@@ -138,7 +189,9 @@ fn p39_check_of_embedded_plugins() {
     let config = bench.ours(&link("eth1", "b"), json!({"boot_network": {"type": "l2"}}));
     let result = bench.run("ADD", &a, &config).json();
     assert_eq!(result["ips"], json!([{"address": "192.168.7.1/24"}]));
-    bench.run("CHECK", &a, &with_result(&config, &result)).silent();
+    bench
+        .run("CHECK", &a, &with_result(&config, &result))
+        .silent();
     let prev = &bench.seen_json("l2", "CHECK")["prevResult"];
     assert_eq!((names(prev), prev.get("ips")), (vec!["eth0"], None));
     bench.run("DEL", &a, &config).silent();
@@ -151,24 +204,32 @@ fn p39_check_of_embedded_plugins() {
             let config = bench.ours(&link("eth1", "b"), json!({"boot_network": boot}));
             let result = bench.run("ADD", &a, &config).json();
             assert_eq!(names(&result).last(), Some(&"eth1"));
-            bench.run("CHECK", &a, &with_result(&config, &result)).silent();
+            bench
+                .run("CHECK", &a, &with_result(&config, &result))
+                .silent();
             a.netns.sh("ip addr flush dev eth0");
-            bench.run("CHECK", &a, &with_result(&config, &result)).error();
+            bench
+                .run("CHECK", &a, &with_result(&config, &result))
+                .error();
             bench.run("DEL", &a, &config).silent();
         }
     }
     bench.run("DEL", &b, &peer).silent();
     // Of a list all are asked, in order; with `disableCheck` none.
-    for (disabled, calls) in
-        [(json!(false), vec!["CHECK main", "CHECK l2"]), (json!(true), vec![]), (json!("true"), vec![])]
-    {
-        let list =
-            json!({"cniVersion": "1.0.0", "disableCheck": disabled, "plugins": [{"type": "main"}, {"type": "l2"}]});
+    for (disabled, calls) in [
+        (json!(false), vec!["CHECK main", "CHECK l2"]),
+        (json!(true), vec![]),
+        (json!("true"), vec![]),
+    ] {
+        let list = json!({"cniVersion": "1.0.0", "disableCheck": disabled,
+            "plugins": [{"type": "main"}, {"type": "l2"}]});
         let config = bench.config(json!({"delegate": list}));
         let pod = sandbox();
         let result = bench.run("ADD", &pod, &config).json();
         bench.calls();
-        bench.run("CHECK", &pod, &with_result(&config, &result)).silent();
+        bench
+            .run("CHECK", &pod, &with_result(&config, &result))
+            .silent();
         assert_eq!(bench.calls(), calls);
         bench.run("DEL", &pod, &config).silent();
     }

@@ -10,18 +10,32 @@ use crate::bench::{ANSWER, Bench, answering, failing, sandbox};
 fn p18_odd_answers() {
     let bench = Bench::new();
     let sandbox = sandbox();
-    let config = |version: &str| bench.config(json!({"cniVersion": version, "delegate": {"type": "odd"}}));
+    let config =
+        |version: &str| bench.config(json!({"cniVersion": version, "delegate": {"type": "odd"}}));
     for answer in ["{}", "null", " null\n", "\n{ }\n"] {
         bench.fake("odd", &answering(answer));
         for version in ["0.2.0", "0.4.0", "1.0.0", "1.1.0"] {
             let result = bench.run("ADD", &sandbox, &config(version)).json();
             assert_eq!(result["cniVersion"], version);
-            assert!(result.get("ips").is_none() && result.get("interfaces").is_none(), "{result}");
+            assert!(
+                result.get("ips").is_none() && result.get("interfaces").is_none(),
+                "{result}"
+            );
             bench.run("DEL", &sandbox, &config(version)).silent();
         }
     }
     bench.calls();
-    for answer in ["", " ", "{} x", "{}{}", "[]", "1", "garbage", "{", r#"{"cniVersion":"7.0.0"}"#] {
+    for answer in [
+        "",
+        " ",
+        "{} x",
+        "{}{}",
+        "[]",
+        "1",
+        "garbage",
+        "{",
+        r#"{"cniVersion":"7.0.0"}"#,
+    ] {
         bench.fake("odd", &answering(answer));
         bench.run("ADD", &sandbox, &config("1.0.0")).error();
         assert_eq!(bench.calls(), ["ADD odd", "DEL odd"], "{answer:?}");
@@ -52,7 +66,13 @@ fn p19_errors_of_the_delegate() {
         ("kill -SEGV $$", "signal"),
     ] {
         bench.fake("bad", script);
-        let text = bench.run("ADD", &sandbox, &bench.config(json!({"delegate": {"type": "bad"}}))).failed(100);
+        let text = bench
+            .run(
+                "ADD",
+                &sandbox,
+                &bench.config(json!({"delegate": {"type": "bad"}})),
+            )
+            .failed(100);
         assert!(text.contains(said) && text.contains("\"bad\""), "{text}");
     }
     bench.assert_clean();
@@ -69,7 +89,13 @@ fn p20_rollback_of_the_delegate() {
         (format!("{first} exit 0; exit 3"), 100),
         (format!("{first} exit 0; kill -9 $$"), 100),
         // The error is the ADD's, also when its DEL fails, in whatever way.
-        (format!("{first} {{ echo '{{\"code\":88,\"msg\":\"late\"}}'; exit 1; }}; echo '{error}'; exit 1"), 77),
+        (
+            format!(
+                "{first} {{ echo '{{\"code\":88,\"msg\":\"late\"}}'; exit 1; }}; echo '{error}'; \
+                 exit 1"
+            ),
+            77,
+        ),
         (format!("{first} kill -9 $$; echo '{error}'; exit 1"), 77),
     ] {
         bench.fake("bad", &script);
@@ -77,20 +103,39 @@ fn p20_rollback_of_the_delegate() {
         for config in [bench.config(bad.clone()), bench.ours("[]", bad)] {
             bench.run("ADD", &sandbox, &config).failed(code);
             assert_eq!(bench.calls(), ["ADD bad", "DEL bad"], "{script}");
-            assert_eq!(bench.seen("bad", "DEL", "stdin"), bench.seen("bad", "ADD", "stdin"));
+            assert_eq!(
+                bench.seen("bad", "DEL", "stdin"),
+                bench.seen("bad", "ADD", "stdin")
+            );
             bench.assert_clean();
         }
     }
     // Not executable: neither ADD nor DEL can be.
     bench.fake("bad", &answering(ANSWER));
-    fs::set_permissions(bench.dir().join("fakes/bad"), fs::Permissions::from_mode(0o644)).unwrap();
-    let text = bench.run("ADD", &sandbox, &bench.config(json!({"delegate": {"type": "bad"}}))).failed(100);
+    fs::set_permissions(
+        bench.dir().join("fakes/bad"),
+        fs::Permissions::from_mode(0o644),
+    )
+    .unwrap();
+    let text = bench
+        .run(
+            "ADD",
+            &sandbox,
+            &bench.config(json!({"delegate": {"type": "bad"}})),
+        )
+        .failed(100);
     assert!(text.contains("ermission denied"), "{text}");
     bench.assert_clean();
     // Of a list those that ran, in reverse order.
     bench.fake("bad", &failing("ADD", 77));
-    let list = json!({"name": "list", "cniVersion": "1.0.0", "plugins": [{"type": "main"}, {"type": "bad"}, {"type": "never"}]});
-    bench.run("ADD", &sandbox, &bench.config(json!({"delegate": list}))).failed(77);
-    assert_eq!(bench.calls(), ["ADD main", "ADD bad", "DEL bad", "DEL main"]);
+    let list = json!({"name": "list", "cniVersion": "1.0.0", "plugins": [{"type": "main"},
+        {"type": "bad"}, {"type": "never"}]});
+    bench
+        .run("ADD", &sandbox, &bench.config(json!({"delegate": list})))
+        .failed(77);
+    assert_eq!(
+        bench.calls(),
+        ["ADD main", "ADD bad", "DEL bad", "DEL main"]
+    );
     bench.assert_clean();
 }

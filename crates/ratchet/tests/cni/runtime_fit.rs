@@ -17,16 +17,29 @@ use crate::{
 /// The releases whose way of calling plugins differs.
 const CNITOOLS: [&str; 3] = ["1.1.2", "1.2.3", "1.3.0"];
 
-/// `cnitool`, built from these releases of Go's library; `None`, said on stderr, where there is no Go toolchain.
+/// `cnitool`, built from these releases of Go's library; `None`, said on stderr, where there is no
+/// Go toolchain.
 fn cnitools() -> Option<Vec<PathBuf>> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/cnitool.sh");
     let output = Command::new(script).args(CNITOOLS).output().unwrap();
     if output.status.code() == Some(3) && std::env::var_os("CI").is_none() {
-        eprintln!("SKIPPED: {}", String::from_utf8_lossy(&output.stderr).trim());
+        eprintln!(
+            "SKIPPED: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
         return None;
     }
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Some(String::from_utf8_lossy(&output.stdout).lines().map(PathBuf::from).collect())
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Some(
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .map(PathBuf::from)
+            .collect(),
+    )
 }
 
 pub fn newest_cnitool() -> Option<PathBuf> {
@@ -49,7 +62,10 @@ impl<'a> Cnitool<'a> {
         let mut list = list.clone();
         // A key that was taken away was set to null.
         for plugin in list["plugins"].as_array_mut().unwrap() {
-            plugin.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+            plugin
+                .as_object_mut()
+                .unwrap()
+                .retain(|_, value| !value.is_null());
         }
         let conf = bench.dir().join("net.d");
         for dir in [&conf, &bench.dir().join("var-lib")] {
@@ -57,7 +73,14 @@ impl<'a> Cnitool<'a> {
         }
         fs::write(conf.join("10.conflist"), list.to_string()).unwrap();
         let network = list["name"].as_str().unwrap().to_owned();
-        Self { bench, program, conf, network, env: Vec::new(), path: "$PATH:/usr/sbin:/sbin".into() }
+        Self {
+            bench,
+            program,
+            conf,
+            network,
+            env: Vec::new(),
+            path: "$PATH:/usr/sbin:/sbin".into(),
+        }
     }
 
     pub fn runtime_config(mut self, config: &Value) -> Self {
@@ -65,8 +88,8 @@ impl<'a> Cnitool<'a> {
         self
     }
 
-    /// Where there is no ip6tables: portmap before 1.2 takes IPv4 rules for IPv6 ones in CHECK, where there is (Debian 12 has
-    /// 1.1.1).
+    /// Where there is no ip6tables: portmap before 1.2 takes IPv4 rules for IPv6 ones in CHECK,
+    /// where there is (Debian 12 has 1.1.1).
     pub fn without_ip6tables(mut self) -> Self {
         let dir = self.bench.dir().join("sbin");
         fs::create_dir_all(&dir).unwrap();
@@ -82,16 +105,31 @@ impl<'a> Cnitool<'a> {
 
     pub fn run(&self, verb: &str, sandbox: &Sandbox) -> Seen {
         // Its cache is in /var/lib/cni, wherever it runs.
-        let line = format!("mount --bind \"$0\" /var/lib && PATH=\"{}\" && exec \"$@\"", self.path);
+        let line = format!(
+            "mount --bind \"$0\" /var/lib && PATH=\"{}\" && exec \"$@\"",
+            self.path
+        );
         let mut command = self.bench.node().netns.command("unshare");
-        command.args(["--mount", "sh", "-c", &line]).arg(self.bench.dir().join("var-lib"));
-        command.arg(self.program).args([verb, &self.network]).arg(sandbox.netns.path());
+        command
+            .args(["--mount", "sh", "-c", &line])
+            .arg(self.bench.dir().join("var-lib"));
+        command
+            .arg(self.program)
+            .args([verb, &self.network])
+            .arg(sandbox.netns.path());
         // The plugin is found by its name.
         let bin = Path::new(crate::support::RATCHET).parent().unwrap();
         let path = format!("{}:{}", bin.display(), self.bench.cni_path());
-        command.env("CNI_PATH", path).env("NETCONFPATH", &self.conf).env("CNI_IFNAME", "eth0");
+        command
+            .env("CNI_PATH", path)
+            .env("NETCONFPATH", &self.conf)
+            .env("CNI_IFNAME", "eth0");
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
-        Call { command, stdin: Vec::new() }.run()
+        Call {
+            command,
+            stdin: Vec::new(),
+        }
+        .run()
     }
 
     /// What its cache holds.
@@ -105,34 +143,42 @@ fn p55_cnitool() {
     let Some(programs) = cnitools() else { return };
     let bench = Bench::with_agent();
     let [a, b] = [sandbox_of("a"), sandbox_of("b")];
-    bench.run("ADD", &b, &bench.ours("[]", json!({"name": "peers"}))).json();
+    bench
+        .run("ADD", &b, &bench.ours("[]", json!({"name": "peers"})))
+        .json();
     for program in &programs {
         let knows_1_1 = !program.to_string_lossy().contains("1.1.2");
         for version in ["0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
             if version == "1.1.0" && !knows_1_1 {
                 continue;
             }
-            // Debian's plugins are of before 1.1.0: embedded, they keep a version of their own; behind us they cannot.
+            // Debian's plugins are of before 1.1.0: embedded, they keep a version of their own;
+            // behind us they cannot.
             let mut boot = bench.bridge();
             boot["cniVersion"] = json!(version.min("1.0.0"));
             let capabilities = json!({"io.kubernetes.cri.pod-annotations": true});
             let mut plugins = vec![
-                bench.config(json!({"cniVersion": null, "name": null, "delegate": boot, "capabilities": capabilities})),
+                bench.config(json!({"cniVersion": null, "name": null, "delegate": boot,
+                    "capabilities": capabilities})),
             ];
             if version != "1.1.0" {
                 if version != "0.3.1" {
                     plugins.push(json!({"type": "firewall", "backend": "iptables"}));
                 }
-                plugins
-                    .push(json!({"type": "tuning", "mac": "02:00:00:00:00:77", "dataDir": bench.dir().join("tuning")}));
+                plugins.push(json!({"type": "tuning", "mac": "02:00:00:00:00:77",
+                        "dataDir": bench.dir().join("tuning")}));
             }
             let list = json!({"cniVersion": version, "name": "tooled", "plugins": plugins});
-            let tool =
-                Cnitool::new(&bench, program, &list).args("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=a");
+            let tool = Cnitool::new(&bench, program, &list)
+                .args("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=a");
             // A pod of ours, and one that is not.
             for (links, interfaces) in [(link("eth1", "b"), 2), (String::new(), 1)] {
                 let what = format!("{} {version} {links:?}", program.display());
-                let runtime = if links.is_empty() { json!({}) } else { annotated(&links) };
+                let runtime = if links.is_empty() {
+                    json!({})
+                } else {
+                    annotated(&links)
+                };
                 let tool = Cnitool {
                     env: tool.env.clone(),
                     conf: tool.conf.clone(),
@@ -143,7 +189,11 @@ fn p55_cnitool() {
                 .runtime_config(&runtime);
                 let result = tool.run("add", &a).json();
                 assert_eq!(result["cniVersion"], version, "{what}");
-                assert_eq!((a.netns.links().len(), bench.leases().len(), tool.cached()), (interfaces, 1, 1), "{what}");
+                assert_eq!(
+                    (a.netns.links().len(), bench.leases().len(), tool.cached()),
+                    (interfaces, 1, 1),
+                    "{what}"
+                );
                 assert_eq!(names(&result).len(), 2 + interfaces, "{what}");
                 if version >= "0.4.0" {
                     tool.run("check", &a).silent();
@@ -153,19 +203,33 @@ fn p55_cnitool() {
                 }
                 for _ in 0..2 {
                     tool.run("del", &a).silent();
-                    assert_eq!((a.netns.links().len(), bench.leases().len(), tool.cached()), (0, 0, 0), "{what}");
+                    assert_eq!(
+                        (a.netns.links().len(), bench.leases().len(), tool.cached()),
+                        (0, 0, 0),
+                        "{what}"
+                    );
                 }
                 if version == "1.1.0" {
-                    // It sends DEL for all that it knows of, and then GC without a list, which we refuse: see docs/cni.md.
+                    // It sends DEL for all that it knows of, and then GC without a list, which we
+                    // refuse: see docs/cni.md.
                     tool.run("add", &a).json();
                     let seen = tool.run("gc", &a);
-                    assert!(seen.status != Some(0) && seen.stderr.contains("valid-attachments"), "{what}: {seen:?}");
-                    assert_eq!((a.netns.links().len(), bench.leases().len(), tool.cached()), (0, 0, 0), "{what}");
+                    assert!(
+                        seen.status != Some(0) && seen.stderr.contains("valid-attachments"),
+                        "{what}: {seen:?}"
+                    );
+                    assert_eq!(
+                        (a.netns.links().len(), bench.leases().len(), tool.cached()),
+                        (0, 0, 0),
+                        "{what}"
+                    );
                 }
             }
         }
     }
-    bench.run("DEL", &b, &bench.ours("[]", json!({"name": "peers"}))).silent();
+    bench
+        .run("DEL", &b, &bench.ours("[]", json!({"name": "peers"})))
+        .silent();
     bench.node().netns.sh("ip link del cni0");
     bench.assert_clean();
 }
@@ -177,29 +241,59 @@ fn p56_cni_args() {
     bench.run("ADD", &b, &bench.ours("[]", json!({}))).json();
     let config = bench.ours(&link("eth1", "b"), json!({}));
     for (args, pod) in [
-        ("K8S_POD_NAME=x;IgnoreUnknown=1;K8S_POD_NAMESPACE=default", Some("default/x")),
+        (
+            "K8S_POD_NAME=x;IgnoreUnknown=1;K8S_POD_NAMESPACE=default",
+            Some("default/x"),
+        ),
         ("K8S_POD_NAMESPACE=n;K8S_POD_NAME=x", Some("n/x")),
-        ("K8S_POD_NAME=y;K8S_POD_NAME=x;K8S_POD_NAMESPACE=default;K8S_POD_NAMESPACE=m", Some("m/x")),
+        (
+            "K8S_POD_NAME=y;K8S_POD_NAME=x;K8S_POD_NAMESPACE=default;K8S_POD_NAMESPACE=m",
+            Some("m/x"),
+        ),
         ("K8S_POD_NAME=x;", Some("default/x")),
-        (";;K8S_POD_NAME=x;junk;=;A=b=c;NOT_KNOWN=ü;K8S_POD_UID=u=1", Some("default/x")),
+        (
+            ";;K8S_POD_NAME=x;junk;=;A=b=c;NOT_KNOWN=ü;K8S_POD_UID=u=1",
+            Some("default/x"),
+        ),
         // Nobody says who it is: it is known by its container.
         ("", None),
         ("IgnoreUnknown=1", None),
         ("K8S_POD_NAME=;K8S_POD_NAMESPACE=", None),
     ] {
         let a = sandbox();
-        bench.call("ADD", &a, &config).env("CNI_ARGS", args).run().json();
+        bench
+            .call("ADD", &a, &config)
+            .env("CNI_ARGS", args)
+            .run()
+            .json();
         let own = pod.map_or_else(|| format!("default/{}", a.id), str::to_owned);
-        let ends: Vec<String> =
-            bench.node().links().links.iter().flat_map(|l| [l.a.pod.to_string(), l.z.pod.to_string()]).collect();
+        let ends: Vec<String> = bench
+            .node()
+            .links()
+            .links
+            .iter()
+            .flat_map(|l| [l.a.pod.to_string(), l.z.pod.to_string()])
+            .collect();
         assert!(ends.contains(&own), "{args:?}: {ends:?}");
         // DEL may come with others, or none.
-        bench.call("DEL", &a, &config).env("CNI_ARGS", "junk").run().silent();
+        bench
+            .call("DEL", &a, &config)
+            .env("CNI_ARGS", "junk")
+            .run()
+            .silent();
         assert!(a.netns.links().is_empty());
         // And a pod that is not ours.
         let plain = bench.config(json!({}));
-        bench.call("ADD", &a, &plain).env("CNI_ARGS", args).run().json();
-        bench.call("DEL", &a, &plain).env("CNI_ARGS", args).run().silent();
+        bench
+            .call("ADD", &a, &plain)
+            .env("CNI_ARGS", args)
+            .run()
+            .json();
+        bench
+            .call("DEL", &a, &plain)
+            .env("CNI_ARGS", args)
+            .run()
+            .silent();
     }
     bench.run("DEL", &b, &config).silent();
     bench.assert_clean();
@@ -207,7 +301,8 @@ fn p56_cni_args() {
 
 #[test]
 fn p57_who_holds_the_outputs() {
-    // Each call is read until both outputs are closed, so that this returns at all is most of the test.
+    // Each call is read until both outputs are closed, so that this returns at all is most of the
+    // test.
     let bench = Bench::new();
     let a = sandbox_of("a");
     let config = bench.ours("[]", json!({"log_level": "debug"}));
@@ -220,22 +315,49 @@ fn p57_who_holds_the_outputs() {
         .flatten()
         .filter_map(|entry| fs::read_link(entry.path()).ok())
         .collect();
-    assert!(!foreign.iter().any(|target| target.to_string_lossy().starts_with("pipe:")), "{foreign:?}");
+    assert!(
+        !foreign
+            .iter()
+            .any(|target| target.to_string_lossy().starts_with("pipe:")),
+        "{foreign:?}"
+    );
     let environment = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
     assert!(!environment.contains("CNI_"), "{environment}");
-    assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap(), Path::new("/"));
+    assert_eq!(
+        fs::read_link(format!("/proc/{pid}/cwd")).unwrap(),
+        Path::new("/")
+    );
     // It is nobody's child but init's, and of no session of ours.
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .collect();
     let session = fields[3].parse::<i32>().unwrap();
     assert_ne!(session, nix::unistd::getsid(None).unwrap().as_raw());
     bench.run("DEL", &a, &config).silent();
     // A daemon that an embedded plugin leaves behind holds that plugin's outputs, but not ours.
-    bench.fake("leaver", &format!("sleep 1000 & echo $! >$S/pid\n{}", crate::bench::answering(crate::bench::ANSWER)));
+    bench.fake(
+        "leaver",
+        &format!(
+            "sleep 1000 & echo $! >$S/pid\n{}",
+            crate::bench::answering(crate::bench::ANSWER)
+        ),
+    );
     let config = bench.config(json!({"delegate": {"type": "leaver"}}));
     bench.run("ADD", &a, &config).json();
-    let daemon: i32 = fs::read_to_string(bench.dir().join("seen/pid")).unwrap().trim().parse().unwrap();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(daemon), nix::sys::signal::Signal::SIGKILL).unwrap();
+    let daemon: i32 = fs::read_to_string(bench.dir().join("seen/pid"))
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(daemon),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .unwrap();
     bench.fake("leaver", "");
     bench.run("DEL", &a, &config).silent();
     bench.assert_clean();
@@ -246,8 +368,15 @@ fn p58_state() {
     // Neither is it where runtimes clean, nor where a reboot does.
     let default = Path::new(ratchet_protocol::DEFAULT_STATE_DIR);
     assert!(default.starts_with("/var/lib") && !default.starts_with("/var/lib/cni"));
-    let help = Command::new(crate::support::RATCHET).args(["agent", "--help"]).env("COLUMNS", "200").output().unwrap();
-    assert!(String::from_utf8_lossy(&help.stdout).contains(&format!("[default: {}]", default.display())));
+    let help = Command::new(crate::support::RATCHET)
+        .args(["agent", "--help"])
+        .env("COLUMNS", "200")
+        .output()
+        .unwrap();
+    assert!(
+        String::from_utf8_lossy(&help.stdout)
+            .contains(&format!("[default: {}]", default.display()))
+    );
 
     let bench = Bench::new();
     let [a, b] = [sandbox_of("a"), sandbox_of("b")];
@@ -256,8 +385,17 @@ fn p58_state() {
         let call = bench.call("ADD", pod, config);
         let mut command = bench.node().netns.command("sh");
         command.args(["-c", "umask 0; exec \"$0\"", crate::support::RATCHET]);
-        command.envs(call.command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        Call { command, stdin: call.stdin }.run().json();
+        command.envs(
+            call.command
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+        Call {
+            command,
+            stdin: call.stdin,
+        }
+        .run()
+        .json();
     };
     let config = bench.ours(&link("eth1", "b"), json!({}));
     add(&a, &config);
@@ -266,14 +404,24 @@ fn p58_state() {
     let mut seen = 0;
     let mut dirs = vec![state_dir.clone()];
     while let Some(dir) = dirs.pop() {
-        assert_eq!(fs::metadata(&dir).unwrap().mode() & 0o7777, 0o700, "{}", dir.display());
+        assert_eq!(
+            fs::metadata(&dir).unwrap().mode() & 0o7777,
+            0o700,
+            "{}",
+            dir.display()
+        );
         for entry in fs::read_dir(&dir).unwrap().flatten() {
             let metadata = fs::symlink_metadata(entry.path()).unwrap();
             if metadata.is_dir() {
                 dirs.push(entry.path());
             } else {
                 seen += 1;
-                assert_eq!(metadata.mode() & 0o7777, 0o600, "{}", entry.path().display());
+                assert_eq!(
+                    metadata.mode() & 0o7777,
+                    0o600,
+                    "{}",
+                    entry.path().display()
+                );
             }
         }
     }
@@ -284,8 +432,15 @@ fn p58_state() {
     assert!(bench.state_file(&a).exists() && bench.state_file(&b).exists());
     // The runtime restarts, and forgets its cache: DEL has all that it needs.
     for pod in [&a, &b] {
-        bench.call("DEL", pod, &bench.config(json!({"delegate": null}))).run().silent();
+        bench
+            .call("DEL", pod, &bench.config(json!({"delegate": null})))
+            .run()
+            .silent();
     }
-    assert!(bench.seen("main", "DEL", "stdin").contains("\"type\":\"main\""));
+    assert!(
+        bench
+            .seen("main", "DEL", "stdin")
+            .contains("\"type\":\"main\"")
+    );
     bench.assert_clean();
 }

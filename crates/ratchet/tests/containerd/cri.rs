@@ -1,7 +1,7 @@
 //! The part of the CRI that a kubelet needs to start and stop a pod, by hand: a dozen messages.
 //!
-//! Names and numbers are those of `runtime/v1/api.proto` (k8s.io/cri-api). The crate k8s-cri would bring another tonic
-//! and the protobuf compiler for them.
+//! Names and numbers are those of `runtime/v1/api.proto` (k8s.io/cri-api). The crate k8s-cri would
+//! bring another tonic and the protobuf compiler for them.
 
 use std::{collections::HashMap, path::Path};
 
@@ -140,9 +140,14 @@ pub struct Cri {
 impl Cri {
     /// Connects; fails as long as there is no containerd.
     pub fn connect(socket: &Path) -> Result<Self, String> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap();
-        let channel = runtime.block_on(endpoint.connect()).map_err(|error| format!("{error:?}"))?;
+        let channel = runtime
+            .block_on(endpoint.connect())
+            .map_err(|error| format!("{error:?}"))?;
         let cri = Self { runtime, channel };
         cri.call::<_, Id>("Version", Id::default())?;
         Ok(cri)
@@ -153,34 +158,61 @@ impl Cri {
         Q: Message + Send + Sync + Default + 'static,
         A: Message + Send + Sync + Default + 'static,
     {
-        let path: PathAndQuery = format!("/runtime.v1.RuntimeService/{method}").parse().unwrap();
+        let path: PathAndQuery = format!("/runtime.v1.RuntimeService/{method}")
+            .parse()
+            .unwrap();
         self.runtime.block_on(async {
             let mut grpc = Grpc::new(self.channel.clone());
-            grpc.ready().await.map_err(|error| format!("{method}: {error}"))?;
-            let answer = grpc.unary(tonic::Request::new(request), path, ProstCodec::<Q, A>::default()).await;
-            Ok(answer.map_err(|status| format!("{method}: {}", status.message()))?.into_inner())
+            grpc.ready()
+                .await
+                .map_err(|error| format!("{method}: {error}"))?;
+            let answer = grpc
+                .unary(
+                    tonic::Request::new(request),
+                    path,
+                    ProstCodec::<Q, A>::default(),
+                )
+                .await;
+            Ok(answer
+                .map_err(|status| format!("{method}: {}", status.message()))?
+                .into_inner())
         })
     }
 
     /// RunPodSandbox.
     pub fn run(&self, sandbox: &Sandbox) -> Result<String, String> {
-        Ok(self.call::<_, Id>("RunPodSandbox", RunSandbox { config: Some(sandbox.clone()) })?.id)
+        Ok(self
+            .call::<_, Id>(
+                "RunPodSandbox",
+                RunSandbox {
+                    config: Some(sandbox.clone()),
+                },
+            )?
+            .id)
     }
 
     /// StopPodSandbox.
     pub fn stop(&self, id: &str) -> Result<(), String> {
-        self.call::<_, Id>("StopPodSandbox", Id { id: id.to_owned() }).map(drop)
+        self.call::<_, Id>("StopPodSandbox", Id { id: id.to_owned() })
+            .map(drop)
     }
 
     /// RemovePodSandbox.
     pub fn remove(&self, id: &str) -> Result<(), String> {
-        self.call::<_, Id>("RemovePodSandbox", Id { id: id.to_owned() }).map(drop)
+        self.call::<_, Id>("RemovePodSandbox", Id { id: id.to_owned() })
+            .map(drop)
     }
 
     /// The pod's address, as it is shown to Kubernetes.
     pub fn address(&self, id: &str) -> String {
-        let answer: StatusAnswer = self.call("PodSandboxStatus", Id { id: id.to_owned() }).unwrap();
-        answer.status.and_then(|status| status.network).map(|network| network.ip).unwrap_or_default()
+        let answer: StatusAnswer = self
+            .call("PodSandboxStatus", Id { id: id.to_owned() })
+            .unwrap();
+        answer
+            .status
+            .and_then(|status| status.network)
+            .map(|network| network.ip)
+            .unwrap_or_default()
     }
 
     /// ListPodSandbox.
@@ -192,7 +224,9 @@ impl Cri {
     /// Creates and starts a container that sleeps.
     pub fn container(&self, sandbox: &str, config: &Sandbox) -> String {
         let container = ContainerConfig {
-            metadata: Some(ContainerMetadata { name: "main".into() }),
+            metadata: Some(ContainerMetadata {
+                name: "main".into(),
+            }),
             image: Some(Id { id: IMAGE.into() }),
             command: ["/bin/sleep", "100000"].map(str::to_owned).into(),
         };
@@ -202,17 +236,28 @@ impl Cri {
             sandbox_config: Some(config.clone()),
         };
         let id = self.call::<_, Id>("CreateContainer", create).unwrap().id;
-        self.call::<_, Id>("StartContainer", Id { id: id.clone() }).unwrap();
+        self.call::<_, Id>("StartContainer", Id { id: id.clone() })
+            .unwrap();
         id
     }
 
     /// Runs a command in a container; what it printed if it succeeded.
     pub fn exec(&self, container: &str, command: &str) -> Result<String, String> {
         let command = command.split(' ').map(str::to_owned).collect();
-        let answer: ExecAnswer =
-            self.call("ExecSync", Exec { container: container.to_owned(), command, timeout: 10 })?;
+        let answer: ExecAnswer = self.call(
+            "ExecSync",
+            Exec {
+                container: container.to_owned(),
+                command,
+                timeout: 10,
+            },
+        )?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let stdout = text(&answer.stdout);
-        if answer.exit_code == 0 { Ok(stdout) } else { Err(format!("{stdout}{}", text(&answer.stderr))) }
+        if answer.exit_code == 0 {
+            Ok(stdout)
+        } else {
+            Err(format!("{stdout}{}", text(&answer.stderr)))
+        }
     }
 }

@@ -18,7 +18,10 @@ const APPLETS: [&str; 5] = ["sh", "sleep", "ping", "ip", "cat"];
 
 /// Makes the archive in a directory.
 pub fn archive(dir: &Path) -> PathBuf {
-    assert!(Path::new(BUSYBOX).exists(), "{BUSYBOX} is missing: run `make setup-test` (package busybox-static)");
+    assert!(
+        Path::new(BUSYBOX).exists(),
+        "{BUSYBOX} is missing: run `make setup-test` (package busybox-static)"
+    );
     let root = dir.join("root");
     std::fs::create_dir_all(root.join("bin")).unwrap();
     std::fs::copy(BUSYBOX, root.join("bin/busybox")).unwrap();
@@ -38,6 +41,8 @@ pub fn archive(dir: &Path) -> PathBuf {
     let manifest = json!([{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]);
     std::fs::write(dir.join("config.json"), config.to_string()).unwrap();
     std::fs::write(dir.join("manifest.json"), manifest.to_string()).unwrap();
-    sh(&format!("tar -C {shown} -cf {shown}/image.tar manifest.json config.json layer.tar"));
+    sh(&format!(
+        "tar -C {shown} -cf {shown}/image.tar manifest.json config.json layer.tar"
+    ));
     dir.join("image.tar")
 }

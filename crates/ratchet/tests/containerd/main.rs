@@ -1,4 +1,5 @@
-//! A real containerd runs sandboxes through Ratchet: over the CRI, as a kubelet does it, and by `ctr run --cni`.
+//! A real containerd runs sandboxes through Ratchet: over the CRI, as a kubelet does it, and by
+//! `ctr run --cni`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[path = "../support/mod.rs"]
@@ -13,13 +14,15 @@ use std::{
     process::{Child, Stdio},
 };
 
+use serde_json::{Value, json};
+
 use cri::{LinuxSandbox, Metadata, Sandbox};
 use image::IMAGE;
 use node::{DATABASE, ETCD_HOST, Node};
-use serde_json::{Value, json};
 use support::eventually;
 
-/// The article's 10-ratchet.conf, with ptp instead of flannel, which wants a cluster, and with the pods' annotations.
+/// The article's 10-ratchet.conf, with ptp instead of flannel, which wants a cluster, and with the
+/// pods' annotations.
 fn article() -> Value {
     json!({
         "name": "ratchet-demo",
@@ -34,7 +37,8 @@ fn article() -> Value {
         "delegate": {
             "name": "cbr0",
             "type": "ptp",
-            "ipam": {"type": "host-local", "subnet": "10.88.0.0/24", "routes": [{"dst": "0.0.0.0/0"}]},
+            "ipam": {"type": "host-local", "subnet": "10.88.0.0/24",
+            "routes": [{"dst": "0.0.0.0/0"}]},
         },
         "boot_network": {"type": "loopback"},
     })
@@ -43,17 +47,30 @@ fn article() -> Value {
 /// The same with a store on the node.
 fn without_etcd() -> Value {
     let mut config = article();
-    config.as_object_mut().unwrap().retain(|key, _| !key.starts_with("etcd_"));
+    config
+        .as_object_mut()
+        .unwrap()
+        .retain(|key, _| !key.starts_with("etcd_"));
     config["store"] = json!(format!("sqlite:{DATABASE}"));
     config
 }
 
 fn pod(node: &Node, name: &str, attempt: u32, annotations: &[(&str, &str)]) -> Sandbox {
     Sandbox {
-        metadata: Some(Metadata { name: name.into(), uid: format!("uid-{name}"), namespace: "lab".into(), attempt }),
+        metadata: Some(Metadata {
+            name: name.into(),
+            uid: format!("uid-{name}"),
+            namespace: "lab".into(),
+            attempt,
+        }),
         hostname: name.into(),
-        annotations: annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
-        linux: Some(LinuxSandbox { cgroup_parent: node.cgroup().to_owned() }),
+        annotations: annotations
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect(),
+        linux: Some(LinuxSandbox {
+            cgroup_parent: node.cgroup().to_owned(),
+        }),
     }
 }
 
@@ -63,12 +80,16 @@ fn assert_nothing_left(node: &Node, before: &BTreeSet<String>) {
     eventually("the end of all traces", || {
         let now = node.traces();
         let left: Vec<&String> = now.difference(before).collect();
-        if left.is_empty() { Ok(()) } else { Err(format!("left: {left:#?}")) }
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("left: {left:#?}"))
+        }
     });
 }
 
-const LINKS: &str =
-    "[{interface: net1, peer: r2/net1, addresses: [10.0.0.1/24, 'fd00::1/64'], peerAddresses: [10.0.0.2/24]}]";
+const LINKS: &str = "[{interface: net1, peer: r2/net1, addresses: [10.0.0.1/24, 'fd00::1/64'], \
+                     peerAddresses: [10.0.0.2/24]}]";
 
 /// Starts, stops and removes pods as a kubelet does, with this network config.
 fn a_kubelets_day(node: &Node, file: &str, config: &Value) {
@@ -77,11 +98,20 @@ fn a_kubelets_day(node: &Node, file: &str, config: &Value) {
     // containerd looks for configs by itself; until it has found one, it starts nothing.
     let plain = pod(node, "plain", 0, &[]);
     let first = eventually("the network config", || match cri.run(&plain) {
-        Err(error) if error.contains("cni plugin not initialized") || error.contains("no network config") => Err(error),
+        Err(error)
+            if error.contains("cni plugin not initialized")
+                || error.contains("no network config") =>
+        {
+            Err(error)
+        }
         other => Ok(other),
     });
     let first = first.unwrap();
-    assert!(cri.address(&first).starts_with("10.88.0."), "{}", cri.address(&first));
+    assert!(
+        cri.address(&first).starts_with("10.88.0."),
+        "{}",
+        cri.address(&first)
+    );
     // The first pod's end is what every end is to look like, mounts and all.
     cri.stop(&first).unwrap();
     cri.remove(&first).unwrap();
@@ -92,14 +122,24 @@ fn a_kubelets_day(node: &Node, file: &str, config: &Value) {
     let r2 = pod(node, "r2", 0, &[("ratchet", "true")]);
     let r3 = pod(node, "r3", 0, &[("ratchet", "true")]);
     let [r1_id, r2_id, r3_id] = [&r1, &r2, &r3].map(|pod| cri.run(pod).unwrap());
-    // Boot network loopback alone: containerd wants an address, and is shown the link's or else the loopback's.
-    assert_eq!((cri.address(&r1_id).as_str(), cri.address(&r3_id).as_str()), ("10.0.0.1", "127.0.0.1"));
+    // Boot network loopback alone: containerd wants an address, and is shown the link's or else the
+    // loopback's.
+    assert_eq!(
+        (cri.address(&r1_id).as_str(), cri.address(&r3_id).as_str()),
+        ("10.0.0.1", "127.0.0.1")
+    );
     let containers = [cri.container(&r1_id, &r1), cri.container(&r2_id, &r2)];
     let ping = |from: &str, to: &str| cri.exec(from, &format!("ping -c1 -W2 {to}"));
     eventually("an answer from r2", || ping(&containers[0], "10.0.0.2"));
     eventually("an answer from r1", || ping(&containers[1], "10.0.0.1"));
 
-    assert!(node.traces().iter().any(|trace| trace.starts_with("row") && trace.contains("r1")), "{:#?}", node.traces());
+    assert!(
+        node.traces()
+            .iter()
+            .any(|trace| trace.starts_with("row") && trace.contains("r1")),
+        "{:#?}",
+        node.traces()
+    );
 
     // No agent: what is wired stays, and pods come and go all the same.
     assert!(node.kill_agent());
@@ -109,7 +149,9 @@ fn a_kubelets_day(node: &Node, file: &str, config: &Value) {
     assert!(node.kill_agent());
     let again = pod(node, "r1", 1, &[("ratchet.dev/links", LINKS)]);
     let again_id = cri.run(&again).unwrap();
-    eventually("an answer from r1 in its new sandbox", || ping(&containers[1], "10.0.0.1"));
+    eventually("an answer from r1 in its new sandbox", || {
+        ping(&containers[1], "10.0.0.1")
+    });
     // The old sandbox goes late, and takes nothing of the new one along.
     cri.remove(&r1_id).unwrap();
     cri.remove(&r1_id).unwrap();
@@ -153,9 +195,17 @@ fn a_pod_that_cannot_be_started_says_why_and_leaves_nothing() {
     cri.stop(&id).unwrap();
     cri.remove(&id).unwrap();
     let before = node.traces();
-    let bad = pod(&node, "bad", 0, &[("ratchet.dev/links", "[{interface: net1, pear: r2}]")]);
+    let bad = pod(
+        &node,
+        "bad",
+        0,
+        &[("ratchet.dev/links", "[{interface: net1, pear: r2}]")],
+    );
     let error = cri.run(&bad).unwrap_err();
-    assert!(error.contains("pod lab/bad") && error.contains("did you mean peer?"), "{error}");
+    assert!(
+        error.contains("pod lab/bad") && error.contains("did you mean peer?"),
+        "{error}"
+    );
     assert_eq!(cri.sandboxes(), Vec::<String>::new());
     assert!(node.kill_agent());
     assert_nothing_left(&node, &before);
@@ -171,31 +221,51 @@ struct Foreground<'a> {
 impl<'a> Foreground<'a> {
     fn run(node: &'a Node, name: &'static str) -> Self {
         let cgroup = node.cgroup();
-        let line = format!("exec ctr run --cni --rm --cgroup {cgroup}/{name} {IMAGE} {name} sleep 100000");
+        let line =
+            format!("exec ctr run --cni --rm --cgroup {cgroup}/{name} {IMAGE} {name} sleep 100000");
         let mut command = node.command(&line);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut running = Self { node, name, child };
         eventually("the container", || {
             if running.child.try_wait().unwrap().is_some() {
                 let mut text = String::new();
-                std::io::Read::read_to_string(running.child.stderr.as_mut().unwrap(), &mut text).unwrap();
+                std::io::Read::read_to_string(running.child.stderr.as_mut().unwrap(), &mut text)
+                    .unwrap();
                 panic!("ctr run ended: {text}");
             }
-            running
-                .exec("cat /proc/1/cmdline")
-                .and_then(|line| if line.starts_with("sleep") { Ok(()) } else { Err(format!("{line:?} runs")) })
+            running.exec("cat /proc/1/cmdline").and_then(|line| {
+                if line.starts_with("sleep") {
+                    Ok(())
+                } else {
+                    Err(format!("{line:?} runs"))
+                }
+            })
         });
         running
     }
 
     fn exec(&self, command: &str) -> Result<String, String> {
-        let output = self.node.run(&format!("ctr task exec --exec-id x{} {} {command}", unique(), self.name));
+        let output = self.node.run(&format!(
+            "ctr task exec --exec-id x{} {} {command}",
+            unique(),
+            self.name
+        ));
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        if output.status.success() { Ok(text) } else { Err(format!("{output:?}")) }
+        if output.status.success() {
+            Ok(text)
+        } else {
+            Err(format!("{output:?}"))
+        }
     }
 
     fn stop(self) {
-        self.node.sh(&format!("ctr task kill -s KILL {}", self.name));
+        self.node
+            .sh(&format!("ctr task kill -s KILL {}", self.name));
         let output = self.child.wait_with_output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
         // That is how it tells of a failed DEL.
@@ -208,7 +278,8 @@ fn unique() -> u32 {
     COUNTER.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
 }
 
-/// `ctr` knows no annotations: what the pod declares stands in the config, as CNI's conventions have it.
+/// `ctr` knows no annotations: what the pod declares stands in the config, as CNI's conventions
+/// have it.
 #[test]
 fn ctr_runs_containers_with_links() {
     let node = Node::new("ctr");
@@ -226,7 +297,12 @@ fn ctr_runs_containers_with_links() {
 
     with_labels(json!({}));
     let plain = Foreground::run(&node, "plain");
-    assert!(plain.exec("ip -4 addr show dev eth0").unwrap().contains("10.88.0."));
+    assert!(
+        plain
+            .exec("ip -4 addr show dev eth0")
+            .unwrap()
+            .contains("10.88.0.")
+    );
     plain.stop();
     let before = node.traces();
 
@@ -235,8 +311,14 @@ fn ctr_runs_containers_with_links() {
         let c1 = Foreground::run(&node, "c1");
         with_labels(pair.clone());
         let c2 = Foreground::run(&node, "c2");
-        eventually("an answer from c2", || c1.exec("ping -c1 -W2 192.168.2.101"));
-        assert!(c1.exec("ip link show dev in1").unwrap().contains("mtu 1450"));
+        eventually("an answer from c2", || {
+            c1.exec("ping -c1 -W2 192.168.2.101")
+        });
+        assert!(
+            c1.exec("ip link show dev in1")
+                .unwrap()
+                .contains("mtu 1450")
+        );
         if agent_dies {
             assert!(node.kill_agent());
             c2.exec("ping -c1 -W2 192.168.2.100").unwrap();

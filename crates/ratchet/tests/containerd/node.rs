@@ -1,5 +1,6 @@
-//! A node with a containerd of its own: in its own network, mount, process and UTS namespaces, all of its files on a tmpfs
-//! that nobody else sees. When the first process of these namespaces is killed, everything else goes with it.
+//! A node with a containerd of its own: in its own network, mount, process and UTS namespaces, all
+//! of its files on a tmpfs that nobody else sees. When the first process of these namespaces is
+//! killed, everything else goes with it.
 
 use std::{
     collections::BTreeSet,
@@ -17,14 +18,15 @@ use super::{
 };
 use crate::support::{Netns, RATCHET, eventually, sh};
 
-/// What is to be there before containerd starts. `/etc`, `/opt` and `/var/lib` are the machine's with a layer of the node's own
-/// above: whatever is written there is the node's.
+/// What is to be there before containerd starts. `/etc`, `/opt` and `/var/lib` are the machine's
+/// with a layer of the node's own above: whatever is written there is the node's.
 const SET_UP: &str = r#"
 set -e
 mount -t tmpfs tmpfs /run
 for dir in etc opt var/lib; do
     mkdir -p /run/over/$dir/upper /run/over/$dir/work
-    mount -t overlay overlay -o lowerdir=/$dir,upperdir=/run/over/$dir/upper,workdir=/run/over/$dir/work /$dir
+    over=/run/over/$dir
+    mount -t overlay overlay -o lowerdir=/$dir,upperdir=$over/upper,workdir=$over/work /$dir
 done
 rm -rf /etc/cni /opt/cni /var/lib/cni /var/lib/ratchet
 mkdir -p /etc/cni/net.d /opt/cni/bin /var/lib/cni
@@ -65,8 +67,11 @@ impl Node {
     pub fn new(label: &str) -> Self {
         let netns = Netns::new(label);
         // The underlay: nobody is there, but a device with the article's address.
-        netns.sh("ip link add eth0 type veth peer name uplink && ip addr add 192.168.1.73/24 dev eth0 && \
-             ip link set eth0 up && ip link set uplink up");
+        netns.sh(
+            "ip link add eth0 type veth peer name uplink && ip addr add 192.168.1.73/24 dev \
+        eth0 && \
+             ip link set eth0 up && ip link set uplink up",
+        );
         let dir = tempfile::tempdir().unwrap();
         let mut command = netns.command("unshare");
         command.args([
@@ -79,23 +84,50 @@ impl Node {
             "--propagation",
             "private",
         ]);
-        command.args(["sh", "-c", SET_UP]).env("RATCHET", RATCHET).env("IMAGE", IMAGE);
+        command
+            .args(["sh", "-c", SET_UP])
+            .env("RATCHET", RATCHET)
+            .env("IMAGE", IMAGE);
         // SAFETY: prctl is a plain system call and safe between fork and exec.
         unsafe {
             // Also when this process is killed nothing stays.
-            command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?));
+            command.pre_exec(|| {
+                Ok(nix::sys::prctl::set_pdeathsig(
+                    nix::sys::signal::Signal::SIGKILL,
+                )?)
+            });
         }
         let log = File::create(dir.path().join("set-up.log")).unwrap();
-        let holder = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let holder = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
         let id = holder.id();
         let cgroup = format!("/{}", netns.name);
-        let mut node = Self { cri: None, containerd: None, holder, pid: 0, netns, cgroup, dir };
+        let mut node = Self {
+            cri: None,
+            containerd: None,
+            holder,
+            pid: 0,
+            netns,
+            cgroup,
+            dir,
+        };
         node.pid = eventually("the node's namespaces", || {
-            let children =
-                std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).map_err(|e| e.to_string())?;
-            let pid = children.trim().parse().map_err(|_| format!("unshare has children {children:?}"))?;
+            let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"))
+                .map_err(|e| e.to_string())?;
+            let pid = children
+                .trim()
+                .parse()
+                .map_err(|_| format!("unshare has children {children:?}"))?;
             let is_ready = PathBuf::from(format!("/proc/{pid}/root/run/ready")).exists();
-            if is_ready { Ok(pid) } else { Err(node.log("set-up.log")) }
+            if is_ready {
+                Ok(pid)
+            } else {
+                Err(node.log("set-up.log"))
+            }
         });
         node.start_containerd();
         let archive = image::archive(node.dir.path());
@@ -121,12 +153,25 @@ impl Node {
     }
 
     fn start_containerd(&mut self) {
-        let log = File::options().create(true).append(true).open(self.dir.path().join("containerd.log")).unwrap();
-        let mut command = self.command("exec containerd --config /run/config.toml --log-level warn");
-        self.containerd = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("containerd.log"))
+            .unwrap();
+        let mut command =
+            self.command("exec containerd --config /run/config.toml --log-level warn");
+        self.containerd = Some(
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(log)
+                .spawn()
+                .unwrap(),
+        );
         let socket = self.root("/run/containerd/containerd.sock");
         self.cri = Some(eventually("containerd", || {
-            Cri::connect(&socket).map_err(|error| format!("{error}; log: {}", self.log("containerd.log")))
+            Cri::connect(&socket)
+                .map_err(|error| format!("{error}; log: {}", self.log("containerd.log")))
         }));
     }
 
@@ -134,10 +179,17 @@ impl Node {
     pub fn start_etcd(&self) {
         self.sh(&format!("echo '127.0.0.1 {ETCD_HOST}' >>/etc/hosts"));
         // The node's end is its end.
-        self.sh("etcd --log-level error --unsafe-no-fsync --data-dir /run/etcd >/run/etcd.log 2>&1 </dev/null &");
+        self.sh(
+            "etcd --log-level error --unsafe-no-fsync --data-dir /run/etcd >/run/etcd.log 2>&1 \
+                 </dev/null &",
+        );
         eventually("etcd", || {
             let output = self.run("ETCDCTL_API=3 etcdctl endpoint health");
-            if output.status.success() { Ok(()) } else { Err(format!("{output:?}")) }
+            if output.status.success() {
+                Ok(())
+            } else {
+                Err(format!("{output:?}"))
+            }
         });
     }
 
@@ -148,7 +200,18 @@ impl Node {
     /// A shell line to be run on the node.
     pub fn command(&self, line: &str) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["-t", &self.pid.to_string(), "-n", "-m", "-u", "-p", "--wd=/", "sh", "-c", line]);
+        command.args([
+            "-t",
+            &self.pid.to_string(),
+            "-n",
+            "-m",
+            "-u",
+            "-p",
+            "--wd=/",
+            "sh",
+            "-c",
+            line,
+        ]);
         command
     }
 
@@ -160,7 +223,12 @@ impl Node {
     pub fn sh(&self, line: &str) -> String {
         let output = self.run(line);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        assert!(output.status.success(), "{line}: {}{}", text(&output.stdout), text(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{line}: {}{}",
+            text(&output.stdout),
+            text(&output.stderr)
+        );
         text(&output.stdout)
     }
 
@@ -180,7 +248,13 @@ impl Node {
             let pid = nix::unistd::Pid::from_raw(*pid);
             nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
         }
-        eventually("the agent's end", || if self.pids_of("ratchet").is_empty() { Ok(()) } else { Err("alive".into()) });
+        eventually("the agent's end", || {
+            if self.pids_of("ratchet").is_empty() {
+                Ok(())
+            } else {
+                Err("alive".into())
+            }
+        });
         !pids.is_empty()
     }
 
@@ -193,31 +267,64 @@ impl Node {
             let is_zombie = status.lines().any(|line| line.starts_with("State:\tZ"));
             status.starts_with(&format!("Name:\t{name}")) && !is_zombie && namespace(proc) == own
         };
-        let entries = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok).map(|entry| entry.path());
+        let entries = std::fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(Result::ok)
+            .map(|entry| entry.path());
         let named = entries.filter(|proc| is_it(proc));
-        named.filter_map(|proc| proc.file_name()?.to_str()?.parse().ok()).collect()
+        named
+            .filter_map(|proc| proc.file_name()?.to_str()?.parse().ok())
+            .collect()
     }
 
-    /// What a pod leaves if its end is not complete: everything that can be named, but for what was there at first.
+    /// What a pod leaves if its end is not complete: everything that can be named, but for what was
+    /// there at first.
     pub fn traces(&self) -> BTreeSet<String> {
         let mut traces = BTreeSet::new();
         let mut note = |what: &str, lines: String| {
-            traces.extend(lines.lines().filter(|line| !line.is_empty()).map(|line| format!("{what}: {line}")));
+            traces.extend(
+                lines
+                    .lines()
+                    .filter(|line| !line.is_empty())
+                    .map(|line| format!("{what}: {line}")),
+            );
         };
         note("netns", self.sh("ls /run/netns 2>/dev/null || true"));
-        note("device", self.netns.links().into_keys().collect::<Vec<_>>().join("\n"));
+        note(
+            "device",
+            self.netns
+                .links()
+                .into_keys()
+                .collect::<Vec<_>>()
+                .join("\n"),
+        );
         let leases = "find /var/lib/cni -type f ! -name lock ! -name 'last_reserved_ip*'";
         note("of CNI", self.sh(leases));
         note(
             "state",
-            self.sh("find /var/lib/ratchet/attachments /var/lib/ratchet/sandboxes -type f 2>/dev/null || true"),
+            self.sh(
+                "find /var/lib/ratchet/attachments /var/lib/ratchet/sandboxes -type f \
+                     2>/dev/null || true",
+            ),
         );
-        note("mount", self.sh("cut -d' ' -f5 /proc/self/mountinfo | sort"));
+        note(
+            "mount",
+            self.sh("cut -d' ' -f5 /proc/self/mountinfo | sort"),
+        );
         for name in ["containerd-shim", "sleep", "ratchet-child"] {
             let pids = self.pids_of(name);
-            note("process", pids.iter().map(|pid| format!("{name} {pid}\n")).collect());
+            note(
+                "process",
+                pids.iter().map(|pid| format!("{name} {pid}\n")).collect(),
+            );
         }
-        note("cgroup", sh(&format!("find /sys/fs/cgroup -mindepth 2 -path '*{}/*' -type d", self.cgroup)));
+        note(
+            "cgroup",
+            sh(&format!(
+                "find /sys/fs/cgroup -mindepth 2 -path '*{}/*' -type d",
+                self.cgroup
+            )),
+        );
         note("row", self.rows());
         traces
     }
@@ -226,19 +333,26 @@ impl Node {
     fn rows(&self) -> String {
         // In the node's own mount namespace: SQLite does not find its way through /proc/PID/root.
         let script = format!(
-            "import os, sqlite3; c = sqlite3.connect('{DATABASE}') if os.path.exists('{DATABASE}') else exit(); \
-             [print(t, r) for t in ('pods', 'declared', 'vnis') for r in c.execute('select * from ' + t)]"
+            "import os, sqlite3; c = sqlite3.connect('{DATABASE}') if os.path.exists('{DATABASE}') \
+            else exit(); \
+             [print(t, r) for t in ('pods', 'declared', 'vnis') for r in c.execute('select * from \
+             ' + t)]"
         );
         let rows = self.sh(&format!("python3 -c \"{script}\""));
         let has_etcd = self.root("/run/etcd").exists();
-        if has_etcd { rows + &self.sh("ETCDCTL_API=3 etcdctl get --prefix --keys-only /") } else { rows }
+        if has_etcd {
+            rows + &self.sh("ETCDCTL_API=3 etcdctl get --prefix --keys-only /")
+        } else {
+            rows
+        }
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
         self.cri = None;
-        // The death of the first process kills the others of its namespace: containerd, shims, containers, the agent.
+        // The death of the first process kills the others of its namespace: containerd, shims,
+        // containers, the agent.
         let _ = self.holder.kill();
         let _ = self.holder.wait();
         if let Some(mut containerd) = self.containerd.take() {
@@ -246,10 +360,19 @@ impl Drop for Node {
             let _ = containerd.wait();
         }
         // Empty by now, or the kernel refuses.
-        let rmdir = format!("find /sys/fs/cgroup -depth -type d -path '*{}*' -exec rmdir {{}} ';'", self.cgroup);
+        let rmdir = format!(
+            "find /sys/fs/cgroup -depth -type d -path '*{}*' -exec rmdir {{}} ';'",
+            self.cgroup
+        );
         eventually("the end of the node's cgroups", || {
-            let _ = Command::new("sh").args(["-c", &rmdir]).stderr(Stdio::null()).status();
-            let left = sh(&format!("find /sys/fs/cgroup -type d -path '*{}*'", self.cgroup));
+            let _ = Command::new("sh")
+                .args(["-c", &rmdir])
+                .stderr(Stdio::null())
+                .status();
+            let left = sh(&format!(
+                "find /sys/fs/cgroup -type d -path '*{}*'",
+                self.cgroup
+            ));
             if left.is_empty() { Ok(()) } else { Err(left) }
         });
         if std::thread::panicking() {

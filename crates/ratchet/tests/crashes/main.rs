@@ -1,10 +1,13 @@
-//! The agent dies at each of its steps: after every request to the kernel, around every write to its state directory and every
-//! call to the store. Started again, it finishes or undoes what was begun; in the end kernel, disk and store hold what is
-//! declared, and the survivors' interfaces are the ones they had.
+//! The agent dies at each of its steps: after every request to the kernel, around every write to
+//! its state directory and every call to the store. Started again, it finishes or undoes what was
+//! begun; in the end kernel, disk and store hold what is declared, and the survivors' interfaces
+//! are the ones they had.
 //!
-//! A life is that of one pod: it comes, is replaced, goes, comes back, moves to the other node and back, outlives a loss of the
-//! agent's memory, and vanishes; in each of these operations the agent dies once. Which points an operation passes is counted and not listed here, so that no new step is forgotten. `RATCHET_LONG=1`
-//! goes through all points and all ways to recover; without it a sample spread over them.
+//! A life is that of one pod: it comes, is replaced, goes, comes back, moves to the other node and
+//! back, outlives a loss of the agent's memory, and vanishes; in each of these operations the agent
+//! dies once. Which points an operation passes is counted and not listed here, so that no new step
+//! is forgotten. `RATCHET_LONG=1` goes through all points and all ways to recover; without it a
+//! sample spread over them.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[path = "../support/mod.rs"]
@@ -48,14 +51,24 @@ fn all_steps(mut world: World) {
     );
     let longest = seen.values().map(|seen| seen.count).max().unwrap();
     let recoveries: &[Recovery] = &Recovery::ALL;
-    let lives = if is_long { longest * recoveries.len() } else { SAMPLE };
+    let lives = if is_long {
+        longest * recoveries.len()
+    } else {
+        SAMPLE
+    };
     for life in 0..lives {
         let recovery = recoveries[life % recoveries.len()];
-        let counts: BTreeMap<Operation, usize> =
-            seen.iter().map(|(operation, seen)| (*operation, seen.count)).collect();
+        let counts: BTreeMap<Operation, usize> = seen
+            .iter()
+            .map(|(operation, seen)| (*operation, seen.count))
+            .collect();
         let death = |operation: Operation| {
             let count = counts[&operation];
-            if is_long { life / recoveries.len() % count + 1 } else { life * count / lives + 1 }
+            if is_long {
+                life / recoveries.len() % count + 1
+            } else {
+                life * count / lives + 1
+            }
         };
         world.live(
             life + 1,
@@ -71,12 +84,18 @@ fn all_steps(mut world: World) {
         );
     }
     for (operation, seen) in &seen {
-        println!("{operation:?}: {} points, died at {:?} ({:?})", seen.count, seen.died_at, seen.died_after);
+        println!(
+            "{operation:?}: {} points, died at {:?} ({:?})",
+            seen.count, seen.died_at, seen.died_after
+        );
         assert!(seen.count > 0 && !seen.died_at.is_empty(), "{operation:?}");
     }
     if is_long {
-        // News from the store come when they come, so that a point may have another number in another life.
-        let of = |names: fn(&Seen) -> &BTreeSet<String>| seen.values().flat_map(names).collect::<BTreeSet<_>>();
+        // News from the store come when they come, so that a point may have another number in
+        // another life.
+        let of = |names: fn(&Seen) -> &BTreeSet<String>| {
+            seen.values().flat_map(names).collect::<BTreeSet<_>>()
+        };
         let (passed, died_after) = (of(|seen| &seen.names), of(|seen| &seen.died_after));
         let missed: Vec<_> = passed.difference(&died_after).collect();
         assert!(missed.is_empty(), "never died after {missed:?}");

@@ -31,6 +31,11 @@ impl Script {
     pub fn end(&self) -> Vec<String> {
         let done = self.path.with_extension("done");
         fs::rename(&self.path, &done).unwrap();
-        fs::read_to_string(done).unwrap().lines().skip(1).map(str::to_owned).collect()
+        fs::read_to_string(done)
+            .unwrap()
+            .lines()
+            .skip(1)
+            .map(str::to_owned)
+            .collect()
     }
 }

@@ -25,7 +25,8 @@ pub enum Operation {
     Del,
     /// ADD, its peers having waited.
     AddAgain,
-    /// Its next sandbox comes on the other node, and then DEL of the old one: the link with the pod here becomes a tunnel.
+    /// Its next sandbox comes on the other node, and then DEL of the old one: the link with the pod
+    /// here becomes a tunnel.
     MoveAway,
     /// The other way round.
     MoveBack,
@@ -40,11 +41,13 @@ pub enum Operation {
 /// What follows a death.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recovery {
-    /// The plugin starts another agent; a runtime whose ADD has failed sends DEL and makes a new sandbox.
+    /// The plugin starts another agent; a runtime whose ADD has failed sends DEL and makes a new
+    /// sandbox.
     OnDemand,
     /// The same with a runtime that repeats what has failed.
     Repeat,
-    /// The plugin can start nothing, and undo nothing; somebody else starts the agent, and then the runtime sends DEL.
+    /// The plugin can start nothing, and undo nothing; somebody else starts the agent, and then the
+    /// runtime sends DEL.
     Managed,
 }
 
@@ -70,7 +73,9 @@ pub struct Life {
 impl Life {
     /// The subject, if it is on this node.
     pub fn subject_on(&self, node: usize) -> Option<&Sandbox> {
-        self.subject.as_ref().filter(|_| usize::from(self.is_away) == node)
+        self.subject
+            .as_ref()
+            .filter(|_| usize::from(self.is_away) == node)
     }
 }
 
@@ -85,8 +90,10 @@ pub struct World {
 
 fn link(interface: &str, peer: &str, subnet: u8) -> String {
     format!(
-        "{{interface: {interface}, peer: {peer}, addresses: [10.0.{subnet}.1/24, 'fd00:{subnet}::1/64'], \
-          peerAddresses: [10.0.{subnet}.2/24, 'fd00:{subnet}::2/64'], routes: [{{dst: 10.9.{subnet}.0/24, via: 10.0.{subnet}.2}}]}}"
+        "{{interface: {interface}, peer: {peer}, addresses: [10.0.{subnet}.1/24, \
+        'fd00:{subnet}::1/64'], \
+          peerAddresses: [10.0.{subnet}.2/24, 'fd00:{subnet}::2/64'], routes: [{{dst: \
+          10.9.{subnet}.0/24, via: 10.0.{subnet}.2}}]}}"
     )
 }
 
@@ -102,16 +109,34 @@ impl World {
 
     fn new(mut cluster: Cluster, etcd: Option<Etcd>) -> Self {
         let path: PathBuf = cluster.dir.path().join("script");
-        cluster.nodes[0].environment.insert("RATCHET_FAILPOINT_SCRIPT", path.clone());
+        cluster.nodes[0]
+            .environment
+            .insert("RATCHET_FAILPOINT_SCRIPT", path.clone());
         cluster.nodes.iter_mut().for_each(Node::start_agent);
-        let hub = format!("[{}, {}]", link("eth1", "still-b/eth1", 1), link("eth2", "still-c/eth1", 2));
-        let still = [("still-a", hub.as_str()), ("still-b", "[]"), ("still-c", "[]")];
+        let hub = format!(
+            "[{}, {}]",
+            link("eth1", "still-b/eth1", 1),
+            link("eth2", "still-c/eth1", 2)
+        );
+        let still = [
+            ("still-a", hub.as_str()),
+            ("still-b", "[]"),
+            ("still-c", "[]"),
+        ];
         let still = still.map(|(name, links)| Pod::with_links(name, links).sandbox());
         for (node, sandbox) in [0, 0, 1].into_iter().zip(&still) {
             cluster.nodes[node].add(sandbox);
         }
-        let pingers = ["10.0.1.2", "10.0.2.2"].map(|address| Pinger::start(&still[0].netns, address)).into();
-        Self { pingers, still, script: Script::new(path), cluster, etcd }
+        let pingers = ["10.0.1.2", "10.0.2.2"]
+            .map(|address| Pinger::start(&still[0].netns, address))
+            .into();
+        Self {
+            pingers,
+            still,
+            script: Script::new(path),
+            cluster,
+            etcd,
+        }
     }
 
     /// Everything goes, and nothing is left.
@@ -155,7 +180,10 @@ impl World {
         ] {
             let death = death(operation);
             let played = self.perform(&mut life, operation, death);
-            let story = format!("life {number}, {recovery:?}, {operation:?}, death {death}, after {:?}", played.passed);
+            let story = format!(
+                "life {number}, {recovery:?}, {operation:?}, death {death}, after {:?}",
+                played.passed
+            );
             self.assert_order(&life, operation, &story);
             if !life.by_hand {
                 add_by_hand(&life.near);
@@ -165,33 +193,57 @@ impl World {
             // A namespace that vanishes takes the survivor's end with it.
             if operation < Operation::Start {
                 let now = [known_by(&life.near), known_by(&life.far)];
-                assert_eq!(*survivors.get_or_insert_with(|| now.clone()), now, "{story}");
+                assert_eq!(
+                    *survivors.get_or_insert_with(|| now.clone()),
+                    now,
+                    "{story}"
+                );
             }
-            assert_eq!(self.still.iter().map(known_by).collect::<Vec<_>>(), still, "{story}");
+            assert_eq!(
+                self.still.iter().map(known_by).collect::<Vec<_>>(),
+                still,
+                "{story}"
+            );
             tell(operation, &played);
         }
     }
 
     /// The pod's peers come.
     fn begin(&self, number: usize, recovery: Recovery) -> Life {
-        let [near, far] = ["near", "far"].map(|name| Pod::with_links(&format!("{name}-{number}"), "[]").sandbox());
+        let [near, far] = ["near", "far"]
+            .map(|name| Pod::with_links(&format!("{name}-{number}"), "[]").sandbox());
         self.cluster.nodes[0].add(&near);
         self.cluster.nodes[1].add(&far);
-        Life { number, recovery, near, far, subject: None, is_away: false, by_hand: false, vanished: None }
+        Life {
+            number,
+            recovery,
+            near,
+            far,
+            subject: None,
+            is_away: false,
+            by_hand: false,
+            vanished: None,
+        }
     }
 
     /// Does it, with a death of the agent in it, and what follows that.
     fn perform(&mut self, life: &mut Life, operation: Operation, death: usize) -> Played {
         let number = life.number;
         let subject = || {
-            let [near, far] = [link("en", &format!("near-{number}/es"), 3), link("ef", &format!("far-{number}/es"), 4)];
+            let [near, far] = [
+                link("en", &format!("near-{number}/es"), 3),
+                link("ef", &format!("far-{number}/es"), 4),
+            ];
             Pod::with_links(&format!("subject-{number}"), &format!("[{near}, {far}]")).sandbox()
         };
         let recovery = life.recovery;
         if operation == Operation::Start {
             self.cluster.nodes[0].kill_agent();
             // The old namespace goes; the new one only stands for it, and DEL is not told of it.
-            life.vanished = life.subject.take().map(|subject| Sandbox { netns: Netns::new("gone"), ..subject });
+            life.vanished = life.subject.take().map(|subject| Sandbox {
+                netns: Netns::new("gone"),
+                ..subject
+            });
         }
         if operation == Operation::Lost {
             self.cluster.nodes[0].kill_agent();
@@ -226,14 +278,20 @@ impl World {
             Operation::Start | Operation::Lost => self.cluster.nodes[0].spawn_agent(&[]),
         }
         let played = self.end_of_script(operation);
-        assert!(played.has_died || failed.is_none(), "{operation:?}: {:?}", failed.map(|(_, error)| error));
+        assert!(
+            played.has_died || failed.is_none(),
+            "{operation:?}: {:?}",
+            failed.map(|(_, error)| error)
+        );
         if played.has_died {
             let mut dead = self.cluster.nodes[0].agent.take().unwrap();
             eventually("the end of the agent", || match dead.try_wait().unwrap() {
                 Some(_) => Ok(()),
-                None => {
-                    Err(format!("{operation:?}, {death}, {:?}; {:?}", played.passed, self.cluster.nodes[0].agent_pid()))
-                }
+                None => Err(format!(
+                    "{operation:?}, {death}, {:?}; {:?}",
+                    played.passed,
+                    self.cluster.nodes[0].agent_pid()
+                )),
             });
             self.cluster.nodes[0].start_agent();
         }
@@ -318,7 +376,11 @@ impl World {
                 let alias = link["ifalias"].as_str().unwrap_or_default();
                 link["linkinfo"]["info_kind"] == "vxlan" && alias.contains("sandbox=")
             });
-            if is_done || agent.try_wait().unwrap().is_some() { Ok(()) } else { Err(format!("{links:?}")) }
+            if is_done || agent.try_wait().unwrap().is_some() {
+                Ok(())
+            } else {
+                Err(format!("{links:?}"))
+            }
         });
     }
 
@@ -332,12 +394,16 @@ impl World {
 
     /// ADD; gives the sandbox back when it has failed, with the error.
     fn try_add(&self, life: &mut Life, sandbox: Sandbox) -> Option<(Sandbox, String)> {
-        let output = self.cluster.nodes[0].plugin("ADD", &sandbox, &self.config(life.recovery, &sandbox));
+        let output =
+            self.cluster.nodes[0].plugin("ADD", &sandbox, &self.config(life.recovery, &sandbox));
         if output.status.success() {
             life.subject = Some(sandbox);
             return None;
         }
-        Some((sandbox, String::from_utf8_lossy(&output.stdout).into_owned()))
+        Some((
+            sandbox,
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        ))
     }
 
     fn del(&self, recovery: Recovery, sandbox: &Sandbox) {

@@ -18,9 +18,12 @@ struct Certificates {
 impl Certificates {
     fn new(dir: &Path) -> Self {
         std::fs::create_dir_all(dir).unwrap();
-        let new = Self { dir: dir.to_owned() };
+        let new = Self {
+            dir: dir.to_owned(),
+        };
         sh(&format!(
-            "cd {} && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.crt \
+            "cd {} && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout \
+            ca.key -out ca.crt \
              -days 2 -subj /CN=test-ca 2>/dev/null",
             dir.display()
         ));
@@ -31,9 +34,12 @@ impl Certificates {
 
     fn sign(&self, name: &str, extension: &str) {
         sh(&format!(
-            "cd {} && openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {name}.key -out {name}.csr \
-             -subj /CN={name} 2>/dev/null && echo '{extension}' > {name}.ext && openssl x509 -req -in {name}.csr \
-             -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile {name}.ext -out {name}.crt 2>/dev/null",
+            "cd {} && openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout \
+            {name}.key -out {name}.csr \
+             -subj /CN={name} 2>/dev/null && echo '{extension}' > {name}.ext && openssl x509 -req \
+             -in {name}.csr \
+             -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile {name}.ext -out {name}.crt \
+             2>/dev/null",
             self.dir.display()
         ));
     }
@@ -47,7 +53,8 @@ fn certificates(cluster: &Cluster, name: &str) -> Certificates {
     Certificates::new(&cluster.dir.path().join(name))
 }
 
-/// The code and text that an ADD with these keys is refused with, by an agent that the plugin starts.
+/// The code and text that an ADD with these keys is refused with, by an agent that the plugin
+/// starts.
 fn refusal(node: &mut Node, keys: &[(&str, Value)]) -> (u64, String) {
     let sandbox = Pod::with_links("r1", "[]").sandbox();
     let mut config = sandbox.pod.configure(node.config());
@@ -60,7 +67,10 @@ fn refusal(node: &mut Node, keys: &[(&str, Value)]) -> (u64, String) {
     assert!(node.plugin("DEL", &sandbox, &config).status.success());
     // What a config does not say, an agent that runs keeps as it is.
     node.stop_agent();
-    (answer["code"].as_u64().unwrap(), answer["msg"].as_str().unwrap().to_owned())
+    (
+        answer["code"].as_u64().unwrap(),
+        answer["msg"].as_str().unwrap().to_owned(),
+    )
 }
 
 #[track_caller]
@@ -74,8 +84,9 @@ fn assert_works(node: &mut Node, keys: &[(&str, Value)]) {
     node.del(&sandbox);
 }
 
-/// The host's name leads elsewhere while agents run: they find it there, with nobody doing anything. Names are looked up without
-/// the services that nsswitch.conf has, which may be libraries.
+/// The host's name leads elsewhere while agents run: they find it there, with nobody doing
+/// anything. Names are looked up without the services that nsswitch.conf has, which may be
+/// libraries.
 #[test]
 fn a_name_that_changes_its_address() {
     let everywhere = |_: &Cluster| vec!["--listen-client-urls=http://0.0.0.0:2379".to_owned()];
@@ -86,20 +97,32 @@ fn a_name_that_changes_its_address() {
     std::fs::write(&services, "hosts: none-that-is-known\n").unwrap();
     for node in &mut all.cluster.nodes {
         node.set_store("etcd://etcd.example:2379");
-        node.etc = [("hosts", hosts.clone()), ("nsswitch.conf", services.clone())].into();
+        node.etc = [
+            ("hosts", hosts.clone()),
+            ("nsswitch.conf", services.clone()),
+        ]
+        .into();
         node.start_agent();
     }
     let nodes = &all.cluster.nodes;
     let link = |n: u32, peer: &str| {
-        let link =
-            format!("[{{interface: eth1, peer: {peer}, addresses: [10.0.{n}.1/24], peerAddresses: [10.0.{n}.2/24]}}]");
+        let link = format!(
+            "[{{interface: eth1, peer: {peer}, addresses: [10.0.{n}.1/24], peerAddresses: \
+             [10.0.{n}.2/24]}}]"
+        );
         Pod::with_links(&format!("{peer}-hub"), &link).sandbox()
     };
     let [one, two] = [link(1, "one"), link(2, "two")];
     let [at_one, at_two] = ["one", "two"].map(|name| Pod::with_links(name, "[]").sandbox());
     nodes[0].add(&one);
     nodes[1].add(&at_one);
-    eventually("a link", || if one.netns.ping("10.0.1.2") { Ok(()) } else { Err("no answer".into()) });
+    eventually("a link", || {
+        if one.netns.ping("10.0.1.2") {
+            Ok(())
+        } else {
+            Err("no answer".into())
+        }
+    });
 
     // In place: the file is mounted.
     std::fs::write(&hosts, "10.91.0.251 etcd.example\n").unwrap();
@@ -111,7 +134,11 @@ fn a_name_that_changes_its_address() {
         }
         eventually("etcd to be found", || {
             let notices = node.links().notices;
-            if notices.is_empty() { Ok(()) } else { Err(format!("{notices:?}")) }
+            if notices.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{notices:?}"))
+            }
         });
     }
     for (node, sandbox) in [(&nodes[0], &two), (&nodes[1], &at_two)] {
@@ -124,7 +151,13 @@ fn a_name_that_changes_its_address() {
         });
     }
     // Both agents hear of each other's pods again, too.
-    eventually("a link", || if two.netns.ping("10.0.2.2") { Ok(()) } else { Err("no answer".into()) });
+    eventually("a link", || {
+        if two.netns.ping("10.0.2.2") {
+            Ok(())
+        } else {
+            Err("no answer".into())
+        }
+    });
     assert!(one.netns.ping("10.0.1.2"));
     for (node, sandboxes) in nodes.iter().zip([[one, two], [at_one, at_two]]) {
         sandboxes.iter().for_each(|sandbox| node.del(sandbox));
@@ -135,7 +168,10 @@ fn a_name_that_changes_its_address() {
 
 #[test]
 fn tls_with_a_client_certificate() {
-    let EtcdCluster { mut cluster, mut etcd } = EtcdCluster::with(1, |cluster| {
+    let EtcdCluster {
+        mut cluster,
+        mut etcd,
+    } = EtcdCluster::with(1, |cluster| {
         let all = certificates(cluster, "tls");
         let argument = |flag: &str, file: &str| format!("--{flag}={}", all.path(file));
         vec![
@@ -145,19 +181,55 @@ fn tls_with_a_client_certificate() {
             "--client-cert-auth".into(),
         ]
     });
-    let file = |name: &str| cluster.dir.path().join("tls").join(name).display().to_string();
+    let file = |name: &str| {
+        cluster
+            .dir
+            .path()
+            .join("tls")
+            .join(name)
+            .display()
+            .to_string()
+    };
     let (ca, cert, key) = (file("ca.crt"), file("client.crt"), file("client.key"));
-    etcd.ctl = vec![format!("--cacert={ca}"), format!("--cert={cert}"), format!("--key={key}")];
+    etcd.ctl = vec![
+        format!("--cacert={ca}"),
+        format!("--cert={cert}"),
+        format!("--key={key}"),
+    ];
     let other = certificates(&cluster, "other");
     let node = &mut cluster.nodes[0];
-    let good = [("etcd_ca", json!(ca)), ("etcd_cert", json!(cert)), ("etcd_key", json!(key))];
+    let good = [
+        ("etcd_ca", json!(ca)),
+        ("etcd_cert", json!(cert)),
+        ("etcd_key", json!(key)),
+    ];
 
-    let (code, text) = refusal(node, &[("etcd_ca", json!(other.path("ca.crt"))), good[1].clone(), good[2].clone()]);
-    assert!(code == 5 && text.contains("no trust by TLS") && text.contains("etcd_ca"), "{code}: {text}");
+    let (code, text) = refusal(
+        node,
+        &[
+            ("etcd_ca", json!(other.path("ca.crt"))),
+            good[1].clone(),
+            good[2].clone(),
+        ],
+    );
+    assert!(
+        code == 5 && text.contains("no trust by TLS") && text.contains("etcd_ca"),
+        "{code}: {text}"
+    );
     let (code, text) = refusal(node, &good[..1]);
     assert!(code != 0 && text.contains("etcd_cert"), "{code}: {text}");
-    let (code, text) = refusal(node, &[good[0].clone(), ("etcd_cert", json!("/nowhere.crt")), good[2].clone()]);
-    assert!(code == 7 && text.contains("etcd_cert") && text.contains("/nowhere.crt"), "{code}: {text}");
+    let (code, text) = refusal(
+        node,
+        &[
+            good[0].clone(),
+            ("etcd_cert", json!("/nowhere.crt")),
+            good[2].clone(),
+        ],
+    );
+    assert!(
+        code == 7 && text.contains("etcd_cert") && text.contains("/nowhere.crt"),
+        "{code}: {text}"
+    );
     assert_works(node, &good);
     assert!(etcd.everything().is_empty());
     drop(cluster);
@@ -165,7 +237,10 @@ fn tls_with_a_client_certificate() {
 
 #[test]
 fn users_and_passwords() {
-    let EtcdCluster { mut cluster, mut etcd } = EtcdCluster::new(1);
+    let EtcdCluster {
+        mut cluster,
+        mut etcd,
+    } = EtcdCluster::new(1);
     for command in [
         "user add root:secret",
         "role add ratchet",
@@ -189,11 +264,20 @@ fn users_and_passwords() {
     let file = |text: &str| ("etcd_password_file", password(text));
 
     let (code, text) = refusal(node, &[user("ratchet"), file("wrong")]);
-    assert!(code == 5 && text.contains("refuses user or password"), "{code}: {text}");
+    assert!(
+        code == 5 && text.contains("refuses user or password"),
+        "{code}: {text}"
+    );
     let (code, text) = refusal(node, &[]);
-    assert!(code == 5 && text.contains("etcd wants a user") && text.contains("etcd_user"), "{code}: {text}");
+    assert!(
+        code == 5 && text.contains("etcd wants a user") && text.contains("etcd_user"),
+        "{code}: {text}"
+    );
     let (code, text) = refusal(node, &[user("stranger"), file("right")]);
-    assert!(code == 5 && text.contains("grant-permission"), "{code}: {text}");
+    assert!(
+        code == 5 && text.contains("grant-permission"),
+        "{code}: {text}"
+    );
     assert_works(node, &[user("ratchet"), file("right")]);
     assert!(etcd.everything().is_empty());
     drop(cluster);

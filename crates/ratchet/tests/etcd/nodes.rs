@@ -10,8 +10,8 @@ use crate::support::{
     eventually,
 };
 
-/// `node_timeout` of these nodes, in seconds. An agent that gets no time for so long is taken for dead; it must be found
-/// out within the time that tests wait.
+/// `node_timeout` of these nodes, in seconds. An agent that gets no time for so long is taken for
+/// dead; it must be found out within the time that tests wait.
 const TIMEOUT: &str = "5";
 
 /// Nodes with agents that are not waited for for long.
@@ -27,23 +27,46 @@ fn pod(name: &str, links: &str) -> Sandbox {
     Pod::with_links(name, &format!("[{links}]")).sandbox()
 }
 
-/// A link from a pod's `eth<n>` to a peer's of the same name, with addresses 10.0.n.1 here and 10.0.n.2 there.
+/// A link from a pod's `eth<n>` to a peer's of the same name, with addresses 10.0.n.1 here and
+/// 10.0.n.2 there.
 fn link(n: u32, peer: &str) -> String {
-    format!("{{interface: eth{n}, peer: {peer}, addresses: [10.0.{n}.1/24], peerAddresses: [10.0.{n}.2/24]}}")
+    format!(
+        "{{interface: eth{n}, peer: {peer}, addresses: [10.0.{n}.1/24], peerAddresses: \
+         [10.0.{n}.2/24]}}"
+    )
 }
 
 #[track_caller]
 fn answers(sandbox: &Sandbox, address: &str) {
-    eventually(address, || if sandbox.netns.ping(address) { Ok(()) } else { Err("no answer".into()) });
+    eventually(address, || {
+        if sandbox.netns.ping(address) {
+            Ok(())
+        } else {
+            Err("no answer".into())
+        }
+    });
 }
 
 /// Waits until these are all keys, but for those of links.
 #[track_caller]
 fn wait_for_keys(all: &EtcdCluster, expected: &[&str]) {
     eventually("the keys", || {
-        let found: Vec<String> = all.etcd.everything().into_keys().map(|key| key.replace("/ratchet/", "")).collect();
-        let found: Vec<&str> = found.iter().filter(|key| !key.starts_with("links/")).map(String::as_str).collect();
-        if found == expected { Ok(()) } else { Err(format!("{found:#?}")) }
+        let found: Vec<String> = all
+            .etcd
+            .everything()
+            .into_keys()
+            .map(|key| key.replace("/ratchet/", ""))
+            .collect();
+        let found: Vec<&str> = found
+            .iter()
+            .filter(|key| !key.starts_with("links/"))
+            .map(String::as_str)
+            .collect();
+        if found == expected {
+            Ok(())
+        } else {
+            Err(format!("{found:#?}"))
+        }
     });
 }
 
@@ -52,7 +75,10 @@ fn vnis(all: &EtcdCluster) -> Option<String> {
 }
 
 fn is_located(all: &EtcdCluster, pod: &str) -> bool {
-    all.etcd.everything().get(&format!("/ratchet/pods/default/{pod}")).is_some_and(|record| record.contains("location"))
+    all.etcd
+        .everything()
+        .get(&format!("/ratchet/pods/default/{pod}"))
+        .is_some_and(|record| record.contains("location"))
 }
 
 #[test]
@@ -61,7 +87,11 @@ fn what_a_dead_node_had_goes_by_itself() {
     let hub = pod("hub", &link(1, "leaf"));
     all.cluster.nodes[0].add(&hub);
     // One that the survivor declares a link with, and two that are linked with each other.
-    let dead = [(1, pod("leaf", "")), (1, pod("one", &link(2, "two"))), (2, pod("two", ""))];
+    let dead = [
+        (1, pod("leaf", "")),
+        (1, pod("one", &link(2, "two"))),
+        (2, pod("two", "")),
+    ];
     for (node, sandbox) in &dead {
         all.cluster.nodes[*node].add(sandbox);
     }
@@ -73,9 +103,26 @@ fn what_a_dead_node_had_goes_by_itself() {
         node.kill_agent();
     }
     drop(dead);
-    wait_for_keys(&all, &["alive/node1", "nodes/node1", "peers/default/leaf/default/hub", "pods/default/hub", "vnis"]);
-    assert_eq!(vnis(&all).as_deref(), Some("11"), "the other one is free again");
-    assert_eq!(hub.netns.links()["eth1"]["ifindex"], index, "the survivor keeps its interface");
+    wait_for_keys(
+        &all,
+        &[
+            "alive/node1",
+            "nodes/node1",
+            "peers/default/leaf/default/hub",
+            "pods/default/hub",
+            "vnis",
+        ],
+    );
+    assert_eq!(
+        vnis(&all).as_deref(),
+        Some("11"),
+        "the other one is free again"
+    );
+    assert_eq!(
+        hub.netns.links()["eth1"]["ifindex"],
+        index,
+        "the survivor keeps its interface"
+    );
     all.cluster.nodes[0].del(&hub);
     all.cluster.assert_nothing_left();
     all.etcd.wait_until_empty();
@@ -85,10 +132,17 @@ fn what_a_dead_node_had_goes_by_itself() {
 fn a_node_that_was_cut_off_for_longer_has_its_links_again() {
     let all = nodes(3);
     let nodes = &all.cluster.nodes;
-    // Links within the node that is cut off, to the one that remains (declared here and there), and to another that is cut off.
+    // Links within the node that is cut off, to the one that remains (declared here and there), and
+    // to another that is cut off.
     let sandboxes = [
         (0, pod("hub", &link(1, "one"))),
-        (1, pod("one", &[link(2, "two"), link(3, "hub"), link(4, "far")].join(","))),
+        (
+            1,
+            pod(
+                "one",
+                &[link(2, "two"), link(3, "hub"), link(4, "far")].join(","),
+            ),
+        ),
         (1, pod("two", "")),
         (2, pod("far", "")),
     ];
@@ -98,7 +152,9 @@ fn a_node_that_was_cut_off_for_longer_has_its_links_again() {
     let [hub, one, ..] = &sandboxes.each_ref().map(|(_, sandbox)| sandbox);
     let meet = || {
         answers(hub, "10.0.1.2");
-        ["10.0.2.2", "10.0.3.2", "10.0.4.2"].iter().for_each(|address| answers(one, address));
+        ["10.0.2.2", "10.0.3.2", "10.0.4.2"]
+            .iter()
+            .for_each(|address| answers(one, address));
     };
     meet();
     let (before, devices) = (all.etcd.everything(), one.netns.links());
@@ -108,12 +164,18 @@ fn a_node_that_was_cut_off_for_longer_has_its_links_again() {
     nodes[2].cut(Cut::Underlay);
     for pod in ["one", "two", "far"] {
         eventually(&format!("{pod} to be given up"), || {
-            if is_located(&all, pod) { Err("it is there".into()) } else { Ok(()) }
+            if is_located(&all, pod) {
+                Err("it is there".into())
+            } else {
+                Ok(())
+            }
         });
     }
-    eventually("the VNI of the link between the lost", || match vnis(&all) {
-        Some(vnis) if !vnis.contains("11-13") => Ok(()),
-        vnis => Err(format!("{vnis:?}")),
+    eventually("the VNI of the link between the lost", || {
+        match vnis(&all) {
+            Some(vnis) if !vnis.contains("11-13") => Ok(()),
+            vnis => Err(format!("{vnis:?}")),
+        }
     });
     assert!(is_located(&all, "hub"));
     nodes[1].mend();
@@ -122,10 +184,17 @@ fn a_node_that_was_cut_off_for_longer_has_its_links_again() {
     local.assert_no_loss();
     eventually("all that was there", || {
         let found = all.etcd.everything();
-        if found == before { Ok(()) } else { Err(format!("{found:#?}, not {before:#?}")) }
+        if found == before {
+            Ok(())
+        } else {
+            Err(format!("{found:#?}, not {before:#?}"))
+        }
     });
     for (name, device) in one.netns.links() {
-        assert_eq!(device["ifindex"], devices[&name]["ifindex"], "{name} is the same");
+        assert_eq!(
+            device["ifindex"], devices[&name]["ifindex"],
+            "{name} is the same"
+        );
     }
     for (node, sandbox) in &sandboxes {
         nodes[*node].del(sandbox);
@@ -134,7 +203,8 @@ fn a_node_that_was_cut_off_for_longer_has_its_links_again() {
     all.etcd.wait_until_empty();
 }
 
-/// Only etcd cannot be reached: frames go on between the nodes, whatever the others make of the silence.
+/// Only etcd cannot be reached: frames go on between the nodes, whatever the others make of the
+/// silence.
 #[test]
 fn a_node_without_etcd_for_longer_does_not_lose_a_frame() {
     let all = nodes(2);
@@ -145,15 +215,27 @@ fn a_node_without_etcd_for_longer_does_not_lose_a_frame() {
     let before = all.etcd.everything();
     let pinger = Pinger::start(&hub.netns, "10.0.1.2");
     all.cluster.nodes[1].cut(Cut::Etcd);
-    eventually("it to be given up", || if is_located(&all, "leaf") { Err("it is there".into()) } else { Ok(()) });
-    eventually("the survivor to wait for its peer", || match &all.cluster.nodes[0].links().links[..] {
-        [link] if link.state == LinkState::Pending => Ok(()),
-        links => Err(format!("{links:?}")),
+    eventually("it to be given up", || {
+        if is_located(&all, "leaf") {
+            Err("it is there".into())
+        } else {
+            Ok(())
+        }
+    });
+    eventually("the survivor to wait for its peer", || {
+        match &all.cluster.nodes[0].links().links[..] {
+            [link] if link.state == LinkState::Pending => Ok(()),
+            links => Err(format!("{links:?}")),
+        }
     });
     all.cluster.nodes[1].mend();
     eventually("all that was there", || {
         let found = all.etcd.everything();
-        if found == before { Ok(()) } else { Err(format!("{found:#?}, not {before:#?}")) }
+        if found == before {
+            Ok(())
+        } else {
+            Err(format!("{found:#?}, not {before:#?}"))
+        }
     });
     all.cluster.nodes[0].wait_for_links(1);
     pinger.assert_no_loss();
@@ -177,7 +259,11 @@ fn an_agent_that_is_only_restarted_is_not_given_up() {
     // The leases of the agents that were killed end, and the node lives on.
     eventually("two leases", || {
         let list = all.etcd.ctl(&["lease", "list"]);
-        if list.starts_with("found 2 leases") { Ok(()) } else { Err(list) }
+        if list.starts_with("found 2 leases") {
+            Ok(())
+        } else {
+            Err(list)
+        }
     });
     assert!(is_located(&all, "leaf"));
     let log = all.cluster.nodes[0].log_text();
@@ -185,19 +271,36 @@ fn an_agent_that_is_only_restarted_is_not_given_up() {
     all.cluster.nodes[1].del(&leaf);
     all.cluster.nodes[0].del(&hub);
     all.etcd.wait_until_empty();
-    assert!(all.etcd.ctl(&["lease", "list"]).starts_with("found 0 leases"));
+    assert!(
+        all.etcd
+            .ctl(&["lease", "list"])
+            .starts_with("found 0 leases")
+    );
     drop(all.cluster);
 }
 
 fn forget_node(by: &Node, arguments: &[&str]) -> Output {
     let mut command = by.netns.command(RATCHET);
-    command.arg("forget-node").args(arguments).arg("--socket").arg(&by.socket).output().unwrap()
+    command
+        .arg("forget-node")
+        .args(arguments)
+        .arg("--socket")
+        .arg(&by.socket)
+        .output()
+        .unwrap()
 }
 
 #[track_caller]
 fn says(output: &Output, succeeds: bool, text: &str) {
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() == succeeds && said.contains(text), "{output:?}");
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(
+        output.status.success() == succeeds && said.contains(text),
+        "{output:?}"
+    );
 }
 
 #[test]
@@ -209,7 +312,11 @@ fn a_node_is_forgotten_on_somebodys_word() {
     answers(&hub, "10.0.1.2");
     let before = all.etcd.everything();
     let node = &all.cluster.nodes[0];
-    says(&forget_node(node, &["node1"]), false, "node node1 is this one");
+    says(
+        &forget_node(node, &["node1"]),
+        false,
+        "node node1 is this one",
+    );
     says(
         &forget_node(node, &["node2"]),
         false,
@@ -219,14 +326,26 @@ fn a_node_is_forgotten_on_somebodys_word() {
     says(&forget_node(node, &["no/name"]), false, "node name");
     assert_eq!(all.etcd.everything(), before);
     // Somebody was wrong: the node lives, and says so.
-    says(&forget_node(node, &["node2", "--force"]), true, "pod default/leaf has gone with node node2");
+    says(
+        &forget_node(node, &["node2", "--force"]),
+        true,
+        "pod default/leaf has gone with node node2",
+    );
     eventually("all that was there", || {
         let found = all.etcd.everything();
-        if found == before { Ok(()) } else { Err(format!("{found:#?}, not {before:#?}")) }
+        if found == before {
+            Ok(())
+        } else {
+            Err(format!("{found:#?}, not {before:#?}"))
+        }
     });
     answers(&hub, "10.0.1.2");
     all.cluster.nodes[1].kill_agent();
-    says(&forget_node(&all.cluster.nodes[0], &["node2", "--force"]), true, "pod default/leaf has gone with node node2");
+    says(
+        &forget_node(&all.cluster.nodes[0], &["node2", "--force"]),
+        true,
+        "pod default/leaf has gone with node node2",
+    );
     all.cluster.nodes[0].del(&hub);
     all.etcd.wait_until_empty();
     drop((all.cluster, leaf));
@@ -241,8 +360,16 @@ fn a_node_of_a_host_is_forgotten_on_somebodys_word() {
     answers(&hub, "10.0.1.2");
     cluster.nodes[1].kill_agent();
     drop((cluster.nodes.remove(1), leaf));
-    says(&forget_node(&cluster.nodes[0], &["node2"]), false, "cannot tell whether node node2 lives; use --force");
-    says(&forget_node(&cluster.nodes[0], &["node2", "--force"]), true, "pod default/leaf has gone with node node2");
+    says(
+        &forget_node(&cluster.nodes[0], &["node2"]),
+        false,
+        "cannot tell whether node node2 lives; use --force",
+    );
+    says(
+        &forget_node(&cluster.nodes[0], &["node2", "--force"]),
+        true,
+        "pod default/leaf has gone with node node2",
+    );
     cluster.nodes[0].del(&hub);
     assert_eq!(cluster.store_rows().trim(), "[]");
     cluster.assert_nothing_left();

@@ -1,4 +1,5 @@
-//! etcd is away, hangs, forgets, or a node cannot reach it: what is there stays, and afterwards everything catches up.
+//! etcd is away, hangs, forgets, or a node cannot reach it: what is there stays, and afterwards
+//! everything catches up.
 
 use std::time::{Duration, Instant};
 
@@ -14,10 +15,14 @@ use crate::support::{
 /// What the plugin may take for a DEL, whatever happens.
 const DEL_LIMIT: Duration = Duration::from_secs(10);
 
-/// A pod with a link to each of the others that are named, and addresses 10.0.n.1 here and 10.0.n.2 there.
+/// A pod with a link to each of the others that are named, and addresses 10.0.n.1 here and 10.0.n.2
+/// there.
 fn hub(name: &str, peers: &[&str]) -> Pod {
     let links = peers.iter().enumerate().map(|(n, peer)| {
-        format!("{{interface: e{n}, peer: {peer}/eth1, addresses: [10.0.{n}.1/24], peerAddresses: [10.0.{n}.2/24]}}")
+        format!(
+            "{{interface: e{n}, peer: {peer}/eth1, addresses: [10.0.{n}.1/24], peerAddresses: \
+                 [10.0.{n}.2/24]}}"
+        )
     });
     Pod::with_links(name, &format!("[{}]", links.collect::<Vec<_>>().join(", ")))
 }
@@ -37,11 +42,17 @@ struct Three {
 impl Three {
     fn new() -> Self {
         let all = EtcdCluster::with_agents(2);
-        let [hub, near, far] = [hub("r1", &["r2", "r3", "r4"]), leaf("r2"), leaf("r3")].map(|pod| pod.sandbox());
+        let [hub, near, far] =
+            [hub("r1", &["r2", "r3", "r4"]), leaf("r2"), leaf("r3")].map(|pod| pod.sandbox());
         for (node, sandbox) in [(0, &hub), (0, &near), (1, &far)] {
             all.cluster.nodes[node].add(sandbox);
         }
-        let three = Self { all, hub, near, far };
+        let three = Self {
+            all,
+            hub,
+            near,
+            far,
+        };
         three.answers(&["10.0.0.2", "10.0.1.2"]);
         three
     }
@@ -49,7 +60,13 @@ impl Three {
     #[track_caller]
     fn answers(&self, addresses: &[&str]) {
         for address in addresses {
-            eventually(address, || if self.hub.netns.ping(address) { Ok(()) } else { Err("no answer".into()) });
+            eventually(address, || {
+                if self.hub.netns.ping(address) {
+                    Ok(())
+                } else {
+                    Err("no answer".into())
+                }
+            });
         }
     }
 
@@ -70,7 +87,8 @@ impl Three {
 
 fn location(etcd: &Etcd, pod: &str) -> Option<(String, String)> {
     let found = etcd.everything();
-    let record: serde_json::Value = serde_json::from_str(found.get(&format!("/ratchet/pods/default/{pod}"))?).unwrap();
+    let record: serde_json::Value =
+        serde_json::from_str(found.get(&format!("/ratchet/pods/default/{pod}"))?).unwrap();
     let text = |key: &str| record["location"][key].as_str().map(str::to_owned);
     text("node").zip(text("sandbox"))
 }
@@ -86,7 +104,10 @@ fn etcd_away_at_add_is_a_clear_refusal() {
         let error = node.try_add(&sandbox).unwrap_err();
         assert_eq!(error["code"], 11, "{error}");
         let text = error["msg"].as_str().unwrap();
-        assert!(text.contains("etcd does not answer") && text.contains("10.91.0.250:2379"), "{text}");
+        assert!(
+            text.contains("etcd does not answer") && text.contains("10.91.0.250:2379"),
+            "{text}"
+        );
         let begun = Instant::now();
         node.del(&sandbox);
         assert!(begun.elapsed() < DEL_LIMIT);
@@ -99,7 +120,10 @@ fn etcd_away_at_add_is_a_clear_refusal() {
                 error.to_string()
             })
         });
-        assert!(etcd.everything().contains_key("/ratchet/pods/default/r1"), "etcd was there: {has_been_there}");
+        assert!(
+            etcd.everything().contains_key("/ratchet/pods/default/r1"),
+            "etcd was there: {has_been_there}"
+        );
         node.del(&again);
         etcd.wait_until_empty();
     }
@@ -108,7 +132,11 @@ fn etcd_away_at_add_is_a_clear_refusal() {
 
 #[test]
 fn etcd_hangs_and_comes_back() {
-    let pause = Duration::from_secs(if std::env::var("RATCHET_LONG").is_ok() { 60 } else { 10 });
+    let pause = Duration::from_secs(if std::env::var("RATCHET_LONG").is_ok() {
+        60
+    } else {
+        10
+    });
     let three = Three::new();
     let pingers = three.pingers();
     let nodes = &three.all.cluster.nodes;
@@ -126,7 +154,12 @@ fn etcd_hangs_and_comes_back() {
     // The time that etcd hangs for is what this test is about.
     std::thread::sleep(pause.saturating_sub(begun.elapsed()));
     for (node, links) in nodes.iter().zip([2, 1]) {
-        let up = node.links().links.iter().filter(|link| link.state == LinkState::Up).count();
+        let up = node
+            .links()
+            .links
+            .iter()
+            .filter(|link| link.state == LinkState::Up)
+            .count();
         assert_eq!(up, links, "{:?}", node.links());
     }
     three.all.etcd.signal(Signal::SIGCONT);
@@ -155,7 +188,11 @@ fn an_etcd_that_lost_everything_is_filled_again() {
     three.all.etcd.wipe();
     eventually("what is the agents' own", || {
         let found = three.all.etcd.everything();
-        if found == before { Ok(()) } else { Err(format!("{found:#?}, not {before:#?}")) }
+        if found == before {
+            Ok(())
+        } else {
+            Err(format!("{found:#?}, not {before:#?}"))
+        }
     });
     let r4 = leaf("r4").sandbox();
     three.all.cluster.nodes[1].add(&r4);
@@ -164,7 +201,8 @@ fn an_etcd_that_lost_everything_is_filled_again() {
     three.end(&[(1, &r4)]);
 }
 
-/// The declaration of the link between the nodes is lost, and for now nobody can say it again: no VNI is given for it.
+/// The declaration of the link between the nodes is lost, and for now nobody can say it again: no
+/// VNI is given for it.
 #[test]
 fn an_etcd_that_lost_everything_while_the_declarer_is_cut_off_cuts_no_link() {
     let mut three = Three::new();
@@ -173,17 +211,31 @@ fn an_etcd_that_lost_everything_while_the_declarer_is_cut_off_cuts_no_link() {
     three.all.cluster.nodes[0].cut(Cut::Etcd);
     three.all.etcd.wipe();
     eventually("the other node's pod to be published again", || {
-        location(&three.all.etcd, "r3").map(drop).ok_or_else(|| "not there".to_owned())
+        location(&three.all.etcd, "r3")
+            .map(drop)
+            .ok_or_else(|| "not there".to_owned())
     });
     let found = three.all.etcd.everything();
-    assert!(!found.contains_key("/ratchet/pods/default/r1") && !found.contains_key("/ratchet/vnis"), "{found:#?}");
+    assert!(
+        !found.contains_key("/ratchet/pods/default/r1") && !found.contains_key("/ratchet/vnis"),
+        "{found:#?}"
+    );
     // The agent answers when it is through with what it found.
     let links = three.all.cluster.nodes[1].links().links;
-    assert!(links.iter().all(|link| link.state == LinkState::Up && link.vni == Some(11)), "{links:?}");
+    assert!(
+        links
+            .iter()
+            .all(|link| link.state == LinkState::Up && link.vni == Some(11)),
+        "{links:?}"
+    );
     three.all.cluster.nodes[0].mend();
     eventually("what is the agents' own", || {
         let found = three.all.etcd.everything();
-        if found == before { Ok(()) } else { Err(format!("{found:#?}, not {before:#?}")) }
+        if found == before {
+            Ok(())
+        } else {
+            Err(format!("{found:#?}, not {before:#?}"))
+        }
     });
     pingers.into_iter().for_each(Pinger::assert_no_loss);
     three.end(&[]);
@@ -193,12 +245,19 @@ fn an_etcd_that_lost_everything_while_the_declarer_is_cut_off_cuts_no_link() {
 #[test]
 fn an_etcd_that_lost_everything_while_agents_restart_cuts_no_link() {
     let mut all = EtcdCluster::with_agents(2);
-    let [first, hub] = [("r0", "r2"), ("r1", "r3")].map(|(name, peer)| hub(name, &[peer]).sandbox());
+    let [first, hub] =
+        [("r0", "r2"), ("r1", "r3")].map(|(name, peer)| hub(name, &[peer]).sandbox());
     let [second, far] = ["r2", "r3"].map(|name| leaf(name).sandbox());
     for (node, sandbox) in [(0, &first), (1, &second), (0, &hub), (1, &far)] {
         all.cluster.nodes[node].add(sandbox);
     }
-    eventually("the link", || if hub.netns.ping("10.0.0.2") { Ok(()) } else { Err("no answer".into()) });
+    eventually("the link", || {
+        if hub.netns.ping("10.0.0.2") {
+            Ok(())
+        } else {
+            Err("no answer".into())
+        }
+    });
     // Not the VNI that a new link would get.
     all.cluster.nodes[0].del(&first);
     all.cluster.nodes[1].del(&second);
@@ -211,7 +270,9 @@ fn an_etcd_that_lost_everything_while_agents_restart_cuts_no_link() {
     node.kill_agent();
     node.start_agent();
     eventually("the leaf to be published again", || {
-        location(&all.etcd, "r3").map(drop).ok_or_else(|| "not there".to_owned())
+        location(&all.etcd, "r3")
+            .map(drop)
+            .ok_or_else(|| "not there".to_owned())
     });
     // It answers when it is through with its first look, and knows of no link.
     assert_eq!(node.links().links, []);
@@ -222,9 +283,16 @@ fn an_etcd_that_lost_everything_while_agents_restart_cuts_no_link() {
     node.mend();
     eventually("what is the agents' own", || {
         let found = all.etcd.everything();
-        if found == before { Ok(()) } else { Err(format!("{found:#?}, not {before:#?}")) }
+        if found == before {
+            Ok(())
+        } else {
+            Err(format!("{found:#?}, not {before:#?}"))
+        }
     });
-    all.cluster.nodes.iter().for_each(|node| node.wait_for_links(1));
+    all.cluster
+        .nodes
+        .iter()
+        .for_each(|node| node.wait_for_links(1));
     pinger.assert_no_loss();
     // What was kept is undone with its pod all the same.
     all.cluster.nodes[1].del(&far);
@@ -245,7 +313,10 @@ fn compaction_under_the_agents_watch() {
         nodes[1].del(&r4);
         let r4 = leaf("r4").sandbox();
         nodes[1].add(&r4);
-        three.all.etcd.ctl(&["compact", &three.all.etcd.revision(), "--physical"]);
+        three
+            .all
+            .etcd
+            .ctl(&["compact", &three.all.etcd.revision(), "--physical"]);
         nodes[0].mend();
         three.answers(&["10.0.2.2"]);
         nodes[1].del(&r4);
@@ -268,12 +339,20 @@ fn an_agent_that_was_cut_off_does_not_overwrite_newer_facts() {
         let is_new = || {
             let said = location(&three.all.etcd, "r4");
             let expected = Some(("node2".to_owned(), new.id.clone()));
-            if said == expected { Ok(()) } else { Err(format!("{said:?}")) }
+            if said == expected {
+                Ok(())
+            } else {
+                Err(format!("{said:?}"))
+            }
         };
         is_new().unwrap();
         nodes[0].mend();
         eventually("the hub to turn to the new one", || {
-            if new.netns.ping("10.0.2.1") { Ok(()) } else { Err("no answer".into()) }
+            if new.netns.ping("10.0.2.1") {
+                Ok(())
+            } else {
+                Err("no answer".into())
+            }
         });
         is_new().unwrap();
         nodes[0].del(&old);

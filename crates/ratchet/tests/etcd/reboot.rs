@@ -4,17 +4,26 @@ use crate::support::{Netns, Node, Pod, Sandbox, etcd::EtcdCluster, eventually};
 
 fn pods() -> [Pod; 3] {
     let link = |n: usize, peer: &str| {
-        format!("{{interface: e{n}, peer: {peer}/eth1, addresses: [10.0.{n}.1/24], peerAddresses: [10.0.{n}.2/24]}}")
+        format!(
+            "{{interface: e{n}, peer: {peer}/eth1, addresses: [10.0.{n}.1/24], peerAddresses: \
+             [10.0.{n}.2/24]}}"
+        )
     };
     let hub = Pod::with_links("r1", &format!("[{}, {}]", link(0, "r2"), link(1, "r3")));
-    [hub, Pod::with_links("r2", "[]"), Pod::with_links("r3", "[]")]
+    [
+        hub,
+        Pod::with_links("r2", "[]"),
+        Pod::with_links("r3", "[]"),
+    ]
 }
 
-/// The state files as a node finds them after a reboot: of another boot, and with namespaces that are no more.
+/// The state files as a node finds them after a reboot: of another boot, and with namespaces that
+/// are no more.
 fn age_state(node: &Node) {
     for file in std::fs::read_dir(node.state_dir.join("sandboxes")).unwrap() {
         let path = file.unwrap().path();
-        let mut state: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let mut state: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         assert!(state["boot_id"].as_str().unwrap().len() > 30, "{state}");
         state["boot_id"] = "11111111-2222-3333-4444-555555555555".into();
         std::fs::write(&path, state.to_string()).unwrap();
@@ -22,7 +31,13 @@ fn age_state(node: &Node) {
 }
 
 fn answers(netns: &Netns, address: &str) {
-    eventually(address, || if netns.ping(address) { Ok(()) } else { Err("no answer".into()) });
+    eventually(address, || {
+        if netns.ping(address) {
+            Ok(())
+        } else {
+            Err("no answer".into())
+        }
+    });
 }
 
 #[test]
@@ -31,32 +46,57 @@ fn after_a_reboot_dead_sandboxes_are_forgotten_and_new_ones_served() {
     let [hub, near, far] = pods();
     let old = [hub.sandbox(), near.sandbox()];
     let survivor = far.sandbox();
-    old.iter().for_each(|sandbox| drop(cluster.nodes[0].add(sandbox)));
+    old.iter()
+        .for_each(|sandbox| drop(cluster.nodes[0].add(sandbox)));
     cluster.nodes[1].add(&survivor);
     answers(&old[0].netns, "10.0.1.2");
     let index = survivor.netns.links()["eth1"]["ifindex"].clone();
 
     cluster.nodes[0].kill_agent();
     // Their namespaces are gone; the runtime will send their DELs nonetheless.
-    let ghosts = old.map(|Sandbox { id, pod, .. }| Sandbox { netns: Netns::new("ghost"), id, pod });
+    let ghosts = old.map(|Sandbox { id, pod, .. }| Sandbox {
+        netns: Netns::new("ghost"),
+        id,
+        pod,
+    });
     age_state(&cluster.nodes[0]);
     cluster.nodes[0].start_agent();
     eventually("the withdrawal of locations", || {
         let found = etcd.everything();
         // The hub's declaration is kept for its living peer; the near pod is nobody's any more.
-        let hub = found.get("/ratchet/pods/default/r1").cloned().unwrap_or_default();
-        let ok =
-            hub.contains("\"links\"") && !hub.contains("location") && !found.contains_key("/ratchet/pods/default/r2");
-        if ok { Ok(()) } else { Err(format!("{found:#?}")) }
+        let hub = found
+            .get("/ratchet/pods/default/r1")
+            .cloned()
+            .unwrap_or_default();
+        let ok = hub.contains("\"links\"")
+            && !hub.contains("location")
+            && !found.contains_key("/ratchet/pods/default/r2");
+        if ok {
+            Ok(())
+        } else {
+            Err(format!("{found:#?}"))
+        }
     });
-    assert_eq!(std::fs::read_dir(cluster.nodes[0].state_dir.join("sandboxes")).unwrap().count(), 0);
+    assert_eq!(
+        std::fs::read_dir(cluster.nodes[0].state_dir.join("sandboxes"))
+            .unwrap()
+            .count(),
+        0
+    );
 
     let new = [hub.sandbox(), near.sandbox()];
-    new.iter().for_each(|sandbox| drop(cluster.nodes[0].add(sandbox)));
+    new.iter()
+        .for_each(|sandbox| drop(cluster.nodes[0].add(sandbox)));
     answers(&new[0].netns, "10.0.0.2");
     answers(&new[0].netns, "10.0.1.2");
-    assert_eq!(survivor.netns.links()["eth1"]["ifindex"], index, "the survivor's interface stays what it is");
-    ghosts.iter().for_each(|sandbox| cluster.nodes[0].del(sandbox));
+    assert_eq!(
+        survivor.netns.links()["eth1"]["ifindex"],
+        index,
+        "the survivor's interface stays what it is"
+    );
+    ghosts
+        .iter()
+        .for_each(|sandbox| cluster.nodes[0].del(sandbox));
     assert!(new[0].netns.ping("10.0.0.2") && new[0].netns.ping("10.0.1.2"));
     new.iter().for_each(|sandbox| cluster.nodes[0].del(sandbox));
     cluster.nodes[1].del(&survivor);
@@ -77,10 +117,13 @@ fn a_state_directory_that_was_lost_is_made_again_from_store_and_kernel() {
     for (node, sandbox) in [(0, &hub), (0, &near), (1, &far)] {
         cluster.nodes[node].add(sandbox);
     }
-    let pingers = ["10.0.0.2", "10.0.1.2"].map(|address| crate::support::Pinger::start(&hub.netns, address));
+    let pingers =
+        ["10.0.0.2", "10.0.1.2"].map(|address| crate::support::Pinger::start(&hub.netns, address));
     lose_state(&mut cluster.nodes[0]);
     cluster.nodes[0].wait_for_links(2);
-    pingers.into_iter().for_each(crate::support::Pinger::assert_no_loss);
+    pingers
+        .into_iter()
+        .for_each(crate::support::Pinger::assert_no_loss);
     // The peer moves, and the links of the pods that were found again follow.
     cluster.nodes[1].del(&far);
     let far = Pod::with_links("r3", "[]").sandbox();

@@ -36,15 +36,32 @@ fn the_articles_config_from_first_to_last() {
     for node in &cluster.nodes {
         node.wait_for_links(2);
     }
-    for (pod, address) in [(0, "192.168.2.101"), (1, "192.168.3.101"), (2, "192.168.4.101")] {
-        eventually(address, || if sandboxes[pod].netns.ping(address) { Ok(()) } else { Err("no answer".into()) });
+    for (pod, address) in [
+        (0, "192.168.2.101"),
+        (1, "192.168.3.101"),
+        (2, "192.168.4.101"),
+    ] {
+        eventually(address, || {
+            if sandboxes[pod].netns.ping(address) {
+                Ok(())
+            } else {
+                Err("no answer".into())
+            }
+        });
     }
     let tunnel = sandboxes[1].netns.links()["mid1"]["linkinfo"].clone();
-    assert_eq!((&tunnel["info_kind"], &tunnel["info_data"]["id"]), (&json!("vxlan"), &json!(11)));
+    assert_eq!(
+        (&tunnel["info_kind"], &tunnel["info_data"]["id"]),
+        (&json!("vxlan"), &json!(11))
+    );
     let keys: Vec<String> = etcd.everything().into_keys().collect();
-    // Four records, three links with one declarer each, one VNI, the list of VNIs, and two keys a node.
+    // Four records, three links with one declarer each, one VNI, the list of VNIs, and two keys a
+    // node.
     assert_eq!(keys.len(), 4 + 3 + 1 + 1 + 2 * 2, "{keys:#?}");
-    assert!(keys.iter().all(|key| key.starts_with("/ratchet/")), "{keys:#?}");
+    assert!(
+        keys.iter().all(|key| key.starts_with("/ratchet/")),
+        "{keys:#?}"
+    );
     for (pod, sandbox) in sandboxes.iter().enumerate() {
         call("DEL", pod, sandbox);
     }
@@ -61,8 +78,9 @@ fn a_thousand_links_are_two_writes_each_at_most() {
     let node_of = |pod: usize| pod / 2 % 2;
     let EtcdCluster { cluster, etcd } = EtcdCluster::with_agents(2);
     let pods = (0..PODS).map(|n| {
-        let links: Vec<String> =
-            (1..=LINKS).map(|k| format!("{{interface: e{k}, peer: p{}/f{k}}}", (n + 1) % PODS)).collect();
+        let links: Vec<String> = (1..=LINKS)
+            .map(|k| format!("{{interface: e{k}, peer: p{}/f{k}}}", (n + 1) % PODS))
+            .collect();
         Pod::with_links(&format!("p{n}"), &format!("[{}]", links.join(", ")))
     });
     let sandboxes: Vec<Sandbox> = pods.map(|pod| pod.sandbox()).collect();
@@ -74,7 +92,10 @@ fn a_thousand_links_are_two_writes_each_at_most() {
         node.wait_for_links(PODS * LINKS * 3 / 4);
     }
     let (written, keys) = (etcd.writes() - before, etcd.everything().len());
-    println!("{} links between {PODS} pods: {written} writes, {keys} keys", PODS * LINKS);
+    println!(
+        "{} links between {PODS} pods: {written} writes, {keys} keys",
+        PODS * LINKS
+    );
     assert!(written <= 2 * (PODS * LINKS + PODS) as u64, "{written}");
     for (n, sandbox) in sandboxes.iter().enumerate() {
         cluster.nodes[node_of(n)].del(sandbox);

@@ -1,6 +1,8 @@
-//! The plugin is killed at any step of ADD and DEL; after one DEL that is left alone nothing may remain.
+//! The plugin is killed at any step of ADD and DEL; after one DEL that is left alone nothing may
+//! remain.
 //!
-//! `RATCHET_KILL_RUNS=1000` makes it longer, `RATCHET_KILL_SEED=…` repeats a run of which the seed was printed.
+//! `RATCHET_KILL_RUNS=1000` makes it longer, `RATCHET_KILL_SEED=…` repeats a run of which the seed
+//! was printed.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[path = "../support/mod.rs"]
@@ -15,7 +17,10 @@ use world::{Call, Kill, Shape, World};
 const RUNS: u64 = 60;
 
 fn from_env(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+    std::env::var(name).ok().map(|text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}={text} is not a number"))
+    })
 }
 
 /// SplitMix64: small, and the same everywhere.
@@ -44,8 +49,11 @@ impl Random {
     /// How this call dies: at a step of its own, at any instant, or not at all.
     fn kill(&mut self, verb: &str) -> Kill {
         let prefix = verb.to_lowercase();
-        let steps: Vec<&str> =
-            ratchet_failpoint::PLUGIN.iter().copied().filter(|name| name.starts_with(&prefix)).collect();
+        let steps: Vec<&str> = ratchet_failpoint::PLUGIN
+            .iter()
+            .copied()
+            .filter(|name| name.starts_with(&prefix))
+            .collect();
         match self.below(10) {
             0..6 => Kill::At(self.of(&steps).to_owned()),
             6..9 => Kill::After(Duration::from_micros(self.below(120_000))),
@@ -58,7 +66,9 @@ impl Random {
 fn whenever_the_plugin_is_killed_a_del_leaves_nothing() {
     let runs = from_env("RATCHET_KILL_RUNS").unwrap_or(RUNS);
     let seed = from_env("RATCHET_KILL_SEED").unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap();
         u64::from(now.subsec_nanos()) ^ now.as_secs() << 32
     });
     eprintln!("RATCHET_KILL_SEED={seed} RATCHET_KILL_RUNS={runs}");
@@ -92,13 +102,29 @@ fn whenever_the_plugin_is_killed_a_del_leaves_nothing() {
                 world.lose_netns(&mut sandbox);
                 story.push("the namespace is gone".into());
             }
-            let outcome = world.call(&sandbox, &Call { verb, kill, shape, has_netns: !is_lost });
+            let outcome = world.call(
+                &sandbox,
+                &Call {
+                    verb,
+                    kill,
+                    shape,
+                    has_netns: !is_lost,
+                },
+            );
             if outcome.is_killed {
-                let how = if let Kill::At(step) = kill { step.clone() } else { format!("{verb} at any instant") };
+                let how = if let Kill::At(step) = kill {
+                    step.clone()
+                } else {
+                    format!("{verb} at any instant")
+                };
                 *died.entry(how).or_default() += 1;
             }
             story.push(format!("{verb} {kill:?}: {outcome}"));
-            assert!(!is_last || outcome.is_good, "the last DEL failed\n{}", story.join("\n"));
+            assert!(
+                !is_last || outcome.is_good,
+                "the last DEL failed\n{}",
+                story.join("\n")
+            );
         }
         if let Err(left) = world.end(sandbox, shape, is_lost) {
             panic!("{left}\n{}", story.join("\n"));
@@ -111,22 +137,39 @@ fn whenever_the_plugin_is_killed_a_del_leaves_nothing() {
         }
     }
     world.stop_agents();
-    // Those that a killed plugin was just starting find that there is one, or have nobody's socket to take.
+    // Those that a killed plugin was just starting find that there is one, or have nobody's socket
+    // to take.
     eventually("the end of all agents", || {
         world.stop_agents();
         let left = world.processes();
-        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{left:?}"))
+        }
     });
 }
 
 #[test]
 fn a_build_that_is_no_test_has_no_failpoints() {
     let tree = std::process::Command::new(env!("CARGO"))
-        .args(["tree", "--locked", "--offline", "--edges", "no-dev,features", "--package", "ratchet"])
+        .args([
+            "tree",
+            "--locked",
+            "--offline",
+            "--edges",
+            "no-dev,features",
+            "--package",
+            "ratchet",
+        ])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
     let text = String::from_utf8(tree.stdout).unwrap();
-    assert!(tree.status.success() && text.contains("ratchet-failpoint"), "{}", String::from_utf8_lossy(&tree.stderr));
+    assert!(
+        tree.status.success() && text.contains("ratchet-failpoint"),
+        "{}",
+        String::from_utf8_lossy(&tree.stderr)
+    );
     assert!(!text.contains("armed"), "{text}");
 }

@@ -34,8 +34,15 @@ pub enum Shape {
 }
 
 impl Shape {
-    pub const ALL: [Self; 7] =
-        [Self::NotOurs, Self::Loop, Self::Veth, Self::Vxlan, Self::Lonely, Self::Chained, Self::Conflict];
+    pub const ALL: [Self; 7] = [
+        Self::NotOurs,
+        Self::Loop,
+        Self::Veth,
+        Self::Vxlan,
+        Self::Lonely,
+        Self::Chained,
+        Self::Conflict,
+    ];
 }
 
 /// How a plugin dies.
@@ -65,7 +72,12 @@ pub struct Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let how = if self.is_killed { "killed" } else { "ended" };
-        write!(f, "{how}; stdout {:?}, stderr {:?}", self.stdout.trim(), self.stderr.trim())
+        write!(
+            f,
+            "{how}; stdout {:?}, stderr {:?}",
+            self.stdout.trim(),
+            self.stderr.trim()
+        )
     }
 }
 
@@ -81,20 +93,30 @@ impl World {
     pub fn new() -> Self {
         let cluster = Cluster::with_agents(2);
         let leases = cluster.dir.path().join("leases");
-        Self { netns: None, peer: None, leases, cluster }
+        Self {
+            netns: None,
+            peer: None,
+            leases,
+            cluster,
+        }
     }
 
     /// The pod's peer comes, and whatever else the shape needs.
     pub fn begin(&mut self, run: u64, shape: Shape) -> Sandbox {
         let victim = format!("victim-{run}");
         let link = |peer: &str| {
-            format!("[{{interface: eth1, peer: {peer}, addresses: [10.0.0.1/24], peerAddresses: [10.0.0.2/24]}}]")
+            format!(
+                "[{{interface: eth1, peer: {peer}, addresses: [10.0.0.1/24], peerAddresses: \
+                 [10.0.0.2/24]}}]"
+            )
         };
         let pod = match shape {
             Shape::NotOurs => Pod::new(&victim),
             Shape::Loop => Pod::with_links(&victim, &link(&format!("{victim}/eth2"))),
             Shape::Lonely | Shape::Chained => Pod::with_links(&victim, &link("nobody")),
-            Shape::Veth | Shape::Vxlan | Shape::Conflict => Pod::with_links(&victim, &link(&format!("peer-{run}"))),
+            Shape::Veth | Shape::Vxlan | Shape::Conflict => {
+                Pod::with_links(&victim, &link(&format!("peer-{run}")))
+            }
         };
         if let Some(node) = peers_node(shape) {
             let peer = Pod::with_links(&format!("peer-{run}"), "[]").sandbox();
@@ -102,7 +124,11 @@ impl World {
             self.peer = Some(peer);
         }
         let netns = self.netns.take().unwrap_or_else(|| Netns::new("victim"));
-        let sandbox = Sandbox { netns, id: format!("c{:x}x{run}", std::process::id()), pod };
+        let sandbox = Sandbox {
+            netns,
+            id: format!("c{:x}x{run}", std::process::id()),
+            pod,
+        };
         if shape == Shape::Conflict {
             sandbox.netns.sh("ip link add eth1 type bridge");
         }
@@ -120,35 +146,59 @@ impl World {
         let mut left: Vec<String> = Vec::new();
         if let (Some(node), Some(peer)) = (peers_node(shape), self.peer.take()) {
             self.cluster.nodes[node].del(&peer);
-            left.extend(peer.netns.links().into_values().map(|link| format!("in the peer: {link}")));
+            left.extend(
+                peer.netns
+                    .links()
+                    .into_values()
+                    .map(|link| format!("in the peer: {link}")),
+            );
         }
         if is_lost {
-            // The kernel takes its time to delete the devices of a namespace that is gone; nobody can wait for it.
+            // The kernel takes its time to delete the devices of a namespace that is gone; nobody
+            // can wait for it.
             eventually("the end of the namespace's devices", || {
                 let left = self.devices();
-                if left.is_empty() { Ok(()) } else { Err(left.join("\n")) }
+                if left.is_empty() {
+                    Ok(())
+                } else {
+                    Err(left.join("\n"))
+                }
             });
         }
         left.extend(self.left(&sandbox));
-        let log = if left.is_empty() { String::new() } else { self.log_of(&sandbox) };
+        let log = if left.is_empty() {
+            String::new()
+        } else {
+            self.log_of(&sandbox)
+        };
         self.netns = Some(sandbox.netns);
-        if left.is_empty() { Ok(()) } else { Err(format!("left: {left:#?}\nthe agents' logs of it:\n{log}")) }
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("left: {left:#?}\nthe agents' logs of it:\n{log}"))
+        }
     }
 
     fn config(&self, sandbox: &Sandbox, shape: Shape) -> Value {
         let lease = |name: &str, subnet: &str| {
-            let ipam = json!({"type": "host-local", "subnet": subnet, "dataDir": self.leases.join(name)});
+            let ipam =
+                json!({"type": "host-local", "subnet": subnet, "dataDir": self.leases.join(name)});
             json!({"type": "ptp", "name": name, "ipam": ipam})
         };
         let mut config = self.cluster.nodes[0].config();
         config["log_file"] = json!(self.cluster.nodes[0].log);
         config["log_level"] = json!("debug");
-        config["runtimeConfig"] = json!({"io.kubernetes.cri.pod-annotations": sandbox.pod.annotations});
+        config["runtimeConfig"] =
+            json!({"io.kubernetes.cri.pod-annotations": sandbox.pod.annotations});
         config["delegate"] = lease("delegate", "10.88.0.0/24");
         config["boot_network"] = lease("boot", "10.89.0.0/24");
         if shape == Shape::Chained {
-            config.as_object_mut().unwrap().retain(|key, _| key != "delegate" && key != "boot_network");
-            config["prevResult"] = json!({"cniVersion": "1.0.0", "ips": [{"address": "10.1.0.1/24"}]});
+            config
+                .as_object_mut()
+                .unwrap()
+                .retain(|key, _| key != "delegate" && key != "boot_network");
+            config["prevResult"] =
+                json!({"cniVersion": "1.0.0", "ips": [{"address": "10.1.0.1/24"}]});
         }
         config
     }
@@ -163,11 +213,21 @@ impl World {
             command.env("CNI_NETNS", "");
         }
         // Files instead of pipes: they do not wait for what a killed plugin may leave running.
-        let (stdout, stderr) = (self.cluster.dir.path().join("stdout"), self.cluster.dir.path().join("stderr"));
-        command.stdin(Stdio::piped()).stdout(File::create(&stdout).unwrap()).stderr(File::create(&stderr).unwrap());
+        let (stdout, stderr) = (
+            self.cluster.dir.path().join("stdout"),
+            self.cluster.dir.path().join("stderr"),
+        );
+        command
+            .stdin(Stdio::piped())
+            .stdout(File::create(&stdout).unwrap())
+            .stderr(File::create(&stderr).unwrap());
         let mut child = command.spawn().unwrap();
         // It may be dead before it has read anything.
-        let _ = child.stdin.take().unwrap().write_all(self.config(sandbox, call.shape).to_string().as_bytes());
+        let _ = child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(self.config(sandbox, call.shape).to_string().as_bytes());
         if let Kill::After(delay) = call.kill {
             std::thread::sleep(*delay);
             child.kill().unwrap();
@@ -187,43 +247,84 @@ impl World {
         let of_sandbox = format!("CNI_CONTAINERID={}", sandbox.id);
         eventually("the end of the embedded plugins", || {
             let left = with_environment(&of_sandbox);
-            if left.is_empty() { Ok(()) } else { Err(format!("processes {left:?} have {of_sandbox}")) }
+            if left.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("processes {left:?} have {of_sandbox}"))
+            }
         });
         let mut left: Vec<String> = Vec::new();
         let mut in_pod = sandbox.netns.links();
-        if let Some(foreign) = in_pod.get("eth1").filter(|link| link["linkinfo"]["info_kind"] == "bridge") {
-            sandbox.netns.sh(&format!("ip link del {}", foreign["ifname"].as_str().unwrap()));
+        if let Some(foreign) = in_pod
+            .get("eth1")
+            .filter(|link| link["linkinfo"]["info_kind"] == "bridge")
+        {
+            sandbox.netns.sh(&format!(
+                "ip link del {}",
+                foreign["ifname"].as_str().unwrap()
+            ));
             in_pod.remove("eth1");
         }
-        left.extend(in_pod.into_values().map(|link| format!("in the pod: {link}")));
+        left.extend(
+            in_pod
+                .into_values()
+                .map(|link| format!("in the pod: {link}")),
+        );
         left.extend(self.devices());
         for node in &self.cluster.nodes {
             for dir in ["attachments", "sandboxes"] {
-                left.extend(files(&node.state_dir.join(dir)).iter().map(|path| path.display().to_string()));
+                left.extend(
+                    files(&node.state_dir.join(dir))
+                        .iter()
+                        .map(|path| path.display().to_string()),
+                );
             }
         }
         let is_lease = |path: &&PathBuf| {
             let name = path.file_name().unwrap().to_string_lossy();
             name != "lock" && !name.starts_with("last_reserved_ip")
         };
-        left.extend(files(&self.leases).iter().filter(is_lease).map(|path| format!("lease {}", path.display())));
+        left.extend(
+            files(&self.leases)
+                .iter()
+                .filter(is_lease)
+                .map(|path| format!("lease {}", path.display())),
+        );
         let rows = self.cluster.store_rows();
-        left.extend(Some(rows).filter(|rows| rows.trim() != "[]").map(|rows| format!("rows {rows}")));
+        left.extend(
+            Some(rows)
+                .filter(|rows| rows.trim() != "[]")
+                .map(|rows| format!("rows {rows}")),
+        );
         left
     }
 
     /// The nodes' devices beside their underlay.
     fn devices(&self) -> Vec<String> {
         let of = |node: &crate::support::Node| {
-            let devices = node.netns.links().into_iter().filter(|(name, _)| name != "eth0");
-            devices.map(|(_, device)| format!("on {}: {device}", node.name)).collect::<Vec<_>>()
+            let devices = node
+                .netns
+                .links()
+                .into_iter()
+                .filter(|(name, _)| name != "eth0");
+            devices
+                .map(|(_, device)| format!("on {}: {device}", node.name))
+                .collect::<Vec<_>>()
         };
         self.cluster.nodes.iter().flat_map(of).collect()
     }
 
     fn log_of(&self, sandbox: &Sandbox) -> String {
-        let logs = self.cluster.nodes.iter().map(crate::support::Node::log_text).collect::<Vec<_>>().join("\n");
-        let of_it = logs.lines().filter(|line| line.contains(&sandbox.id) || line.contains(&sandbox.pod.name));
+        let logs = self
+            .cluster
+            .nodes
+            .iter()
+            .map(crate::support::Node::log_text)
+            .collect::<Vec<_>>()
+            .join("\n");
+        let of_it = logs
+            .lines()
+            .filter(|line| line.contains(&sandbox.id) || line.contains(&sandbox.pod.name));
         of_it.collect::<Vec<_>>().join("\n")
     }
 
@@ -252,7 +353,13 @@ fn peers_node(shape: Shape) -> Option<usize> {
 
 fn processes() -> impl Iterator<Item = PathBuf> {
     let entries = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
-    let is_process = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().bytes().all(|b| b.is_ascii_digit());
+    let is_process = |path: &PathBuf| {
+        path.file_name()
+            .unwrap()
+            .to_string_lossy()
+            .bytes()
+            .all(|b| b.is_ascii_digit())
+    };
     entries.map(|entry| entry.path()).filter(is_process)
 }
 
@@ -260,12 +367,23 @@ fn processes() -> impl Iterator<Item = PathBuf> {
 fn with_environment(variable: &str) -> Vec<PathBuf> {
     let has = |proc: &PathBuf| {
         let environment = std::fs::read(proc.join("environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes())
+        environment
+            .split(|byte| *byte == 0)
+            .any(|entry| entry == variable.as_bytes())
     };
     processes().filter(has).collect()
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {
-    let output = Command::new("find").arg(dir).args(["-type", "f"]).stderr(Stdio::null()).output().unwrap();
-    String::from_utf8(output.stdout).unwrap().lines().map(PathBuf::from).collect()
+    let output = Command::new("find")
+        .arg(dir)
+        .args(["-type", "f"])
+        .stderr(Stdio::null())
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(PathBuf::from)
+        .collect()
 }

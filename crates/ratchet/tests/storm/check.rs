@@ -41,9 +41,14 @@ impl World {
 
     fn contents(&self) -> Contents {
         let mut contents = Contents::default();
-        let pod = |text: &str| text.strip_prefix("default/p").and_then(|number| number.parse::<usize>().ok());
+        let pod = |text: &str| {
+            text.strip_prefix("default/p")
+                .and_then(|number| number.parse::<usize>().ok())
+        };
         for (path, value) in self.all.etcd.everything() {
-            let read = path.strip_prefix("/ratchet/").and_then(|path| path.split_once('/').or(Some((path, ""))));
+            let read = path
+                .strip_prefix("/ratchet/")
+                .and_then(|path| path.split_once('/').or(Some((path, ""))));
             let understood = match read {
                 Some(("pods", name)) => pod(name)
                     .zip(serde_json::from_str(&value).ok())
@@ -55,13 +60,18 @@ impl World {
                     .and_then(|(at, _)| pod(&names[..at]).zip(pod(&names[at + 1..])))
                     .map(|entry| contents.index.insert(entry))
                     .is_some(),
-                Some(("links", id)) => {
-                    id.parse().ok().zip(value.parse().ok()).map(|(id, vni)| contents.vnis.insert(id, vni)).is_some()
-                }
+                Some(("links", id)) => id
+                    .parse()
+                    .ok()
+                    .zip(value.parse().ok())
+                    .map(|(id, vni)| contents.vnis.insert(id, vni))
+                    .is_some(),
                 Some(("vnis", "")) => {
                     for range in value.split(',') {
                         let (first, last) = range.split_once('-').unwrap_or((range, range));
-                        contents.taken.extend(first.parse::<u64>().unwrap()..=last.parse().unwrap());
+                        contents
+                            .taken
+                            .extend(first.parse::<u64>().unwrap()..=last.parse().unwrap());
                     }
                     true
                 }
@@ -86,63 +96,110 @@ impl World {
     }
 
     fn is_tunnel(&self, link: &Link) -> bool {
-        let [one, other] = [0, 1].map(|end| self.living.get(&link.ends[end].0).map(|instance| instance.node));
+        let [one, other] = [0, 1].map(|end| {
+            self.living
+                .get(&link.ends[end].0)
+                .map(|instance| instance.node)
+        });
         one.is_some() && other.is_some() && one != other
     }
 
     fn check_store(&self, contents: &Contents, problems: &mut Vec<String>) {
         for pod in 0..PODS {
-            let location = contents.records.get(&pod).map(|record| record.location.as_ref());
+            let location = contents
+                .records
+                .get(&pod)
+                .map(|record| record.location.as_ref());
             match (self.living.get(&pod), location) {
                 (Some(instance), Some(Some(location))) => {
                     let said = (location.node.as_str(), location.sandbox.as_str());
-                    let is = (self.node(instance.node).name.as_str(), instance.sandbox.id.as_str());
+                    let is = (
+                        self.node(instance.node).name.as_str(),
+                        instance.sandbox.id.as_str(),
+                    );
                     if said != is {
-                        problems.push(format!("store: p{pod} is said to be {said:?} and is {is:?}"));
+                        problems.push(format!(
+                            "store: p{pod} is said to be {said:?} and is {is:?}"
+                        ));
                     }
                 }
-                (Some(_), said) => problems.push(format!("store: p{pod} lives, and is said to be {said:?}")),
-                (None, Some(Some(said))) => problems.push(format!("store: p{pod} has gone and is said to be {said:?}")),
+                (Some(_), said) => {
+                    problems.push(format!("store: p{pod} lives, and is said to be {said:?}"))
+                }
+                (None, Some(Some(said))) => {
+                    problems.push(format!("store: p{pod} has gone and is said to be {said:?}"))
+                }
                 (None, Some(None)) => {
-                    let needed =
-                        self.topology.of(pod).any(|link| link.declarers().contains(&pod) && self.living_ends(link) > 0);
+                    let needed = self
+                        .topology
+                        .of(pod)
+                        .any(|link| link.declarers().contains(&pod) && self.living_ends(link) > 0);
                     if !needed {
-                        problems.push(format!("store: p{pod} has gone, and nobody needs its record"));
+                        problems.push(format!(
+                            "store: p{pod} has gone, and nobody needs its record"
+                        ));
                     }
                 }
                 (None, None) => {}
             }
         }
-        let inhabited: BTreeSet<String> =
-            self.living.values().map(|instance| self.node(instance.node).name.clone()).collect();
+        let inhabited: BTreeSet<String> = self
+            .living
+            .values()
+            .map(|instance| self.node(instance.node).name.clone())
+            .collect();
         if contents.nodes != inhabited || contents.alive != inhabited {
             let Contents { nodes, alive, .. } = contents;
-            problems.push(format!("store: nodes {nodes:?}, alive {alive:?}, and pods live on {inhabited:?}"));
+            problems.push(format!(
+                "store: nodes {nodes:?}, alive {alive:?}, and pods live on {inhabited:?}"
+            ));
         }
         let declared = contents.records.iter().flat_map(|(pod, record)| {
-            let peers = record.peers().into_iter().map(|peer| peer.name()[1..].parse().unwrap());
+            let peers = record
+                .peers()
+                .into_iter()
+                .map(|peer| peer.name()[1..].parse().unwrap());
             peers.map(|peer: usize| (peer, *pod)).collect::<Vec<_>>()
         });
         let declared: BTreeSet<(usize, usize)> = declared.collect();
-        problems.extend(contents.index.symmetric_difference(&declared).map(|e| format!("store: index entry {e:?}")));
+        problems.extend(
+            contents
+                .index
+                .symmetric_difference(&declared)
+                .map(|e| format!("store: index entry {e:?}")),
+        );
         let numbers: BTreeSet<u64> = contents.vnis.values().copied().collect();
         if numbers != contents.taken || numbers.len() != contents.vnis.len() {
-            problems.push(format!("store: VNIs {:?}, taken {:?}", contents.vnis, contents.taken));
+            problems.push(format!(
+                "store: VNIs {:?}, taken {:?}",
+                contents.vnis, contents.taken
+            ));
         }
         let mut unneeded = contents.vnis.clone();
         for link in &self.topology.links {
             let vni = unneeded.remove(&link.id());
             match (self.living_ends(link), vni) {
-                (0, Some(vni)) => problems.push(format!("store: {:?} has ended and has VNI {vni}", link.ends)),
-                (_, None) if self.is_tunnel(link) => problems.push(format!("store: {:?} has no VNI", link.ends)),
+                (0, Some(vni)) => problems.push(format!(
+                    "store: {:?} has ended and has VNI {vni}",
+                    link.ends
+                )),
+                (_, None) if self.is_tunnel(link) => {
+                    problems.push(format!("store: {:?} has no VNI", link.ends))
+                }
                 _ => {}
             }
         }
-        problems.extend(unneeded.iter().map(|(link, vni)| format!("store: VNI {vni} of no link: {link}")));
+        problems.extend(
+            unneeded
+                .iter()
+                .map(|(link, vni)| format!("store: VNI {vni} of no link: {link}")),
+        );
     }
 
     fn check_pod(&self, pod: usize, contents: &Contents, problems: &mut Vec<String>) {
-        let Some(instance) = self.living.get(&pod) else { return };
+        let Some(instance) = self.living.get(&pod) else {
+            return;
+        };
         let mut found = instance.sandbox.netns.links();
         for link in self.topology.of(pod) {
             for end in [0, 1] {
@@ -157,26 +214,52 @@ impl World {
                     None => Some("is missing".to_owned()),
                     Some(device) => self.check_device(link, end, &device, contents),
                 };
-                problems.extend(
-                    problem
-                        .map(|problem| format!("{:?} (on node{}): end {end} {problem}", link.ends, instance.node + 1)),
-                );
+                problems.extend(problem.map(|problem| {
+                    format!(
+                        "{:?} (on node{}): end {end} {problem}",
+                        link.ends,
+                        instance.node + 1
+                    )
+                }));
             }
         }
-        problems.extend(found.into_keys().map(|name| format!("p{pod}: {name} should not be there")));
+        problems.extend(
+            found
+                .into_keys()
+                .map(|name| format!("p{pod}: {name} should not be there")),
+        );
     }
 
-    fn check_device(&self, link: &Link, end: usize, device: &Value, contents: &Contents) -> Option<String> {
-        let kind = if self.is_tunnel(link) { "vxlan" } else { "veth" };
+    fn check_device(
+        &self,
+        link: &Link,
+        end: usize,
+        device: &Value,
+        contents: &Contents,
+    ) -> Option<String> {
+        let kind = if self.is_tunnel(link) {
+            "vxlan"
+        } else {
+            "veth"
+        };
         let info = &device["linkinfo"];
         if info["info_kind"] != kind {
             return Some(format!("is no {kind}: {info}"));
         }
-        let flags: Vec<&str> = device["flags"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        let flags: Vec<&str> = device["flags"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
         if !flags.contains(&"UP") || !flags.contains(&"LOWER_UP") {
             return Some(format!("is not up: {flags:?}"));
         }
-        let addresses = device["addr_info"].as_array().unwrap().iter().filter(|a| a["family"] == "inet");
+        let addresses = device["addr_info"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|a| a["family"] == "inet");
         let addresses: Vec<&str> = addresses.filter_map(|a| a["local"].as_str()).collect();
         if addresses != [link.address(end)] || device["mtu"] != 1450 {
             return Some(format!("has {addresses:?} and MTU {}", device["mtu"]));
@@ -198,15 +281,22 @@ impl World {
     /// Nothing of sandboxes that have gone, in the node's namespace or on its disk.
     fn check_node(&self, number: usize, problems: &mut Vec<String>) {
         let node = self.node(number);
-        let is_here = |pod: usize| self.living.get(&pod).is_some_and(|instance| instance.node == number);
-        let widowed = self
-            .topology
-            .links
-            .iter()
-            .filter(|link| self.living_ends(link) == 1 && link.ends.iter().any(|(pod, _)| is_here(*pod)));
-        let parked: BTreeSet<String> =
-            widowed.flat_map(|link| End::BOTH.map(|end| parked_name(link.id(), end))).collect();
-        let devices = node.netns.links().into_keys().filter(|name| name != "eth0" && !parked.contains(name));
+        let is_here = |pod: usize| {
+            self.living
+                .get(&pod)
+                .is_some_and(|instance| instance.node == number)
+        };
+        let widowed = self.topology.links.iter().filter(|link| {
+            self.living_ends(link) == 1 && link.ends.iter().any(|(pod, _)| is_here(*pod))
+        });
+        let parked: BTreeSet<String> = widowed
+            .flat_map(|link| End::BOTH.map(|end| parked_name(link.id(), end)))
+            .collect();
+        let devices = node
+            .netns
+            .links()
+            .into_keys()
+            .filter(|name| name != "eth0" && !parked.contains(name));
         problems.extend(devices.map(|name| format!("{}: {name} should not be there", node.name)));
         let ids: BTreeSet<&str> = self
             .living
@@ -215,8 +305,17 @@ impl World {
             .map(|(_, instance)| instance.sandbox.id.as_str())
             .collect();
         let files = std::fs::read_dir(node.state_dir.join("sandboxes")).unwrap();
-        let files: Vec<String> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
-        let known: BTreeSet<&str> = files.iter().map(|file| file.strip_suffix(".json").unwrap_or(file)).collect();
-        problems.extend(known.symmetric_difference(&ids).map(|id| format!("{}: state of sandbox {id}", node.name)));
+        let files: Vec<String> = files
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
+        let known: BTreeSet<&str> = files
+            .iter()
+            .map(|file| file.strip_suffix(".json").unwrap_or(file))
+            .collect();
+        problems.extend(
+            known
+                .symmetric_difference(&ids)
+                .map(|id| format!("{}: state of sandbox {id}", node.name)),
+        );
     }
 }

@@ -30,7 +30,8 @@ enum Act {
 
 impl fmt::Display for Act {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = |instance: &Instance| format!("{} on node{}", instance.sandbox.id, instance.node + 1);
+        let place =
+            |instance: &Instance| format!("{} on node{}", instance.sandbox.id, instance.node + 1);
         match self {
             Self::Add(new) => write!(f, "ADD {}", place(new)),
             Self::Del(old) => write!(f, "DEL {}", place(old)),
@@ -76,7 +77,8 @@ impl World {
             if outcome.refused {
                 self.count("ADDs refused");
             }
-            self.living.extend(outcome.living.map(|instance| (outcome.pod, instance)));
+            self.living
+                .extend(outcome.living.map(|instance| (outcome.pod, instance)));
             self.stale.extend(outcome.stale);
         }
         count
@@ -88,12 +90,18 @@ impl World {
         if busy.contains(&pod) {
             return None;
         }
-        let late = self.stale.iter().position(|instance| instance.sandbox.pod.name == crate::topology::name(pod));
+        let late = self
+            .stale
+            .iter()
+            .position(|instance| instance.sandbox.pod.name == crate::topology::name(pod));
         if let Some(late) = late.filter(|_| self.random.percent(50)) {
             self.count("late DELs");
             return Some((pod, Act::LateDel(self.stale.remove(late))));
         }
-        let new = Instance { node: self.random.below(NODES), sandbox: self.topology.pod(pod).sandbox() };
+        let new = Instance {
+            node: self.random.below(NODES),
+            sandbox: self.topology.pod(pod).sandbox(),
+        };
         let Some(old) = self.living.remove(&pod) else {
             self.count("ADDs");
             return Some((pod, Act::Add(new)));
@@ -174,7 +182,12 @@ impl World {
     }
 
     fn perform(&self, pod: usize, act: Act) -> Outcome {
-        let mut outcome = Outcome { pod, living: None, stale: None, refused: false };
+        let mut outcome = Outcome {
+            pod,
+            living: None,
+            stale: None,
+            refused: false,
+        };
         match act {
             Act::Add(new) => self.try_add(new, &mut outcome),
             Act::Del(old) | Act::LateDel(old) => self.node(old.node).del(&old.sandbox),

@@ -1,7 +1,9 @@
-//! A simulated cluster in a storm: five nodes, an etcd, 60 pods with 300 links between them, and random events, several at
-//! once. After quiet, kernel, store and disk hold what is declared and nothing else.
+//! A simulated cluster in a storm: five nodes, an etcd, 60 pods with 300 links between them, and
+//! random events, several at once. After quiet, kernel, store and disk hold what is declared and
+//! nothing else.
 //!
-//! `RATCHET_STORM_SEEDS` (`1,2,3` or `10-29`) and `RATCHET_STORM_EVENTS` set other seeds and numbers of events.
+//! `RATCHET_STORM_SEEDS` (`1,2,3` or `10-29`) and `RATCHET_STORM_EVENTS` set other seeds and
+//! numbers of events.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[path = "../support/mod.rs"]
@@ -27,7 +29,9 @@ fn events() -> usize {
 
 /// The seeds asked for, or the one given.
 fn seeds(default: u64) -> Vec<u64> {
-    let Ok(text) = std::env::var("RATCHET_STORM_SEEDS") else { return vec![default] };
+    let Ok(text) = std::env::var("RATCHET_STORM_SEEDS") else {
+        return vec![default];
+    };
     let range = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         first.parse::<u64>().unwrap()..=last.parse().unwrap()
@@ -42,7 +46,9 @@ fn storm(seed: u64, events: usize) {
     world.add_all();
     world.wait_for_order("the beginning");
     println!("all pods are there after {:?}", begun.elapsed());
-    let pingers = world.undisturbed().map(|(netns, address)| Pinger::start(netns, &address));
+    let pingers = world
+        .undisturbed()
+        .map(|(netns, address)| Pinger::start(netns, &address));
     let mut done = 0;
     while done < events {
         done += world.burst();

@@ -14,7 +14,8 @@ use crate::{
 
 pub const NODES: usize = 5;
 
-/// How long everything may take to be in order again. An agent that was cut off notices it after 15 s (keepalive) at the latest.
+/// How long everything may take to be in order again. An agent that was cut off notices it after 15
+/// s (keepalive) at the latest.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A sandbox and its node.
@@ -63,8 +64,17 @@ impl World {
         let fixed = [2, 2, 0, 1];
         let instances: Vec<(usize, Instance)> = (0..PODS)
             .map(|pod| {
-                let node = fixed.get(pod).copied().unwrap_or_else(|| self.random.below(NODES));
-                (pod, Instance { node, sandbox: self.topology.pod(pod).sandbox() })
+                let node = fixed
+                    .get(pod)
+                    .copied()
+                    .unwrap_or_else(|| self.random.below(NODES));
+                (
+                    pod,
+                    Instance {
+                        node,
+                        sandbox: self.topology.pod(pod).sandbox(),
+                    },
+                )
             })
             .collect();
         let queue = Mutex::new(instances.iter());
@@ -112,7 +122,10 @@ impl World {
             }
             if Instant::now() > deadline {
                 let shown = &problems[..problems.len().min(30)];
-                panic!("{what}: {} things are not in order after {PATIENCE:?}: {shown:#?}", problems.len());
+                panic!(
+                    "{what}: {} things are not in order after {PATIENCE:?}: {shown:#?}",
+                    problems.len()
+                );
             }
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -125,13 +138,14 @@ impl World {
             .map(|pod| {
                 let far_ends = self.topology.of(pod).flat_map(|link| {
                     let own = [0, 1].into_iter().filter(|end| link.ends[*end].0 == pod);
-                    own.filter(|end| self.living.contains_key(&link.ends[1 - end].0)).map(|end| link.address(1 - end))
+                    own.filter(|end| self.living.contains_key(&link.ends[1 - end].0))
+                        .map(|end| link.address(1 - end))
                 });
                 let far_ends: BTreeSet<String> = far_ends.collect();
                 // The first may be lost on the way: neighbours are being looked up.
-                let pings = far_ends
-                    .iter()
-                    .map(|address| format!("ping -qc3 -i0.2 -W1 {address} >/dev/null || echo {address}"));
+                let pings = far_ends.iter().map(|address| {
+                    format!("ping -qc3 -i0.2 -W1 {address} >/dev/null || echo {address}")
+                });
                 (pod, pings.collect::<Vec<_>>().join("; "))
             })
             .collect();
@@ -141,12 +155,19 @@ impl World {
                 let mut silent = Vec::new();
                 while let Some((pod, line)) = { queue.lock().unwrap().next() } {
                     let output = self.living[pod].sandbox.netns.sh(line);
-                    silent.extend(output.lines().map(|address| format!("pod {pod} to {address}")));
+                    silent.extend(
+                        output
+                            .lines()
+                            .map(|address| format!("pod {pod} to {address}")),
+                    );
                 }
                 silent
             };
             let workers: Vec<_> = (0..16).map(|_| scope.spawn(work)).collect();
-            workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+            workers
+                .into_iter()
+                .flat_map(|worker| worker.join().unwrap())
+                .collect()
         });
         assert!(silent.is_empty(), "no answer: {silent:#?}");
     }
@@ -165,7 +186,11 @@ impl World {
     }
 
     pub fn tally(&self) -> String {
-        let counts: Vec<String> = self.counts.iter().map(|(what, count)| format!("{count} {what}")).collect();
+        let counts: Vec<String> = self
+            .counts
+            .iter()
+            .map(|(what, count)| format!("{count} {what}"))
+            .collect();
         counts.join(", ")
     }
 }

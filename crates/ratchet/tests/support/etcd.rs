@@ -1,4 +1,5 @@
-//! A real etcd on the cluster's underlay, in a namespace of its own, so that each node can be cut off from it.
+//! A real etcd on the cluster's underlay, in a namespace of its own, so that each node can be cut
+//! off from it.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +22,8 @@ use super::{Cluster, Netns, Node, eventually};
 pub const ADDRESS: &str = "10.91.0.250";
 pub const PORT: u16 = 2379;
 
-/// Nodes that share an etcd. The cluster comes first: its agents are stopped while etcd still is there.
+/// Nodes that share an etcd. The cluster comes first: its agents are stopped while etcd still is
+/// there.
 pub struct EtcdCluster {
     pub cluster: Cluster,
     pub etcd: Etcd,
@@ -69,18 +71,31 @@ impl Etcd {
             "ip link add etcd type veth peer name eth0 netns {} && ip link set etcd master br0 up",
             netns.name
         ));
-        netns.sh(&format!("ip addr add {ADDRESS}/24 dev eth0 && ip link set eth0 up"));
-        let mut etcd = Self { netns, child: None, data: tempfile::tempdir().unwrap(), arguments, ctl: Vec::new() };
+        netns.sh(&format!(
+            "ip addr add {ADDRESS}/24 dev eth0 && ip link set eth0 up"
+        ));
+        let mut etcd = Self {
+            netns,
+            child: None,
+            data: tempfile::tempdir().unwrap(),
+            arguments,
+            ctl: Vec::new(),
+        };
         etcd.start_again();
         etcd
     }
 
     fn is_tls(&self) -> bool {
-        self.arguments.iter().any(|argument| argument.starts_with("--cert-file"))
+        self.arguments
+            .iter()
+            .any(|argument| argument.starts_with("--cert-file"))
     }
 
     pub fn url(&self) -> String {
-        format!("{}://{ADDRESS}:{PORT}", if self.is_tls() { "etcds" } else { "etcd" })
+        format!(
+            "{}://{ADDRESS}:{PORT}",
+            if self.is_tls() { "etcds" } else { "etcd" }
+        )
     }
 
     /// Starts it with the data it has, and waits until it listens.
@@ -91,30 +106,50 @@ impl Etcd {
         let client = format!("{scheme}://{ADDRESS}:{PORT}");
         let peer = "http://127.0.0.1:2380";
         let mut command = self.netns.command("etcd");
-        command.args(["--log-level", "error", "--unsafe-no-fsync", "--data-dir"]).arg(self.data.path());
-        command.arg(format!("--listen-client-urls={client}")).arg(format!("--advertise-client-urls={client}"));
-        command.arg(format!("--listen-peer-urls={peer}")).arg(format!("--initial-advertise-peer-urls={peer}"));
-        command.arg(format!("--initial-cluster=default={peer}")).args(&self.arguments);
+        command
+            .args(["--log-level", "error", "--unsafe-no-fsync", "--data-dir"])
+            .arg(self.data.path());
+        command
+            .arg(format!("--listen-client-urls={client}"))
+            .arg(format!("--advertise-client-urls={client}"));
+        command
+            .arg(format!("--listen-peer-urls={peer}"))
+            .arg(format!("--initial-advertise-peer-urls={peer}"));
+        command
+            .arg(format!("--initial-cluster=default={peer}"))
+            .args(&self.arguments);
         // SAFETY: prctl is a plain system call and safe between fork and exec.
         unsafe {
             command.pre_exec(|| Ok(prctl::set_pdeathsig(Signal::SIGKILL)?));
         }
-        let log = File::options().create(true).append(true).open(self.data.path().join("log")).unwrap();
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
-        self.child = Some(child.expect("etcd must be installed: apt-get install etcd-server etcd-client"));
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.data.path().join("log"))
+            .unwrap();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
+        self.child =
+            Some(child.expect("etcd must be installed: apt-get install etcd-server etcd-client"));
         eventually("etcd", || {
             if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
                 let log = std::fs::read_to_string(self.data.path().join("log")).unwrap_or_default();
                 panic!("etcd ended, {status}: {log}");
             }
-            self.inside(|| TcpStream::connect((ADDRESS, PORT)).map(drop)).map_err(|error| error.to_string())
+            self.inside(|| TcpStream::connect((ADDRESS, PORT)).map(drop))
+                .map_err(|error| error.to_string())
         });
     }
 
-    /// From now on it can only be reached at another address of the underlay. It must have been told to listen everywhere.
+    /// From now on it can only be reached at another address of the underlay. It must have been
+    /// told to listen everywhere.
     pub fn move_to(&self, address: &str) {
         self.netns.sh(&format!(
-            "ip addr add {address}/24 dev eth0; nft 'table inet moved {{ chain input {{ type filter hook input priority 0; \
+            "ip addr add {address}/24 dev eth0; nft 'table inet moved {{ chain input {{ type \
+            filter hook input priority 0; \
              iifname eth0 ip daddr {ADDRESS} drop; }}; }}'"
         ));
     }
@@ -159,9 +194,16 @@ impl Etcd {
     pub fn ctl(&self, arguments: &[&str]) -> String {
         let scheme = if self.is_tls() { "https" } else { "http" };
         let mut command = self.netns.command("etcdctl");
-        command.env("ETCDCTL_API", "3").arg(format!("--endpoints={scheme}://{ADDRESS}:{PORT}")).args(&self.ctl);
+        command
+            .env("ETCDCTL_API", "3")
+            .arg(format!("--endpoints={scheme}://{ADDRESS}:{PORT}"))
+            .args(&self.ctl);
         let output = command.args(arguments).output().unwrap();
-        assert!(output.status.success(), "etcdctl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "etcdctl {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -181,7 +223,11 @@ impl Etcd {
     pub fn wait_until_empty(&self) {
         eventually("an empty etcd", || {
             let found = self.everything();
-            if found.is_empty() { Ok(()) } else { Err(format!("{found:#?}")) }
+            if found.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{found:#?}"))
+            }
         });
     }
 
@@ -189,7 +235,9 @@ impl Etcd {
     pub fn writes(&self) -> u64 {
         let text = self.inside(|| {
             let mut stream = TcpStream::connect((ADDRESS, PORT)).unwrap();
-            stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
+            stream
+                .write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")
+                .unwrap();
             let mut text = String::new();
             stream.read_to_string(&mut text).unwrap();
             text
@@ -206,7 +254,11 @@ impl Etcd {
     pub fn revision(&self) -> String {
         let status = self.ctl(&["endpoint", "status", "-w", "json"]);
         let revision = status.split("\"revision\":").nth(1).unwrap();
-        revision.split(|c: char| !c.is_ascii_digit()).next().unwrap().to_owned()
+        revision
+            .split(|c: char| !c.is_ascii_digit())
+            .next()
+            .unwrap()
+            .to_owned()
     }
 }
 
@@ -234,7 +286,10 @@ impl Node {
     /// Cuts the node off, by nftables.
     pub fn cut(&self, what: Cut) {
         let (input, output) = match what {
-            Cut::Etcd => (format!("ip saddr {ADDRESS} drop"), format!("ip daddr {ADDRESS} drop")),
+            Cut::Etcd => (
+                format!("ip saddr {ADDRESS} drop"),
+                format!("ip daddr {ADDRESS} drop"),
+            ),
             Cut::Answers => (format!("ip saddr {ADDRESS} drop"), String::new()),
             Cut::Underlay => ("iifname eth0 drop".into(), "oifname eth0 drop".into()),
         };

@@ -1,7 +1,8 @@
-//! A cluster for tests: nodes and pods are network namespaces, agents and the plugin are the built binary.
+//! A cluster for tests: nodes and pods are network namespaces, agents and the plugin are the built
+//! binary.
 //!
-//! Names are unique to the process and the cluster, so that tests run side by side; everything is taken down on drop, also
-//! when a test panics.
+//! Names are unique to the process and the cluster, so that tests run side by side; everything is
+//! taken down on drop, also when a test panics.
 #![allow(dead_code, clippy::unwrap_used, missing_docs)]
 
 use std::{
@@ -45,7 +46,11 @@ pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Result<T, String>) -
 #[track_caller]
 pub fn sh(command: &str) -> String {
     let output = Command::new("sh").arg("-c").arg(command).output().unwrap();
-    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{command}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -57,9 +62,18 @@ pub struct Netns {
 
 impl Netns {
     pub fn new(label: &str) -> Self {
-        assert!(nix::unistd::geteuid().is_root(), "these tests make network namespaces: run them as root");
-        let name = format!("rt-{}-{}-{label}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
-        sh(&format!("ip netns add {name} && ip -n {name} link set lo up"));
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "these tests make network namespaces: run them as root"
+        );
+        let name = format!(
+            "rt-{}-{}-{label}",
+            std::process::id(),
+            COUNTER.fetch_add(1, Ordering::Relaxed)
+        );
+        sh(&format!(
+            "ip netns add {name} && ip -n {name} link set lo up"
+        ));
         Self { name }
     }
 
@@ -89,25 +103,36 @@ impl Netns {
     #[track_caller]
     pub fn sh(&self, line: &str) -> String {
         let output = self.run(line);
-        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{line}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// The network devices inside, by name, as `ip -d -j` shows them; without `lo`.
     pub fn links(&self) -> BTreeMap<String, Value> {
         let links: Vec<Value> = serde_json::from_str(&self.sh("ip -d -j addr show")).unwrap();
-        let named = links.into_iter().map(|link| (link["ifname"].as_str().unwrap().to_owned(), link));
+        let named = links
+            .into_iter()
+            .map(|link| (link["ifname"].as_str().unwrap().to_owned(), link));
         named.filter(|(name, _)| name != "lo").collect()
     }
 
     pub fn ping(&self, address: &str) -> bool {
-        self.run(&format!("ping -c1 -W3 {address}")).status.success()
+        self.run(&format!("ping -c1 -W3 {address}"))
+            .status
+            .success()
     }
 }
 
 impl Drop for Netns {
     fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "del", &self.name]).stderr(Stdio::null()).status();
+        let _ = Command::new("ip")
+            .args(["netns", "del", &self.name])
+            .stderr(Stdio::null())
+            .status();
     }
 }
 
@@ -147,8 +172,15 @@ impl Cluster {
         let store = format!("sqlite:{}", dir.path().join("store.db").display());
         let underlay = Netns::new("underlay");
         underlay.sh("ip link add br0 type bridge && ip link set br0 up");
-        let nodes = (0..count).map(|n| Node::new(n, &underlay, dir.path(), &store)).collect();
-        Self { dir, store, underlay, nodes }
+        let nodes = (0..count)
+            .map(|n| Node::new(n, &underlay, dir.path(), &store))
+            .collect();
+        Self {
+            dir,
+            store,
+            underlay,
+            nodes,
+        }
     }
 
     /// The same with an agent on every node.
@@ -165,11 +197,16 @@ impl Cluster {
         let path = self.dir.path().join("store.db");
         let script = format!(
             "import sqlite3; c = sqlite3.connect('{}'); \
-             t = [r[0] for r in c.execute(\"select name from sqlite_master where type='table' and name not like 'sqlite%'\")]; \
+             t = [r[0] for r in c.execute(\"select name from sqlite_master where type='table' and \
+             name not like 'sqlite%'\")]; \
              print([(n, r) for n in t for r in c.execute('select * from ' + n)])",
             path.display()
         );
-        let output = Command::new("python3").arg("-c").arg(script).output().unwrap();
+        let output = Command::new("python3")
+            .arg("-c")
+            .arg(script)
+            .output()
+            .unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -179,19 +216,30 @@ impl Cluster {
         config[key].take()
     }
 
-    /// Asserts that nothing of any pod is left anywhere. It may take a moment: a DEL succeeds although the store is busy, and
-    /// the agent tells it later.
+    /// Asserts that nothing of any pod is left anywhere. It may take a moment: a DEL succeeds
+    /// although the store is busy, and the agent tells it later.
     #[track_caller]
     pub fn assert_nothing_left(&self) {
         for node in &self.nodes {
             eventually(&format!("an empty {}", node.name), || {
-                let mut left: Vec<String> = node.netns.links().into_keys().filter(|name| name != "eth0").collect();
+                let mut left: Vec<String> = node
+                    .netns
+                    .links()
+                    .into_keys()
+                    .filter(|name| name != "eth0")
+                    .collect();
                 for dir in ["sandboxes", "attachments"] {
-                    let find =
-                        format!("find {}/{dir} -type f ! -name '*.lock' 2>/dev/null || true", node.state_dir.display());
+                    let find = format!(
+                        "find {}/{dir} -type f ! -name '*.lock' 2>/dev/null || true",
+                        node.state_dir.display()
+                    );
                     left.extend(sh(&find).lines().map(str::to_owned));
                 }
-                if left.is_empty() { Ok(()) } else { Err(format!("{left:?} is left")) }
+                if left.is_empty() {
+                    Ok(())
+                } else {
+                    Err(format!("{left:?} is left"))
+                }
             });
         }
     }
@@ -203,10 +251,14 @@ impl Node {
         let netns = Netns::new(&name);
         let address = format!("10.91.0.{}", number + 1);
         underlay.sh(&format!(
-            "ip link add v{number} type veth peer name eth0 netns {} && ip link set v{number} master br0 up",
+            "ip link add v{number} type veth peer name eth0 netns {} && ip link set v{number} \
+             master br0 up",
             netns.name
         ));
-        netns.sh(&format!("ip addr add {address}/24 dev eth0 && ip link set eth0 up && ip route add default dev eth0"));
+        netns.sh(&format!(
+            "ip addr add {address}/24 dev eth0 && ip link set eth0 up && ip route \
+                           add default dev eth0"
+        ));
         let state_dir = dir.join(&name);
         Self {
             socket: dir.join(format!("{name}.run")).join("agent.sock"),
@@ -234,18 +286,29 @@ impl Node {
         let pid = self.agent.as_ref().map(Child::id);
         eventually("the agent", || match self.agent_pid() {
             answering if answering == pid => Ok(()),
-            answering => Err(format!("{answering:?} answers, not {pid:?}; log: {}", self.log_text())),
+            answering => Err(format!(
+                "{answering:?} answers, not {pid:?}; log: {}",
+                self.log_text()
+            )),
         });
     }
 
     /// Starts an agent and does not wait for it.
     pub fn spawn_agent(&mut self, extra: &[&str]) {
-        let log = File::options().create(true).append(true).open(&self.log).unwrap();
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .unwrap();
         let mut command = self.netns.command(RATCHET);
         if !self.etc.is_empty() {
-            let etc: Vec<_> =
-                self.etc.iter().map(|(name, file)| (Path::new("/etc").join(name), file.clone())).collect();
-            // SAFETY: unshare and mount are plain system calls; the paths were made before the fork.
+            let etc: Vec<_> = self
+                .etc
+                .iter()
+                .map(|(name, file)| (Path::new("/etc").join(name), file.clone()))
+                .collect();
+            // SAFETY: unshare and mount are plain system calls; the paths were made before the
+            // fork.
             unsafe {
                 command.pre_exec(move || Ok(mount_in_place_of(&etc)?));
             }
@@ -259,18 +322,40 @@ impl Node {
                 });
             }
         }
-        command.args(["agent", "--store", &self.store, "--node", &self.name, "--parent-interface", "eth0"]);
+        command.args([
+            "agent",
+            "--store",
+            &self.store,
+            "--node",
+            &self.name,
+            "--parent-interface",
+            "eth0",
+        ]);
         command.args(["--parent-address", &self.address, "--log-level", "debug"]);
-        command.arg("--socket").arg(&self.socket).arg("--state-dir").arg(&self.state_dir).args(extra);
+        command
+            .arg("--socket")
+            .arg(&self.socket)
+            .arg("--state-dir")
+            .arg(&self.state_dir)
+            .args(extra);
         command.envs(&self.environment);
-        self.agent = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        self.agent = Some(
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(log)
+                .spawn()
+                .unwrap(),
+        );
     }
 
     #[track_caller]
     pub fn wait_for_agent(&self) {
-        eventually("the agent", || match Client::call(&self.socket, &Request::Hello, DEADLINE) {
-            Ok(Reply::Hello(_)) => Ok(()),
-            other => Err(format!("{other:?}; log: {}", self.log_text())),
+        eventually("the agent", || {
+            match Client::call(&self.socket, &Request::Hello, DEADLINE) {
+                Ok(Reply::Hello(_)) => Ok(()),
+                other => Err(format!("{other:?}; log: {}", self.log_text())),
+            }
         });
     }
 
@@ -319,8 +404,15 @@ impl Node {
     pub fn wait_for_links(&self, count: usize) {
         eventually(&format!("{count} links on {}", self.name), || {
             let links = self.links().links;
-            let up = links.iter().filter(|link| link.state == LinkState::Up).count();
-            if up == count && links.len() == count { Ok(()) } else { Err(format!("{links:#?}")) }
+            let up = links
+                .iter()
+                .filter(|link| link.state == LinkState::Up)
+                .count();
+            if up == count && links.len() == count {
+                Ok(())
+            } else {
+                Err(format!("{links:#?}"))
+            }
         });
     }
 
@@ -373,8 +465,18 @@ impl Node {
     ) -> Output {
         let mut command = self.plugin_command(verb, sandbox);
         change(&mut command);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(config.to_string().as_bytes()).unwrap();
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(config.to_string().as_bytes())
+            .unwrap();
         child.wait_with_output().unwrap()
     }
 
@@ -389,7 +491,8 @@ impl Node {
             .env(
                 "CNI_ARGS",
                 format!(
-                    "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={}",
+                    "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={};\
+                     K8S_POD_INFRA_CONTAINER_ID={}",
                     sandbox.pod.name, sandbox.id
                 ),
             );
@@ -401,28 +504,57 @@ impl Node {
         let output = self.plugin("ADD", sandbox, &sandbox.pod.configure(self.config()));
         let document: Value = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|e| panic!("{e}: {output:?}; agent: {}", self.log_text()));
-        if output.status.success() { Ok(document) } else { Err(document) }
+        if output.status.success() {
+            Ok(document)
+        } else {
+            Err(document)
+        }
     }
 
     #[track_caller]
     pub fn add(&self, sandbox: &Sandbox) -> Value {
-        self.try_add(sandbox).unwrap_or_else(|e| panic!("ADD of {}: {e}\nagent: {}", sandbox.pod.name, self.log_text()))
+        self.try_add(sandbox).unwrap_or_else(|e| {
+            panic!(
+                "ADD of {}: {e}\nagent: {}",
+                sandbox.pod.name,
+                self.log_text()
+            )
+        })
     }
 
     #[track_caller]
     pub fn del(&self, sandbox: &Sandbox) {
         let output = self.plugin("DEL", sandbox, &sandbox.pod.configure(self.config()));
-        assert!(output.status.success(), "DEL of {}: {output:?}\nagent: {}", sandbox.pod.name, self.log_text());
+        assert!(
+            output.status.success(),
+            "DEL of {}: {output:?}\nagent: {}",
+            sandbox.pod.name,
+            self.log_text()
+        );
     }
 }
 
-/// Gives this process a mount namespace of its own with others in place of these files. It sees network namespaces that others
-/// mount later on.
+/// Gives this process a mount namespace of its own with others in place of these files. It sees
+/// network namespaces that others mount later on.
 fn mount_in_place_of(files: &[(PathBuf, PathBuf)]) -> nix::Result<()> {
     use nix::mount::{MsFlags, mount};
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_SLAVE | MsFlags::MS_REC, None::<&str>)?;
-    files.iter().try_for_each(|(place, file)| mount(Some(file), place, None::<&str>, MsFlags::MS_BIND, None::<&str>))
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_SLAVE | MsFlags::MS_REC,
+        None::<&str>,
+    )?;
+    files.iter().try_for_each(|(place, file)| {
+        mount(
+            Some(file),
+            place,
+            None::<&str>,
+            MsFlags::MS_BIND,
+            None::<&str>,
+        )
+    })
 }
 
 impl Drop for Node {
@@ -449,12 +581,18 @@ pub struct Pod {
 
 impl Pod {
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), ..Self::default() }
+        Self {
+            name: name.to_owned(),
+            ..Self::default()
+        }
     }
 
     /// A pod with `ratchet.dev/links`.
     pub fn with_links(name: &str, links: &str) -> Self {
-        Self { annotations: [("ratchet.dev/links".to_owned(), links.to_owned())].into(), ..Self::new(name) }
+        Self {
+            annotations: [("ratchet.dev/links".to_owned(), links.to_owned())].into(),
+            ..Self::new(name)
+        }
     }
 
     /// A pod with the labels of 2017: itself and its pair, as `address@interface`.
@@ -474,7 +612,10 @@ impl Pod {
 
     /// The other pod of a pair.
     pub fn pair(name: &str) -> Self {
-        Self::new(name).label("ratchet", "true").label("ratchet.pod_name", name).label("ratchet.primary", "false")
+        Self::new(name)
+            .label("ratchet", "true")
+            .label("ratchet.pod_name", name)
+            .label("ratchet.primary", "false")
     }
 
     pub fn label(mut self, key: &str, value: &str) -> Self {
@@ -484,7 +625,11 @@ impl Pod {
     }
 
     pub fn configure(&self, mut config: Value) -> Value {
-        let labels: Vec<Value> = self.labels.iter().map(|(key, value)| json!({"key": key, "value": value})).collect();
+        let labels: Vec<Value> = self
+            .labels
+            .iter()
+            .map(|(key, value)| json!({"key": key, "value": value}))
+            .collect();
         config["args"] = json!({"cni": {"labels": labels}});
         config["runtimeConfig"] = json!({"io.kubernetes.cri.pod-annotations": self.annotations});
         config
@@ -492,8 +637,17 @@ impl Pod {
 
     /// A sandbox for this pod: a fresh namespace and container id.
     pub fn sandbox(&self) -> Sandbox {
-        let id = format!("{}{:08x}{:08x}", "ab12", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
-        Sandbox { netns: Netns::new(&self.name), id, pod: self.clone() }
+        let id = format!(
+            "{}{:08x}{:08x}",
+            "ab12",
+            std::process::id(),
+            COUNTER.fetch_add(1, Ordering::Relaxed)
+        );
+        Sandbox {
+            netns: Netns::new(&self.name),
+            id,
+            pod: self.clone(),
+        }
     }
 }
 
@@ -507,9 +661,24 @@ pub struct Sandbox {
 /// The article's cloud router.
 pub fn cloud_router() -> [Pod; 4] {
     [
-        Pod::primary("centosa", "192.168.2.100@in1", "quagga-a", "192.168.2.101@in2"),
-        Pod::primary("quagga-a", "192.168.3.100@mid1", "quagga-b", "192.168.3.101@mid2"),
-        Pod::primary("quagga-b", "192.168.4.100@out1", "centosb", "192.168.4.101@out2"),
+        Pod::primary(
+            "centosa",
+            "192.168.2.100@in1",
+            "quagga-a",
+            "192.168.2.101@in2",
+        ),
+        Pod::primary(
+            "quagga-a",
+            "192.168.3.100@mid1",
+            "quagga-b",
+            "192.168.3.101@mid2",
+        ),
+        Pod::primary(
+            "quagga-b",
+            "192.168.4.100@out1",
+            "centosb",
+            "192.168.4.101@out2",
+        ),
         Pod::pair("centosb"),
     ]
 }
@@ -523,12 +692,19 @@ impl Pinger {
     /// Begins, once the address answers.
     #[track_caller]
     pub fn start(netns: &Netns, address: &str) -> Self {
-        eventually(
-            &format!("an answer from {address}"),
-            || if netns.ping(address) { Ok(()) } else { Err("none".into()) },
-        );
-        let child =
-            netns.command("ping").args(["-i", "0.01", "-W", "2", address]).stdout(Stdio::piped()).spawn().unwrap();
+        eventually(&format!("an answer from {address}"), || {
+            if netns.ping(address) {
+                Ok(())
+            } else {
+                Err("none".into())
+            }
+        });
+        let child = netns
+            .command("ping")
+            .args(["-i", "0.01", "-W", "2", address])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         Self { child }
     }
 
@@ -538,11 +714,22 @@ impl Pinger {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
         let mut text = String::new();
-        self.child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        self.child
+            .stdout
+            .take()
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
         self.child.wait().unwrap();
-        let summary = BufReader::new(text.as_bytes()).lines().map_while(Result::ok).find(|l| l.contains("packet loss"));
+        let summary = BufReader::new(text.as_bytes())
+            .lines()
+            .map_while(Result::ok)
+            .find(|l| l.contains("packet loss"));
         let summary = summary.unwrap_or_else(|| panic!("no summary: {text}"));
-        let numbers: Vec<u32> = summary.split(|c: char| !c.is_ascii_digit()).filter_map(|w| w.parse().ok()).collect();
+        let numbers: Vec<u32> = summary
+            .split(|c: char| !c.is_ascii_digit())
+            .filter_map(|w| w.parse().ok())
+            .collect();
         // The last one may still have been on its way when ping was stopped.
         assert!(numbers[0] > 0 && numbers[0] - numbers[1] <= 1, "{summary}");
     }

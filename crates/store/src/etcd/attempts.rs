@@ -9,13 +9,15 @@ use tokio::time::{self, Instant};
 
 use crate::StoreError;
 
-/// Somebody's attempt succeeds at every round, so that it takes very many writers to need this long.
+/// Somebody's attempt succeeds at every round, so that it takes very many writers to need this
+/// long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The longest pause before an attempt.
 const PAUSE_MAX: Duration = Duration::from_millis(64);
 
-/// A row of attempts, with longer and longer pauses of random length, lest all try again at the same moment.
+/// A row of attempts, with longer and longer pauses of random length, lest all try again at the
+/// same moment.
 pub(super) struct Attempts {
     deadline: Instant,
     pause: Duration,
@@ -24,14 +26,18 @@ pub(super) struct Attempts {
 impl Attempts {
     /// Before the first.
     pub(super) fn new() -> Self {
-        Self { deadline: Instant::now() + PATIENCE, pause: Duration::from_millis(1) }
+        Self {
+            deadline: Instant::now() + PATIENCE,
+            pause: Duration::from_millis(1),
+        }
     }
 
     /// After one that failed.
     pub(super) async fn failed(&mut self, url: &str) -> Result<(), StoreError> {
         if Instant::now() > self.deadline {
             return Err(StoreError::Unavailable(format!(
-                "store {url}: others have changed the same keys at every attempt for {} s; trying again later",
+                "store {url}: others have changed the same keys at every attempt for {} s; trying \
+                 again later",
                 PATIENCE.as_secs()
             )));
         }

@@ -1,10 +1,11 @@
 //! A change of a record with all that follows from it, as transactions.
 //!
-//! One is enough for all but the largest: etcd takes 128 operations at a time. Where more are needed, each of them leaves behind
-//! what might have been said as well: whoever frees a link's VNI takes the link from the records that declare it at the same
-//! time, unless they are kept, so that nobody claims a VNI anew that nobody would free; and a pod that goes is said to be
-//! leaving before anything else. The pod's record is written or deleted last. Whoever is interrupted
-//! finds in it what is left to do, and the agent, which has it from its own disk, does it again.
+//! One is enough for all but the largest: etcd takes 128 operations at a time. Where more are
+//! needed, each of them leaves behind what might have been said as well: whoever frees a link's VNI
+//! takes the link from the records that declare it at the same time, unless they are kept, so that
+//! nobody claims a VNI anew that nobody would free; and a pod that goes is said to be leaving
+//! before anything else. The pod's record is written or deleted last. Whoever is interrupted finds
+//! in it what is left to do, and the agent, which has it from its own disk, does it again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,8 +27,8 @@ const MOD: i32 = 2;
 #[derive(Default)]
 struct Step {
     ops: Vec<Op>,
-    /// Links that end, with the VNI to free. Of one without, nobody must have claimed one meanwhile, since nobody would
-    /// ever free it.
+    /// Links that end, with the VNI to free. Of one without, nobody must have claimed one
+    /// meanwhile, since nobody would ever free it.
     ends: BTreeMap<LinkId, Option<Vni>>,
     /// Links that records no longer declare.
     taken: BTreeMap<PodKey, BTreeSet<LinkId>>,
@@ -41,8 +42,10 @@ struct Step {
 
 impl Step {
     fn fits(&self, other: &Step) -> bool {
-        // And two for the VNIs that are taken, two conditions for the pod itself, one for those, and the guard.
-        self.operations() + other.operations() + 2 <= TXN_OPS && self.conditions() + other.conditions() + 4 <= TXN_OPS
+        // And two for the VNIs that are taken, two conditions for the pod itself, one for those,
+        // and the guard.
+        self.operations() + other.operations() + 2 <= TXN_OPS
+            && self.conditions() + other.conditions() + 4 <= TXN_OPS
     }
 
     fn operations(&self) -> usize {
@@ -54,7 +57,9 @@ impl Step {
     }
 
     fn freed(&self) -> impl Iterator<Item = (LinkId, Vni)> {
-        self.ends.iter().filter_map(|(link, vni)| Some((*link, (*vni)?)))
+        self.ends
+            .iter()
+            .filter_map(|(link, vni)| Some((*link, (*vni)?)))
     }
 
     fn written(&self) -> BTreeSet<&PodKey> {
@@ -88,27 +93,45 @@ pub(super) struct Change<'a> {
 }
 
 pub(super) fn put(key: String, value: Vec<u8>) -> Op {
-    OpKind::Put(Put { key: key.into_bytes(), value, lease: 0 }).into()
+    OpKind::Put(Put {
+        key: key.into_bytes(),
+        value,
+        lease: 0,
+    })
+    .into()
 }
 
 pub(super) fn delete(key: String) -> Op {
-    OpKind::Delete(Delete { key: key.into_bytes() }).into()
+    OpKind::Delete(Delete {
+        key: key.into_bytes(),
+    })
+    .into()
 }
 
 /// The condition that a key still has this revision.
 pub(super) fn unchanged(key: String, revision: i64) -> Compare {
     let (relation, mod_revision) = (Relation::Equal.into(), Some(revision));
-    Compare { relation, target: MOD, key: key.into_bytes(), mod_revision, range_end: Vec::new() }
+    Compare {
+        relation,
+        target: MOD,
+        key: key.into_bytes(),
+        mod_revision,
+        range_end: Vec::new(),
+    }
 }
 
 fn body(record: &PodRecord) -> Result<Vec<u8>, StoreError> {
     serde_json::to_vec(record).map_err(|error| {
-        StoreError::Broken(format!("the record of pod {} cannot be written as JSON: {error}", record.pod))
+        StoreError::Broken(format!(
+            "the record of pod {} cannot be written as JSON: {error}",
+            record.pod
+        ))
     })
 }
 
 impl<'a> Change<'a> {
-    /// What these consequences ask for. `releasing` are the VNIs of those links to be released that have one.
+    /// What these consequences ask for. `releasing` are the VNIs of those links to be released that
+    /// have one.
     pub(super) fn new(
         etcd: &'a Etcd,
         pod: &'a PodKey,
@@ -117,9 +140,24 @@ impl<'a> Change<'a> {
         releasing: &BTreeMap<LinkId, Vni>,
         guard: Option<Compare>,
     ) -> Result<Self, StoreError> {
-        let ends = consequence.release.iter().map(|link| (*link, releasing.get(link).copied())).collect();
-        let mut change = Self { etcd, pod, view, ends, steps: Vec::new(), guard };
-        for forgotten in consequence.forget.iter().filter_map(|pod| view.records.get(pod)) {
+        let ends = consequence
+            .release
+            .iter()
+            .map(|link| (*link, releasing.get(link).copied()))
+            .collect();
+        let mut change = Self {
+            etcd,
+            pod,
+            view,
+            ends,
+            steps: Vec::new(),
+            guard,
+        };
+        for forgotten in consequence
+            .forget
+            .iter()
+            .filter_map(|pod| view.records.get(pod))
+        {
             change.erase(forgotten);
         }
         let previous = view.records.get(pod);
@@ -136,39 +174,66 @@ impl<'a> Change<'a> {
         Ok(change)
     }
 
-    /// What is on condition that this link ends, if it does: its VNI is freed as long as neither end declares it again.
+    /// What is on condition that this link ends, if it does: its VNI is freed as long as neither
+    /// end declares it again.
     fn end(&self, link: &DeclaredLink) -> Step {
-        let Some(vni) = self.ends.get(&link.id()) else { return Step::default() };
-        let ends = [&link.local.pod, &link.remote.pod].into_iter().filter(|end| vni.is_some() && *end != self.pod);
-        Step { ends: [(link.id(), *vni)].into(), unchanged: ends.cloned().collect(), ..Step::default() }
+        let Some(vni) = self.ends.get(&link.id()) else {
+            return Step::default();
+        };
+        let ends = [&link.local.pod, &link.remote.pod]
+            .into_iter()
+            .filter(|end| vni.is_some() && *end != self.pod);
+        Step {
+            ends: [(link.id(), *vni)].into(),
+            unchanged: ends.cloned().collect(),
+            ..Step::default()
+        }
     }
 
     /// Ends those links that only records declare which are kept.
     fn end_kept(&mut self) {
-        let done: BTreeSet<LinkId> =
-            self.steps.iter().flat_map(|step| step.taken.values().flatten()).copied().collect();
-        let links: BTreeMap<LinkId, &DeclaredLink> =
-            self.view.records.values().flat_map(|record| &record.links).map(|link| (link.id(), link)).collect();
-        let kept = links.into_iter().filter(|(id, _)| self.ends.contains_key(id) && !done.contains(id));
+        let done: BTreeSet<LinkId> = self
+            .steps
+            .iter()
+            .flat_map(|step| step.taken.values().flatten())
+            .copied()
+            .collect();
+        let links: BTreeMap<LinkId, &DeclaredLink> = self
+            .view
+            .records
+            .values()
+            .flat_map(|record| &record.links)
+            .map(|link| (link.id(), link))
+            .collect();
+        let kept = links
+            .into_iter()
+            .filter(|(id, _)| self.ends.contains_key(id) && !done.contains(id));
         let steps: Vec<Step> = kept.map(|(_, link)| self.end(link)).collect();
         self.steps.extend(steps);
     }
 
-    /// Takes links from a record as it is now, and with the last one with a peer the entry in that one's index, unless it `stays`.
+    /// Takes links from a record as it is now, and with the last one with a peer the entry in that
+    /// one's index, unless it `stays`.
     fn take(&mut self, record: &PodRecord, links: &BTreeSet<LinkId>, stays: &BTreeSet<&PodKey>) {
         let mut left: BTreeMap<&PodKey, usize> = BTreeMap::new();
         for link in &record.links {
             *left.entry(&link.remote.pod).or_default() += 1;
         }
-        for link in record.links.iter().filter(|link| links.contains(&link.id())) {
+        for link in record
+            .links
+            .iter()
+            .filter(|link| links.contains(&link.id()))
+        {
             let peer = &link.remote.pod;
             let mut step = self.end(link);
             step.taken.insert(record.pod.clone(), [link.id()].into());
-            step.unchanged.extend((record.pod != *self.pod).then(|| record.pod.clone()));
+            step.unchanged
+                .extend((record.pod != *self.pod).then(|| record.pod.clone()));
             if let Some(left) = left.get_mut(peer) {
                 *left -= 1;
                 if *left == 0 && *peer != record.pod && !stays.contains(peer) {
-                    step.ops.push(delete(self.etcd.keys.declarer(peer, &record.pod)));
+                    step.ops
+                        .push(delete(self.etcd.keys.declarer(peer, &record.pod)));
                 }
             }
             self.steps.push(step);
@@ -179,53 +244,91 @@ impl<'a> Change<'a> {
     fn erase(&mut self, record: &PodRecord) {
         self.take(record, &ids(record), &BTreeSet::new());
         let records = [(record.pod.clone(), delete(self.etcd.keys.pod(&record.pod)))].into();
-        let unchanged = (record.pod != *self.pod).then(|| record.pod.clone()).into_iter().collect();
-        self.steps.push(Step { records, unchanged, ..Step::default() });
+        let unchanged = (record.pod != *self.pod)
+            .then(|| record.pod.clone())
+            .into_iter()
+            .collect();
+        self.steps.push(Step {
+            records,
+            unchanged,
+            ..Step::default()
+        });
     }
 
     /// Writes the pod's record, and then its new entries in the index.
     fn write(&mut self, previous: Option<&PodRecord>, next: &PodRecord) -> Result<(), StoreError> {
         let keys = &self.etcd.keys;
-        let (before, after) = (previous.map(PodRecord::peers).unwrap_or_default(), next.peers());
+        let (before, after) = (
+            previous.map(PodRecord::peers).unwrap_or_default(),
+            next.peers(),
+        );
         if let Some(previous) = previous {
             let dropped = ids(previous).difference(&ids(next)).copied().collect();
             self.take(previous, &dropped, &after);
         }
         self.end_kept();
         let records = [(next.pod.clone(), put(keys.pod(&next.pod), body(next)?))].into();
-        let mut step = Step { records, ..Step::default() };
+        let mut step = Step {
+            records,
+            ..Step::default()
+        };
         if !next.lives()
             && let Some(witness) = next.peers().into_iter().find(|peer| self.view.lives(peer))
         {
-            // Kept for this peer's sake. The entry is written again so that the peer, should it go at this very moment,
-            // notices that its declarers have changed.
-            step.ops.push(put(keys.declarer(witness, &next.pod), Vec::new()));
+            // Kept for this peer's sake. The entry is written again so that the peer, should it go
+            // at this very moment, notices that its declarers have changed.
+            step.ops
+                .push(put(keys.declarer(witness, &next.pod), Vec::new()));
             step.unchanged.insert(witness.clone());
         }
         self.steps.push(step);
-        let new = after.difference(&before).map(|peer| put(keys.declarer(peer, &next.pod), Vec::new()));
-        self.steps.extend(new.map(|op| Step { ops: vec![op], ..Step::default() }));
+        let new = after
+            .difference(&before)
+            .map(|peer| put(keys.declarer(peer, &next.pod), Vec::new()));
+        self.steps.extend(new.map(|op| Step {
+            ops: vec![op],
+            ..Step::default()
+        }));
         Ok(())
     }
 
-    /// What a departure was decided on: that nobody new declares a link with the pod, that those who do have not gone
-    /// in this very moment, that those of them who have gone are still needed by somebody else, and that those who live do.
+    /// What a departure was decided on: that nobody new declares a link with the pod, that those
+    /// who do have not gone in this very moment, that those of them who have gone are still needed
+    /// by somebody else, and that those who live do.
     fn depart(&mut self, consequence: &Consequence) {
         let view = self.view;
-        let kept = view
+        let kept = view.records.values().filter(|record| {
+            record.pod != *self.pod && !record.lives() && !consequence.forget.contains(&record.pod)
+        });
+        let witnesses = kept
+            .filter(|record| record.peers().contains(self.pod))
+            .filter_map(|record| {
+                record
+                    .peers()
+                    .into_iter()
+                    .find(|peer| *peer != self.pod && view.lives(peer))
+                    .cloned()
+            });
+        // A link ends with the second of its pods: if both go at this very moment, one must notice
+        // that it is the second.
+        let own = view
+            .records
+            .get(self.pod)
+            .map(PodRecord::peers)
+            .unwrap_or_default();
+        let others = view
             .records
             .values()
-            .filter(|record| record.pod != *self.pod && !record.lives() && !consequence.forget.contains(&record.pod));
-        let witnesses = kept.filter(|record| record.peers().contains(self.pod)).filter_map(|record| {
-            record.peers().into_iter().find(|peer| *peer != self.pod && view.lives(peer)).cloned()
-        });
-        // A link ends with the second of its pods: if both go at this very moment, one must notice that it is the second.
-        let own = view.records.get(self.pod).map(PodRecord::peers).unwrap_or_default();
-        let others = view.records.values().filter(|record| record.pod != *self.pod && record.lives());
-        let others = others.filter(|record| own.contains(&record.pod) || record.peers().contains(self.pod));
+            .filter(|record| record.pod != *self.pod && record.lives());
+        let others =
+            others.filter(|record| own.contains(&record.pod) || record.peers().contains(self.pod));
         let others = others.map(|record| record.pod.clone());
         let witnesses: BTreeSet<PodKey> = witnesses.chain(others).take(TXN_OPS / 2).collect();
-        if let Some(last) = self.steps.iter_mut().rfind(|step| step.records.contains_key(self.pod)) {
+        if let Some(last) = self
+            .steps
+            .iter_mut()
+            .rfind(|step| step.records.contains_key(self.pod))
+        {
             last.unchanged.extend(witnesses);
             last.declarers_unchanged = true;
         }
@@ -242,16 +345,28 @@ impl<'a> Change<'a> {
         let taken_from = steps.iter().flat_map(|step| step.taken.keys());
         records.extend(taken_from.filter_map(|pod| Some((pod, view.records.get(pod)?.clone()))));
 
-        let leaving = view.records.get(pod).filter(|record| goes && steps.len() > 1 && record.lives());
+        let leaving = view
+            .records
+            .get(pod)
+            .filter(|record| goes && steps.len() > 1 && record.lives());
         let leaving = leaving.map(|record| {
-            let location = record.location.clone().map(|location| Location { leaving: true, ..location });
-            PodRecord { location, ..record.clone() }
+            let location = record.location.clone().map(|location| Location {
+                leaving: true,
+                ..location
+            });
+            PodRecord {
+                location,
+                ..record.clone()
+            }
         });
         let first = match leaving {
             Some(record) => {
                 let ops = [(pod.clone(), put(keys.pod(pod), body(&record)?))].into();
                 records.insert(pod, record);
-                Some(Step { records: ops, ..Step::default() })
+                Some(Step {
+                    records: ops,
+                    ..Step::default()
+                })
             }
             None => None,
         };
@@ -270,8 +385,9 @@ impl<'a> Change<'a> {
                 });
             }
             let on = step.unchanged.iter().chain([pod]);
-            let mut compare: Vec<Compare> =
-                on.map(|pod| unchanged(keys.pod(pod), revisions.get(pod).copied().unwrap_or(0))).collect();
+            let mut compare: Vec<Compare> = on
+                .map(|pod| unchanged(keys.pod(pod), revisions.get(pod).copied().unwrap_or(0)))
+                .collect();
             compare.extend(self.guard.clone());
             if step.declarers_unchanged {
                 let prefix = keys.declarers(pod);
@@ -291,12 +407,26 @@ impl<'a> Change<'a> {
                 compare.push(guard);
                 ops.extend(freeing);
             }
-            let answer = self.etcd.rpc.txn(Txn { compare, success: ops }).await?;
+            let answer = self
+                .etcd
+                .rpc
+                .txn(Txn {
+                    compare,
+                    success: ops,
+                })
+                .await?;
             if !answer.succeeded {
                 return Ok(false);
             }
             let revision = answer.header.map_or(0, |header| header.revision);
-            let is_deleted = |pod: &PodKey| matches!(step.records.get(pod), Some(Op { kind: Some(OpKind::Delete(_)) }));
+            let is_deleted = |pod: &PodKey| {
+                matches!(
+                    step.records.get(pod),
+                    Some(Op {
+                        kind: Some(OpKind::Delete(_))
+                    })
+                )
+            };
             for pod in step.written() {
                 revisions.insert(pod.clone(), if is_deleted(pod) { 0 } else { revision });
             }

@@ -1,12 +1,13 @@
 //! Where everything is: the key layout.
 //!
 //! ```text
-//! <prefix>/pods/<namespace>/<pod>                        the pod's record, JSON
-//! <prefix>/peers/<namespace>/<pod>/<namespace>/<pod>     the second pod declares a link with the first: an index
-//! <prefix>/links/<link id>                               the link's VNI
-//! <prefix>/vnis                                          the VNIs that are taken, as in 11-18,20
-//! <prefix>/nodes/<node>                                  there may be pods on this node
-//! <prefix>/alive/<node>                                  its agent lives: hangs on a lease of `node_timeout`
+//! <prefix>/pods/<namespace>/<pod>                     the pod's record, JSON
+//! <prefix>/peers/<namespace>/<pod>/<namespace>/<pod>  index: the second declares a link with the
+//!                                                     first
+//! <prefix>/links/<link id>                            the link's VNI
+//! <prefix>/vnis                                       the VNIs that are taken, as in 11-18,20
+//! <prefix>/nodes/<node>                               there may be pods on this node
+//! <prefix>/alive/<node>                               its agent lives: a lease of `node_timeout`
 //! ```
 //!
 //! A node has its two keys from before its first sandbox until after its last one.
@@ -24,7 +25,9 @@ pub(super) struct Keys {
 impl Keys {
     /// Below a prefix, with or without a slash at its end.
     pub(super) fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.trim_end_matches('/').to_owned() }
+        Self {
+            prefix: prefix.trim_end_matches('/').to_owned(),
+        }
     }
 
     /// What all keys begin with.

@@ -1,8 +1,9 @@
 //! Nodes: which have records, and which of them are alive.
 //!
-//! A node that has records has one key that says so and another that hangs on a lease of its agent's. Where the second is missing,
-//! nobody has heard of the agent for as long as it allowed, and its pods may be let go. Whether there is such a node is
-//! seen by two counts, whose answers are as short in a large cluster as in a small one.
+//! A node that has records has one key that says so and another that hangs on a lease of its
+//! agent's. Where the second is missing, nobody has heard of the agent for as long as it allowed,
+//! and its pods may be let go. Whether there is such a node is seen by two counts, whose answers
+//! are as short in a large cluster as in a small one.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -73,11 +74,29 @@ impl Presence {
                 etcd.rpc.grant(Grant { ttl }).await?.id
             }
         };
-        let alive = Put { key: etcd.keys.alive(node).into_bytes(), value: Vec::new(), lease };
-        let success = vec![put(etcd.keys.node(node), Vec::new()), OpKind::Put(alive).into()];
-        etcd.rpc.txn(Txn { compare: Vec::new(), success }).await?;
-        let keeper = timeout.map(|timeout| tokio::spawn(keep(etcd.clone(), lease, timeout, self.lapsed.clone())));
-        let before = said.replace(Said { node: node.clone(), timeout, lease, keeper });
+        let alive = Put {
+            key: etcd.keys.alive(node).into_bytes(),
+            value: Vec::new(),
+            lease,
+        };
+        let success = vec![
+            put(etcd.keys.node(node), Vec::new()),
+            OpKind::Put(alive).into(),
+        ];
+        etcd.rpc
+            .txn(Txn {
+                compare: Vec::new(),
+                success,
+            })
+            .await?;
+        let keeper = timeout
+            .map(|timeout| tokio::spawn(keep(etcd.clone(), lease, timeout, self.lapsed.clone())));
+        let before = said.replace(Said {
+            node: node.clone(),
+            timeout,
+            lease,
+            keeper,
+        });
         end_lease(etcd, before).await;
         Ok(())
     }
@@ -99,7 +118,12 @@ async fn end_lease(etcd: &Etcd, said: Option<Said>) {
 }
 
 /// Renews a lease until it has lapsed.
-async fn keep(etcd: Arc<Etcd>, lease: i64, timeout: Duration, lapsed: Arc<sync::watch::Sender<u64>>) {
+async fn keep(
+    etcd: Arc<Etcd>,
+    lease: i64,
+    timeout: Duration,
+    lapsed: Arc<sync::watch::Sender<u64>>,
+) {
     loop {
         time::sleep((timeout / RENEWALS).min(RENEWAL_MAX)).await;
         match etcd.rpc.keep_alive(Lease { id: lease }).await {
@@ -116,21 +140,40 @@ async fn keep(etcd: Arc<Etcd>, lease: i64, timeout: Duration, lapsed: Arc<sync::
 
 /// Whether both of a node's keys are as this agent wrote them.
 async fn is_there(etcd: &Etcd, node: &NodeName, lease: i64) -> Result<bool, StoreError> {
-    let found = Reader::new(etcd).ranges(vec![key(etcd.keys.node(node)), key(etcd.keys.alive(node))]).await?;
-    Ok(matches!(&found[..], [node, alive] if !node.is_empty() && alive.iter().any(|kv| kv.lease == lease)))
+    let found = Reader::new(etcd)
+        .ranges(vec![key(etcd.keys.node(node)), key(etcd.keys.alive(node))])
+        .await?;
+    Ok(matches!(&found[..], [node, alive]
+            if !node.is_empty() && alive.iter().any(|kv| kv.lease == lease)))
 }
 
 /// Deletes both of a node's keys, if this holds; says whether it did.
-async fn forget(etcd: &Etcd, node: &NodeName, compare: Vec<super::proto::Compare>) -> Result<bool, StoreError> {
+async fn forget(
+    etcd: &Etcd,
+    node: &NodeName,
+    compare: Vec<super::proto::Compare>,
+) -> Result<bool, StoreError> {
     let success = vec![delete(etcd.keys.node(node)), delete(etcd.keys.alive(node))];
     Ok(etcd.rpc.txn(Txn { compare, success }).await?.succeeded)
 }
 
 /// See [`crate::Store::lost_nodes`].
 pub(super) async fn lost(etcd: &Etcd) -> Result<BTreeSet<NodeName>, StoreError> {
-    let count = |prefix: String| Op::from(OpKind::Range(Range { count_only: true, ..keys_below(&prefix) }));
+    let count = |prefix: String| {
+        Op::from(OpKind::Range(Range {
+            count_only: true,
+            ..keys_below(&prefix)
+        }))
+    };
     let success = vec![count(etcd.keys.nodes()), count(etcd.keys.all_alive())];
-    let counts = etcd.rpc.txn(Txn { compare: Vec::new(), success }).await?.responses;
+    let counts = etcd
+        .rpc
+        .txn(Txn {
+            compare: Vec::new(),
+            success,
+        })
+        .await?
+        .responses;
     let counts: Vec<i64> = counts
         .into_iter()
         .filter_map(|result| match result.kind? {
@@ -142,29 +185,49 @@ pub(super) async fn lost(etcd: &Etcd) -> Result<BTreeSet<NodeName>, StoreError> 
         return Ok(BTreeSet::new());
     }
     let prefixes = [etcd.keys.nodes(), etcd.keys.all_alive()];
-    let found = Reader::new(etcd).ranges(prefixes.iter().map(|prefix| keys_below(prefix)).collect()).await?;
-    let mut names = prefixes.iter().zip(&found).map(|(prefix, kvs)| named(prefix, kvs));
-    let (nodes, alive) = (names.next().unwrap_or_default(), names.next().unwrap_or_default());
+    let found = Reader::new(etcd)
+        .ranges(prefixes.iter().map(|prefix| keys_below(prefix)).collect())
+        .await?;
+    let mut names = prefixes
+        .iter()
+        .zip(&found)
+        .map(|(prefix, kvs)| named(prefix, kvs));
+    let (nodes, alive) = (
+        names.next().unwrap_or_default(),
+        names.next().unwrap_or_default(),
+    );
     Ok(nodes.difference(&alive).cloned().collect())
 }
 
 fn named(prefix: &str, kvs: &[KeyValue]) -> BTreeSet<NodeName> {
-    let names = kvs.iter().filter_map(|kv| std::str::from_utf8(&kv.key).ok()?.strip_prefix(prefix));
+    let names = kvs
+        .iter()
+        .filter_map(|kv| std::str::from_utf8(&kv.key).ok()?.strip_prefix(prefix));
     names.filter_map(|name| name.parse().ok()).collect()
 }
 
 /// See [`crate::Store::withdraw`].
-pub(super) async fn withdraw(etcd: &Etcd, node: &NodeName, even_if_alive: bool) -> Result<Withdrawn, StoreError> {
+pub(super) async fn withdraw(
+    etcd: &Etcd,
+    node: &NodeName,
+    even_if_alive: bool,
+) -> Result<Withdrawn, StoreError> {
     let alive = etcd.keys.alive(node);
     let unless = (!even_if_alive).then_some(alive);
     if let Some(alive) = &unless
-        && !Reader::new(etcd).ranges(vec![key(alive.clone())]).await?.concat().is_empty()
+        && !Reader::new(etcd)
+            .ranges(vec![key(alive.clone())])
+            .await?
+            .concat()
+            .is_empty()
     {
         return Ok(Withdrawn::Alive);
     }
     let mut gone = BTreeSet::new();
     for record in records::located_on(etcd, node).await? {
-        let Some(sandbox) = record.sandbox() else { continue };
+        let Some(sandbox) = record.sandbox() else {
+            continue;
+        };
         if !records::depart_unless(etcd, &record.pod, sandbox, unless.clone()).await? {
             return Ok(Withdrawn::Alive);
         }
@@ -172,5 +235,9 @@ pub(super) async fn withdraw(etcd: &Etcd, node: &NodeName, even_if_alive: bool) 
     }
     let still_dead = unless.map(|alive| unchanged(alive, 0));
     let forgotten = forget(etcd, node, still_dead.into_iter().collect()).await?;
-    Ok(if forgotten { Withdrawn::Done(gone) } else { Withdrawn::Alive })
+    Ok(if forgotten {
+        Withdrawn::Done(gone)
+    } else {
+        Withdrawn::Alive
+    })
 }

@@ -12,7 +12,8 @@ use crate::StoreError;
 /// The configuration's keys `etcd_…`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EtcdOptions {
-    /// `etcd_ca`: certificates of the authorities that may vouch for the servers; none: the system's.
+    /// `etcd_ca`: certificates of the authorities that may vouch for the servers; none: the
+    /// system's.
     pub ca: Option<PathBuf>,
     /// `etcd_cert`: the certificate to show to the servers.
     pub cert: Option<PathBuf>,
@@ -28,7 +29,14 @@ pub struct EtcdOptions {
 
 impl Default for EtcdOptions {
     fn default() -> Self {
-        Self { ca: None, cert: None, key: None, user: None, password_file: None, prefix: "/ratchet".into() }
+        Self {
+            ca: None,
+            cert: None,
+            key: None,
+            user: None,
+            password_file: None,
+            prefix: "/ratchet".into(),
+        }
     }
 }
 
@@ -38,7 +46,8 @@ impl EtcdOptions {
         let refuse = |why: &str| Err(StoreError::Config(why.to_owned()));
         if !tls && (self.ca.is_some() || self.cert.is_some() || self.key.is_some()) {
             return refuse(
-                "etcd_ca, etcd_cert and etcd_key need TLS: write etcds:// instead of etcd:// in the key `store`",
+                "etcd_ca, etcd_cert and etcd_key need TLS: write etcds:// instead of etcd:// in \
+                 the key `store`",
             );
         }
         if self.cert.is_some() != self.key.is_some() {
@@ -47,7 +56,10 @@ impl EtcdOptions {
         if self.user.is_some() != self.password_file.is_some() {
             return refuse("etcd_user and etcd_password_file go together: give both or none");
         }
-        if !self.prefix.starts_with('/') || self.prefix.trim_end_matches('/').is_empty() || !self.prefix.is_ascii() {
+        if !self.prefix.starts_with('/')
+            || self.prefix.trim_end_matches('/').is_empty()
+            || !self.prefix.is_ascii()
+        {
             return refuse("etcd_prefix: expected a path such as /ratchet");
         }
         Ok(())
@@ -61,20 +73,29 @@ impl EtcdOptions {
             None => config.with_native_roots(),
         };
         if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
-            config = config.identity(Identity::from_pem(read("etcd_cert", cert)?, read("etcd_key", key)?));
+            config = config.identity(Identity::from_pem(
+                read("etcd_cert", cert)?,
+                read("etcd_key", key)?,
+            ));
         }
         Ok(config)
     }
 
     /// User and password.
     pub(super) fn credentials(&self) -> Result<Option<(String, String)>, StoreError> {
-        let (Some(user), Some(file)) = (&self.user, &self.password_file) else { return Ok(None) };
+        let (Some(user), Some(file)) = (&self.user, &self.password_file) else {
+            return Ok(None);
+        };
         let password = read("etcd_password_file", file)?;
-        Ok(Some((user.clone(), password.trim_end_matches(['\r', '\n']).to_owned())))
+        Ok(Some((
+            user.clone(),
+            password.trim_end_matches(['\r', '\n']).to_owned(),
+        )))
     }
 }
 
 fn read(key: &str, path: &Path) -> Result<String, StoreError> {
-    fs::read_to_string(path)
-        .map_err(|error| StoreError::Config(format!("{key}: cannot read {}: {error}", path.display())))
+    fs::read_to_string(path).map_err(|error| {
+        StoreError::Config(format!("{key}: cannot read {}: {error}", path.display()))
+    })
 }

@@ -1,7 +1,8 @@
-//! The part of etcd's gRPC API that the store speaks, by hand: some two dozen messages, the same since etcd 3.4.
+//! The part of etcd's gRPC API that the store speaks, by hand: some two dozen messages, the same
+//! since etcd 3.4.
 //!
-//! Names and numbers are those of `etcdserverpb/rpc.proto` and `mvccpb/kv.proto`. Written out here since every crate that
-//! generates them asks for the protobuf compiler whenever Ratchet is built.
+//! Names and numbers are those of `etcdserverpb/rpc.proto` and `mvccpb/kv.proto`. Written out here
+//! since every crate that generates them asks for the protobuf compiler whenever Ratchet is built.
 
 /// `mvccpb.KeyValue`.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -117,7 +118,8 @@ pub(super) enum OpResultKind {
     Delete(Ignored),
 }
 
-/// `Compare`, always of `mod_revision`: the key's, or that of every key up to `range_end`. An absent key has 0.
+/// `Compare`, always of `mod_revision`: the key's, or that of every key up to `range_end`. An
+/// absent key has 0.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Compare {
     #[prost(enumeration = "Relation", tag = "1")]

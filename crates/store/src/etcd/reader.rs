@@ -23,18 +23,34 @@ pub(super) struct Reader<'a> {
 
 /// One key.
 pub(super) fn key(key: String) -> Range {
-    Range { key: key.into_bytes(), ..Range::default() }
+    Range {
+        key: key.into_bytes(),
+        ..Range::default()
+    }
 }
 
 /// All keys that begin with this, without their values.
 pub(super) fn keys_below(prefix: &str) -> Range {
-    Range { range_end: after(prefix), key: prefix.into(), keys_only: true, ..Range::default() }
+    Range {
+        range_end: after(prefix),
+        key: prefix.into(),
+        keys_only: true,
+        ..Range::default()
+    }
 }
 
 impl Etcd {
     /// Whether there is any key that begins with this.
     pub(super) async fn any_below(&self, prefix: &str) -> Result<bool, StoreError> {
-        Ok(!self.rpc.range(Range { limit: 1, ..keys_below(prefix) }).await?.kvs.is_empty())
+        Ok(!self
+            .rpc
+            .range(Range {
+                limit: 1,
+                ..keys_below(prefix)
+            })
+            .await?
+            .kvs
+            .is_empty())
     }
 }
 
@@ -45,21 +61,37 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads ranges, many at a time, and answers in their order.
-    pub(super) async fn ranges(&mut self, ranges: Vec<Range>) -> Result<Vec<Vec<KeyValue>>, StoreError> {
+    pub(super) async fn ranges(
+        &mut self,
+        ranges: Vec<Range>,
+    ) -> Result<Vec<Vec<KeyValue>>, StoreError> {
         let mut found = Vec::new();
         for some in ranges.chunks(TXN_OPS) {
             let revision = self.revision;
-            let ops = some.iter().map(|range| Op::from(OpKind::Range(Range { revision, ..range.clone() })));
-            let request = Txn { success: ops.collect(), compare: Vec::new() };
+            let ops = some.iter().map(|range| {
+                Op::from(OpKind::Range(Range {
+                    revision,
+                    ..range.clone()
+                }))
+            });
+            let request = Txn {
+                success: ops.collect(),
+                compare: Vec::new(),
+            };
             let answer = self.etcd.rpc.txn(request).await?;
             if self.revision == 0 {
                 self.revision = answer.header.map_or(0, |header| header.revision);
             }
             let before = found.len();
-            found.extend(answer.responses.into_iter().map(|result| match result.kind {
-                Some(OpResultKind::Range(range)) => range.kvs,
-                _ => Vec::new(),
-            }));
+            found.extend(
+                answer
+                    .responses
+                    .into_iter()
+                    .map(|result| match result.kind {
+                        Some(OpResultKind::Range(range)) => range.kvs,
+                        _ => Vec::new(),
+                    }),
+            );
             if found.len() != before + some.len() {
                 return Err(StoreError::Broken(format!(
                     "store {}: etcd has answered something else than was asked",
@@ -71,10 +103,25 @@ impl<'a> Reader<'a> {
     }
 
     /// Goes through all keys that begin with this, a page at a time.
-    pub(super) async fn all_below(&mut self, prefix: &str, mut see: impl FnMut(KeyValue)) -> Result<(), StoreError> {
-        let mut page = Range { keys_only: false, limit: PAGE, ..keys_below(prefix) };
+    pub(super) async fn all_below(
+        &mut self,
+        prefix: &str,
+        mut see: impl FnMut(KeyValue),
+    ) -> Result<(), StoreError> {
+        let mut page = Range {
+            keys_only: false,
+            limit: PAGE,
+            ..keys_below(prefix)
+        };
         loop {
-            let answer = self.etcd.rpc.range(Range { revision: self.revision, ..page.clone() }).await?;
+            let answer = self
+                .etcd
+                .rpc
+                .range(Range {
+                    revision: self.revision,
+                    ..page.clone()
+                })
+                .await?;
             if self.revision == 0 {
                 self.revision = answer.header.map_or(0, |header| header.revision);
             }
@@ -99,17 +146,28 @@ pub(super) struct View<'a> {
 impl<'a> View<'a> {
     /// Of nothing yet.
     pub(super) fn new(etcd: &'a Etcd) -> Self {
-        Self { reader: Reader::new(etcd), records: BTreeMap::new(), revisions: BTreeMap::new() }
+        Self {
+            reader: Reader::new(etcd),
+            records: BTreeMap::new(),
+            revisions: BTreeMap::new(),
+        }
     }
 
     /// Reads these pods' records, unless that has been done.
     pub(super) async fn load(&mut self, pods: BTreeSet<PodKey>) -> Result<(), StoreError> {
-        let unknown: Vec<PodKey> = pods.into_iter().filter(|pod| !self.revisions.contains_key(pod)).collect();
+        let unknown: Vec<PodKey> = pods
+            .into_iter()
+            .filter(|pod| !self.revisions.contains_key(pod))
+            .collect();
         let keys = &self.reader.etcd.keys;
-        let found = self.reader.ranges(unknown.iter().map(|pod| key(keys.pod(pod))).collect()).await?;
+        let found = self
+            .reader
+            .ranges(unknown.iter().map(|pod| key(keys.pod(pod))).collect())
+            .await?;
         for (pod, kvs) in unknown.into_iter().zip(found) {
             let kv = kvs.into_iter().next();
-            self.revisions.insert(pod.clone(), kv.as_ref().map_or(0, |kv| kv.mod_revision));
+            self.revisions
+                .insert(pod.clone(), kv.as_ref().map_or(0, |kv| kv.mod_revision));
             if let Some(kv) = kv {
                 let record = serde_json::from_slice(&kv.value).map_err(|error| {
                     let key = String::from_utf8_lossy(&kv.key).into_owned();
@@ -121,22 +179,35 @@ impl<'a> View<'a> {
         Ok(())
     }
 
-    /// Reads the records that concern these pods: their own, those of the pods that declare a link with them, and
-    /// those of their peers. Answers with the pods that declare a link with one of them.
-    pub(super) async fn load_around(&mut self, pods: &BTreeSet<PodKey>) -> Result<BTreeSet<PodKey>, StoreError> {
+    /// Reads the records that concern these pods: their own, those of the pods that declare a link
+    /// with them, and those of their peers. Answers with the pods that declare a link with one of
+    /// them.
+    pub(super) async fn load_around(
+        &mut self,
+        pods: &BTreeSet<PodKey>,
+    ) -> Result<BTreeSet<PodKey>, StoreError> {
         let etcd = self.reader.etcd;
         let indexes: Vec<String> = pods.iter().map(|pod| etcd.keys.declarers(pod)).collect();
-        let entries = self.reader.ranges(indexes.iter().map(|prefix| keys_below(prefix)).collect()).await?;
+        let entries = self
+            .reader
+            .ranges(indexes.iter().map(|prefix| keys_below(prefix)).collect())
+            .await?;
         let mut declarers = BTreeSet::new();
         for (prefix, kvs) in indexes.iter().zip(entries) {
             for kv in kvs {
                 let key = String::from_utf8_lossy(&kv.key).into_owned();
                 let name = key.strip_prefix(prefix).unwrap_or(&key);
-                declarers.insert(name.parse().map_err(|error| unreadable(etcd, &key, &error))?);
+                declarers.insert(
+                    name.parse()
+                        .map_err(|error| unreadable(etcd, &key, &error))?,
+                );
             }
         }
         self.load(pods.union(&declarers).cloned().collect()).await?;
-        let peers = pods.iter().filter_map(|pod| self.records.get(pod)).flat_map(PodRecord::peers);
+        let peers = pods
+            .iter()
+            .filter_map(|pod| self.records.get(pod))
+            .flat_map(PodRecord::peers);
         self.load(peers.cloned().collect()).await?;
         Ok(declarers)
     }
@@ -150,7 +221,8 @@ impl<'a> View<'a> {
 /// A key that holds something else than was written there.
 pub(super) fn unreadable(etcd: &Etcd, key: &str, error: &dyn std::fmt::Display) -> StoreError {
     StoreError::Broken(format!(
-        "store {}: the key {key} cannot be understood: {error}. Delete it (etcdctl del {key}): agents that run write it anew",
+        "store {}: the key {key} cannot be understood: {error}. Delete it (etcdctl del {key}): \
+         agents that run write it anew",
         etcd.rpc.url()
     ))
 }

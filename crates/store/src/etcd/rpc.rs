@@ -25,8 +25,8 @@ use super::{
     error,
     options::EtcdOptions,
     proto::{
-        Authenticate, Authenticated, Grant, Granted, Ignored, KeptAlive, Lease, Range, RangeResult, Txn, TxnResult,
-        WatchNews, WatchRequest,
+        Authenticate, Authenticated, Grant, Granted, Ignored, KeptAlive, Lease, Range, RangeResult,
+        Txn, TxnResult, WatchNews, WatchRequest,
     },
 };
 use crate::{HostPort, StoreError};
@@ -35,8 +35,8 @@ use crate::{HostPort, StoreError};
 const CONNECT: Duration = Duration::from_secs(2);
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// A connection that says nothing for this long is asked whether it lives, and given so long to answer. etcd takes
-/// offence at less than 5 s (`--grpc-keepalive-min-time`).
+/// A connection that says nothing for this long is asked whether it lives, and given so long to
+/// answer. etcd takes offence at less than 5 s (`--grpc-keepalive-min-time`).
 const KEEPALIVE: Duration = Duration::from_secs(10);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(5);
 
@@ -57,7 +57,8 @@ pub(super) struct Rpc {
 
 struct Member {
     name: HostPort,
-    /// Connects when it is first used, and again (with a new look-up of the name) after it was lost.
+    /// Connects when it is first used, and again (with a new look-up of the name) after it was
+    /// lost.
     channel: Channel,
 }
 
@@ -69,11 +70,17 @@ pub(super) struct WatchStream {
 
 impl Rpc {
     /// Of these members. Nothing is sent yet.
-    pub(super) fn new(url: String, hosts: &[HostPort], tls: bool, options: &EtcdOptions) -> Result<Self, StoreError> {
+    pub(super) fn new(
+        url: String,
+        hosts: &[HostPort],
+        tls: bool,
+        options: &EtcdOptions,
+    ) -> Result<Self, StoreError> {
         let member = |host: &HostPort| -> Result<Member, StoreError> {
             let scheme = if tls { "https" } else { "http" };
-            let config =
-                |error: tonic::transport::Error| StoreError::Config(format!("store {url}: {}", error::chain(&error)));
+            let config = |error: tonic::transport::Error| {
+                StoreError::Config(format!("store {url}: {}", error::chain(&error)))
+            };
             let mut endpoint = Endpoint::from_shared(format!("{scheme}://{host}"))
                 .map_err(config)?
                 .connect_timeout(CONNECT)
@@ -84,7 +91,10 @@ impl Rpc {
             if tls {
                 endpoint = endpoint.tls_config(options.tls()?).map_err(config)?;
             }
-            Ok(Member { name: host.clone(), channel: endpoint.connect_lazy() })
+            Ok(Member {
+                name: host.clone(),
+                channel: endpoint.connect_lazy(),
+            })
         };
         Ok(Self {
             members: hosts.iter().map(member).collect::<Result<_, _>>()?,
@@ -119,12 +129,15 @@ impl Rpc {
 
     /// Lease.LeaseRevoke.
     pub(super) async fn revoke(&self, lease: Lease) -> Result<(), StoreError> {
-        self.call("/etcdserverpb.Lease/LeaseRevoke", lease).await.map(|Ignored {}| ())
+        self.call("/etcdserverpb.Lease/LeaseRevoke", lease)
+            .await
+            .map(|Ignored {}| ())
     }
 
     /// Lease.LeaseKeepAlive, once.
     pub(super) async fn keep_alive(&self, lease: Lease) -> Result<KeptAlive, StoreError> {
-        self.attempt(|channel| keep_alive(channel, self.authorized(tokio_stream::once(lease)))).await
+        self.attempt(|channel| keep_alive(channel, self.authorized(tokio_stream::once(lease))))
+            .await
     }
 
     /// Watch.Watch, with a first request: etcd says nothing before it has one.
@@ -133,7 +146,11 @@ impl Rpc {
             let (requests, queue) = mpsc::channel(WATCH_REQUESTS);
             // There is room: it is the first.
             let _fits = requests.try_send(first.clone());
-            open_watch(channel, requests, self.authorized(ReceiverStream::new(queue)))
+            open_watch(
+                channel,
+                requests,
+                self.authorized(ReceiverStream::new(queue)),
+            )
         })
         .await
     }
@@ -143,11 +160,12 @@ impl Rpc {
         Q: Message + Clone + 'static,
         A: Message + Default + 'static,
     {
-        self.attempt(|channel| unary(channel, path, self.authorized(request.clone()))).await
+        self.attempt(|channel| unary(channel, path, self.authorized(request.clone())))
+            .await
     }
 
-    /// Does something with the current member, or with the next when that does not answer. What is done more than
-    /// once for lack of an answer must be such that this does no harm.
+    /// Does something with the current member, or with the next when that does not answer. What is
+    /// done more than once for lack of an answer must be such that this does no harm.
     async fn attempt<T, F>(&self, todo: impl Fn(Channel) -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, Status>>,
@@ -173,7 +191,11 @@ impl Rpc {
     }
 
     /// Logs in first if that is asked for, and again when the token is no longer good.
-    async fn logged_in<T, F>(&self, member: &Member, todo: &impl Fn(Channel) -> F) -> Result<T, Status>
+    async fn logged_in<T, F>(
+        &self,
+        member: &Member,
+        todo: &impl Fn(Channel) -> F,
+    ) -> Result<T, Status>
     where
         F: Future<Output = Result<T, Status>>,
     {
@@ -190,18 +212,29 @@ impl Rpc {
     }
 
     async fn log_in(&self, member: &Member) -> Result<(), Status> {
-        let Some((name, password)) = self.credentials.clone() else { return Ok(()) };
+        let Some((name, password)) = self.credentials.clone() else {
+            return Ok(());
+        };
         let request = Request::new(Authenticate { name, password });
-        let answer: Authenticated =
-            in_time(unary(member.channel.clone(), "/etcdserverpb.Auth/Authenticate", request)).await?;
-        let token =
-            answer.token.parse().map_err(|_| Status::new(Code::Internal, "etcd gave a token of strange form"))?;
+        let answer: Authenticated = in_time(unary(
+            member.channel.clone(),
+            "/etcdserverpb.Auth/Authenticate",
+            request,
+        ))
+        .await?;
+        let token = answer
+            .token
+            .parse()
+            .map_err(|_| Status::new(Code::Internal, "etcd gave a token of strange form"))?;
         *self.token.write().unwrap_or_else(PoisonError::into_inner) = Some(token);
         Ok(())
     }
 
     fn token(&self) -> Option<AsciiMetadataValue> {
-        self.token.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.token
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn authorized<T>(&self, message: T) -> Request<T> {
@@ -210,14 +243,18 @@ impl Rpc {
             request.metadata_mut().insert("token", token);
         }
         // A member that has lost its cluster says so instead of waiting for it.
-        request.metadata_mut().insert("hasleader", AsciiMetadataValue::from_static("true"));
+        request
+            .metadata_mut()
+            .insert("hasleader", AsciiMetadataValue::from_static("true"));
         request
     }
 }
 
 async fn ready(channel: Channel) -> Result<Grpc<Channel>, Status> {
     let mut grpc = Grpc::new(channel).max_decoding_message_size(MESSAGE_MAX);
-    grpc.ready().await.map_err(|error| Status::new(Code::Unavailable, error::chain(&error)))?;
+    grpc.ready()
+        .await
+        .map_err(|error| Status::new(Code::Unavailable, error::chain(&error)))?;
     Ok(grpc)
 }
 
@@ -227,13 +264,32 @@ where
     A: Message + Default + 'static,
 {
     let mut grpc = ready(channel).await?;
-    Ok(grpc.unary(request, PathAndQuery::from_static(path), ProstCodec::default()).await?.into_inner())
+    Ok(grpc
+        .unary(
+            request,
+            PathAndQuery::from_static(path),
+            ProstCodec::default(),
+        )
+        .await?
+        .into_inner())
 }
 
-async fn keep_alive(channel: Channel, request: Request<tokio_stream::Once<Lease>>) -> Result<KeptAlive, Status> {
+async fn keep_alive(
+    channel: Channel,
+    request: Request<tokio_stream::Once<Lease>>,
+) -> Result<KeptAlive, Status> {
     let path = PathAndQuery::from_static("/etcdserverpb.Lease/LeaseKeepAlive");
-    let mut answers = ready(channel).await?.streaming(request, path, ProstCodec::default()).await?.into_inner();
-    answers.message().await?.ok_or_else(|| Status::new(Code::Unavailable, "etcd has ended the call without an answer"))
+    let mut answers = ready(channel)
+        .await?
+        .streaming(request, path, ProstCodec::default())
+        .await?
+        .into_inner();
+    answers.message().await?.ok_or_else(|| {
+        Status::new(
+            Code::Unavailable,
+            "etcd has ended the call without an answer",
+        )
+    })
 }
 
 async fn open_watch(
@@ -242,12 +298,19 @@ async fn open_watch(
     request: Request<ReceiverStream<WatchRequest>>,
 ) -> Result<WatchStream, Status> {
     let path = PathAndQuery::from_static("/etcdserverpb.Watch/Watch");
-    let news = ready(channel).await?.streaming(request, path, ProstCodec::default()).await?.into_inner();
+    let news = ready(channel)
+        .await?
+        .streaming(request, path, ProstCodec::default())
+        .await?
+        .into_inner();
     Ok(WatchStream { requests, news })
 }
 
 async fn in_time<T>(todo: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-    time::timeout(ANSWER, todo)
-        .await
-        .unwrap_or_else(|_| Err(Status::new(Code::DeadlineExceeded, format!("no answer for {ANSWER:?}"))))
+    time::timeout(ANSWER, todo).await.unwrap_or_else(|_| {
+        Err(Status::new(
+            Code::DeadlineExceeded,
+            format!("no answer for {ANSWER:?}"),
+        ))
+    })
 }

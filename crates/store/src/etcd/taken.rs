@@ -22,7 +22,11 @@ impl Taken {
 
     /// The lowest from [`Vni::FIRST`] up that is not in it.
     pub(super) fn lowest_free(&self) -> Option<Vni> {
-        Vni::try_from(self.around(Vni::FIRST).map_or(Vni::FIRST, |(_, last)| last + 1)).ok()
+        Vni::try_from(
+            self.around(Vni::FIRST)
+                .map_or(Vni::FIRST, |(_, last)| last + 1),
+        )
+        .ok()
     }
 
     pub(super) fn insert(&mut self, vni: Vni) {
@@ -37,7 +41,9 @@ impl Taken {
 
     pub(super) fn remove(&mut self, vni: Vni) {
         let number = vni.number();
-        let Some((first, last)) = self.around(number) else { return };
+        let Some((first, last)) = self.around(number) else {
+            return;
+        };
         self.ranges.remove(&first);
         if first < number {
             self.ranges.insert(first, number - 1);
@@ -73,8 +79,12 @@ impl FromStr for Taken {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let number = |text: &str| {
-            let number: u32 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
-            Vni::try_from(number).map(Vni::number).map_err(|error| error.to_string())
+            let number: u32 = text
+                .parse()
+                .map_err(|_| format!("{text:?} is not a number"))?;
+            Vni::try_from(number)
+                .map(Vni::number)
+                .map_err(|error| error.to_string())
         };
         let mut ranges = BTreeMap::new();
         let mut free = 0;

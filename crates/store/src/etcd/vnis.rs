@@ -1,8 +1,9 @@
 //! VNIs: one key a link, and one key that holds all numbers that are taken.
 //!
-//! Every transaction that takes or frees a number is conditional on that one key, so no number is ever given
-//! twice and the lowest free one is known without going through the links. One that takes numbers is conditional on the
-//! records that declare their links, too: whatever ends a link changes one of these, so no number is taken for a link that has ended.
+//! Every transaction that takes or frees a number is conditional on that one key, so no number is
+//! ever given twice and the lowest free one is known without going through the links. One that
+//! takes numbers is conditional on the records that declare their links, too: whatever ends a link
+//! changes one of these, so no number is taken for a link that has ended.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
@@ -18,8 +19,8 @@ use super::{
 };
 use crate::{StoreError, VniClaim, VniGrant};
 
-/// Links that were found to hold a VNI that somebody else insists on: remembered, since finding one means going
-/// through all links, and the other will insist at every reconcile.
+/// Links that were found to hold a VNI that somebody else insists on: remembered, since finding one
+/// means going through all links, and the other will insist at every reconcile.
 pub(super) type Holders = BTreeMap<Vni, LinkId>;
 
 /// See [`crate::Store::claim_vnis`].
@@ -29,7 +30,8 @@ pub(super) async fn claim(
     claims: &[VniClaim],
 ) -> Result<BTreeMap<LinkId, VniGrant>, StoreError> {
     // First those that insist, so that a link which takes any number does not take theirs.
-    let (insisting, others): (Vec<&VniClaim>, Vec<&VniClaim>) = claims.iter().partition(|claim| claim.fixed.is_some());
+    let (insisting, others): (Vec<&VniClaim>, Vec<&VniClaim>) =
+        claims.iter().partition(|claim| claim.fixed.is_some());
     let claims = [insisting, others].concat();
     let mut rest = claims.as_slice();
     let mut grants = BTreeMap::new();
@@ -63,15 +65,26 @@ struct Declared<'a> {
 impl<'a> Declared<'a> {
     async fn load(etcd: &'a Etcd, claims: &[&VniClaim]) -> Result<Self, StoreError> {
         let mut view = View::new(etcd);
-        view.load(claims.iter().flat_map(|claim| &claim.pods).cloned().collect()).await?;
-        Ok(Self { links: living_links(&view.records), view })
+        view.load(
+            claims
+                .iter()
+                .flat_map(|claim| &claim.pods)
+                .cloned()
+                .collect(),
+        )
+        .await?;
+        Ok(Self {
+            links: living_links(&view.records),
+            view,
+        })
     }
 
     fn rests_on(&self, claim: &VniClaim) -> impl Iterator<Item = &PodKey> {
         self.links.get(&claim.link).into_iter().flatten()
     }
 
-    /// How many of these claims fit into one transaction: two operations and one condition are for the key of all numbers.
+    /// How many of these claims fit into one transaction: two operations and one condition are for
+    /// the key of all numbers.
     fn fit(&self, claims: &[&VniClaim]) -> usize {
         let mut pods = BTreeSet::new();
         let fits = |claim: &&&VniClaim| {
@@ -83,9 +96,14 @@ impl<'a> Declared<'a> {
 
     /// The conditions under which a link goes on being declared.
     fn unchanged(&self, claims: &[&VniClaim]) -> Vec<Compare> {
-        let pods: BTreeSet<&PodKey> = claims.iter().flat_map(|claim| self.rests_on(claim)).collect();
+        let pods: BTreeSet<&PodKey> = claims
+            .iter()
+            .flat_map(|claim| self.rests_on(claim))
+            .collect();
         let revision = |pod: &PodKey| self.view.revisions.get(pod).copied().unwrap_or(0);
-        pods.into_iter().map(|pod| unchanged(self.view.reader.etcd.keys.pod(pod), revision(pod))).collect()
+        pods.into_iter()
+            .map(|pod| unchanged(self.view.reader.etcd.keys.pod(pod), revision(pod)))
+            .collect()
     }
 }
 
@@ -97,7 +115,9 @@ async fn claim_batch(
     claims: &[&VniClaim],
 ) -> Result<Option<BTreeMap<LinkId, VniGrant>>, StoreError> {
     let mut reader = Reader::new(etcd);
-    let keys = [etcd.keys.taken()].into_iter().chain(claims.iter().map(|claim| etcd.keys.link(claim.link)));
+    let keys = [etcd.keys.taken()]
+        .into_iter()
+        .chain(claims.iter().map(|claim| etcd.keys.link(claim.link)));
     let mut found = reader.ranges(keys.map(key).collect()).await?.into_iter();
     let (mut taken, revision) = taken(etcd, found.next()).await?;
 
@@ -109,7 +129,9 @@ async fn claim_batch(
     }
     let (mut ops, mut given) = (Vec::new(), BTreeMap::new());
     for claim in claims {
-        let Entry::Vacant(entry) = grants.entry(claim.link) else { continue };
+        let Entry::Vacant(entry) = grants.entry(claim.link) else {
+            continue;
+        };
         if !declared.links.contains_key(&claim.link) {
             entry.insert(VniGrant::NotDeclared);
             continue;
@@ -134,7 +156,10 @@ async fn claim_batch(
             Some(vni) => {
                 taken.insert(vni);
                 given.insert(vni, claim.link);
-                ops.push(put(etcd.keys.link(claim.link), vni.to_string().into_bytes()));
+                ops.push(put(
+                    etcd.keys.link(claim.link),
+                    vni.to_string().into_bytes(),
+                ));
                 VniGrant::Granted(vni)
             }
             None => VniGrant::Exhausted,
@@ -146,14 +171,32 @@ async fn claim_batch(
     ops.push(put(etcd.keys.taken(), taken.to_string().into_bytes()));
     let mut compare = declared.unchanged(claims);
     compare.push(unchanged(etcd.keys.taken(), revision));
-    Ok(etcd.rpc.txn(Txn { compare, success: ops }).await?.succeeded.then_some(grants))
+    Ok(etcd
+        .rpc
+        .txn(Txn {
+            compare,
+            success: ops,
+        })
+        .await?
+        .succeeded
+        .then_some(grants))
 }
 
 /// What frees these links' VNIs, and on which condition.
-pub(super) async fn release(etcd: &Etcd, links: &[(LinkId, Vni)]) -> Result<(Compare, Vec<Op>), StoreError> {
-    let found = Reader::new(etcd).ranges(vec![key(etcd.keys.taken())]).await?.into_iter().next();
+pub(super) async fn release(
+    etcd: &Etcd,
+    links: &[(LinkId, Vni)],
+) -> Result<(Compare, Vec<Op>), StoreError> {
+    let found = Reader::new(etcd)
+        .ranges(vec![key(etcd.keys.taken())])
+        .await?
+        .into_iter()
+        .next();
     let (mut taken, revision) = taken(etcd, found).await?;
-    let mut ops: Vec<Op> = links.iter().map(|(link, _)| delete(etcd.keys.link(*link))).collect();
+    let mut ops: Vec<Op> = links
+        .iter()
+        .map(|(link, _)| delete(etcd.keys.link(*link)))
+        .collect();
     links.iter().for_each(|(_, vni)| taken.remove(*vni));
     ops.push(match taken.is_empty() {
         true => delete(etcd.keys.taken()),
@@ -171,11 +214,15 @@ pub(super) fn vni(etcd: &Etcd, kv: &KeyValue) -> Result<Vni, StoreError> {
         .map_err(|error| unreadable(etcd, &String::from_utf8_lossy(&kv.key), &error))
 }
 
-/// All numbers that are taken, and the revision of their key. Made from the links when somebody has deleted it.
+/// All numbers that are taken, and the revision of their key. Made from the links when somebody has
+/// deleted it.
 async fn taken(etcd: &Etcd, found: Option<Vec<KeyValue>>) -> Result<(Taken, i64), StoreError> {
     if let Some(kv) = found.iter().flatten().next() {
         let taken = String::from_utf8_lossy(&kv.value).parse();
-        return Ok((taken.map_err(|error: String| unreadable(etcd, &etcd.keys.taken(), &error))?, kv.mod_revision));
+        return Ok((
+            taken.map_err(|error: String| unreadable(etcd, &etcd.keys.taken(), &error))?,
+            kv.mod_revision,
+        ));
     }
     let (mut taken, mut failure) = (Taken::default(), None);
     let see = |kv: KeyValue| match vni(etcd, &kv) {
@@ -187,17 +234,32 @@ async fn taken(etcd: &Etcd, found: Option<Vec<KeyValue>>) -> Result<(Taken, i64)
 }
 
 /// The link that has a VNI.
-async fn holder(etcd: &Etcd, holders: &mut Holders, wanted: Vni) -> Result<Option<LinkId>, StoreError> {
+async fn holder(
+    etcd: &Etcd,
+    holders: &mut Holders,
+    wanted: Vni,
+) -> Result<Option<LinkId>, StoreError> {
     if let Some(holder) = holders.get(&wanted).copied() {
-        let found = Reader::new(etcd).ranges(vec![key(etcd.keys.link(holder))]).await?;
-        if found.iter().flatten().next().map(|kv| vni(etcd, kv)).transpose()? == Some(wanted) {
+        let found = Reader::new(etcd)
+            .ranges(vec![key(etcd.keys.link(holder))])
+            .await?;
+        if found
+            .iter()
+            .flatten()
+            .next()
+            .map(|kv| vni(etcd, kv))
+            .transpose()?
+            == Some(wanted)
+        {
             return Ok(Some(holder));
         }
     }
     holders.remove(&wanted);
     let prefix = etcd.keys.links();
     let see = |kv: KeyValue| {
-        let link = std::str::from_utf8(&kv.key).ok().and_then(|key| key.strip_prefix(&prefix)?.parse().ok());
+        let link = std::str::from_utf8(&kv.key)
+            .ok()
+            .and_then(|key| key.strip_prefix(&prefix)?.parse().ok());
         if let (Some(link), Ok(true)) = (link, vni(etcd, &kv).map(|vni| vni == wanted)) {
             holders.insert(wanted, link);
         }

@@ -1,8 +1,8 @@
 //! Hearing of changes: one stream, and on it one watcher for each key or index of interest.
 //!
-//! No revision is trusted across connections: an etcd that was restored or wiped counts anew, and one that was
-//! compacted has forgotten. When the stream breaks, all watchers are made again, and then everything is reported as
-//! perhaps changed.
+//! No revision is trusted across connections: an etcd that was restored or wiped counts anew, and
+//! one that was compacted has forgotten. When the stream breaks, all watchers are made again, and
+//! then everything is reported as perhaps changed.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -28,8 +28,8 @@ use crate::{Change, Interest, StoreError, Watch};
 /// Between two attempts to connect.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Own pods' links that had no VNI when they were last read, and the revision of that reading. A link's VNI comes
-/// once and stays: only these are worth watching.
+/// Own pods' links that had no VNI when they were last read, and the revision of that reading. A
+/// link's VNI comes once and stays: only these are worth watching.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Unnumbered {
     pods: BTreeMap<PodKey, BTreeSet<LinkId>>,
@@ -39,8 +39,10 @@ pub(crate) struct Unnumbered {
 impl Unnumbered {
     /// Takes over what was read for these pods; says whether that differs from what was known.
     pub(super) fn update(&mut self, own: &BTreeSet<PodKey>, facts: &Facts, revision: i64) -> bool {
-        let mut found: BTreeMap<PodKey, BTreeSet<LinkId>> =
-            own.iter().map(|pod| (pod.clone(), BTreeSet::new())).collect();
+        let mut found: BTreeMap<PodKey, BTreeSet<LinkId>> = own
+            .iter()
+            .map(|pod| (pod.clone(), BTreeSet::new()))
+            .collect();
         for link in facts.records.values().flat_map(|record| &record.links) {
             for pod in [&link.local.pod, &link.remote.pod] {
                 if let Some(links) = found.get_mut(pod)
@@ -66,7 +68,8 @@ impl Unnumbered {
 /// What a watcher watches.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
-    /// Nothing: what a stream begins with, since etcd says nothing before it is asked for something.
+    /// Nothing: what a stream begins with, since etcd says nothing before it is asked for
+    /// something.
     Stream,
     /// A pod's record.
     Record(PodKey),
@@ -99,7 +102,8 @@ struct Watchers {
     outbox: VecDeque<WatchRequest>,
     /// Watchers that were asked for and not confirmed yet.
     unborn: BTreeSet<i64>,
-    /// Those confirmed since, whose subjects are to be reported when none is unborn any more: a pod of interest has two.
+    /// Those confirmed since, whose subjects are to be reported when none is unborn any more: a pod
+    /// of interest has two.
     born: BTreeSet<Subject>,
     /// Whether everything is to be reported once all are born.
     anew: bool,
@@ -113,7 +117,16 @@ impl EtcdWatch {
         lapsed: sync::watch::Receiver<u64>,
     ) -> Result<Self, StoreError> {
         let (interest, pending, retry) = (Interest::default(), BTreeSet::new(), Instant::now());
-        let mut watch = Self { etcd, unnumbered, lapsed, interest, stream: None, retry, pending, all: false };
+        let mut watch = Self {
+            etcd,
+            unnumbered,
+            lapsed,
+            interest,
+            stream: None,
+            retry,
+            pending,
+            all: false,
+        };
         watch.connect().await?;
         Ok(watch)
     }
@@ -122,7 +135,11 @@ impl EtcdWatch {
         time::sleep_until(self.retry).await;
         self.retry = Instant::now() + RETRY;
         let (id, subject) = (1, Subject::Stream);
-        let stream = self.etcd.rpc.watch(create(&self.etcd, &subject, id, 0)).await?;
+        let stream = self
+            .etcd
+            .rpc
+            .watch(create(&self.etcd, &subject, id, 0))
+            .await?;
         self.stream = Some(Watchers {
             stream,
             ids: [(subject.clone(), id)].into(),
@@ -139,9 +156,16 @@ impl EtcdWatch {
 
     /// Brings the watchers into line with the interest. Sends nothing yet.
     fn choose(&mut self) {
-        let Some(watchers) = &mut self.stream else { return };
+        let Some(watchers) = &mut self.stream else {
+            return;
+        };
         let unnumbered = self.unnumbered.borrow_and_update();
-        let links = self.interest.own.iter().filter_map(|pod| unnumbered.pods.get(pod)).flatten();
+        let links = self
+            .interest
+            .own
+            .iter()
+            .filter_map(|pod| unnumbered.pods.get(pod))
+            .flatten();
         let records = self.interest.own.iter().chain(&self.interest.peers);
         let wanted: BTreeSet<Subject> = [Subject::Stream]
             .into_iter()
@@ -149,16 +173,26 @@ impl EtcdWatch {
             .chain(self.interest.own.iter().cloned().map(Subject::Declarers))
             .chain(links.copied().map(Subject::Vni))
             .collect();
-        for (subject, id) in watchers.ids.extract_if(.., |subject, _| !wanted.contains(subject)) {
+        for (subject, id) in watchers
+            .ids
+            .extract_if(.., |subject, _| !wanted.contains(subject))
+        {
             tracing::trace!(?subject, "watched no longer");
             watchers.subjects.remove(&id);
             watchers.unborn.remove(&id);
             watchers.born.remove(&subject);
-            watchers.outbox.push_back(request(WatchAction::Cancel(WatchCancel { watch_id: id })));
+            watchers
+                .outbox
+                .push_back(request(WatchAction::Cancel(WatchCancel { watch_id: id })));
         }
         for subject in wanted {
-            // A VNI may have come since the reading that missed it; the others are read after their watcher is born.
-            let from = if matches!(subject, Subject::Vni(_)) { unnumbered.revision + 1 } else { 0 };
+            // A VNI may have come since the reading that missed it; the others are read after their
+            // watcher is born.
+            let from = if matches!(subject, Subject::Vni(_)) {
+                unnumbered.revision + 1
+            } else {
+                0
+            };
             if !watchers.ids.contains_key(&subject) {
                 watchers.add(&self.etcd, subject, from);
             }
@@ -174,33 +208,49 @@ impl EtcdWatch {
             }
             Subject::Vni(link) => {
                 let unnumbered = self.unnumbered.borrow();
-                let own = self
-                    .interest
-                    .own
-                    .iter()
-                    .filter(|pod| unnumbered.pods.get(*pod).is_some_and(|links| links.contains(link)));
+                let own = self.interest.own.iter().filter(|pod| {
+                    unnumbered
+                        .pods
+                        .get(*pod)
+                        .is_some_and(|links| links.contains(link))
+                });
                 self.pending.extend(own.cloned());
             }
         }
     }
 
     fn hear(&mut self, news: &WatchNews) -> Result<(), StoreError> {
-        let Some(watchers) = &mut self.stream else { return Ok(()) };
+        let Some(watchers) = &mut self.stream else {
+            return Ok(());
+        };
         // None: it was cancelled, and this was on its way.
-        let Some(subject) = watchers.subjects.get(&news.watch_id).cloned() else { return Ok(()) };
+        let Some(subject) = watchers.subjects.get(&news.watch_id).cloned() else {
+            return Ok(());
+        };
         if news.canceled {
             if news.compact_revision == 0 {
-                let reason = if news.cancel_reason.is_empty() { "no reason given" } else { &news.cancel_reason };
+                let reason = if news.cancel_reason.is_empty() {
+                    "no reason given"
+                } else {
+                    &news.cancel_reason
+                };
                 return Err(super::error::refused_watch(self.etcd.rpc.url(), reason));
             }
             // It began at a revision that has been compacted away.
             watchers.forget(news.watch_id, &subject);
             watchers.add(&self.etcd, subject.clone(), 0);
         }
-        if news.created && watchers.unborn.remove(&news.watch_id) && !matches!(subject, Subject::Vni(_)) {
+        if news.created
+            && watchers.unborn.remove(&news.watch_id)
+            && !matches!(subject, Subject::Vni(_))
+        {
             watchers.born.insert(subject.clone());
         }
-        let born = if watchers.unborn.is_empty() { std::mem::take(&mut watchers.born) } else { BTreeSet::new() };
+        let born = if watchers.unborn.is_empty() {
+            std::mem::take(&mut watchers.born)
+        } else {
+            BTreeSet::new()
+        };
         if watchers.unborn.is_empty() && watchers.anew {
             watchers.anew = false;
             self.all = true;
@@ -227,7 +277,8 @@ impl EtcdWatch {
 impl Watchers {
     fn add(&mut self, etcd: &Etcd, subject: Subject, from: i64) {
         self.last_id += 1;
-        self.outbox.push_back(create(etcd, &subject, self.last_id, from));
+        self.outbox
+            .push_back(create(etcd, &subject, self.last_id, from));
         self.unborn.insert(self.last_id);
         self.subjects.insert(self.last_id, subject.clone());
         self.ids.insert(subject, self.last_id);
@@ -239,14 +290,17 @@ impl Watchers {
         self.ids.remove(subject);
     }
 
-    /// Sends what is to be sent and waits for news. Both at once: etcd stops reading from those who do not listen.
+    /// Sends what is to be sent and waits for news. Both at once: etcd stops reading from those who
+    /// do not listen.
     async fn exchange(&mut self) -> Option<Result<WatchNews, tonic::Status>> {
         loop {
             tokio::select! {
                 news = self.stream.news.message() => return news.transpose(),
                 room = self.stream.requests.reserve(), if !self.outbox.is_empty() => {
                     // No await from here on: cancelling loses nothing.
-                    let (Ok(room), Some(request)) = (room, self.outbox.pop_front()) else { return None };
+                    let (Ok(room), Some(request)) = (room, self.outbox.pop_front()) else {
+                        return None;
+                    };
                     room.send(request);
                 }
             }
@@ -261,17 +315,25 @@ fn create(etcd: &Etcd, subject: &Subject, watch_id: i64, start_revision: i64) ->
         Subject::Declarers(pod) => (etcd.keys.declarers(pod), after(&etcd.keys.declarers(pod))),
         Subject::Vni(link) => (etcd.keys.link(*link), Vec::new()),
     };
-    request(WatchAction::Create(WatchCreate { key: key.into_bytes(), range_end, start_revision, watch_id }))
+    request(WatchAction::Create(WatchCreate {
+        key: key.into_bytes(),
+        range_end,
+        start_revision,
+        watch_id,
+    }))
 }
 
 fn request(action: WatchAction) -> WatchRequest {
-    WatchRequest { action: Some(action) }
+    WatchRequest {
+        action: Some(action),
+    }
 }
 
 #[async_trait]
 impl Watch for EtcdWatch {
     async fn interest(&mut self, interest: Interest) -> Result<(), StoreError> {
-        self.pending.retain(|pod| interest.own.contains(pod) || interest.peers.contains(pod));
+        self.pending
+            .retain(|pod| interest.own.contains(pod) || interest.peers.contains(pod));
         self.interest = interest;
         self.choose();
         Ok(())
@@ -300,7 +362,10 @@ impl Watch for EtcdWatch {
             let heard = match news {
                 Some(Ok(news)) => self.hear(&news),
                 Some(Err(status)) => Err(super::error::lost_watch(self.etcd.rpc.url(), &status)),
-                None => Err(super::error::refused_watch(self.etcd.rpc.url(), "etcd has ended it")),
+                None => Err(super::error::refused_watch(
+                    self.etcd.rpc.url(),
+                    "etcd has ended it",
+                )),
             };
             if let Err(error) = heard {
                 self.stream = None;

@@ -1,4 +1,5 @@
-//! Opening the database file, safely when several agents do so at once, and noticing when it is replaced.
+//! Opening the database file, safely when several agents do so at once, and noticing when it is
+//! replaced.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -45,14 +46,25 @@ struct Open {
 impl Database {
     /// A file that is not open yet.
     pub(super) fn new(path: PathBuf, patience: Duration) -> Self {
-        Self { path, patience, open: None, generation: 0 }
+        Self {
+            path,
+            patience,
+            open: None,
+            generation: 0,
+        }
     }
 
-    /// The connection, opened anew when there is none or when the file has been moved away or replaced: what was
-    /// written to a file without a name would be lost, and SQLite would go on writing to it.
+    /// The connection, opened anew when there is none or when the file has been moved away or
+    /// replaced: what was written to a file without a name would be lost, and SQLite would go on
+    /// writing to it.
     pub(super) fn connection(&mut self) -> Result<&mut Connection, Failure> {
-        if self.open.as_ref().is_some_and(|open| identity(&self.path).ok() != Some(open.identity)) {
-            tracing::warn!(path = %self.path.display(), "the store's file has been replaced; opening it again");
+        if self
+            .open
+            .as_ref()
+            .is_some_and(|open| identity(&self.path).ok() != Some(open.identity))
+        {
+            tracing::warn!(path = %self.path.display(), "the store's file has been replaced; \
+                                                         opening it again");
             self.open = None;
         }
         let open = match self.open.take() {
@@ -66,14 +78,21 @@ impl Database {
         Ok(&mut self.open.insert(open).connection)
     }
 
-    /// Counts how often the file was opened: what a connection has told is void when this has changed.
+    /// Counts how often the file was opened: what a connection has told is void when this has
+    /// changed.
     pub(super) fn generation(&self) -> u64 {
         self.generation
     }
 
     /// The write-ahead log, which every commit of any process appends to.
     pub(super) fn log(&self) -> PathBuf {
-        beside(&self.path.canonicalize().unwrap_or_else(|_| self.path.clone()), "-wal")
+        beside(
+            &self
+                .path
+                .canonicalize()
+                .unwrap_or_else(|_| self.path.clone()),
+            "-wal",
+        )
     }
 
     /// What a failure means for this file.
@@ -90,23 +109,36 @@ impl Database {
             .recursive(true)
             .mode(0o700)
             .create(directory)
-            .map_err(|error| Failure::File { doing: "make its directory", error })?;
+            .map_err(|error| Failure::File {
+                doing: "make its directory",
+                error,
+            })?;
         let _alone = lock(directory, self.patience)?;
         create_file(&self.path)?;
 
         // Before SQLite has it, so that a replacement in between is noticed at the next use.
-        let identity = identity(&self.path).map_err(|error| Failure::File { doing: "look at the file", error })?;
+        let identity = identity(&self.path).map_err(|error| Failure::File {
+            doing: "look at the file",
+            error,
+        })?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(&self.path, flags)?;
         configure(&mut connection, self.patience)?;
-        Ok(Open { connection, identity })
+        Ok(Open {
+            connection,
+            identity,
+        })
     }
 }
 
-/// Only one process opens the file at a time: making it and switching it to write-ahead logging are many steps.
-/// The lock is on the directory, since the file itself may be replaced, and SQLite's locks are of another kind.
+/// Only one process opens the file at a time: making it and switching it to write-ahead logging are
+/// many steps. The lock is on the directory, since the file itself may be replaced, and SQLite's
+/// locks are of another kind.
 fn lock(directory: &Path, patience: Duration) -> Result<Flock<File>, Failure> {
-    let file = |error| Failure::File { doing: "lock its directory", error };
+    let file = |error| Failure::File {
+        doing: "lock its directory",
+        error,
+    };
     let mut handle = File::open(directory).map_err(file)?;
     let deadline = Instant::now() + patience;
     loop {
@@ -120,27 +152,41 @@ fn lock(directory: &Path, patience: Duration) -> Result<Flock<File>, Failure> {
     }
 }
 
-/// Makes the file, readable by its owner alone, if it is not there; refuses it when it cannot be written.
+/// Makes the file, readable by its owner alone, if it is not there; refuses it when it cannot be
+/// written.
 ///
-/// A file that is there is **not** opened: closing any descriptor of it would drop all locks that this process holds on it
-/// through SQLite (fcntl(2), "Advisory record locking"), whereupon the next process that closes the database takes itself
-/// for the last one and deletes the log from under us.
+/// A file that is there is **not** opened: closing any descriptor of it would drop all locks that
+/// this process holds on it through SQLite (fcntl(2), "Advisory record locking"), whereupon the
+/// next process that closes the database takes itself for the last one and deletes the log from
+/// under us.
 fn create_file(path: &Path) -> Result<(), Failure> {
-    let unwritable = |error| Failure::File { doing: "open it for writing", error };
+    let unwritable = |error| Failure::File {
+        doing: "open it for writing",
+        error,
+    };
     if path.exists() {
-        return access(path, AccessFlags::R_OK | AccessFlags::W_OK).map_err(|errno| unwritable(errno.into()));
+        return access(path, AccessFlags::R_OK | AccessFlags::W_OK)
+            .map_err(|errno| unwritable(errno.into()));
     }
-    // Log and index of a file that somebody has moved away would be taken for this one's. Whoever still has
-    // the old file open keeps the old ones too.
+    // Log and index of a file that somebody has moved away would be taken for this one's. Whoever
+    // still has the old file open keeps the old ones too.
     for suffix in ["-wal", "-shm"] {
         match fs::remove_file(beside(path, suffix)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Failure::File { doing: "remove the log of an earlier database", error });
+                return Err(Failure::File {
+                    doing: "remove the log of an earlier database",
+                    error,
+                });
             }
             _ => {}
         }
     }
-    let made = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
+    let made = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
     made.map(drop).map_err(unwritable)
 }
 
@@ -157,8 +203,9 @@ fn configure(connection: &mut Connection, patience: Duration) -> Result<(), Fail
         return Err(Failure::Damaged(finding));
     }
     write_ahead(connection, patience)?;
-    // Not FULL: a commit then survives the death of any process, and a power failure may undo the last ones but
-    // never damages the file. It also ends every sandbox and link of the host, the only ones this store speaks of.
+    // Not FULL: a commit then survives the death of any process, and a power failure may undo the
+    // last ones but never damages the file. It also ends every sandbox and link of the host, the
+    // only ones this store speaks of.
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     Ok(())
 }
@@ -168,8 +215,9 @@ fn write_ahead(connection: &Connection, patience: Duration) -> Result<(), Failur
     // SQLite does not call its busy handler for this switch.
     let deadline = Instant::now() + patience;
     loop {
-        let mode: Result<String, Failure> =
-            connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)).map_err(Failure::Sql);
+        let mode: Result<String, Failure> = connection
+            .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
+            .map_err(Failure::Sql);
         match mode {
             Ok(mode) if mode == "wal" => return Ok(()),
             Ok(mode) => return Err(Failure::Journal(mode)),

@@ -14,7 +14,10 @@ pub(super) enum Failure {
     /// SQLite says so.
     Sql(rusqlite::Error),
     /// A file operation around the database.
-    File { doing: &'static str, error: io::Error },
+    File {
+        doing: &'static str,
+        error: io::Error,
+    },
     /// The path is a directory.
     Directory,
     /// Opened, but only for reading.
@@ -42,13 +45,19 @@ impl From<rusqlite::Error> for Failure {
 impl Failure {
     /// A record that cannot be understood.
     pub(super) fn record(pod: &PodKey, error: &serde_json::Error) -> Self {
-        Failure::Row { what: format!("the record of pod {pod}"), why: error.to_string() }
+        Failure::Row {
+            what: format!("the record of pod {pod}"),
+            why: error.to_string(),
+        }
     }
 
     /// Whether waiting may help.
     pub(super) fn is_busy(&self) -> bool {
         matches!(self, Failure::Sql(error)
-            if matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)))
+        if matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+            ))
     }
 
     /// The error for the outside: which file, what is wrong, what to do.
@@ -61,25 +70,38 @@ impl Failure {
             Failure::Locked => locked(&path, patience),
             Failure::Sql(_) if busy => locked(&path, patience),
             Failure::Sql(error) => explain_sql(&path, &anew, &error),
-            Failure::File { doing, error } => broken(format!("cannot {doing}: {error}. {}", file_advice(&error))),
+            Failure::File { doing, error } => {
+                broken(format!("cannot {doing}: {error}. {}", file_advice(&error)))
+            }
             Failure::Directory => StoreError::Config(format!(
-                "store sqlite:{path}: this is a directory. Name a file in it, such as sqlite:{path}/ratchet.db"
+                "store sqlite:{path}: this is a directory. Name a file in it, such as \
+                 sqlite:{path}/ratchet.db"
             )),
             Failure::ReadOnly => broken(
-                "the file can only be read. Give the agent write permission to it and its directory, or mount the file \
+                "the file can only be read. Give the agent write permission to it and its \
+                directory, or mount the file \
                  system read-write"
                     .into(),
             ),
-            Failure::Foreign => broken("this is not a Ratchet database. Name another file in the key `store`".into()),
+            Failure::Foreign => broken(
+                "this is not a Ratchet database. Name another file in the \
+                                        key `store`"
+                    .into(),
+            ),
             Failure::Version(version) if version > schema::VERSION => broken(format!(
-                "written by a newer Ratchet (schema version {version}, this one knows {}). Update Ratchet on this host, \
+                "written by a newer Ratchet (schema version {version}, this one knows {}). Update \
+                Ratchet on this host, \
                  or name another file in the key `store`",
                 schema::VERSION
             )),
-            Failure::Version(version) => broken(format!("unknown schema version {version}. {anew}")),
+            Failure::Version(version) => broken(format!(
+                "unknown schema version {version}. \
+                                                         {anew}"
+            )),
             Failure::Damaged(finding) => broken(format!("the file is damaged ({finding}). {anew}")),
             Failure::Journal(mode) => broken(format!(
-                "the file system cannot share memory between processes (journal mode remains {mode}). Put the file on a \
+                "the file system cannot share memory between processes (journal mode remains \
+                {mode}). Put the file on a \
                  local file system"
             )),
             Failure::Row { what, why } => broken(format!("{what} cannot be read: {why}. {anew}")),
@@ -89,7 +111,8 @@ impl Failure {
 
 fn locked(path: &dyn std::fmt::Display, patience: Duration) -> StoreError {
     StoreError::Unavailable(format!(
-        "store sqlite:{path}: another process has kept it locked for {} s. See which one: fuser -v {path}",
+        "store sqlite:{path}: another process has kept it locked for {} s. See which one: fuser -v \
+         {path}",
         patience.as_secs_f32()
     ))
 }
@@ -101,14 +124,18 @@ fn file_advice(error: &io::Error) -> &'static str {
             "Mount the file system read-write, or name another file in the key `store`"
         }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "Make room there",
-        io::ErrorKind::NotADirectory => "A part of the path is a file: name another path in the key `store`",
+        io::ErrorKind::NotADirectory => {
+            "A part of the path is a file: name another path in the key `store`"
+        }
         _ => "Check the path in the key `store`",
     }
 }
 
 fn explain_sql(path: &dyn std::fmt::Display, anew: &str, error: &rusqlite::Error) -> StoreError {
     let advice = match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase) => format!("this is not a database, or its first bytes are damaged. {anew}"),
+        Some(ErrorCode::NotADatabase) => {
+            format!("this is not a database, or its first bytes are damaged. {anew}")
+        }
         Some(ErrorCode::DatabaseCorrupt) => format!("the file is damaged. {anew}"),
         Some(ErrorCode::DiskFull) => "the disk is full. Make room on its file system".into(),
         Some(ErrorCode::ReadOnly) => {
@@ -120,7 +147,10 @@ fn explain_sql(path: &dyn std::fmt::Display, anew: &str, error: &rusqlite::Error
             "it cannot be opened. Let the agent read and write the file and its directory".into()
         }
         Some(ErrorCode::SystemIoFailure) => {
-            format!("input/output error {}. Look for disk errors in dmesg", extended(error))
+            format!(
+                "input/output error {}. Look for disk errors in dmesg",
+                extended(error)
+            )
         }
         Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch) => {
             format!("its tables contradict each other. {anew}")
@@ -131,5 +161,7 @@ fn explain_sql(path: &dyn std::fmt::Display, anew: &str, error: &rusqlite::Error
 }
 
 fn extended(error: &rusqlite::Error) -> i32 {
-    error.sqlite_error().map_or(ffi::SQLITE_IOERR, |error| error.extended_code)
+    error
+        .sqlite_error()
+        .map_or(ffi::SQLITE_IOERR, |error| error.extended_code)
 }

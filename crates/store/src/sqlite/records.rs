@@ -12,11 +12,20 @@ use super::{error::Failure, vnis};
 use crate::{Publish, Published, Withdrawn, rules};
 
 /// See [`crate::Store::publish`].
-pub(super) fn publish(connection: &mut Connection, record: &PodRecord, how: Publish) -> Result<Published, Failure> {
+pub(super) fn publish(
+    connection: &mut Connection,
+    record: &PodRecord,
+    how: Publish,
+) -> Result<Published, Failure> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let previous = get(&transaction, &record.pod)?;
-    let Some(created) = rules::created(record, previous.as_ref(), how) else { return Ok(Published::Superseded) };
-    let next = PodRecord { created, ..record.clone() };
+    let Some(created) = rules::created(record, previous.as_ref(), how) else {
+        return Ok(Published::Superseded);
+    };
+    let next = PodRecord {
+        created,
+        ..record.clone()
+    };
     // What is there already is not written again, so that it wakes nobody.
     if previous.as_ref() != Some(&next) {
         change(&transaction, &record.pod, Some(next))?;
@@ -26,7 +35,11 @@ pub(super) fn publish(connection: &mut Connection, record: &PodRecord, how: Publ
 }
 
 /// See [`crate::Store::depart`].
-pub(super) fn depart(connection: &mut Connection, pod: &PodKey, sandbox: &SandboxId) -> Result<(), Failure> {
+pub(super) fn depart(
+    connection: &mut Connection,
+    pod: &PodKey,
+    sandbox: &SandboxId,
+) -> Result<(), Failure> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     if get(&transaction, pod)?.is_some_and(|record| record.sandbox() == Some(sandbox)) {
         change(&transaction, pod, None)?;
@@ -45,22 +58,40 @@ pub(super) fn read(connection: &mut Connection, own: &BTreeSet<PodKey>) -> Resul
     }
     let mut found = BTreeMap::new();
     let links = records.values().flat_map(|record| &record.links);
-    let links = links.filter(|link| own.contains(&link.local.pod) || own.contains(&link.remote.pod));
+    let links =
+        links.filter(|link| own.contains(&link.local.pod) || own.contains(&link.remote.pod));
     for link in links.map(DeclaredLink::id).collect::<BTreeSet<_>>() {
         if let Some(vni) = vnis::get(&transaction, link)? {
             found.insert(link, vni);
         }
     }
-    Ok(Facts { records, vnis: found })
+    Ok(Facts {
+        records,
+        vnis: found,
+    })
 }
 
 /// See [`crate::Store::located_on`].
-pub(super) fn located_on(connection: &mut Connection, node: &NodeName) -> Result<Vec<PodRecord>, Failure> {
+pub(super) fn located_on(
+    connection: &mut Connection,
+    node: &NodeName,
+) -> Result<Vec<PodRecord>, Failure> {
     let mut statement = connection.prepare_cached("SELECT body FROM pods")?;
-    let bodies = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+    let bodies = statement
+        .query_map([], |row| row.get::<_, String>(0))?
+        .collect::<Result<Vec<_>, _>>()?;
     // What cannot be read is of no use here; whoever needs it will say so.
-    let records = bodies.iter().filter_map(|body| serde_json::from_str::<PodRecord>(body).ok());
-    Ok(records.filter(|record| record.location.as_ref().is_some_and(|location| location.node == *node)).collect())
+    let records = bodies
+        .iter()
+        .filter_map(|body| serde_json::from_str::<PodRecord>(body).ok());
+    Ok(records
+        .filter(|record| {
+            record
+                .location
+                .as_ref()
+                .is_some_and(|location| location.node == *node)
+        })
+        .collect())
 }
 
 /// See [`crate::Store::withdraw`].
@@ -78,16 +109,24 @@ pub(super) fn withdraw(connection: &mut Connection, node: &NodeName) -> Result<W
 /// A pod's record.
 fn get(connection: &Connection, pod: &PodKey) -> Result<Option<PodRecord>, Failure> {
     let mut statement = connection.prepare_cached("SELECT body FROM pods WHERE pod = ?1")?;
-    let body: Option<String> = statement.query_row([pod.to_string()], |row| row.get(0)).optional()?;
+    let body: Option<String> = statement
+        .query_row([pod.to_string()], |row| row.get(0))
+        .optional()?;
     body.map(|body| parse(pod, &body)).transpose()
 }
 
 /// The pods that declare a link with a pod, itself not among them.
 fn declarers(connection: &Connection, pod: &PodKey) -> Result<Vec<PodKey>, Failure> {
-    let mut statement = connection.prepare_cached("SELECT declarer FROM declared WHERE peer = ?1")?;
-    let names: Vec<String> = statement.query_map([pod.to_string()], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let mut statement =
+        connection.prepare_cached("SELECT declarer FROM declared WHERE peer = ?1")?;
+    let names: Vec<String> = statement
+        .query_map([pod.to_string()], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
     let key = |name: String| {
-        name.parse().map_err(|error| Failure::Row { what: format!("pod {name:?}"), why: format!("{error}") })
+        name.parse().map_err(|error| Failure::Row {
+            what: format!("pod {name:?}"),
+            why: format!("{error}"),
+        })
     };
     names.into_iter().map(key).collect()
 }
@@ -97,11 +136,19 @@ fn parse(pod: &PodKey, body: &str) -> Result<PodRecord, Failure> {
 }
 
 /// Replaces a pod's record (`None`: its sandbox is gone) and does what follows from that.
-fn change(transaction: &Transaction<'_>, pod: &PodKey, next: Option<PodRecord>) -> Result<(), Failure> {
+fn change(
+    transaction: &Transaction<'_>,
+    pod: &PodKey,
+    next: Option<PodRecord>,
+) -> Result<(), Failure> {
     let mut around = BTreeMap::new();
     collect_around(transaction, pod, next.as_ref(), &mut around)?;
     // Whether a declarer that has gone is still needed depends on its other peers.
-    let gone: Vec<PodRecord> = around.values().filter(|record| !record.lives()).cloned().collect();
+    let gone: Vec<PodRecord> = around
+        .values()
+        .filter(|record| !record.lives())
+        .cloned()
+        .collect();
     for peer in gone.iter().flat_map(PodRecord::peers) {
         collect(transaction, peer, &mut around)?;
     }
@@ -115,11 +162,14 @@ fn change(transaction: &Transaction<'_>, pod: &PodKey, next: Option<PodRecord>) 
     for forgotten in consequence.forget.iter().filter_map(|pod| around.get(pod)) {
         erase(transaction, forgotten)?;
     }
-    consequence.release.iter().try_for_each(|link| vnis::release(transaction, *link))
+    consequence
+        .release
+        .iter()
+        .try_for_each(|link| vnis::release(transaction, *link))
 }
 
-/// Adds the records that concern a pod: its own, those that declare a link with it, and those of its peers, of
-/// the links in `next` too.
+/// Adds the records that concern a pod: its own, those that declare a link with it, and those of
+/// its peers, of the links in `next` too.
 fn collect_around(
     connection: &Connection,
     pod: &PodKey,
@@ -141,7 +191,9 @@ pub(super) fn collect_declared(
     records: &mut BTreeMap<PodKey, PodRecord>,
 ) -> Result<(), Failure> {
     collect(connection, pod, records)?;
-    declarers(connection, pod)?.iter().try_for_each(|declarer| collect(connection, declarer, records))
+    declarers(connection, pod)?
+        .iter()
+        .try_for_each(|declarer| collect(connection, declarer, records))
 }
 
 /// Adds a pod's record, if it has one.
@@ -158,15 +210,25 @@ pub(super) fn collect(
     Ok(())
 }
 
-fn write(transaction: &Transaction<'_>, previous: Option<&PodRecord>, next: &PodRecord) -> Result<(), Failure> {
+fn write(
+    transaction: &Transaction<'_>,
+    previous: Option<&PodRecord>,
+    next: &PodRecord,
+) -> Result<(), Failure> {
     let body = serde_json::to_string(next).map_err(|error| Failure::record(&next.pod, &error))?;
     let pod = next.pod.to_string();
-    transaction.prepare_cached("INSERT OR REPLACE INTO pods (pod, body) VALUES (?1, ?2)")?.execute([&pod, &body])?;
-    let (before, after) = (previous.map(PodRecord::peers).unwrap_or_default(), next.peers());
+    transaction
+        .prepare_cached("INSERT OR REPLACE INTO pods (pod, body) VALUES (?1, ?2)")?
+        .execute([&pod, &body])?;
+    let (before, after) = (
+        previous.map(PodRecord::peers).unwrap_or_default(),
+        next.peers(),
+    );
     for peer in before.difference(&after) {
         undeclare(transaction, peer, &pod)?;
     }
-    let mut declare = transaction.prepare_cached("INSERT INTO declared (peer, declarer) VALUES (?1, ?2)")?;
+    let mut declare =
+        transaction.prepare_cached("INSERT INTO declared (peer, declarer) VALUES (?1, ?2)")?;
     for peer in after.difference(&before) {
         declare.execute([&peer.to_string(), &pod])?;
     }
@@ -175,8 +237,13 @@ fn write(transaction: &Transaction<'_>, previous: Option<&PodRecord>, next: &Pod
 
 fn erase(transaction: &Transaction<'_>, record: &PodRecord) -> Result<(), Failure> {
     let pod = record.pod.to_string();
-    transaction.prepare_cached("DELETE FROM pods WHERE pod = ?1")?.execute([&pod])?;
-    record.peers().into_iter().try_for_each(|peer| undeclare(transaction, peer, &pod))
+    transaction
+        .prepare_cached("DELETE FROM pods WHERE pod = ?1")?
+        .execute([&pod])?;
+    record
+        .peers()
+        .into_iter()
+        .try_for_each(|peer| undeclare(transaction, peer, &pod))
 }
 
 fn undeclare(transaction: &Transaction<'_>, peer: &PodKey, declarer: &str) -> Result<(), Failure> {

@@ -6,7 +6,8 @@
 //! vnis      one row a link that has a VNI
 //! ```
 //!
-//! To look at it: `sqlite3 /var/lib/ratchet/ratchet.db 'SELECT pod, body FROM pods; SELECT * FROM vnis'`.
+//! To look at it: `sqlite3 /var/lib/ratchet/ratchet.db 'SELECT pod, body FROM pods; SELECT * FROM
+//! vnis'`.
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
@@ -18,8 +19,8 @@ pub(super) const VERSION: i32 = 1;
 /// PRAGMA application_id: the bytes "Rtch". `file(1)` shows it.
 pub(super) const APPLICATION: i32 = i32::from_be_bytes(*b"Rtch");
 
-/// AUTOINCREMENT is what makes `change` unique for ever: a row that is deleted and written again between two looks
-/// of a watch is seen as changed. An `INSERT OR REPLACE` draws a new one.
+/// AUTOINCREMENT is what makes `change` unique for ever: a row that is deleted and written again
+/// between two looks of a watch is seen as changed. An `INSERT OR REPLACE` draws a new one.
 const VERSION_1: &str = "
     CREATE TABLE pods (
         change INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -55,7 +56,8 @@ pub(super) fn prepare(connection: &mut Connection) -> Result<(), Failure> {
         Kind::Foreign => return Err(Failure::Foreign),
         Kind::Empty => create(&transaction)?,
         Kind::Ours(VERSION) => {}
-        // Version 1 is the first: an older one does not exist. Migrations go here, one step a version.
+        // Version 1 is the first: an older one does not exist. Migrations go here, one step a
+        // version.
         Kind::Ours(version) => return Err(Failure::Version(version)),
     }
     Ok(transaction.commit()?)
@@ -63,12 +65,15 @@ pub(super) fn prepare(connection: &mut Connection) -> Result<(), Failure> {
 
 fn kind(connection: &Connection) -> Result<Kind, Failure> {
     let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
-    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    Ok(match (number("application_id")?, number("user_version")?, tables) {
-        (0, 0, 0) => Kind::Empty,
-        (APPLICATION, version, _) => Kind::Ours(version),
-        _ => Kind::Foreign,
-    })
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    Ok(
+        match (number("application_id")?, number("user_version")?, tables) {
+            (0, 0, 0) => Kind::Empty,
+            (APPLICATION, version, _) => Kind::Ours(version),
+            _ => Kind::Foreign,
+        },
+    )
 }
 
 fn create(transaction: &Transaction<'_>) -> Result<(), Failure> {

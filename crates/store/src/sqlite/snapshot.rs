@@ -10,9 +10,10 @@ use crate::{Change, Interest};
 
 /// Which records the file has, and the changes to those of interest that nobody has fetched yet.
 ///
-/// Every write of a record draws a new, higher number (`pods.change`), so a look asks for the records beyond the highest
-/// one seen: it costs what has changed and not what there is. Only removals leave no number behind; they are known by the count of
-/// records. Nothing has to be kept for watchers in the file, and a watcher that was away misses nothing.
+/// Every write of a record draws a new, higher number (`pods.change`), so a look asks for the
+/// records beyond the highest one seen: it costs what has changed and not what there is. Only
+/// removals leave no number behind; they are known by the count of records. Nothing has to be kept
+/// for watchers in the file, and a watcher that was away misses nothing.
 #[derive(Default)]
 pub(super) struct Snapshot {
     interest: Interest,
@@ -42,16 +43,23 @@ struct Moment {
 impl Snapshot {
     /// Of nothing; the first change is everything.
     pub(super) fn new() -> Self {
-        Self { all: true, ..Self::default() }
+        Self {
+            all: true,
+            ..Self::default()
+        }
     }
 
-    /// Replaces the interest. Pods that are new in it count as changed: something may have happened to them between
-    /// the caller's reading and this call.
+    /// Replaces the interest. Pods that are new in it count as changed: something may have happened
+    /// to them between the caller's reading and this call.
     pub(super) fn set_interest(&mut self, interest: Interest) {
-        let added = |pod: &PodKey| !self.interest.own.contains(pod) && !self.interest.peers.contains(pod);
-        self.pending.extend(interest.own.difference(&self.interest.own).cloned());
-        self.pending.extend(interest.peers.iter().filter(|pod| added(pod)).cloned());
-        self.pending.retain(|pod| interest.own.contains(pod) || interest.peers.contains(pod));
+        let added =
+            |pod: &PodKey| !self.interest.own.contains(pod) && !self.interest.peers.contains(pod);
+        self.pending
+            .extend(interest.own.difference(&self.interest.own).cloned());
+        self.pending
+            .extend(interest.peers.iter().filter(|pod| added(pod)).cloned());
+        self.pending
+            .retain(|pod| interest.own.contains(pod) || interest.peers.contains(pod));
         self.links.retain(|pod, _| interest.own.contains(pod));
         self.interest = interest;
     }
@@ -70,12 +78,18 @@ impl Snapshot {
     pub(super) fn look(&mut self, database: &mut Database) -> Result<u64, Failure> {
         let connection = database.connection()?;
         let data_version = connection.pragma_query_value(None, "data_version", |row| row.get(0))?;
-        let moment = Moment { generation: database.generation(), data_version };
+        let moment = Moment {
+            generation: database.generation(),
+            data_version,
+        };
         if self.seen != Some(moment) {
             if self.generation != moment.generation {
                 // Another file: its versions have nothing to do with those seen so far.
-                *self =
-                    Self { interest: std::mem::take(&mut self.interest), generation: moment.generation, ..Self::new() };
+                *self = Self {
+                    interest: std::mem::take(&mut self.interest),
+                    generation: moment.generation,
+                    ..Self::new()
+                };
             }
             self.compare(database.connection()?)?;
             self.seen = Some(moment);
@@ -92,31 +106,41 @@ impl Snapshot {
     }
 
     fn compare_records(&mut self, connection: &Connection) -> Result<(), Failure> {
-        let mut statement =
-            connection.prepare_cached("SELECT change, pod, body FROM pods WHERE change > ?1 ORDER BY change")?;
+        let mut statement = connection.prepare_cached(
+            "SELECT change, pod, body FROM pods WHERE change > ?1 ORDER BY change",
+        )?;
         let mut rows = statement.query([self.changed])?;
         while let Some(row) = rows.next()? {
-            let (change, name, body): (i64, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let (change, name, body): (i64, String, String) =
+                (row.get(0)?, row.get(1)?, row.get(2)?);
             self.changed = change;
             // What cannot be read is told of when somebody asks for it.
             let Ok(pod) = name.parse() else { continue };
-            let peers =
-                serde_json::from_str::<PodRecord>(&body).map(|record| record.peers().into_iter().cloned().collect());
+            let peers = serde_json::from_str::<PodRecord>(&body)
+                .map(|record| record.peers().into_iter().cloned().collect());
             self.note(pod, Some(peers.unwrap_or_default()));
         }
-        let count: i64 = connection.prepare_cached("SELECT count(*) FROM pods")?.query_row([], |row| row.get(0))?;
+        let count: i64 = connection
+            .prepare_cached("SELECT count(*) FROM pods")?
+            .query_row([], |row| row.get(0))?;
         if usize::try_from(count) != Ok(self.records.len()) {
             let mut statement = connection.prepare_cached("SELECT pod FROM pods")?;
-            let left = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<BTreeSet<_>, _>>()?;
-            let gone: Vec<PodKey> =
-                self.records.keys().filter(|pod| !left.contains(&pod.to_string())).cloned().collect();
+            let left = statement
+                .query_map([], |row| row.get::<_, String>(0))?
+                .collect::<Result<BTreeSet<_>, _>>()?;
+            let gone: Vec<PodKey> = self
+                .records
+                .keys()
+                .filter(|pod| !left.contains(&pod.to_string()))
+                .cloned()
+                .collect();
             gone.into_iter().for_each(|pod| self.note(pod, None));
         }
         Ok(())
     }
 
-    /// Takes a record as it is now; none: it was removed. It concerns its pod and the own pods with which it declares links, or
-    /// did before.
+    /// Takes a record as it is now; none: it was removed. It concerns its pod and the own pods with
+    /// which it declares links, or did before.
     fn note(&mut self, pod: PodKey, peers: Option<BTreeSet<PodKey>>) {
         let before = self.records.remove(&pod).unwrap_or_default();
         let mut own: BTreeSet<&PodKey> = before.iter().chain(peers.iter().flatten()).collect();
@@ -133,7 +157,9 @@ impl Snapshot {
     /// Only new VNIs matter: one is freed only when a record that has the link changes as well.
     fn compare_vnis(&mut self, connection: &Connection) -> Result<(), Failure> {
         let claimed = claimed_since(connection, self.claimed)?;
-        let Some(newest) = claimed.values().copied().max() else { return Ok(()) };
+        let Some(newest) = claimed.values().copied().max() else {
+            return Ok(());
+        };
         self.find_links(connection)?;
         for (pod, links) in &self.links {
             if claimed.keys().any(|link| links.contains(link)) {
@@ -144,16 +170,23 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Fills in the links of the own pods whose records have changed since they were last filled in.
+    /// Fills in the links of the own pods whose records have changed since they were last filled
+    /// in.
     fn find_links(&mut self, connection: &Connection) -> Result<(), Failure> {
-        let missing: BTreeSet<&PodKey> =
-            self.interest.own.iter().filter(|pod| !self.links.contains_key(*pod)).collect();
+        let missing: BTreeSet<&PodKey> = self
+            .interest
+            .own
+            .iter()
+            .filter(|pod| !self.links.contains_key(*pod))
+            .collect();
         let mut records = BTreeMap::new();
         for pod in &missing {
             records::collect_declared(connection, pod, &mut records)?;
         }
-        let mut found: BTreeMap<PodKey, BTreeSet<LinkId>> =
-            missing.into_iter().map(|pod| (pod.clone(), BTreeSet::new())).collect();
+        let mut found: BTreeMap<PodKey, BTreeSet<LinkId>> = missing
+            .into_iter()
+            .map(|pod| (pod.clone(), BTreeSet::new()))
+            .collect();
         for link in records.values().flat_map(|record| &record.links) {
             for pod in [&link.local.pod, &link.remote.pod] {
                 if let Some(links) = found.get_mut(pod) {
@@ -167,7 +200,8 @@ impl Snapshot {
 }
 
 fn claimed_since(connection: &Connection, change: i64) -> Result<BTreeMap<LinkId, i64>, Failure> {
-    let mut statement = connection.prepare_cached("SELECT link, change FROM vnis WHERE change > ?1")?;
+    let mut statement =
+        connection.prepare_cached("SELECT link, change FROM vnis WHERE change > ?1")?;
     let mut rows = statement.query([change])?;
     let mut claimed = BTreeMap::new();
     while let Some(row) = rows.next()? {

@@ -9,7 +9,10 @@ use super::{error::Failure, records};
 use crate::{VniClaim, VniGrant};
 
 /// See [`crate::Store::claim_vnis`].
-pub(super) fn claim(connection: &mut Connection, claims: &[VniClaim]) -> Result<BTreeMap<LinkId, VniGrant>, Failure> {
+pub(super) fn claim(
+    connection: &mut Connection,
+    claims: &[VniClaim],
+) -> Result<BTreeMap<LinkId, VniGrant>, Failure> {
     // An agent asks again at every reconcile: the usual answer needs no write lock.
     let snapshot = connection.transaction()?;
     let known = existing(&snapshot, claims)?;
@@ -20,7 +23,10 @@ pub(super) fn claim(connection: &mut Connection, claims: &[VniClaim]) -> Result<
 
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut grants = existing(&transaction, claims)?;
-    let mut missing: Vec<&VniClaim> = claims.iter().filter(|claim| !grants.contains_key(&claim.link)).collect();
+    let mut missing: Vec<&VniClaim> = claims
+        .iter()
+        .filter(|claim| !grants.contains_key(&claim.link))
+        .collect();
     let mut pods = BTreeMap::new();
     for pod in missing.iter().flat_map(|claim| &claim.pods) {
         records::collect(&transaction, pod, &mut pods)?;
@@ -31,7 +37,10 @@ pub(super) fn claim(connection: &mut Connection, claims: &[VniClaim]) -> Result<
     }
 
     // First those that insist, so that a link which takes any number does not take theirs.
-    for (link, vni) in missing.iter().filter_map(|claim| Some((claim.link, claim.fixed?))) {
+    for (link, vni) in missing
+        .iter()
+        .filter_map(|claim| Some((claim.link, claim.fixed?)))
+    {
         if let Entry::Vacant(entry) = grants.entry(link) {
             entry.insert(match holder(&transaction, vni)? {
                 Some(other) => VniGrant::TakenBy(other),
@@ -55,17 +64,24 @@ pub(super) fn claim(connection: &mut Connection, claims: &[VniClaim]) -> Result<
 /// The VNI a link has.
 pub(super) fn get(connection: &Connection, link: LinkId) -> Result<Option<Vni>, Failure> {
     let mut statement = connection.prepare_cached("SELECT vni FROM vnis WHERE link = ?1")?;
-    let number: Option<u32> = statement.query_row([link.to_string()], |row| row.get(0)).optional()?;
+    let number: Option<u32> = statement
+        .query_row([link.to_string()], |row| row.get(0))
+        .optional()?;
     number.map(vni).transpose()
 }
 
 /// Frees a link's VNI, if it has one.
 pub(super) fn release(transaction: &Transaction<'_>, link: LinkId) -> Result<(), Failure> {
-    transaction.prepare_cached("DELETE FROM vnis WHERE link = ?1")?.execute([link.to_string()])?;
+    transaction
+        .prepare_cached("DELETE FROM vnis WHERE link = ?1")?
+        .execute([link.to_string()])?;
     Ok(())
 }
 
-fn existing(connection: &Connection, claims: &[VniClaim]) -> Result<BTreeMap<LinkId, VniGrant>, Failure> {
+fn existing(
+    connection: &Connection,
+    claims: &[VniClaim],
+) -> Result<BTreeMap<LinkId, VniGrant>, Failure> {
     let mut grants = BTreeMap::new();
     for claim in claims {
         if let Some(vni) = get(connection, claim.link)? {
@@ -77,13 +93,18 @@ fn existing(connection: &Connection, claims: &[VniClaim]) -> Result<BTreeMap<Lin
 
 fn holder(connection: &Connection, vni: Vni) -> Result<Option<LinkId>, Failure> {
     let mut statement = connection.prepare_cached("SELECT link FROM vnis WHERE vni = ?1")?;
-    let link: Option<String> = statement.query_row([vni.number()], |row| row.get(0)).optional()?;
+    let link: Option<String> = statement
+        .query_row([vni.number()], |row| row.get(0))
+        .optional()?;
     link.map(|text| parse_link(&text)).transpose()
 }
 
 /// A link's id as it stands in a row.
 pub(super) fn parse_link(text: &str) -> Result<LinkId, Failure> {
-    text.parse().map_err(|error| Failure::Row { what: format!("link {text:?}"), why: format!("{error}") })
+    text.parse().map_err(|error| Failure::Row {
+        what: format!("link {text:?}"),
+        why: format!("{error}"),
+    })
 }
 
 fn insert(transaction: &Transaction<'_>, link: LinkId, vni: Vni) -> Result<VniGrant, Failure> {
@@ -97,7 +118,8 @@ fn insert(transaction: &Transaction<'_>, link: LinkId, vni: Vni) -> Result<VniGr
 fn free(connection: &Connection, wanted: usize) -> Result<Vec<Vni>, Failure> {
     let mut free = Vec::with_capacity(wanted);
     let mut next = Vni::FIRST;
-    let mut statement = connection.prepare_cached("SELECT vni FROM vnis WHERE vni >= ?1 ORDER BY vni")?;
+    let mut statement =
+        connection.prepare_cached("SELECT vni FROM vnis WHERE vni >= ?1 ORDER BY vni")?;
     let mut rows = statement.query([next])?;
     while free.len() < wanted {
         let taken = rows.next()?.map(|row| row.get::<_, u32>(0)).transpose()?;
@@ -113,5 +135,8 @@ fn free(connection: &Connection, wanted: usize) -> Result<Vec<Vni>, Failure> {
 }
 
 fn vni(number: u32) -> Result<Vni, Failure> {
-    Vni::try_from(number).map_err(|error| Failure::Row { what: "a row of table vnis".into(), why: error.to_string() })
+    Vni::try_from(number).map_err(|error| Failure::Row {
+        what: "a row of table vnis".into(),
+        why: error.to_string(),
+    })
 }

@@ -18,11 +18,13 @@ impl Worker {
     /// Starts the thread. `name` is at most 15 bytes: the kernel's limit.
     pub(super) fn start(name: &str, mut database: Database) -> io::Result<Self> {
         let (jobs, inbox) = mpsc::channel::<Job>();
-        thread::Builder::new().name(name.to_owned()).spawn(move || {
-            for job in inbox {
-                job(&mut database);
-            }
-        })?;
+        thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                for job in inbox {
+                    job(&mut database);
+                }
+            })?;
         Ok(Self { jobs })
     }
 
@@ -36,7 +38,11 @@ impl Worker {
             let result = job(database).map_err(|failure| database.explain(failure));
             let _nobody_waits = answer.send(result);
         });
-        let ended = || StoreError::Broken("the store's thread has ended; restart the agent and report its log".into());
+        let ended = || {
+            StoreError::Broken(
+                "the store's thread has ended; restart the agent and report its log".into(),
+            )
+        };
         self.jobs.send(job).map_err(|_| ended())?;
         answered.await.map_err(|_| ended())?
     }

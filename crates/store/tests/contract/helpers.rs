@@ -5,11 +5,14 @@ use std::{
     time::Duration,
 };
 
-use ratchet_model::{DeclaredEnd, DeclaredLink, LinkId, Location, PodKey, PodRecord, SandboxId, Vni};
+use ratchet_model::{
+    DeclaredEnd, DeclaredLink, LinkId, Location, PodKey, PodRecord, SandboxId, Vni,
+};
 use ratchet_store::{Change, Interest, Publish, Published, Store, VniClaim, VniGrant, Watch};
 use tokio::time;
 
-/// Longer than any backend needs, however busy the machine: it only bounds how long a failure takes.
+/// Longer than any backend needs, however busy the machine: it only bounds how long a failure
+/// takes.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
 pub fn key(name: &str) -> PodKey {
@@ -26,7 +29,8 @@ pub fn sandbox(id: &str) -> SandboxId {
 
 /// The link from `to-peer` in one pod to `to-name` in the other.
 pub fn link(name: &str, peer: &str) -> DeclaredLink {
-    let end = |pod: &str, interface: String| DeclaredEnd::bare(key(pod), interface.parse().unwrap());
+    let end =
+        |pod: &str, interface: String| DeclaredEnd::bare(key(pod), interface.parse().unwrap());
     DeclaredLink {
         local: end(name, format!("to-{peer}")),
         remote: end(peer, format!("to-{name}")),
@@ -61,7 +65,10 @@ pub fn record_in(name: &str, id: &str, created: u64, peers: &[&str]) -> PodRecor
 
 /// The same, after its sandbox has gone.
 pub fn gone(record: &PodRecord) -> PodRecord {
-    PodRecord { location: None, ..record.clone() }
+    PodRecord {
+        location: None,
+        ..record.clone()
+    }
 }
 
 /// Publishes a new sandbox; answers with `created` as stored.
@@ -74,13 +81,20 @@ pub async fn publish(store: &dyn Store, record: &PodRecord) -> u64 {
 
 /// Lets the sandbox `<name>-1` go.
 pub async fn depart(store: &dyn Store, name: &str) {
-    store.depart(&key(name), &sandbox(&format!("{name}-1"))).await.unwrap();
+    store
+        .depart(&key(name), &sandbox(&format!("{name}-1")))
+        .await
+        .unwrap();
 }
 
 /// The records that concern these pods, by name.
 pub async fn read(store: &dyn Store, names: &[&str]) -> BTreeMap<String, PodRecord> {
     let facts = store.read(&keys(names)).await.unwrap();
-    facts.records.into_iter().map(|(pod, record)| (pod.name().to_owned(), record)).collect()
+    facts
+        .records
+        .into_iter()
+        .map(|(pod, record)| (pod.name().to_owned(), record))
+        .collect()
 }
 
 pub async fn names(store: &dyn Store, own: &[&str]) -> Vec<String> {
@@ -92,7 +106,10 @@ pub fn any(link: &DeclaredLink) -> VniClaim {
 }
 
 pub fn fixed(link: &DeclaredLink, vni: u32) -> VniClaim {
-    VniClaim { fixed: Some(Vni::try_from(vni).unwrap()), ..VniClaim::new(link) }
+    VniClaim {
+        fixed: Some(Vni::try_from(vni).unwrap()),
+        ..VniClaim::new(link)
+    }
 }
 
 /// Claims and gives the VNI's number.
@@ -130,7 +147,13 @@ pub async fn watch(store: &dyn Store, own: &[&str], peers: &[&str]) -> Box<dyn W
 
 /// Sets the interest and takes the report of the pods that are new in it.
 pub async fn interest(watch: &mut dyn Watch, own: &[&str], peers: &[&str], new: &[&str]) {
-    watch.interest(Interest { own: keys(own), peers: keys(peers) }).await.unwrap();
+    watch
+        .interest(Interest {
+            own: keys(own),
+            peers: keys(peers),
+        })
+        .await
+        .unwrap();
     hear(watch, new).await;
 }
 

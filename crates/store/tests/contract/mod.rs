@@ -6,7 +6,10 @@
 //! ```
 //!
 //! where `start` makes an empty store of its own for each test.
-#![allow(clippy::unwrap_used, reason = "these are tests: a panic is how they fail")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "these are tests: a panic is how they fail"
+)]
 // Each test binary uses its own part of the helpers.
 #![allow(dead_code)]
 
@@ -47,13 +50,19 @@ pub fn run<B: Backend + 'static, F: Future<Output = ()>>(
     start: impl FnOnce() -> B,
     test: impl FnOnce(Arc<Bench>) -> F,
 ) {
-    let bench = Arc::new(Bench { backend: Box::new(start()) });
+    let bench = Arc::new(Bench {
+        backend: Box::new(start()),
+    });
     block_on(test(bench));
 }
 
 /// Runs a future on a runtime of this thread alone.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future)
 }
 
 /// One `#[test]` for each clause of the contract.
@@ -61,21 +70,29 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
 macro_rules! contract_tests {
     ($start:expr) => {
         $crate::contract_tests! { @list $start;
-            records: what_is_published_is_read, peers_and_declarers_are_read_and_nobody_else, vnis_of_own_links_are_read,
-                a_late_departure_of_an_old_sandbox_does_nothing, a_new_sandbox_replaces_and_is_always_later,
-                again_never_replaces_a_later_sandbox, again_after_a_departure, a_declarer_is_remembered_while_a_peer_lives,
+            records: what_is_published_is_read, peers_and_declarers_are_read_and_nobody_else,
+                vnis_of_own_links_are_read,
+                a_late_departure_of_an_old_sandbox_does_nothing,
+                a_new_sandbox_replaces_and_is_always_later,
+                again_never_replaces_a_later_sandbox, again_after_a_departure,
+                a_declarer_is_remembered_while_a_peer_lives,
                 a_dropped_link_is_no_longer_declared, a_reopened_store_has_everything,
                 what_is_on_a_node_is_found, random_histories_equal_the_model;
-            vnis: the_lowest_free_is_given_and_kept, fixed_ones_are_honoured, a_freed_one_is_given_again,
+            vnis: the_lowest_free_is_given_and_kept, fixed_ones_are_honoured,
+                a_freed_one_is_given_again,
                 many_claims_in_one_batch, many_claims_of_as_many_declarers,
-                nothing_is_taken_for_a_link_that_nobody_declares, a_claim_from_stale_facts_takes_nothing,
+                nothing_is_taken_for_a_link_that_nobody_declares,
+                a_claim_from_stale_facts_takes_nothing,
                 claims_that_meet_departures_leave_nothing;
             nodes: a_node_that_comes_and_goes_leaves_nothing, a_forgotten_nodes_pods_depart,
                 a_forgotten_node_that_comes_back_has_its_links_again;
-            concurrency: threads_claim_unique_vnis, processes_claim_unique_vnis, one_link_claimed_by_all_has_one_vni,
+            concurrency: threads_claim_unique_vnis, processes_claim_unique_vnis,
+                one_link_claimed_by_all_has_one_vni,
                 two_agents_at_once, many_publish_the_same_pod, all_come_and_go_at_once;
-            watch: the_first_change_is_everything, a_peer_that_comes_changes_and_goes, a_declarer_that_names_an_own_pod,
-                vnis_of_own_links, unrelated_pods_are_not_heard, pods_new_in_the_interest_are_reported,
+            watch: the_first_change_is_everything, a_peer_that_comes_changes_and_goes,
+                a_declarer_that_names_an_own_pod,
+                vnis_of_own_links, unrelated_pods_are_not_heard,
+                pods_new_in_the_interest_are_reported,
                 changes_pile_up, cancelling_loses_nothing, saying_the_same_again_wakes_nobody;
         }
 

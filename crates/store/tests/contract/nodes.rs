@@ -32,8 +32,12 @@ pub async fn a_node_that_comes_and_goes_leaves_nothing(bench: Arc<Bench>) {
 pub async fn a_forgotten_nodes_pods_depart(bench: Arc<Bench>) {
     let store = bench.open().await;
     let declarer = record_on("n1", "a", &["b", "c"]);
-    for record in [&declarer, &record_on("n2", "b", &[]), &record_on("n1", "c", &["d"]), &record_on("n2", "e", &["c"])]
-    {
+    for record in [
+        &declarer,
+        &record_on("n2", "b", &[]),
+        &record_on("n1", "c", &["d"]),
+        &record_on("n2", "e", &["c"]),
+    ] {
         publish(&*store, record).await;
     }
     for (name, peer) in [("a", "b"), ("a", "c"), ("c", "d")] {
@@ -42,10 +46,22 @@ pub async fn a_forgotten_nodes_pods_depart(bench: Arc<Bench>) {
     let withdrawn = store.withdraw(&node("n1"), true).await.unwrap();
     assert_eq!(withdrawn, Withdrawn::Done(keys(&["a", "c"])));
     let facts = store.read(&keys(&["b"])).await.unwrap();
-    assert_eq!(facts.records[&key("a")], gone(&declarer), "remembered for b's sake");
+    assert_eq!(
+        facts.records[&key("a")],
+        gone(&declarer),
+        "remembered for b's sake"
+    );
     assert_eq!(facts.vnis[&link_id("a", "b")].number(), 11);
-    assert_eq!(claim(&*store, &link("e", "c")).await, 12, "the VNIs of links that have ended are free");
-    assert_eq!(store.withdraw(&node("n1"), true).await.unwrap(), Withdrawn::Done(keys(&[])), "once more");
+    assert_eq!(
+        claim(&*store, &link("e", "c")).await,
+        12,
+        "the VNIs of links that have ended are free"
+    );
+    assert_eq!(
+        store.withdraw(&node("n1"), true).await.unwrap(),
+        Withdrawn::Done(keys(&[])),
+        "once more"
+    );
     depart(&*store, "b").await;
     depart(&*store, "e").await;
     assert_eq!(bench.backend.leftovers(), 0);
@@ -59,7 +75,12 @@ pub async fn a_forgotten_node_that_comes_back_has_its_links_again(bench: Arc<Ben
     let vni = claim(&*store, &link("a", "b")).await;
     store.withdraw(&node("n1"), true).await.unwrap();
     let again = store.publish(&declarer, Publish::Again).await.unwrap();
-    assert_eq!(again, Published::Stored { created: declarer.created });
+    assert_eq!(
+        again,
+        Published::Stored {
+            created: declarer.created
+        }
+    );
     assert_eq!(read(&*store, &["b"]).await["a"], declarer);
     assert_eq!(claim(&*store, &link("a", "b")).await, vni);
     // But not a pod that has been started elsewhere meanwhile.
@@ -67,5 +88,8 @@ pub async fn a_forgotten_node_that_comes_back_has_its_links_again(bench: Arc<Ben
     let mut elsewhere = record_in("a", "a-2", 1, &["b"]);
     elsewhere.location.as_mut().unwrap().node = node("n3");
     publish(&*store, &elsewhere).await;
-    assert_eq!(store.publish(&declarer, Publish::Again).await.unwrap(), Published::Superseded);
+    assert_eq!(
+        store.publish(&declarer, Publish::Again).await.unwrap(),
+        Published::Superseded
+    );
 }

@@ -16,19 +16,28 @@ use super::{Bench, helpers::*};
 pub async fn what_is_published_is_read(bench: Arc<Bench>) {
     let store = bench.open().await;
     let mut record = record("a", &["b"]);
-    record.links[0].local.addresses =
-        Some(vec!["192.168.2.100/24".parse().unwrap(), "2001:db8::1/64".parse().unwrap()]);
+    record.links[0].local.addresses = Some(vec![
+        "192.168.2.100/24".parse().unwrap(),
+        "2001:db8::1/64".parse().unwrap(),
+    ]);
     record.links[0].mtu = Some(9000.try_into().unwrap());
     assert_eq!(publish(&*store, &record).await, 100);
-    assert_eq!(read(&*store, &["a"]).await, [("a".to_owned(), record)].into());
+    assert_eq!(
+        read(&*store, &["a"]).await,
+        [("a".to_owned(), record)].into()
+    );
     assert!(store.describe().contains(&bench.backend.url().to_string()));
 }
 
 pub async fn peers_and_declarers_are_read_and_nobody_else(bench: Arc<Bench>) {
     let store = bench.open().await;
-    for record in
-        [record("a", &["b"]), record("b", &["c"]), record("c", &[]), record("d", &["a", "c"]), record("e", &["e"])]
-    {
+    for record in [
+        record("a", &["b"]),
+        record("b", &["c"]),
+        record("c", &[]),
+        record("d", &["a", "c"]),
+        record("e", &["e"]),
+    ] {
         publish(&*store, &record).await;
     }
     assert_eq!(names(&*store, &["b"]).await, ["a", "b", "c"]);
@@ -53,7 +62,10 @@ pub async fn vnis_of_own_links_are_read(bench: Arc<Bench>) {
     };
     let vni = |number| Vni::try_from(number).unwrap();
     assert_eq!(vnis(&["b"]).await, [(link_id("a", "b"), vni(11))].into());
-    assert_eq!(vnis(&["a"]).await, [(link_id("a", "b"), vni(11)), (link_id("a", "c"), vni(12))].into());
+    assert_eq!(
+        vnis(&["a"]).await,
+        [(link_id("a", "b"), vni(11)), (link_id("a", "c"), vni(12))].into()
+    );
 }
 
 pub async fn a_late_departure_of_an_old_sandbox_does_nothing(bench: Arc<Bench>) {
@@ -71,11 +83,20 @@ pub async fn a_late_departure_of_an_old_sandbox_does_nothing(bench: Arc<Bench>) 
 
 pub async fn a_new_sandbox_replaces_and_is_always_later(bench: Arc<Bench>) {
     let store = bench.open().await;
-    assert_eq!(publish(&*store, &record_in("a", "one", 500, &["b"])).await, 500);
+    assert_eq!(
+        publish(&*store, &record_in("a", "one", 500, &["b"])).await,
+        500
+    );
     // Its node's clock is behind.
     assert_eq!(publish(&*store, &record_in("a", "two", 3, &[])).await, 501);
-    assert_eq!(publish(&*store, &record_in("a", "three", 900, &[])).await, 900);
-    assert_eq!(read(&*store, &["a"]).await["a"], record_in("a", "three", 900, &[]));
+    assert_eq!(
+        publish(&*store, &record_in("a", "three", 900, &[])).await,
+        900
+    );
+    assert_eq!(
+        read(&*store, &["a"]).await["a"],
+        record_in("a", "three", 900, &[])
+    );
 }
 
 pub async fn again_never_replaces_a_later_sandbox(bench: Arc<Bench>) {
@@ -84,16 +105,34 @@ pub async fn again_never_replaces_a_later_sandbox(bench: Arc<Bench>) {
         let store = store.clone();
         async move { store.publish(&record, Publish::Again).await.unwrap() }
     };
-    assert_eq!(again(record_in("a", "one", 5, &[])).await, Published::Stored { created: 5 });
+    assert_eq!(
+        again(record_in("a", "one", 5, &[])).await,
+        Published::Stored { created: 5 }
+    );
     // The same sandbox: its links may have changed, and what was moved up stays.
     publish(&*store, &record_in("a", "one", 5, &[])).await;
-    assert_eq!(again(record_in("a", "one", 5, &["b"])).await, Published::Stored { created: 6 });
-    assert_eq!(read(&*store, &["a"]).await["a"], record_in("a", "one", 6, &["b"]));
+    assert_eq!(
+        again(record_in("a", "one", 5, &["b"])).await,
+        Published::Stored { created: 6 }
+    );
+    assert_eq!(
+        read(&*store, &["a"]).await["a"],
+        record_in("a", "one", 6, &["b"])
+    );
 
     publish(&*store, &record_in("a", "two", 7, &[])).await;
-    assert_eq!(again(record_in("a", "one", 6, &["b"])).await, Published::Superseded);
-    assert_eq!(read(&*store, &["a"]).await["a"], record_in("a", "two", 7, &[]));
-    assert_eq!(again(record_in("a", "three", 8, &[])).await, Published::Stored { created: 8 });
+    assert_eq!(
+        again(record_in("a", "one", 6, &["b"])).await,
+        Published::Superseded
+    );
+    assert_eq!(
+        read(&*store, &["a"]).await["a"],
+        record_in("a", "two", 7, &[])
+    );
+    assert_eq!(
+        again(record_in("a", "three", 8, &[])).await,
+        Published::Stored { created: 8 }
+    );
 }
 
 pub async fn again_after_a_departure(bench: Arc<Bench>) {
@@ -101,10 +140,17 @@ pub async fn again_after_a_departure(bench: Arc<Bench>) {
     publish(&*store, &record("b", &[])).await;
     publish(&*store, &record_in("a", "two", 7, &["b"])).await;
     store.depart(&key("a"), &sandbox("two")).await.unwrap();
-    // It is gone, but remembered for b's sake: an agent that slept through all that must not bring "one" back.
-    let old = store.publish(&record_in("a", "one", 6, &["b"]), Publish::Again).await.unwrap();
+    // It is gone, but remembered for b's sake: an agent that slept through all that must not bring
+    // "one" back.
+    let old = store
+        .publish(&record_in("a", "one", 6, &["b"]), Publish::Again)
+        .await
+        .unwrap();
     assert_eq!(old, Published::Superseded);
-    assert_eq!(publish(&*store, &record_in("a", "three", 1, &["b"])).await, 8);
+    assert_eq!(
+        publish(&*store, &record_in("a", "three", 1, &["b"])).await,
+        8
+    );
 }
 
 pub async fn a_declarer_is_remembered_while_a_peer_lives(bench: Arc<Bench>) {
@@ -116,9 +162,17 @@ pub async fn a_declarer_is_remembered_while_a_peer_lives(bench: Arc<Bench>) {
     let vni = claim(&*store, &link("a", "b")).await;
     depart(&*store, "a").await;
     assert_eq!(read(&*store, &["b"]).await["a"], gone(&declarer));
-    assert_eq!(claim(&*store, &link("a", "b")).await, vni, "a is remembered and so is its link's VNI");
+    assert_eq!(
+        claim(&*store, &link("a", "b")).await,
+        vni,
+        "a is remembered and so is its link's VNI"
+    );
     depart(&*store, "b").await;
-    assert_eq!(read(&*store, &["c"]).await["a"], gone(&declarer), "c still lives");
+    assert_eq!(
+        read(&*store, &["c"]).await["a"],
+        gone(&declarer),
+        "c still lives"
+    );
     depart(&*store, "c").await;
     assert_eq!(bench.backend.leftovers(), 0);
 }
@@ -128,7 +182,10 @@ pub async fn a_dropped_link_is_no_longer_declared(bench: Arc<Bench>) {
     publish(&*store, &record("a", &["b", "c"])).await;
     publish(&*store, &record("b", &[])).await;
     assert_eq!(claim(&*store, &link("a", "b")).await, 11);
-    store.publish(&record("a", &["c"]), Publish::Again).await.unwrap();
+    store
+        .publish(&record("a", &["c"]), Publish::Again)
+        .await
+        .unwrap();
     assert_eq!(names(&*store, &["b"]).await, ["b"]);
     assert_eq!(names(&*store, &["c"]).await, ["a"]);
     publish(&*store, &record("x", &["y"])).await;
@@ -147,7 +204,8 @@ pub async fn a_reopened_store_has_everything(bench: Arc<Bench>) {
     assert_eq!(claim(&*store, &link("a", "b")).await, 11);
 }
 
-/// The store after any history equals a map on which [`consequence`] was applied with everything in view.
+/// The store after any history equals a map on which [`consequence`] was applied with everything in
+/// view.
 pub async fn random_histories_equal_the_model(bench: Arc<Bench>) {
     const PODS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
     let store = bench.open().await;
@@ -163,8 +221,13 @@ pub async fn random_histories_equal_the_model(bench: Arc<Bench>) {
                 next.created = publish(&*store, &next).await;
                 Some(next)
             } else {
-                let id = model.get(&key(name)).and_then(|record| record.sandbox().cloned());
-                store.depart(&key(name), &id.clone().unwrap_or(sandbox("none"))).await.unwrap();
+                let id = model
+                    .get(&key(name))
+                    .and_then(|record| record.sandbox().cloned());
+                store
+                    .depart(&key(name), &id.clone().unwrap_or(sandbox("none")))
+                    .await
+                    .unwrap();
                 if id.is_none() {
                     continue;
                 }
@@ -174,15 +237,36 @@ pub async fn random_histories_equal_the_model(bench: Arc<Bench>) {
             model.remove(&key(name));
             model.retain(|pod, _| !change.forget.contains(pod));
             model.extend(change.record.map(|record| (record.pod.clone(), record)));
-            assert_eq!(store.read(&keys(&PODS)).await.unwrap().records, model, "seed {seed} step {step}");
-            let links: Vec<_> = model.values().flat_map(|record| record.links.iter().map(any)).collect();
+            assert_eq!(
+                store.read(&keys(&PODS)).await.unwrap().records,
+                model,
+                "seed {seed} step {step}"
+            );
+            let links: Vec<_> = model
+                .values()
+                .flat_map(|record| record.links.iter().map(any))
+                .collect();
             let vnis = store.claim_vnis(&links).await.unwrap().into_iter();
-            let numbered = vnis.filter(|(_, grant)| matches!(grant, VniGrant::Granted(_))).map(|(link, _)| link);
-            assert_eq!(numbered.collect::<BTreeSet<_>>(), living_links(&model).into_keys().collect());
-            assert_eq!(store.read(&keys(&PODS)).await.unwrap().vnis.len(), living_links(&model).len());
+            let numbered = vnis
+                .filter(|(_, grant)| matches!(grant, VniGrant::Granted(_)))
+                .map(|(link, _)| link);
+            assert_eq!(
+                numbered.collect::<BTreeSet<_>>(),
+                living_links(&model).into_keys().collect()
+            );
+            assert_eq!(
+                store.read(&keys(&PODS)).await.unwrap().vnis.len(),
+                living_links(&model).len()
+            );
         }
-        for record in model.into_values().filter(|record| record.location.is_some()) {
-            store.depart(&record.pod, record.sandbox().unwrap()).await.unwrap();
+        for record in model
+            .into_values()
+            .filter(|record| record.location.is_some())
+        {
+            store
+                .depart(&record.pod, record.sandbox().unwrap())
+                .await
+                .unwrap();
         }
         assert_eq!(bench.backend.leftovers(), 0, "seed {seed}");
     }
@@ -207,7 +291,12 @@ pub async fn what_is_on_a_node_is_found(bench: Arc<Bench>) {
         record.location.as_mut().unwrap().node = node.parse().unwrap();
         record
     };
-    for (node, name) in [("node1", "a"), ("node2", "b"), ("node1", "c"), ("node1", "peer")] {
+    for (node, name) in [
+        ("node1", "a"),
+        ("node2", "b"),
+        ("node1", "c"),
+        ("node1", "peer"),
+    ] {
         publish(&*store, &on(node, name)).await;
     }
     // Its record is kept, and it is nowhere.

@@ -12,8 +12,14 @@ pub async fn the_lowest_free_is_given_and_kept(bench: Arc<Bench>) {
     let (one, two) = (&links[0], &links[1]);
     assert_eq!(claim(&*store, one).await, 11);
     assert_eq!(claim(&*store, two).await, 12);
-    let grants = store.claim_vnis(&[any(two), any(one), any(two)]).await.unwrap();
-    assert_eq!((granted(grants[&one.id()]), granted(grants[&two.id()])), (11, 12));
+    let grants = store
+        .claim_vnis(&[any(two), any(one), any(two)])
+        .await
+        .unwrap();
+    assert_eq!(
+        (granted(grants[&one.id()]), granted(grants[&two.id()])),
+        (11, 12)
+    );
     assert!(store.claim_vnis(&[]).await.unwrap().is_empty());
 }
 
@@ -22,11 +28,27 @@ pub async fn fixed_ones_are_honoured(bench: Arc<Bench>) {
     let links = publish_hub(&*store, "a", 7).await;
     let link = |n: usize| &links[n];
     // A link that takes any number does not take one that another in the same batch insists on.
-    let grants = store.claim_vnis(&[any(link(1)), fixed(link(2), 11), fixed(link(3), 7)]).await.unwrap();
-    assert_eq!([1, 2, 3].map(|n| granted(grants[&link(n).id()])), [12, 11, 7]);
-    let grants = store.claim_vnis(&[fixed(link(4), 12), fixed(link(5), (1 << 24) - 1), any(link(6))]).await.unwrap();
+    let grants = store
+        .claim_vnis(&[any(link(1)), fixed(link(2), 11), fixed(link(3), 7)])
+        .await
+        .unwrap();
+    assert_eq!(
+        [1, 2, 3].map(|n| granted(grants[&link(n).id()])),
+        [12, 11, 7]
+    );
+    let grants = store
+        .claim_vnis(&[
+            fixed(link(4), 12),
+            fixed(link(5), (1 << 24) - 1),
+            any(link(6)),
+        ])
+        .await
+        .unwrap();
     assert_eq!(grants[&link(4).id()], VniGrant::TakenBy(link(1).id()));
-    assert_eq!([5, 6].map(|n| granted(grants[&link(n).id()])), [(1 << 24) - 1, 13]);
+    assert_eq!(
+        [5, 6].map(|n| granted(grants[&link(n).id()])),
+        [(1 << 24) - 1, 13]
+    );
     // It keeps what it has.
     let grants = store.claim_vnis(&[fixed(link(1), 99)]).await.unwrap();
     assert_eq!(granted(grants[&link(1).id()]), 12);
@@ -43,7 +65,10 @@ pub async fn a_freed_one_is_given_again(bench: Arc<Bench>) {
     for name in ["d", "e", "f"] {
         publish(&*store, &record(name, &["peer"])).await;
     }
-    let grants = store.claim_vnis(&[any(&link("d", "peer")), any(&link("e", "peer"))]).await.unwrap();
+    let grants = store
+        .claim_vnis(&[any(&link("d", "peer")), any(&link("e", "peer"))])
+        .await
+        .unwrap();
     let mut vnis: Vec<u32> = grants.into_values().map(granted).collect();
     vnis.sort_unstable();
     assert_eq!(vnis, [11, 12]);
@@ -52,7 +77,11 @@ pub async fn a_freed_one_is_given_again(bench: Arc<Bench>) {
 
 pub async fn many_claims_in_one_batch(bench: Arc<Bench>) {
     let store = bench.open().await;
-    let claims: Vec<_> = publish_hub(&*store, "a", 1500).await.iter().map(any).collect();
+    let claims: Vec<_> = publish_hub(&*store, "a", 1500)
+        .await
+        .iter()
+        .map(any)
+        .collect();
     let grants = store.claim_vnis(&claims).await.unwrap();
     let mut vnis: Vec<u32> = grants.into_values().map(granted).collect();
     vnis.sort_unstable();
@@ -71,15 +100,30 @@ pub async fn many_claims_of_as_many_declarers(bench: Arc<Bench>) {
         // Those that have gone count together with the peer.
         depart(&*store, name).await;
     }
-    let claims: Vec<_> = names.iter().flat_map(|name| [any(&link(name, "x")), any(&link(name, "y"))]).collect();
-    let vnis: BTreeSet<u32> = store.claim_vnis(&claims).await.unwrap().into_values().map(granted).collect();
+    let claims: Vec<_> = names
+        .iter()
+        .flat_map(|name| [any(&link(name, "x")), any(&link(name, "y"))])
+        .collect();
+    let vnis: BTreeSet<u32> = store
+        .claim_vnis(&claims)
+        .await
+        .unwrap()
+        .into_values()
+        .map(granted)
+        .collect();
     assert_eq!(vnis, (11..311).collect());
 }
 
 pub async fn nothing_is_taken_for_a_link_that_nobody_declares(bench: Arc<Bench>) {
     let store = bench.open().await;
     publish(&*store, &record("a", &["b"])).await;
-    let grants = store.claim_vnis(&[any(&link("x", "y")), fixed(&link("a", "x"), 20), any(&link("a", "b"))]).await;
+    let grants = store
+        .claim_vnis(&[
+            any(&link("x", "y")),
+            fixed(&link("a", "x"), 20),
+            any(&link("a", "b")),
+        ])
+        .await;
     let grants = grants.unwrap();
     assert_eq!(grants[&link_id("x", "y")], VniGrant::NotDeclared);
     assert_eq!(grants[&link_id("a", "x")], VniGrant::NotDeclared);
@@ -88,14 +132,22 @@ pub async fn nothing_is_taken_for_a_link_that_nobody_declares(bench: Arc<Bench>)
     assert_eq!(bench.backend.leftovers(), 0);
 }
 
-/// An agent has read of a link, and claims a VNI for it after both pods have gone, or its declaration has.
+/// An agent has read of a link, and claims a VNI for it after both pods have gone, or its
+/// declaration has.
 pub async fn a_claim_from_stale_facts_takes_nothing(bench: Arc<Bench>) {
     let (ours, theirs) = (bench.open().await, bench.open().await);
     publish(&*theirs, &record("a", &["b", "c"])).await;
     publish(&*ours, &record("b", &[])).await;
     assert_eq!(names(&*ours, &["b"]).await, ["a", "b"]);
-    theirs.publish(&record("a", &["c"]), Publish::Again).await.unwrap();
-    assert_eq!(ask(&*ours, &link("a", "b")).await, VniGrant::NotDeclared, "a has dropped it");
+    theirs
+        .publish(&record("a", &["c"]), Publish::Again)
+        .await
+        .unwrap();
+    assert_eq!(
+        ask(&*ours, &link("a", "b")).await,
+        VniGrant::NotDeclared,
+        "a has dropped it"
+    );
 
     publish(&*theirs, &record_in("a", "a-2", 200, &["b", "c"])).await;
     publish(&*ours, &record("c", &[])).await;
@@ -103,7 +155,11 @@ pub async fn a_claim_from_stale_facts_takes_nothing(bench: Arc<Bench>) {
     // a is remembered for the sake of b and c.
     assert_eq!(claim(&*ours, &link("a", "b")).await, 11);
     depart(&*ours, "b").await;
-    assert_eq!(ask(&*ours, &link("a", "b")).await, VniGrant::NotDeclared, "both its pods have gone");
+    assert_eq!(
+        ask(&*ours, &link("a", "b")).await,
+        VniGrant::NotDeclared,
+        "both its pods have gone"
+    );
     assert_eq!(claim(&*ours, &link("a", "c")).await, 11);
     depart(&*ours, "c").await;
     assert_eq!(ask(&*ours, &link("a", "c")).await, VniGrant::NotDeclared);
@@ -122,7 +178,10 @@ pub async fn claims_that_meet_departures_leave_nothing(bench: Arc<Bench>) {
                     let mut refused = 0;
                     while refused < 200 {
                         let grants = store.claim_vnis(&links).await.unwrap();
-                        refused += grants.values().filter(|grant| **grant == VniGrant::NotDeclared).count();
+                        refused += grants
+                            .values()
+                            .filter(|grant| **grant == VniGrant::NotDeclared)
+                            .count();
                     }
                 })
             })
@@ -134,8 +193,13 @@ pub async fn claims_that_meet_departures_leave_nothing(bench: Arc<Bench>) {
         round += 1;
         let pod = record_in("a", &format!("a-{round}"), round, &["b", "c", "d"]);
         publish(&*store, &pod).await;
-        store.depart(&pod.pod, pod.sandbox().unwrap()).await.unwrap();
+        store
+            .depart(&pod.pod, pod.sandbox().unwrap())
+            .await
+            .unwrap();
     }
-    claimers.into_iter().for_each(|claimer| claimer.join().unwrap());
+    claimers
+        .into_iter()
+        .for_each(|claimer| claimer.join().unwrap());
     assert_eq!(bench.backend.leftovers(), 0);
 }

@@ -33,11 +33,15 @@ pub async fn a_declarer_that_names_an_own_pod(bench: Arc<Bench>) {
     publish(&*theirs, &record("stranger", &["a"])).await;
     hear(&mut *watch, &["a"]).await;
     assert_eq!(names(&*ours, &["a"]).await, ["a", "stranger"]);
-    // An agent that has read that counts it among the peers. It moves, it goes, it comes back without the link.
+    // An agent that has read that counts it among the peers. It moves, it goes, it comes back
+    // without the link.
     interest(&mut *watch, &["a"], &["stranger"], &["stranger"]).await;
     publish(&*theirs, &record_in("stranger", "stranger-2", 1, &["a"])).await;
     hear(&mut *watch, &["stranger"]).await;
-    theirs.depart(&key("stranger"), &sandbox("stranger-2")).await.unwrap();
+    theirs
+        .depart(&key("stranger"), &sandbox("stranger-2"))
+        .await
+        .unwrap();
     hear(&mut *watch, &["stranger"]).await;
     publish(&*theirs, &record_in("stranger", "stranger-3", 1, &[])).await;
     hear(&mut *watch, &["a", "stranger"]).await;
@@ -104,13 +108,19 @@ pub async fn cancelling_loses_nothing(bench: Arc<Bench>) {
         publish(&*theirs, &record_in("b", &format!("b-{round}"), 1, &[])).await;
         let heard = time::timeout(DEADLINE, async {
             for millis in 0.. {
-                if let Ok(change) = time::timeout(Duration::from_millis(millis % 4), watch.next()).await {
+                if let Ok(change) =
+                    time::timeout(Duration::from_millis(millis % 4), watch.next()).await
+                {
                     return change.unwrap();
                 }
             }
             unreachable!()
         });
-        assert_eq!(heard.await.expect("the change was lost"), Change::Pods(keys(&["b"])), "round {round}");
+        assert_eq!(
+            heard.await.expect("the change was lost"),
+            Change::Pods(keys(&["b"])),
+            "round {round}"
+        );
     }
 }
 

@@ -1,5 +1,9 @@
-//! A real etcd for a test: on a free port of the loopback interface, with its own data directory, gone with the test.
-#![allow(clippy::unwrap_used, reason = "these are tests: a panic is how they fail")]
+//! A real etcd for a test: on a free port of the loopback interface, with its own data directory,
+//! gone with the test.
+#![allow(
+    clippy::unwrap_used,
+    reason = "these are tests: a panic is how they fail"
+)]
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::{
@@ -38,7 +42,14 @@ impl EtcdServer {
         for _try in 0..5 {
             let (directory, port) = (tempfile::tempdir().unwrap(), next_port());
             match start(directory.path(), port, &arguments) {
-                Ok(child) => return Self { child, directory, port, arguments },
+                Ok(child) => {
+                    return Self {
+                        child,
+                        directory,
+                        port,
+                        arguments,
+                    };
+                }
                 Err(log) => ended = log,
             }
         }
@@ -46,8 +57,17 @@ impl EtcdServer {
     }
 
     pub fn url(&self) -> StoreUrl {
-        let tls = self.arguments.iter().any(|argument| argument.starts_with("--cert-file"));
-        StoreUrl::Etcd { hosts: vec![HostPort { host: "127.0.0.1".into(), port: self.port }], tls }
+        let tls = self
+            .arguments
+            .iter()
+            .any(|argument| argument.starts_with("--cert-file"));
+        StoreUrl::Etcd {
+            hosts: vec![HostPort {
+                host: "127.0.0.1".into(),
+                port: self.port,
+            }],
+            tls,
+        }
     }
 
     /// Stops it; its data remain.
@@ -58,7 +78,8 @@ impl EtcdServer {
 
     /// Starts it again on the same port, with the data it had.
     pub fn start_again(&mut self) {
-        self.child = start(self.directory.path(), self.port, &self.arguments).expect("etcd starts again");
+        self.child =
+            start(self.directory.path(), self.port, &self.arguments).expect("etcd starts again");
     }
 
     /// Stops it and starts it again with nothing.
@@ -85,14 +106,22 @@ impl EtcdServer {
             .args(arguments)
             .output()
             .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).unwrap()
     }
 
     /// All keys.
     pub fn keys(&self) -> Vec<String> {
         let listing = self.ctl(&["get", "--prefix", "--keys-only", "/"]);
-        listing.lines().filter(|line| !line.is_empty()).map(ToString::to_string).collect()
+        listing
+            .lines()
+            .filter(|line| !line.is_empty())
+            .map(ToString::to_string)
+            .collect()
     }
 }
 
@@ -103,7 +132,8 @@ impl Drop for EtcdServer {
     }
 }
 
-/// The first of two ports that no other test is given, nor any connection that goes out: below `ip_local_port_range`.
+/// The first of two ports that no other test is given, nor any connection that goes out: below
+/// `ip_local_port_range`.
 fn next_port() -> u16 {
     static GIVEN: AtomicU32 = AtomicU32::new(0);
     let of_this_process = process::id().wrapping_mul(100);
@@ -113,14 +143,27 @@ fn next_port() -> u16 {
 
 /// Starts one and waits until it serves; if it ends instead, answers with its log.
 ///
-/// That somebody listens on its port would not do: that may be somebody else, or an etcd that is about to give up.
+/// That somebody listens on its port would not do: that may be somebody else, or an etcd that is
+/// about to give up.
 fn start(directory: &Path, port: u16, arguments: &[String]) -> Result<Child, String> {
-    let scheme = if arguments.iter().any(|argument| argument.starts_with("--cert-file")) { "https" } else { "http" };
-    let (client, peer) = (format!("{scheme}://127.0.0.1:{port}"), format!("http://127.0.0.1:{}", port + 1));
+    let scheme = if arguments
+        .iter()
+        .any(|argument| argument.starts_with("--cert-file"))
+    {
+        "https"
+    } else {
+        "http"
+    };
+    let (client, peer) = (
+        format!("{scheme}://127.0.0.1:{port}"),
+        format!("http://127.0.0.1:{}", port + 1),
+    );
     let (log, ready) = (directory.join("log"), directory.join("ready"));
     let _of_the_last_start = fs::remove_file(&ready);
     let socket = UnixDatagram::bind(&ready).unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_millis(20)))
+        .unwrap();
     // setpriv: also if the test is killed.
     let mut child = Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "--", "etcd", "--log-level", "error"])
@@ -134,16 +177,29 @@ fn start(directory: &Path, port: u16, arguments: &[String]) -> Result<Child, Str
         // As systemd is told (sd_notify(3)): READY=1, once it is a member and answers.
         .env("NOTIFY_SOCKET", &ready)
         .stdout(Stdio::null())
-        .stderr(File::options().create(true).append(true).open(&log).unwrap())
+        .stderr(
+            File::options()
+                .create(true)
+                .append(true)
+                .open(&log)
+                .unwrap(),
+        )
         .spawn()
-        .expect("etcd and setpriv must be installed: apt-get install etcd-server etcd-client util-linux");
+        .expect(
+            "etcd and setpriv must be installed: apt-get install etcd-server etcd-client \
+                 util-linux",
+        );
     let begun = Instant::now();
     while socket.recv(&mut [0; 64]).is_err() {
         let logged = || fs::read_to_string(&log).unwrap_or_default();
         if let Some(status) = child.try_wait().unwrap() {
             return Err(format!("{status}: {}", logged()));
         }
-        assert!(begun.elapsed() < DEADLINE, "etcd does not serve: {}", logged());
+        assert!(
+            begun.elapsed() < DEADLINE,
+            "etcd does not serve: {}",
+            logged()
+        );
     }
     Ok(child)
 }

@@ -1,5 +1,5 @@
-//! Detaches that come at once are done in one go, and none for a namespace that only cannot be entered: real engine, kernel and store, in
-//! namespaces of their own.
+//! Detaches that come at once are done in one go, and none for a namespace that only cannot be
+//! entered: real engine, kernel and store, in namespaces of their own.
 
 use std::{
     collections::BTreeSet,
@@ -11,7 +11,9 @@ use std::{
 };
 
 use ratchet_model::{End, heritage::Heritage};
-use ratchet_protocol::{Attach, Attachment, Detach, Failure, FailureKind, Pod, Prepare, Reply, Settings};
+use ratchet_protocol::{
+    Attach, Attachment, Detach, Failure, FailureKind, Pod, Prepare, Reply, Settings,
+};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -55,8 +57,13 @@ impl Drop for Netns {
 
 /// The devices in a listing that are not there from the beginning.
 fn devices(listing: &str) -> Vec<String> {
-    let names = listing.lines().filter_map(|line| line.split([':', '@']).nth(1)).map(|name| name.trim().to_owned());
-    names.filter(|name| !["lo", "u0", "u1"].contains(&name.as_str())).collect()
+    let names = listing
+        .lines()
+        .filter_map(|line| line.split([':', '@']).nth(1))
+        .map(|name| name.trim().to_owned());
+    names
+        .filter(|name| !["lo", "u0", "u1"].contains(&name.as_str()))
+        .collect()
 }
 
 /// An engine that is run for some commands at a time.
@@ -72,7 +79,10 @@ impl Node {
         let engine = self.engine(&sender);
         change();
         let (commands, answers): (Vec<_>, Vec<_>) = all.into_iter().unzip();
-        commands.into_iter().chain([Command::Stop]).for_each(|command| sender.send(command).unwrap());
+        commands
+            .into_iter()
+            .chain([Command::Stop])
+            .for_each(|command| sender.send(command).unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
         thread::scope(|scope| {
             // Somebody has to drive it, as the server does in an agent.
@@ -80,12 +90,17 @@ impl Node {
             engine.run(&inbox);
             drop(stop);
         });
-        answers.into_iter().map(|mut answer| answer.try_recv().expect("an answer")).collect()
+        answers
+            .into_iter()
+            .map(|mut answer| answer.try_recv().expect("an answer"))
+            .collect()
     }
 
     fn sandboxes(&self) -> BTreeSet<String> {
         let files = fs::read_dir(self.dir.path().join("sandboxes")).unwrap();
-        files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
+        files
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect()
     }
 
     fn state_file(&self, pod: &str) -> PathBuf {
@@ -98,16 +113,30 @@ impl Node {
 
     /// The pods that the store has records of.
     fn records(&self, pods: &[&str]) -> Vec<String> {
-        let own = pods.iter().map(|pod| ratchet_model::PodKey::new("default", pod).unwrap()).collect();
+        let own = pods
+            .iter()
+            .map(|pod| ratchet_model::PodKey::new("default", pod).unwrap())
+            .collect();
         self.runtime.block_on(async {
             let store = open_store(&self.settings).await.unwrap();
-            store.read(&own).await.unwrap().records.into_keys().map(|pod| pod.name().to_owned()).collect()
+            store
+                .read(&own)
+                .await
+                .unwrap()
+                .records
+                .into_keys()
+                .map(|pod| pod.name().to_owned())
+                .collect()
         })
     }
 }
 
 fn attachment(pod: &str, interface: &str) -> Attachment {
-    Attachment { network: "net".into(), container_id: pod.parse().unwrap(), interface: interface.into() }
+    Attachment {
+        network: "net".into(),
+        container_id: pod.parse().unwrap(),
+        interface: interface.into(),
+    }
 }
 
 fn attach(pod: &str, interface: &str, netns: &Netns, peers: &[&str]) -> Asked {
@@ -115,10 +144,16 @@ fn attach(pod: &str, interface: &str, netns: &Netns, peers: &[&str]) -> Asked {
 }
 
 fn attach_at(pod: &str, interface: &str, netns: &Path, peers: &[&str]) -> Asked {
-    let links = peers.iter().map(|peer| format!("{{interface: to-{peer}, peer: {peer}/to-{pod}}}"));
+    let links = peers
+        .iter()
+        .map(|peer| format!("{{interface: to-{peer}, peer: {peer}/to-{pod}}}"));
     let links = format!("[{}]", links.collect::<Vec<_>>().join(", "));
     let prepare = Prepare {
-        pod: Pod { namespace: "default".into(), name: pod.into(), uid: None },
+        pod: Pod {
+            namespace: "default".into(),
+            name: pod.into(),
+            uid: None,
+        },
         labels: [].into(),
         annotations: [("ratchet.dev/links".to_owned(), links)].into(),
         annotations_passed: true,
@@ -127,13 +162,26 @@ fn attach_at(pod: &str, interface: &str, netns: &Path, peers: &[&str]) -> Asked 
         interface: interface.into(),
     };
     let (sender, receiver) = oneshot::channel();
-    let attach = Attach { attachment: attachment(pod, interface), netns: netns.to_owned(), prepare };
+    let attach = Attach {
+        attachment: attachment(pod, interface),
+        netns: netns.to_owned(),
+        prepare,
+    };
     (Command::Attach(Box::new(attach), sender), receiver)
 }
 
 fn detach(pod: &str, interface: &str) -> Asked {
     let (sender, receiver) = oneshot::channel();
-    (Command::Detach(Detach { attachment: attachment(pod, interface), netns: None }, sender), receiver)
+    (
+        Command::Detach(
+            Detach {
+                attachment: attachment(pod, interface),
+                netns: None,
+            },
+            sender,
+        ),
+        receiver,
+    )
 }
 
 fn on_a_node(test: impl FnOnce(Node) + Send + 'static) {
@@ -162,11 +210,19 @@ fn detaches_that_come_at_once_are_done_in_one_go_and_leave_nothing() {
             detach("b", "eth0"),
             detach("a", "eth0"),
         ]);
-        assert!(answers.iter().all(|answer| matches!(answer, Ok(Reply::Done))), "{answers:?}");
+        assert!(
+            answers
+                .iter()
+                .all(|answer| matches!(answer, Ok(Reply::Done))),
+            "{answers:?}"
+        );
         // Whoever watches is told once after the start, and once after all of them.
         assert_eq!(*node.progress.borrow() - before, 2);
         assert_eq!([&a, &b].map(Netns::devices), [[""; 0], [""; 0]]);
-        assert_eq!((node.devices(), node.sandboxes()), (vec![], BTreeSet::new()));
+        assert_eq!(
+            (node.devices(), node.sandboxes()),
+            (vec![], BTreeSet::new())
+        );
         assert_eq!(node.records(&["a", "b", "c"]), [""; 0]);
     });
 }
@@ -186,15 +242,26 @@ fn a_detach_that_fails_fails_no_other() {
         // The pod with two attachments stays, but that one has gone cannot be written down.
         let (file, aside) = (node.state_file("both"), node.dir.path().join("aside"));
         let answers = node.run_with(
-            vec![detach("a", "eth0"), detach("both", "eth0"), detach("never", "eth0"), detach("b", "eth0")],
+            vec![
+                detach("a", "eth0"),
+                detach("both", "eth0"),
+                detach("never", "eth0"),
+                detach("b", "eth0"),
+            ],
             || {
                 fs::rename(&file, &aside).unwrap();
                 fs::create_dir(&file).unwrap();
             },
         );
-        let failed: Vec<Option<FailureKind>> =
-            answers.iter().map(|answer| answer.as_ref().err().map(|failure| failure.kind)).collect();
-        assert_eq!(failed, [None, Some(FailureKind::Io), None, None], "{answers:?}");
+        let failed: Vec<Option<FailureKind>> = answers
+            .iter()
+            .map(|answer| answer.as_ref().err().map(|failure| failure.kind))
+            .collect();
+        assert_eq!(
+            failed,
+            [None, Some(FailureKind::Io), None, None],
+            "{answers:?}"
+        );
         assert_eq!([&a, &b].map(Netns::devices), [[""; 0], [""; 0]]);
         assert_eq!(both.devices().len(), 2, "its interfaces stay");
         assert_eq!(node.sandboxes(), ["both.json".to_owned()].into());
@@ -203,7 +270,10 @@ fn a_detach_that_fails_fails_no_other() {
         fs::rename(&aside, &file).unwrap();
         let answers = node.run(vec![detach("both", "eth0"), detach("both", "eth1")]);
         assert!(answers.iter().all(Result::is_ok), "{answers:?}");
-        assert_eq!((node.devices(), both.devices(), node.sandboxes()), (vec![], vec![], BTreeSet::new()));
+        assert_eq!(
+            (node.devices(), both.devices(), node.sandboxes()),
+            (vec![], vec![], BTreeSet::new())
+        );
         assert_eq!(node.records(&["a", "b", "both"]), [""; 0]);
     });
 }
@@ -219,39 +289,63 @@ fn a_namespace_that_cannot_be_entered_is_not_taken_for_one_that_is_gone() {
             std::os::unix::fs::symlink(target, &path).unwrap();
         };
         lead_to(&a.path());
-        let wired = node.run(vec![attach("b", "eth0", &b, &[]), attach_at("a", "eth0", &path, &["b"])]);
+        let wired = node.run(vec![
+            attach("b", "eth0", &b, &[]),
+            attach_at("a", "eth0", &path, &["b"]),
+        ]);
         assert!(wired.iter().all(Result::is_ok), "{wired:?}");
         let both = || [a.devices(), b.devices()];
         assert_eq!(both(), [["to-b"], ["to-a"]]);
 
-        // Opening it fails, but it lives: neither a look nor a detach may cut the link for that, or forget what is left to undo.
+        // Opening it fails, but it lives: neither a look nor a detach may cut the link for that, or
+        // forget what is left to undo.
         lead_to(&path);
         node.run(vec![]);
         assert_eq!(both(), [["to-b"], ["to-a"]]);
-        let Reply::Attached(attached) = node.run(vec![attach("c", "eth0", &c, &["a"])])[0].clone().unwrap() else {
+        let Reply::Attached(attached) = node.run(vec![attach("c", "eth0", &c, &["a"])])[0]
+            .clone()
+            .unwrap()
+        else {
             panic!("not an answer to an attach")
         };
-        assert_eq!((attached.interfaces.len(), attached.pending.len()), (0, 1), "{attached:?}");
+        assert_eq!(
+            (attached.interfaces.len(), attached.pending.len()),
+            (0, 1),
+            "{attached:?}"
+        );
         assert!(node.run(vec![detach("c", "eth0")])[0].is_ok());
         assert!(node.run(vec![detach("a", "eth0")])[0].is_ok());
         assert_eq!(both(), [["to-b"], ["to-a"]]);
-        assert_eq!(node.sandboxes(), ["a.leaving", "b.json"].map(str::to_owned).into());
+        assert_eq!(
+            node.sandboxes(),
+            ["a.leaving", "b.json"].map(str::to_owned).into()
+        );
 
         lead_to(&a.path());
         node.run(vec![]);
-        assert_eq!((a.devices(), b.devices()), (vec![], vec!["to-a".to_owned()]));
+        assert_eq!(
+            (a.devices(), b.devices()),
+            (vec![], vec!["to-a".to_owned()])
+        );
         assert!(node.run(vec![detach("b", "eth0")])[0].is_ok());
-        assert_eq!((node.devices(), b.devices(), node.sandboxes()), (vec![], vec![], BTreeSet::new()));
+        assert_eq!(
+            (node.devices(), b.devices(), node.sandboxes()),
+            (vec![], vec![], BTreeSet::new())
+        );
         assert_eq!(node.records(&["a", "b"]), [""; 0]);
     });
 }
 
-/// An agent died while a device was being replaced, and the next one finds that nobody wants it any more.
+/// An agent died while a device was being replaced, and the next one finds that nobody wants it any
+/// more.
 #[test]
 fn what_was_to_be_inherited_goes_when_there_is_nobody_to_inherit_it() {
     on_a_node(|node| {
         let [a, b] = ["a", "b"].map(Netns::new);
-        node.run(vec![attach("a", "eth0", &a, &["b"]), attach("b", "eth0", &b, &[])]);
+        node.run(vec![
+            attach("a", "eth0", &a, &["b"]),
+            attach("b", "eth0", &b, &[]),
+        ]);
         let states = StateDir::open(node.dir.path()).unwrap();
         let left = |sandbox: &str| Heritage {
             link: "00000000000000ff".parse().unwrap(),

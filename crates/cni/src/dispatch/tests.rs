@@ -1,7 +1,6 @@
 //! Tests of `dispatch`: what a runtime sees of a plugin.
 
-use std::cell::RefCell;
-use std::io;
+use std::{cell::RefCell, io};
 
 use super::*;
 use crate::result::Interface;
@@ -32,7 +31,10 @@ impl Plugin for Fake {
         self.call("add")?;
         let mut result = CniResult::new(request.config.version());
         if self.l2_only {
-            result.push_interface(Interface { name: "eth1".into(), ..Interface::default() });
+            result.push_interface(Interface {
+                name: "eth1".into(),
+                ..Interface::default()
+            });
         }
         Ok(Output::Result(result))
     }
@@ -72,18 +74,30 @@ impl Seen {
         assert_eq!(self.status, 1, "{}", self.stdout);
         let json: serde_json::Value = serde_json::from_str(&self.stdout).unwrap();
         assert!(json["msg"].is_string());
-        (json["code"].as_u64().unwrap(), json["cniVersion"].as_str().unwrap().to_owned())
+        (
+            json["code"].as_u64().unwrap(),
+            json["cniVersion"].as_str().unwrap().to_owned(),
+        )
     }
 }
 
 fn run_fake(fake: Fake, vars: &[(&str, &str)], stdin: &str) -> Seen {
-    let full =
-        [("CNI_CONTAINERID", "c1"), ("CNI_NETNS", "/nowhere"), ("CNI_IFNAME", "eth0"), ("CNI_PATH", "/opt/cni/bin")];
+    let full = [
+        ("CNI_CONTAINERID", "c1"),
+        ("CNI_NETNS", "/nowhere"),
+        ("CNI_IFNAME", "eth0"),
+        ("CNI_PATH", "/opt/cni/bin"),
+    ];
     let env = full.iter().chain(vars).copied().collect();
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let status = run(&fake, &env, stdin.as_bytes(), &mut stdout, &mut stderr);
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Seen { status, stdout: text(stdout), stderr: text(stderr), calls: fake.calls.into_inner() }
+    Seen {
+        status,
+        stdout: text(stdout),
+        stderr: text(stderr),
+        calls: fake.calls.into_inner(),
+    }
 }
 
 fn call(verb: &str, stdin: &str) -> Seen {
@@ -99,13 +113,23 @@ fn without_a_command_it_introduces_itself() {
     for vars in [&[][..], &[("CNI_COMMAND", "")]] {
         let seen = run_fake(Fake::default(), vars, "");
         assert_eq!((seen.status, seen.stdout.as_str()), (0, ""));
-        assert!(seen.stderr.starts_with("a fake\nCNI protocol versions supported: 0.1.0, "), "{}", seen.stderr);
+        assert!(
+            seen.stderr
+                .starts_with("a fake\nCNI protocol versions supported: 0.1.0, "),
+            "{}",
+            seen.stderr
+        );
     }
 }
 
 #[test]
 fn version_is_echoed_with_the_list() {
-    let probe = [("CNI_COMMAND", "VERSION"), ("CNI_NETNS", "dummy"), ("CNI_CONTAINERID", ""), ("CNI_PATH", "dummy")];
+    let probe = [
+        ("CNI_COMMAND", "VERSION"),
+        ("CNI_NETNS", "dummy"),
+        ("CNI_CONTAINERID", ""),
+        ("CNI_PATH", "dummy"),
+    ];
     for (stdin, echo) in [
         (r#"{"cniVersion":"1.1.0"}"#, "1.1.0"),
         (r#"{"cniVersion":"0.4.0"}"#, "0.4.0"),
@@ -115,7 +139,10 @@ fn version_is_echoed_with_the_list() {
     ] {
         let seen = run_fake(Fake::default(), &probe, stdin);
         let list = r#"["0.1.0","0.2.0","0.3.0","0.3.1","0.4.0","1.0.0","1.1.0"]"#;
-        assert_eq!(seen.stdout, format!("{{\"cniVersion\":\"{echo}\",\"supportedVersions\":{list}}}\n"));
+        assert_eq!(
+            seen.stdout,
+            format!("{{\"cniVersion\":\"{echo}\",\"supportedVersions\":{list}}}\n")
+        );
         assert_eq!(seen.status, 0);
     }
 }
@@ -126,12 +153,21 @@ fn every_version_is_served_as_gated() {
         let text = config(version.as_str());
         let seen = call("ADD", &text);
         assert_eq!((seen.status, seen.calls), (0, vec!["add"]));
-        let json: serde_json::Value = serde_json::from_str(&seen.stdout.clone()).unwrap_or_default();
+        let json: serde_json::Value =
+            serde_json::from_str(&seen.stdout.clone()).unwrap_or_default();
         assert_eq!(json["cniVersion"], version.as_str());
-        for (verb, called) in [("DEL", "del"), ("CHECK", "check"), ("GC", "gc"), ("STATUS", "status")] {
+        for (verb, called) in [
+            ("DEL", "del"),
+            ("CHECK", "check"),
+            ("GC", "gc"),
+            ("STATUS", "status"),
+        ] {
             let seen = call(verb, &text);
             if version.allows(Verb::parse(verb).unwrap()) {
-                assert_eq!((seen.status, seen.stdout.as_str(), seen.calls), (0, "", vec![called]));
+                assert_eq!(
+                    (seen.status, seen.stdout.as_str(), seen.calls),
+                    (0, "", vec![called])
+                );
             } else {
                 assert_eq!(seen.error(), (1, version.to_string()));
                 assert!(seen.calls.is_empty());
@@ -153,10 +189,18 @@ fn refusals_are_one_document_and_no_call() {
         ("ADD", r#"{"cniVersion":"0.4.0"}"#.into(), (7, "0.4.0")),
     ] {
         let seen = call(verb, &stdin);
-        assert_eq!(seen.error(), (expected.0, expected.1.to_owned()), "{verb} {stdin}");
+        assert_eq!(
+            seen.error(),
+            (expected.0, expected.1.to_owned()),
+            "{verb} {stdin}"
+        );
         assert!(seen.calls.is_empty());
     }
-    let seen = run_fake(Fake::default(), &[("CNI_COMMAND", "ADD"), ("CNI_IFNAME", "")], &config("1.0.0"));
+    let seen = run_fake(
+        Fake::default(),
+        &[("CNI_COMMAND", "ADD"), ("CNI_IFNAME", "")],
+        &config("1.0.0"),
+    );
     assert_eq!(seen.error(), (4, "1.0.0".into()));
 }
 
@@ -164,7 +208,11 @@ fn refusals_are_one_document_and_no_call() {
 fn own_netns_is_refused_before_the_call() {
     let own = ("CNI_NETNS", "/proc/self/ns/net");
     for verb in ["ADD", "DEL"] {
-        let seen = run_fake(Fake::default(), &[("CNI_COMMAND", verb), own], &config("1.0.0"));
+        let seen = run_fake(
+            Fake::default(),
+            &[("CNI_COMMAND", verb), own],
+            &config("1.0.0"),
+        );
         assert_eq!(seen.error().0, 8);
         assert!(seen.calls.is_empty());
         for value in ["1", "TRUE"] {
@@ -172,15 +220,38 @@ fn own_netns_is_refused_before_the_call() {
             assert_eq!(run_fake(Fake::default(), &vars, &config("1.0.0")).status, 0);
         }
     }
-    assert_eq!(run_fake(Fake::default(), &[("CNI_COMMAND", "CHECK"), own], &config("1.0.0")).status, 0);
+    assert_eq!(
+        run_fake(
+            Fake::default(),
+            &[("CNI_COMMAND", "CHECK"), own],
+            &config("1.0.0")
+        )
+        .status,
+        0
+    );
 }
 
 #[test]
 fn the_plugins_errors_and_panics_are_printed_once() {
-    for (verb, _) in [("ADD", ()), ("DEL", ()), ("GC", ()), ("STATUS", ()), ("CHECK", ())] {
-        let fake = Fake { error: Some(Error::try_again_later("later").with_details("d")), ..Fake::default() };
-        assert_eq!(run_fake(fake, &[("CNI_COMMAND", verb)], &config("1.1.0")).error(), (11, "1.1.0".into()));
-        let fake = Fake { panics: true, ..Fake::default() };
+    for (verb, _) in [
+        ("ADD", ()),
+        ("DEL", ()),
+        ("GC", ()),
+        ("STATUS", ()),
+        ("CHECK", ()),
+    ] {
+        let fake = Fake {
+            error: Some(Error::try_again_later("later").with_details("d")),
+            ..Fake::default()
+        };
+        assert_eq!(
+            run_fake(fake, &[("CNI_COMMAND", verb)], &config("1.1.0")).error(),
+            (11, "1.1.0".into())
+        );
+        let fake = Fake {
+            panics: true,
+            ..Fake::default()
+        };
         let seen = run_fake(fake, &[("CNI_COMMAND", verb)], &config("1.1.0"));
         assert_eq!(seen.error(), (999, "1.1.0".into()));
         assert!(seen.stdout.contains("told to"));
@@ -189,14 +260,28 @@ fn the_plugins_errors_and_panics_are_printed_once() {
 
 #[test]
 fn del_errors_are_worded_so_that_no_runtime_swallows_them() {
-    let fake = || Fake { error: Some(Error::io("link not found")), ..Fake::default() };
-    assert!(!run_fake(fake(), &[("CNI_COMMAND", "DEL")], &config("1.1.0")).stdout.contains("not found"));
-    assert!(run_fake(fake(), &[("CNI_COMMAND", "ADD")], &config("1.1.0")).stdout.contains("not found"));
+    let fake = || Fake {
+        error: Some(Error::io("link not found")),
+        ..Fake::default()
+    };
+    assert!(
+        !run_fake(fake(), &[("CNI_COMMAND", "DEL")], &config("1.1.0"))
+            .stdout
+            .contains("not found")
+    );
+    assert!(
+        run_fake(fake(), &[("CNI_COMMAND", "ADD")], &config("1.1.0"))
+            .stdout
+            .contains("not found")
+    );
 }
 
 #[test]
 fn an_add_that_cannot_be_printed_is_undone() {
-    let fake = Fake { l2_only: true, ..Fake::default() };
+    let fake = Fake {
+        l2_only: true,
+        ..Fake::default()
+    };
     let seen = run_fake(fake, &[("CNI_COMMAND", "ADD")], &config("0.2.0"));
     assert_eq!(seen.error(), (1, "0.2.0".into()));
     assert_eq!(seen.calls, ["add", "undo"]);
@@ -233,15 +318,24 @@ fn broken_streams_are_errors() {
     let env: Environment = vars.into_iter().collect();
     let fake = Fake::default();
     let mut stderr = Vec::new();
-    assert_eq!(run(&fake, &env, config("1.0.0").as_bytes(), Broken, &mut stderr), 1);
+    assert_eq!(
+        run(&fake, &env, config("1.0.0").as_bytes(), Broken, &mut stderr),
+        1
+    );
     assert_eq!(*fake.calls.borrow(), ["add", "undo"]);
     assert!(!stderr.is_empty());
 
     let mut stdout = Vec::new();
-    assert_eq!(run(&Fake::default(), &env, Broken, &mut stdout, io::sink()), 1);
+    assert_eq!(
+        run(&Fake::default(), &env, Broken, &mut stdout, io::sink()),
+        1
+    );
     assert!(String::from_utf8(stdout).unwrap().contains("\"code\":5"));
     let env = [("CNI_COMMAND", "VERSION")].into_iter().collect();
-    assert_eq!(run(&Fake::default(), &env, Broken, io::sink(), io::sink()), 0);
+    assert_eq!(
+        run(&Fake::default(), &env, Broken, io::sink(), io::sink()),
+        0
+    );
 }
 
 #[test]

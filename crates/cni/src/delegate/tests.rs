@@ -3,13 +3,16 @@
 use serde_json::value::RawValue;
 
 use super::*;
-use crate::embedded::Outer;
-use crate::testing::Fakes;
+use crate::{embedded::Outer, testing::Fakes};
 
 const RESULT: &str = r#"echo '{"cniVersion":"1.1.0","ips":[{"address":"10.0.0.2/24"}]}'"#;
 
 fn embedded(text: &str) -> Embedded {
-    let outer = Outer { name: "n".into(), version: Version::V1_1_0, runtime_config: Object::default() };
+    let outer = Outer {
+        name: "n".into(),
+        version: Version::V1_1_0,
+        runtime_config: Object::default(),
+    };
     Embedded::parse(&RawValue::from_string(text.into()).unwrap(), &outer).unwrap()
 }
 
@@ -20,14 +23,23 @@ fn add(fakes: &Fakes, text: &str) -> Result<Added, Error> {
 #[test]
 fn add_gives_bytes_result_and_what_del_needs() {
     let fakes = Fakes::new();
-    fakes.plugin("p", "[ $CNI_COMMAND = DEL ] || printf '{ \"cniVersion\" : \"1.1.0\", \"z\":1.0 }\\n\\n'");
+    fakes.plugin(
+        "p",
+        "[ $CNI_COMMAND = DEL ] || printf '{ \"cniVersion\" : \"1.1.0\", \"z\":1.0 }\\n\\n'",
+    );
     let added = add(&fakes, r#"{"type":"p","k":1.0}"#).unwrap();
-    assert_eq!(added.stdout, b"{ \"cniVersion\" : \"1.1.0\", \"z\":1.0 }\n\n");
+    assert_eq!(
+        added.stdout,
+        b"{ \"cniVersion\" : \"1.1.0\", \"z\":1.0 }\n\n"
+    );
     assert!(added.is_printable_as(Version::V1_1_0) && !added.is_printable_as(Version::V1_0_0));
     assert_eq!(added.result.version(), Version::V1_1_0);
 
     added.rendered.del(&fakes.caller()).unwrap();
-    assert_eq!(fakes.read("p.ADD.stdin"), r#"{"type":"p","k":1.0,"name":"n","cniVersion":"1.1.0"}"#);
+    assert_eq!(
+        fakes.read("p.ADD.stdin"),
+        r#"{"type":"p","k":1.0,"name":"n","cniVersion":"1.1.0"}"#
+    );
     assert_eq!(fakes.read("p.DEL.stdin"), fakes.read("p.ADD.stdin"));
 }
 
@@ -36,14 +48,30 @@ fn the_environment_is_ours_but_for_two_variables() {
     let fakes = Fakes::new();
     fakes.plugin("p", RESULT);
     let caller = fakes.caller().with_ifname("net1").unwrap();
-    embedded(r#"{"type":"p"}"#).add(&caller, None, |_| Ok(())).unwrap().rendered.del(&fakes.caller()).unwrap();
-    for (verb, env) in [("ADD", fakes.read("p.ADD.env")), ("DEL", fakes.read("p.DEL.env"))] {
+    embedded(r#"{"type":"p"}"#)
+        .add(&caller, None, |_| Ok(()))
+        .unwrap()
+        .rendered
+        .del(&fakes.caller())
+        .unwrap();
+    for (verb, env) in [
+        ("ADD", fakes.read("p.ADD.env")),
+        ("DEL", fakes.read("p.DEL.env")),
+    ] {
         let lines: Vec<&str> = env.lines().collect();
-        for line in ["TRACEPARENT=00-1", "CNI_ARGS=A=b", "CNI_CONTAINERID=c1", "CNI_NETNS=/run/netns/c1"] {
+        for line in [
+            "TRACEPARENT=00-1",
+            "CNI_ARGS=A=b",
+            "CNI_CONTAINERID=c1",
+            "CNI_NETNS=/run/netns/c1",
+        ] {
             assert!(lines.contains(&line), "{verb}: {line}");
         }
         assert!(lines.contains(&format!("CNI_COMMAND={verb}").as_str()));
-        assert!(lines.contains(&"CNI_IFNAME=net1"), "{verb}: the interface is that of the ADD");
+        assert!(
+            lines.contains(&"CNI_IFNAME=net1"),
+            "{verb}: the interface is that of the ADD"
+        );
     }
     assert_eq!(caller.with_ifname("a/b").unwrap_err().code, 4);
 }
@@ -51,8 +79,16 @@ fn the_environment_is_ours_but_for_two_variables() {
 #[test]
 fn a_failed_add_is_undone_once_with_the_same_stdin_and_keeps_its_error() {
     let scripts = [
-        (r#"echo '{"code":11,"msg":"m","details":"d"}'; exit 1"#, 11, "d"),
-        (r#"echo '{"cniVersion":"1.0.0","code":999,"msg":"m","details":"d"}'; exit 7"#, 999, "d"),
+        (
+            r#"echo '{"code":11,"msg":"m","details":"d"}'; exit 1"#,
+            11,
+            "d",
+        ),
+        (
+            r#"echo '{"cniVersion":"1.0.0","code":999,"msg":"m","details":"d"}'; exit 7"#,
+            999,
+            "d",
+        ),
         (r#"echo '{"code":7,"msg":"m","details":"d"}'"#, 7, "d"),
         ("echo broken >&2; exit 1", 100, "broken"),
         ("kill -9 $$", 100, "it printed nothing"),
@@ -62,13 +98,19 @@ fn a_failed_add_is_undone_once_with_the_same_stdin_and_keeps_its_error() {
     ];
     for (script, code, details) in scripts {
         let fakes = Fakes::new();
-        fakes.plugin("p", &format!("if [ $CNI_COMMAND = DEL ]; then exit 1; fi\n{script}"));
+        fakes.plugin(
+            "p",
+            &format!("if [ $CNI_COMMAND = DEL ]; then exit 1; fi\n{script}"),
+        );
         let error = add(&fakes, r#"{"type":"p"}"#).unwrap_err();
         assert_eq!(error.code, code, "{script}: {error}");
         assert!(error.details.contains(details), "{script}: {error}");
         assert_eq!(fakes.calls(), ["ADD p", "DEL p"], "{script}");
         assert_eq!(fakes.read("p.DEL.stdin"), fakes.read("p.ADD.stdin"));
-        assert!(fakes.stderr.text().contains("rollback of a failed ADD"), "the failing DEL shows on stderr");
+        assert!(
+            fakes.stderr.text().contains("rollback of a failed ADD"),
+            "the failing DEL shows on stderr"
+        );
     }
 }
 
@@ -93,18 +135,32 @@ fn a_list_is_chained_and_deleted_backwards() {
     let added = list
         .add(&fakes.caller(), None, |rendered| {
             seen.push(rendered.plugins.len());
-            assert_eq!(fakes.calls().len(), rendered.plugins.len() - 1, "seen before it runs");
+            assert_eq!(
+                fakes.calls().len(),
+                rendered.plugins.len() - 1,
+                "seen before it runs"
+            );
             Ok(())
         })
         .unwrap();
     assert_eq!(seen, [1, 2]);
-    assert!(fakes.read("b.ADD.stdin").contains(r#""prevResult":{"cniVersion":"1.0.0","interfaces":[{"name":"x"}]}"#));
+    assert!(
+        fakes
+            .read("b.ADD.stdin")
+            .contains(r#""prevResult":{"cniVersion":"1.0.0","interfaces":[{"name":"x"}]}"#)
+    );
 
     let prev = added.result.clone();
     added.rendered.check(&fakes.caller(), &prev).unwrap();
     added.rendered.del(&fakes.caller()).unwrap();
-    assert_eq!(fakes.calls(), ["ADD a", "ADD b", "CHECK a", "CHECK b", "DEL b", "DEL a"]);
-    assert!(fakes.read("a.CHECK.stdin").contains("10.0.0.2/24"), "CHECK sees the final result");
+    assert_eq!(
+        fakes.calls(),
+        ["ADD a", "ADD b", "CHECK a", "CHECK b", "DEL b", "DEL a"]
+    );
+    assert!(
+        fakes.read("a.CHECK.stdin").contains("10.0.0.2/24"),
+        "CHECK sees the final result"
+    );
     assert_eq!(fakes.read("b.DEL.stdin"), fakes.read("b.ADD.stdin"));
 }
 
@@ -114,7 +170,11 @@ fn a_failing_list_undoes_what_was_begun() {
     fakes.plugin("a", RESULT);
     fakes.plugin("b", "exit 1");
     fakes.plugin("c", RESULT);
-    add(&fakes, r#"{"plugins":[{"type":"a"},{"type":"b"},{"type":"c"}]}"#).unwrap_err();
+    add(
+        &fakes,
+        r#"{"plugins":[{"type":"a"},{"type":"b"},{"type":"c"}]}"#,
+    )
+    .unwrap_err();
     assert_eq!(fakes.calls(), ["ADD a", "ADD b", "DEL b", "DEL a"]);
 }
 
@@ -123,11 +183,15 @@ fn a_missing_program_and_a_failing_notebook_stop_before_the_call() {
     let fakes = Fakes::new();
     fakes.plugin("a", RESULT);
     let error = add(&fakes, r#"{"plugins":[{"type":"a"},{"type":"gone"}]}"#).unwrap_err();
-    assert_eq!((error.code, fakes.calls()), (101, vec!["ADD a".into(), "DEL a".into()]));
+    assert_eq!(
+        (error.code, fakes.calls()),
+        (101, vec!["ADD a".into(), "DEL a".into()])
+    );
 
     let fakes = Fakes::new();
     fakes.plugin("a", RESULT);
-    let result = embedded(r#"{"type":"a"}"#).add(&fakes.caller(), None, |_| Err(Error::io("disk full")));
+    let result =
+        embedded(r#"{"type":"a"}"#).add(&fakes.caller(), None, |_| Err(Error::io("disk full")));
     assert_eq!((result.unwrap_err().code, fakes.calls().len()), (5, 0));
 }
 
@@ -137,7 +201,11 @@ fn del_goes_on_after_errors_and_reports_all() {
     fakes.plugin("a", "exit 1");
     fakes.plugin("b", r#"echo '{"code":11,"msg":"later"}'; exit 1"#);
     let list = embedded(r#"{"plugins":[{"type":"a"},{"type":"b"}]}"#);
-    let error = list.render(&fakes.caller(), None).unwrap().del(&fakes.caller()).unwrap_err();
+    let error = list
+        .render(&fakes.caller(), None)
+        .unwrap()
+        .del(&fakes.caller())
+        .unwrap_err();
     assert_eq!(fakes.calls(), ["DEL b", "DEL a"]);
     assert_eq!(error.code, 11);
     assert!(error.details.contains("code 100"), "{error}");
@@ -150,7 +218,9 @@ fn verbs_are_gated_by_the_embedded_version_and_flags() {
         fakes.plugin("p", "");
         let (embedded, caller) = (embedded(text), fakes.caller());
         let rendered = embedded.render(&caller, None).unwrap();
-        rendered.check(&caller, &CniResult::new(Version::V1_1_0)).unwrap();
+        rendered
+            .check(&caller, &CniResult::new(Version::V1_1_0))
+            .unwrap();
         embedded.gc(&caller, &[]).unwrap();
         embedded.status(&caller).unwrap();
         fakes.calls()
@@ -167,8 +237,16 @@ fn check_passes_errors_up_and_stops() {
     let fakes = Fakes::new();
     fakes.plugin("a", r#"echo '{"code":42,"msg":"m"}'; exit 1"#);
     fakes.plugin("b", "");
-    let rendered = embedded(r#"{"plugins":[{"type":"a"},{"type":"b"}]}"#).render(&fakes.caller(), None).unwrap();
-    assert_eq!(rendered.check(&fakes.caller(), &CniResult::new(Version::V1_1_0)).unwrap_err().code, 42);
+    let rendered = embedded(r#"{"plugins":[{"type":"a"},{"type":"b"}]}"#)
+        .render(&fakes.caller(), None)
+        .unwrap();
+    assert_eq!(
+        rendered
+            .check(&fakes.caller(), &CniResult::new(Version::V1_1_0))
+            .unwrap_err()
+            .code,
+        42
+    );
     assert_eq!(fakes.calls(), ["CHECK a"]);
 }
 
@@ -176,8 +254,20 @@ fn check_passes_errors_up_and_stops() {
 fn status_tells_a_missing_program_from_an_unwell_one() {
     let fakes = Fakes::new();
     fakes.plugin("p", r#"echo '{"code":51,"msg":"m"}'; exit 1"#);
-    assert_eq!(embedded(r#"{"type":"p"}"#).status(&fakes.caller()).unwrap_err().code, 51);
-    assert_eq!(embedded(r#"{"type":"q","cniVersion":"0.4.0"}"#).status(&fakes.caller()).unwrap_err().code, 50);
+    assert_eq!(
+        embedded(r#"{"type":"p"}"#)
+            .status(&fakes.caller())
+            .unwrap_err()
+            .code,
+        51
+    );
+    assert_eq!(
+        embedded(r#"{"type":"q","cniVersion":"0.4.0"}"#)
+            .status(&fakes.caller())
+            .unwrap_err()
+            .code,
+        50
+    );
 }
 
 #[test]
@@ -185,7 +275,9 @@ fn gc_goes_on_after_errors() {
     let fakes = Fakes::new();
     fakes.plugin("a", "exit 1");
     fakes.plugin("b", "");
-    embedded(r#"{"plugins":[{"type":"a"},{"type":"b"}]}"#).gc(&fakes.caller(), &[]).unwrap_err();
+    embedded(r#"{"plugins":[{"type":"a"},{"type":"b"}]}"#)
+        .gc(&fakes.caller(), &[])
+        .unwrap_err();
     assert_eq!(fakes.calls(), ["GC a", "GC b"]);
 }
 
@@ -194,11 +286,23 @@ fn a_del_for_another_attachment_has_its_environment() {
     let fakes = Fakes::new();
     fakes.plugin("p", "");
     let caller = fakes.caller();
-    let rendered = embedded(r#"{"type":"p"}"#).render(&caller.clone().with_ifname("eth7").unwrap(), None).unwrap();
-    let attachment = Attachment { container_id: "old".into(), ifname: "eth7".into() };
-    rendered.del(&caller.for_attachment(&attachment, "", "K=v")).unwrap();
+    let rendered = embedded(r#"{"type":"p"}"#)
+        .render(&caller.clone().with_ifname("eth7").unwrap(), None)
+        .unwrap();
+    let attachment = Attachment {
+        container_id: "old".into(),
+        ifname: "eth7".into(),
+    };
+    rendered
+        .del(&caller.for_attachment(&attachment, "", "K=v"))
+        .unwrap();
     let env = fakes.read("p.DEL.env");
-    for line in ["CNI_CONTAINERID=old", "CNI_IFNAME=eth7", "CNI_NETNS=", "CNI_ARGS=K=v"] {
+    for line in [
+        "CNI_CONTAINERID=old",
+        "CNI_IFNAME=eth7",
+        "CNI_NETNS=",
+        "CNI_ARGS=K=v",
+    ] {
         assert!(env.lines().any(|found| found == line), "{line}");
     }
 }
@@ -206,7 +310,10 @@ fn a_del_for_another_attachment_has_its_environment() {
 #[test]
 fn stderr_reaches_ours_in_success_and_failure() {
     let fakes = Fakes::new();
-    fakes.plugin("p", &format!("echo $CNI_COMMAND >&2; {RESULT}; [ $CNI_COMMAND = ADD ]"));
+    fakes.plugin(
+        "p",
+        &format!("echo $CNI_COMMAND >&2; {RESULT}; [ $CNI_COMMAND = ADD ]"),
+    );
     let added = add(&fakes, r#"{"type":"p"}"#).unwrap();
     added.rendered.del(&fakes.caller()).unwrap_err();
     assert_eq!(fakes.stderr.text(), "ADD\nDEL\n");

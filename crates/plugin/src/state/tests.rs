@@ -1,7 +1,9 @@
 //! Tests of `state`.
 
-use std::os::unix::fs::PermissionsExt;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    os::unix::fs::PermissionsExt,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use super::*;
 
@@ -22,8 +24,15 @@ fn record() -> Record {
 }
 
 fn appended() -> Appended {
-    let interface = Interface { name: "in1".into(), mac: "02:00:00:00:00:01".parse().ok(), mtu: 1450 };
-    Appended { interfaces: vec![interface], address: Some("127.0.0.1/8".into()) }
+    let interface = Interface {
+        name: "in1".into(),
+        mac: "02:00:00:00:00:01".parse().ok(),
+        mtu: 1450,
+    };
+    Appended {
+        interfaces: vec![interface],
+        address: Some("127.0.0.1/8".into()),
+    }
 }
 
 #[test]
@@ -36,11 +45,28 @@ fn what_is_saved_is_loaded_and_nobody_else_may_read_it() {
         slot.save(&record(), durable).unwrap();
         assert_eq!(slot.load(), Kept::Record(Box::new(record())));
         slot.append(&appended()).unwrap();
-        assert_eq!(slot.load(), Kept::Record(Box::new(Record { appended: appended(), ..record() })));
-        let mode = |path: &str| fs::metadata(dir.path().join(path)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(
+            slot.load(),
+            Kept::Record(Box::new(Record {
+                appended: appended(),
+                ..record()
+            }))
+        );
+        let mode = |path: &str| {
+            fs::metadata(dir.path().join(path))
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o7777
+        };
         assert_eq!(mode("state/attachments/net/c1/eth0.json"), 0o600);
         assert_eq!(mode("state/attachments/net/c1/eth0.appended"), 0o600);
-        for path in ["state", "state/attachments", "state/attachments/net", "state/attachments/net/c1"] {
+        for path in [
+            "state",
+            "state/attachments",
+            "state/attachments/net",
+            "state/attachments/net/c1",
+        ] {
             assert_eq!(mode(path), 0o700, "{path}");
         }
         slot.remove().unwrap();
@@ -54,12 +80,24 @@ fn a_lock_is_held_once_an_interface() {
     let all = Attachments::of(dir.path());
     let slot = all.claim(&key("c1", "eth0"), NOW).unwrap();
     assert!(all.try_claim(&key("c1", "eth0")).unwrap().is_none());
-    assert_eq!(all.claim(&key("c1", "eth0"), Duration::from_millis(10)).unwrap_err().code, 11);
+    assert_eq!(
+        all.claim(&key("c1", "eth0"), Duration::from_millis(10))
+            .unwrap_err()
+            .code,
+        11
+    );
     let other = all.claim(&key("c1", "eth1"), NOW).unwrap();
     other.remove().unwrap();
-    assert!(all.claim_existing(&key("c2", "eth0"), NOW).unwrap().is_none());
+    assert!(
+        all.claim_existing(&key("c2", "eth0"), NOW)
+            .unwrap()
+            .is_none()
+    );
     slot.remove().unwrap();
-    all.claim(&key("c1", "eth0"), NOW).unwrap().remove().unwrap();
+    all.claim(&key("c1", "eth0"), NOW)
+        .unwrap()
+        .remove()
+        .unwrap();
 }
 
 #[test]
@@ -71,7 +109,9 @@ fn locks_hold_although_their_files_come_and_go() {
         for _ in 0..8 {
             scope.spawn(|| {
                 for _ in 0..50 {
-                    let slot = all.claim(&key("c1", "eth0"), Duration::from_secs(60)).unwrap();
+                    let slot = all
+                        .claim(&key("c1", "eth0"), Duration::from_secs(60))
+                        .unwrap();
                     assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
                     slot.save(&record(), false).unwrap();
                     inside.fetch_sub(1, Ordering::SeqCst);
@@ -88,7 +128,13 @@ fn damaged_records_are_told_from_none() {
     let dir = tempfile::tempdir().unwrap();
     let all = Attachments::of(dir.path());
     let slot = all.claim(&key("c1", "eth0"), NOW).unwrap();
-    for damaged in ["", "{", "[]", "{}", r#"{"mode":"later","rendered":{"plugins":[]}}"#] {
+    for damaged in [
+        "",
+        "{",
+        "[]",
+        "{}",
+        r#"{"mode":"later","rendered":{"plugins":[]}}"#,
+    ] {
         fs::write(slot.file("json"), damaged).unwrap();
         assert!(matches!(slot.load(), Kept::Unreadable(_)), "{damaged}");
     }
@@ -97,7 +143,9 @@ fn damaged_records_are_told_from_none() {
 #[test]
 fn what_was_appended_may_be_torn_and_the_record_still_counts() {
     let dir = tempfile::tempdir().unwrap();
-    let slot = Attachments::of(dir.path()).claim(&key("c1", "eth0"), NOW).unwrap();
+    let slot = Attachments::of(dir.path())
+        .claim(&key("c1", "eth0"), NOW)
+        .unwrap();
     slot.save(&record(), true).unwrap();
     for torn in ["", "{\"interfaces\":["] {
         fs::write(slot.file("appended"), torn).unwrap();
@@ -108,10 +156,15 @@ fn what_was_appended_may_be_torn_and_the_record_still_counts() {
 #[test]
 fn what_an_older_ratchet_kept_in_one_file_is_understood() {
     let dir = tempfile::tempdir().unwrap();
-    let slot = Attachments::of(dir.path()).claim(&key("c1", "eth0"), NOW).unwrap();
-    let old = r#"{"mode":"chained","rendered":{"plugins":[]},"interfaces":[{"name":"in1","mac":"02:00:00:00:00:01","mtu":1450}],"address":"127.0.0.1/8"}"#;
+    let slot = Attachments::of(dir.path())
+        .claim(&key("c1", "eth0"), NOW)
+        .unwrap();
+    let old = r#"{"mode":"chained","rendered":{"plugins":[]},"interfaces":[{"name":"in1",
+        "mac":"02:00:00:00:00:01","mtu":1450}],"address":"127.0.0.1/8"}"#;
     fs::write(slot.file("json"), old).unwrap();
-    let Kept::Record(found) = slot.load() else { panic!("{:?}", slot.load()) };
+    let Kept::Record(found) = slot.load() else {
+        panic!("{:?}", slot.load())
+    };
     assert_eq!(found.appended, appended());
 }
 
@@ -123,7 +176,18 @@ fn a_record_that_cannot_be_written_is_code_5_and_leaves_the_old_one() {
     slot.save(&record(), true).unwrap();
     // In the way of the temporary file, for root too.
     fs::create_dir(slot.file("tmp")).unwrap();
-    assert_eq!(slot.save(&Record { mode: Mode::Chained, ..record() }, true).unwrap_err().code, 5);
+    assert_eq!(
+        slot.save(
+            &Record {
+                mode: Mode::Chained,
+                ..record()
+            },
+            true
+        )
+        .unwrap_err()
+        .code,
+        5
+    );
     assert_eq!(slot.load(), Kept::Record(Box::new(record())));
 }
 
@@ -136,7 +200,10 @@ fn names_that_are_no_names_of_files_are_refused() {
         (&*"n".repeat(256), "c", "eth0", 7),
         ("n", &*"c".repeat(256), "eth0", 4),
     ] {
-        assert_eq!(Key::new(network, container_id, ifname).unwrap_err().code, code);
+        assert_eq!(
+            Key::new(network, container_id, ifname).unwrap_err().code,
+            code
+        );
     }
 }
 
@@ -149,9 +216,13 @@ fn the_list_holds_all_of_one_network() {
         slot.save(&record(), false).unwrap();
         slot.append(&appended()).unwrap();
     }
-    all.claim(&Key::new("net2", "z", "eth0").unwrap(), NOW).unwrap();
+    all.claim(&Key::new("net2", "z", "eth0").unwrap(), NOW)
+        .unwrap();
     let mut listed = all.list("net").unwrap();
     listed.sort_by(|a, b| (&a.container_id, &a.ifname).cmp(&(&b.container_id, &b.ifname)));
-    assert_eq!(listed, [key("a", "eth0"), key("a", "eth1"), key("a.b", "eth0.json")]);
+    assert_eq!(
+        listed,
+        [key("a", "eth0"), key("a", "eth1"), key("a.b", "eth0.json")]
+    );
     assert!(all.list("none").unwrap().is_empty());
 }
