@@ -48,7 +48,7 @@ impl Known {
     }
 
     /// The VNI that a device of the link has, unless the store says which.
-    pub fn recall_vni(&mut self, link: LinkId, vni: Vni) {
+    pub fn restore_vni(&mut self, link: LinkId, vni: Vni) {
         if !self.vnis.contains_key(&link) {
             self.former.insert(link, vni);
         }

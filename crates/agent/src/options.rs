@@ -68,8 +68,8 @@ pub struct AgentOptions {
         help_heading = "etcd"
     )]
     pub etcd_prefix: Option<String>,
-    /// How long other agents wait for a word from this one before they take its node for gone for
-    /// good and let its pods depart, in seconds; 0: for ever [default: 3600]
+    /// After how many seconds without a sign of life from this agent the others remove its node's
+    /// pods; 0: never [default: 3600]
     ///
     /// Only with etcd. A node that comes back later all the same publishes its pods again, and its
     /// links go on.

@@ -15,7 +15,7 @@ use tokio::{
 use crate::engine::{Answer, Command, Commands};
 
 /// How long a client may take to send its request.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What every connection needs.
 #[derive(Clone)]
@@ -58,7 +58,7 @@ impl Server {
         let (read, mut write) = stream.into_split();
         let mut line = Vec::new();
         let mut read = BufReader::new(read).take(MAX_MESSAGE);
-        let received = tokio::time::timeout(PATIENCE, read.read_until(b'\n', &mut line)).await;
+        let received = tokio::time::timeout(TIMEOUT, read.read_until(b'\n', &mut line)).await;
         if !matches!(received, Ok(Ok(length)) if length > 0) {
             return;
         }

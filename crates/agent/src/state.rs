@@ -11,7 +11,7 @@ use std::{
 };
 
 use ratchet_failpoint as failpoint;
-use ratchet_model::{DeclaredLink, PodKey, SandboxId, heritage::Heritage};
+use ratchet_model::{DeclaredLink, PodKey, SandboxId, leftover::Leftover};
 use serde::{Deserialize, Serialize};
 
 /// What must be known of a sandbox to wire it, and to undo it.
@@ -49,7 +49,7 @@ pub(crate) struct SandboxState {
 pub(crate) struct StateDir {
     sandboxes: PathBuf,
     /// What devices leave that are being replaced; not there when none is.
-    replaced: PathBuf,
+    leftovers: PathBuf,
     /// While this file is there, no sandbox is missing: it is made once those that the node had
     /// before have been looked for.
     marker: PathBuf,
@@ -62,7 +62,7 @@ impl StateDir {
         create_private(&sandboxes)?;
         Ok(Self {
             sandboxes,
-            replaced: state_dir.join("replaced.json"),
+            leftovers: state_dir.join("replaced.json"),
             marker: state_dir.join("complete"),
         })
     }
@@ -167,13 +167,13 @@ impl StateDir {
 
     /// What devices have left that an agent before us was about to replace. What cannot be read is
     /// lost: only what users added by hand is in it.
-    pub fn load_replaced(&self) -> Vec<Heritage> {
-        let Ok(bytes) = fs::read(&self.replaced) else {
+    pub fn load_leftovers(&self) -> Vec<Leftover> {
+        let Ok(bytes) = fs::read(&self.leftovers) else {
             return Vec::new();
         };
         serde_json::from_slice(&bytes).unwrap_or_else(|error| {
             tracing::error!(
-                path = %self.replaced.display(), %error,
+                path = %self.leftovers.display(), %error,
                 "cannot read what devices had that were being replaced"
             );
             Vec::new()
@@ -182,11 +182,11 @@ impl StateDir {
 
     /// Writes what devices leave that are about to be replaced, like [`StateDir::save`]; with
     /// nothing to write the file goes.
-    pub fn save_replaced(&self, all: &[&Heritage]) -> io::Result<()> {
+    pub fn save_leftovers(&self, all: &[&Leftover]) -> io::Result<()> {
         if !all.is_empty() {
-            return self.write(&self.replaced, &serde_json::to_vec(all)?);
+            return self.write(&self.leftovers, &serde_json::to_vec(all)?);
         }
-        let removed = fs::remove_file(&self.replaced);
+        let removed = fs::remove_file(&self.leftovers);
         failpoint::pass("state.removed");
         removed
     }
@@ -295,8 +295,8 @@ mod tests {
     fn what_is_being_replaced_is_loaded_until_it_has_been() {
         let dir = tempfile::tempdir().unwrap();
         let states = StateDir::open(dir.path()).unwrap();
-        assert_eq!(states.load_replaced(), []);
-        let heritage = Heritage {
+        assert_eq!(states.load_leftovers(), []);
+        let leftover = Leftover {
             link: "00000000000000ff".parse().unwrap(),
             end: ratchet_model::End::A,
             sandbox: "one".parse().unwrap(),
@@ -304,13 +304,13 @@ mod tests {
             addresses: vec!["10.0.0.1/24".parse().unwrap()],
             routes: Vec::new(),
         };
-        states.save_replaced(&[&heritage]).unwrap();
-        assert_eq!(states.load_replaced(), [heritage]);
-        states.save_replaced(&[]).unwrap();
-        assert_eq!(states.load_replaced(), []);
+        states.save_leftovers(&[&leftover]).unwrap();
+        assert_eq!(states.load_leftovers(), [leftover]);
+        states.save_leftovers(&[]).unwrap();
+        assert_eq!(states.load_leftovers(), []);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         fs::write(dir.path().join("replaced.json"), "").unwrap();
-        assert_eq!(states.load_replaced(), []);
+        assert_eq!(states.load_leftovers(), []);
     }
 
     #[test]

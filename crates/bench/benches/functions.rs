@@ -17,7 +17,7 @@ use ratchet_model::{
     Location, NodeName, PodKey, PodRecord, SandboxId,
     declaration::{Texts, declare},
     device::{GROUP_OURS, Kind, Netns, Observed, Wanted, WantedEnd},
-    planner::{Scope, plan},
+    planner::{PlanScope, plan},
     resolve::resolve,
     wiring::{self, Node, Place, VniState},
 };
@@ -148,7 +148,7 @@ fn resolve_declarations(bencher: Bencher, count: usize) {
 fn plan_what_is_missing(bencher: Bencher, count: usize) {
     let wanted = wanted(count);
     assert_eq!(wanted.len(), count);
-    let scope = Scope {
+    let scope = PlanScope {
         links: &BTreeSet::new(),
         places: &both(),
     };
@@ -161,7 +161,7 @@ fn plan_what_is_missing(bencher: Bencher, count: usize) {
 fn plan_where_all_is_as_wanted(bencher: Bencher, count: usize) {
     let wanted = wanted(count);
     let made = made(&wanted);
-    let scope = Scope {
+    let scope = PlanScope {
         links: &BTreeSet::new(),
         places: &both(),
     };
@@ -179,7 +179,7 @@ fn plan_the_end_of_both_pods(bencher: Bencher, count: usize) {
         .filter_map(|device| Some(device.alias.as_ref()?.link))
         .collect();
     assert!(made.iter().all(|device| device.netns != Netns::Node));
-    let scope = Scope {
+    let scope = PlanScope {
         links: &ids,
         places: &BTreeSet::new(),
     };

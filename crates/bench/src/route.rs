@@ -101,12 +101,8 @@ impl Arrival {
     /// Begins to listen.
     pub fn of(netns: &Netns) -> Result<Self> {
         let socket = netns.routing_socket(GROUPS)?;
-        let patience = nix::sys::time::TimeVal::new(20, 0);
-        nix::sys::socket::setsockopt(
-            &socket,
-            nix::sys::socket::sockopt::ReceiveTimeout,
-            &patience,
-        )?;
+        let timeout = nix::sys::time::TimeVal::new(20, 0);
+        nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::ReceiveTimeout, &timeout)?;
         Ok(Self { socket })
     }
 

@@ -23,7 +23,7 @@ use crate::{
 /// Where Debian's plugins are.
 pub const PLUGINS: &str = "/usr/lib/cni";
 /// How long anything may take to come about.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What the nodes share their facts in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,7 +130,7 @@ impl Etcd {
             .stderr(Stdio::null());
         let server =
             Process::start(&mut command).context("etcd is needed: apt-get install etcd-server")?;
-        eventually("etcd", PATIENCE, || {
+        eventually("etcd", TIMEOUT, || {
             underlay.inside(|| Ok(TcpStream::connect(("10.92.0.254", 2379)).is_ok()))
         })?;
         Ok(Self {
@@ -149,7 +149,7 @@ impl Start {
             command.stderr(File::create(log)?);
         }
         let mut agent = Process::start(&mut command)?;
-        eventually("the agent", PATIENCE, || {
+        eventually("the agent", TIMEOUT, || {
             if !agent.is_alive()? {
                 let log = self
                     .log
@@ -157,7 +157,7 @@ impl Start {
                     .and_then(|log| fs::read_to_string(log).ok());
                 bail!("the agent ended: {}", log.unwrap_or_default());
             }
-            Ok(Client::call(&self.socket, &Request::Hello, PATIENCE).is_ok())
+            Ok(Client::call(&self.socket, &Request::Hello, TIMEOUT).is_ok())
         })?;
         Ok(agent)
     }

@@ -151,13 +151,13 @@ pub fn run(command: &mut Command) -> Result<String> {
 /// Polls until something is so.
 pub fn eventually(
     what: &str,
-    patience: Duration,
+    timeout: Duration,
     mut is_so: impl FnMut() -> Result<bool>,
 ) -> Result<()> {
-    let until = Instant::now() + patience;
+    let until = Instant::now() + timeout;
     while !is_so()? {
         if Instant::now() > until {
-            bail!("{what} did not come about within {} s", patience.as_secs());
+            bail!("{what} did not come about within {} s", timeout.as_secs());
         }
         thread::sleep(Duration::from_millis(2));
     }

@@ -73,7 +73,7 @@ impl<'a> Conversation<'a> {
 
     /// Feeds and drains what is possible now; waits for that for so long. What comes on stderr is
     /// passed on, too. Fails when it is too much.
-    pub fn go_on(&mut self, patience: Duration, tee: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+    pub fn go_on(&mut self, timeout: Duration, tee: &mut dyn FnMut(&[u8])) -> io::Result<()> {
         let (stdin, stdout, stderr) = {
             let ends: [(Option<BorrowedFd<'_>>, PollFlags); 3] = [
                 (self.stdin.as_ref().map(AsFd::as_fd), PollFlags::POLLOUT),
@@ -90,8 +90,8 @@ impl<'a> Conversation<'a> {
                 .iter()
                 .filter_map(|(fd, flags)| fd.map(|fd| PollFd::new(fd, *flags)))
                 .collect();
-            let patience = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
-            match poll(&mut polled, patience) {
+            let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+            match poll(&mut polled, timeout) {
                 Err(nix::errno::Errno::EINTR) => return Ok(()),
                 polled => polled?,
             };

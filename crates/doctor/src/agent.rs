@@ -13,7 +13,7 @@ use ratchet_store::{EtcdOptions, StoreUrl};
 use crate::Check;
 
 /// How long agent and store may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Our own version.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -26,7 +26,7 @@ pub(crate) struct Agent {
 
 /// Asks the agent who it is.
 pub(crate) fn ask(socket: &Path) -> Agent {
-    let hello = match Client::call(socket, &Request::Hello, PATIENCE) {
+    let hello = match Client::call(socket, &Request::Hello, TIMEOUT) {
         Ok(Reply::Hello(hello)) => Ok(*hello),
         Ok(other) => Err(ClientError::Garbled {
             socket: socket.to_owned(),
@@ -66,7 +66,7 @@ impl Agent {
             return judge_store(
                 store,
                 "the agent reaches it",
-                said(Client::call(&self.socket, &asked, PATIENCE)),
+                said(Client::call(&self.socket, &asked, TIMEOUT)),
             );
         }
         match store.parse::<StoreUrl>() {
@@ -114,9 +114,9 @@ fn try_out(url: &StoreUrl, settings: &Settings) -> Result<(), String> {
             let store = ratchet_store::open_with(url, &etcd).await?;
             store.read(&BTreeSet::new()).await
         };
-        match tokio::time::timeout(PATIENCE, read).await {
+        match tokio::time::timeout(TIMEOUT, read).await {
             Ok(read) => read.map(drop).map_err(|error| error.to_string()),
-            Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+            Err(_) => Err(format!("no answer within {} s", TIMEOUT.as_secs())),
         }
     })
 }

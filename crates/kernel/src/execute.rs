@@ -7,8 +7,8 @@
 mod configure;
 mod create;
 mod delete;
+mod describe;
 mod relocate;
-mod words;
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -157,7 +157,7 @@ impl<'a> Run<'a> {
 
     /// Notes the kernel's refusal of a step.
     fn refuse(&mut self, position: usize, failure: Failure) {
-        let error = words::explain(self.operation(position), failure);
+        let error = describe::explain(self.operation(position), failure);
         self.settle(position, Err(error));
     }
 

@@ -49,7 +49,7 @@ const BATCH_BYTES: usize = 60 << 10;
 const DATAGRAM_BYTES: usize = 128 << 10;
 /// Answers are there when sendmsg returns; this only keeps a kernel that breaks that from hanging
 /// us.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a dump is taken anew because devices came or went meanwhile.
 const DUMP_ATTEMPTS: usize = 4;
 
@@ -124,7 +124,7 @@ impl Channel {
         setsockopt(
             &socket,
             sockopt::ReceiveTimeout,
-            &TimeVal::new(PATIENCE.as_secs().cast_signed(), 0),
+            &TimeVal::new(TIMEOUT.as_secs().cast_signed(), 0),
         )?;
         let window = (socket.get_rx_buf_sz()? / ANSWER_BYTES).clamp(1, BATCH_REQUESTS);
         Ok(Self {

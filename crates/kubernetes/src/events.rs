@@ -13,7 +13,7 @@ use ratchet_model::NodeName;
 const COMPONENT: &str = "ratchet";
 
 /// How long posting an event may take; it is a courtesy, not a duty.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Posts events, each text once a pod.
 #[derive(Clone)]
@@ -67,7 +67,7 @@ impl Reporter {
         // A recorder takes the second event of a pod for the first one again, whatever its text:
         // each event gets its own.
         let recorder = Recorder::new(self.client.clone(), self.source.clone());
-        match tokio::time::timeout(PATIENCE, recorder.publish(&event, &pod)).await {
+        match tokio::time::timeout(TIMEOUT, recorder.publish(&event, &pod)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(
                 pod = name,

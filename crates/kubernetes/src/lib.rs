@@ -58,19 +58,19 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// Asks for one pod; `None` when the API knows none of that name.
 ///
 /// # Errors
-/// When there is no answer within `patience`, or a refusal.
+/// When there is no answer within `timeout`, or a refusal.
 pub async fn get(
     client: Client,
     namespace: &str,
     name: &str,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Option<PodFacts>, ApiError> {
     let pods: Api<Pod> = Api::namespaced(client, namespace);
-    match tokio::time::timeout(patience, pods.get_metadata_opt(name)).await {
+    match tokio::time::timeout(timeout, pods.get_metadata_opt(name)).await {
         Ok(found) => Ok(found?.and_then(|pod| PodFacts::of(&pod.metadata))),
         Err(_) => Err(ApiError::Unavailable(format!(
             "does not answer within {} s",
-            patience.as_secs()
+            timeout.as_secs()
         ))),
     }
 }

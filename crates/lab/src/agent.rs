@@ -16,7 +16,7 @@ use crate::{
     state::{LabDir, Node, State},
 };
 
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Starts the agent of a node.
 pub(crate) fn start(state: &State, node: &Node, dir: &LabDir, log_level: &str) -> Result<Child> {
@@ -58,7 +58,7 @@ pub(crate) fn start(state: &State, node: &Node, dir: &LabDir, log_level: &str) -
 
 /// Waits until the agent answers on its socket.
 pub(crate) fn wait_ready(child: &mut Child, node: &Node, dir: &LabDir) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let handle = PidFd::open(i32::try_from(child.id())?)?;
     loop {
         if UnixStream::connect(dir.socket(&node.name)).is_ok() {
@@ -73,7 +73,7 @@ pub(crate) fn wait_ready(child: &mut Child, node: &Node, dir: &LabDir) -> Result
             );
         }
         if Instant::now() > deadline {
-            let seconds = PATIENCE.as_secs();
+            let seconds = TIMEOUT.as_secs();
             bail!(
                 "the agent of {} does not answer after {seconds} s{}",
                 node.name,

@@ -23,10 +23,10 @@ use crate::{
     state::{LabDir, Node, Pod, State},
 };
 
-const ADD_PATIENCE: Duration = Duration::from_secs(60);
-const DEL_PATIENCE: Duration = Duration::from_secs(20);
+const ADD_TIMEOUT: Duration = Duration::from_secs(60);
+const DEL_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a plugin may take to undo what it began, once told to stop.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Checks that the `loopback` plugin, which the lab's pods boot with, is to be found.
 pub(crate) fn check_loopback(cni_path: &str) -> Result<()> {
@@ -59,7 +59,7 @@ impl Calls<'_> {
             "ADD",
             &self.file("cni.json"),
             &self.file("add.json"),
-            ADD_PATIENCE,
+            ADD_TIMEOUT,
             || interrupt::check().is_err(),
         )
     }
@@ -79,7 +79,7 @@ impl Calls<'_> {
         let config = self.file("del-config.json");
         fs::write(&config, value.to_string())
             .with_context(|| format!("cannot write {}", config.display()))?;
-        self.call("DEL", &config, &self.file("del.json"), DEL_PATIENCE, || {
+        self.call("DEL", &config, &self.file("del.json"), DEL_TIMEOUT, || {
             false
         })
     }
@@ -93,7 +93,7 @@ impl Calls<'_> {
         command: &str,
         config: &Path,
         result: &Path,
-        patience: Duration,
+        timeout: Duration,
         stop: impl Fn() -> bool + Send,
     ) -> Result<()> {
         let what = || {
@@ -103,7 +103,7 @@ impl Calls<'_> {
         let status = self
             .node
             .netns
-            .run(|| self.execute(command, config, result, patience, stop))
+            .run(|| self.execute(command, config, result, timeout, stop))
             .with_context(what)?;
         if status.success() {
             Ok(())
@@ -119,7 +119,7 @@ impl Calls<'_> {
         command: &str,
         config: &Path,
         result: &Path,
-        patience: Duration,
+        timeout: Duration,
         stop: impl Fn() -> bool,
     ) -> Result<ExitStatus> {
         let open = |path: &Path, file: std::io::Result<File>| {
@@ -144,7 +144,7 @@ impl Calls<'_> {
             .with_context(|| format!("cannot start {}", self.state.ratchet.display()))?;
         let pid = i32::try_from(child.id())?;
         let handle = PidFd::open(pid)?;
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         while !handle.wait(Duration::from_millis(100)) {
             let late = Instant::now() > deadline;
             if !late && !stop() {
@@ -152,10 +152,10 @@ impl Calls<'_> {
             }
             // Not reaped yet, so neither its pid nor its group's id can have gone to anybody else.
             let _ = killpg(Pid::from_raw(pid), Signal::SIGTERM);
-            handle.wait(STOP_PATIENCE);
+            handle.wait(STOP_TIMEOUT);
             let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
             child.wait()?;
-            interrupt_or_timeout(late, patience, tail(&log))?;
+            interrupt_or_timeout(late, timeout, tail(&log))?;
         }
         Ok(child.wait()?)
     }
@@ -212,7 +212,7 @@ impl Calls<'_> {
     }
 }
 
-fn interrupt_or_timeout(late: bool, patience: Duration, said: Option<String>) -> Result<()> {
+fn interrupt_or_timeout(late: bool, timeout: Duration, said: Option<String>) -> Result<()> {
     if !late {
         interrupt::check()?;
     }
@@ -221,6 +221,6 @@ fn interrupt_or_timeout(late: bool, patience: Duration, said: Option<String>) ->
         .unwrap_or_default();
     bail!(
         "the plugin had not finished after {} s and was killed{said}",
-        patience.as_secs()
+        timeout.as_secs()
     )
 }

@@ -209,7 +209,7 @@ pub(crate) fn await_reaped(processes: &BTreeSet<ProcessId>) {
 
 /// Ends one process: SIGTERM, after `grace` SIGKILL. Only ever the very process that was recorded.
 pub(crate) fn end(process: ProcessId, grace: Duration) -> bool {
-    for (signal, patience) in [
+    for (signal, timeout) in [
         (Signal::SIGTERM, grace),
         (Signal::SIGKILL, Duration::from_secs(5)),
     ] {
@@ -217,7 +217,7 @@ pub(crate) fn end(process: ProcessId, grace: Duration) -> bool {
             return true;
         };
         handle.signal(signal);
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         while Instant::now() < deadline {
             if handle.wait(deadline.saturating_duration_since(Instant::now())) {
                 return true;

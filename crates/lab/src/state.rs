@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{cli::name_option, netns::Netns, process::ProcessId};
 
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 const BASE: &str = "/run/ratchet/lab";
 /// A unix socket's path must fit into sockaddr_un with its final zero.
 const MAX_SOCKET_PATH: usize = 107;
@@ -153,7 +153,7 @@ impl LabDir {
         // Of an `up` that was killed, a child may hold the lock for a moment more, between its fork
         // and its exec. Holding the lock so proves as well that every such child has come to its
         // exec, and can be found.
-        let deadline = Instant::now() + LOCK_PATIENCE;
+        let deadline = Instant::now() + LOCK_TIMEOUT;
         dir._lock = Some(loop {
             match dir.try_lock() {
                 Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(10)),

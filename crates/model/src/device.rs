@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    heritage::Heritage,
+    leftover::Leftover,
     link::{End, Mac, Mtu, Route, Vni},
     names::{LinkId, SandboxId},
 };
@@ -138,7 +138,7 @@ pub struct WantedEnd {
     /// The alias that it ends with.
     pub alias: Alias,
     /// What a device in whose place it comes has left to it, if that one is gone already.
-    pub heritage: Option<Heritage>,
+    pub leftover: Option<Leftover>,
 }
 
 /// A digest of what an end is configured to, for [`Alias::config`].

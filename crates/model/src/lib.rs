@@ -7,7 +7,7 @@
 
 pub mod declaration;
 pub mod device;
-pub mod heritage;
+pub mod leftover;
 pub mod link;
 pub mod names;
 pub mod planner;

@@ -14,7 +14,7 @@ use crate::{
         Alias, At, Birth, GROUP_OURS, Kind, Netns, Observed, Operation, Step, Tunnel, Wanted,
         WantedEnd,
     },
-    heritage::Heritage,
+    leftover::Leftover,
     link::End,
     names::LinkId,
 };
@@ -29,14 +29,14 @@ const UNFINISHED: u32 = 0;
 /// What a plan is about: whatever is ours within it and not wanted is removed. What it finds
 /// outside of it, it leaves alone.
 #[derive(Debug, Clone, Copy)]
-pub struct Scope<'a> {
+pub struct PlanScope<'a> {
     /// The devices of these links, wherever they are.
     pub links: &'a BTreeSet<LinkId>,
     /// All devices in these namespaces, be their links known or not.
     pub places: &'a BTreeSet<Netns>,
 }
 
-impl Scope<'_> {
+impl PlanScope<'_> {
     fn covers(self, device: &Observed) -> bool {
         self.places.contains(&device.netns)
             || device
@@ -65,7 +65,7 @@ pub struct Plan {
     /// What devices that are replaced by others (of another kind) leave to these. Addresses and
     /// routes must have been observed for that, whatever the alias said; and it has to be where it
     /// outlives us before the first step is taken.
-    pub replaced: Vec<Heritage>,
+    pub replaced: Vec<Leftover>,
 }
 
 /// Plans the way from `observed` to `wanted`.
@@ -74,7 +74,7 @@ pub struct Plan {
 /// is not frozen every device that bears its alias and whatever stands at the places where its ends
 /// are wanted. `wanted` must hold the links of the scope, and those that have ends in its places.
 /// At most one [`Wanted`] a link.
-pub fn plan(wanted: &[Wanted], observed: &[Observed], scope: Scope<'_>) -> Plan {
+pub fn plan(wanted: &[Wanted], observed: &[Observed], scope: PlanScope<'_>) -> Plan {
     let mut planner = Planner::new(observed);
     let too_many_moves = planner.sandboxes_with_too_many_moves(wanted);
     for object in wanted {
@@ -117,7 +117,7 @@ pub fn settled(
                 .iter()
                 .any(|device| is_as_wanted(device, end, wanted))
         };
-        let inherits = wanted.ends().iter().any(|end| end.heritage.is_some());
+        let inherits = wanted.ends().iter().any(|end| end.leftover.is_some());
         !inherits && devices.len() == ends.len() && ends.iter().all(is_there)
     };
     wanted.iter().filter(is_settled).map(Wanted::link).collect()
@@ -139,7 +139,7 @@ fn is_as_wanted(device: &Observed, end: &WantedEnd, wanted: &Wanted) -> bool {
 enum Body<'a> {
     Settled(&'a Observed),
     Moved(&'a Observed),
-    Newborn(Option<Heritage>),
+    Newborn(Option<Leftover>),
 }
 
 struct Planner<'a> {
@@ -154,7 +154,7 @@ struct Planner<'a> {
     configuration: Vec<Step>,
     commits: Vec<Step>,
     conflicts: Vec<Conflict>,
-    replaced: Vec<Heritage>,
+    replaced: Vec<Leftover>,
 }
 
 impl<'a> Planner<'a> {
@@ -244,9 +244,9 @@ impl<'a> Planner<'a> {
             }
             return;
         }
-        let heritages = [a, z].map(|end| self.replace(end));
+        let leftovers = [a, z].map(|end| self.replace(end));
         let [birth_a, birth_z] =
-            [(a, &heritages[0]), (z, &heritages[1])].map(|(end, left)| self.birth(end, left));
+            [(a, &leftovers[0]), (z, &leftovers[1])].map(|(end, left)| self.birth(end, left));
         push(
             &mut self.births,
             a,
@@ -255,8 +255,8 @@ impl<'a> Planner<'a> {
                 z: birth_z,
             },
         );
-        for (end, heritage) in [a, z].into_iter().zip(heritages) {
-            self.configure(end, Body::Newborn(heritage));
+        for (end, leftover) in [a, z].into_iter().zip(leftovers) {
+            self.configure(end, Body::Newborn(leftover));
         }
     }
 
@@ -300,13 +300,13 @@ impl<'a> Planner<'a> {
             self.configure(end, Body::Settled(device));
             return;
         }
-        let heritage = self.replace(end);
+        let leftover = self.replace(end);
         let operation = Operation::CreateVxlan {
-            birth: self.birth(end, &heritage),
+            birth: self.birth(end, &leftover),
             tunnel: tunnel.clone(),
         };
         push(&mut self.births, end, operation);
-        self.configure(end, Body::Newborn(heritage));
+        self.configure(end, Body::Newborn(leftover));
     }
 
     fn hold(
@@ -447,18 +447,18 @@ impl<'a> Planner<'a> {
 
     /// What is there of an end and does not fit makes room; gives what it leaves, or what one
     /// before it has left.
-    fn replace(&mut self, end: &WantedEnd) -> Option<Heritage> {
-        let mut heritage = end.heritage.clone();
+    fn replace(&mut self, end: &WantedEnd) -> Option<Leftover> {
+        let mut leftover = end.leftover.clone();
         for index in self.candidates(end) {
             let device = &self.observed[index];
             let is_at_its_place = device.netns == end.netns && device.name == end.name;
-            if is_at_its_place && (device.alias.is_some() || end.heritage.is_some()) {
-                heritage = Heritage::of(device, end);
+            if is_at_its_place && (device.alias.is_some() || end.leftover.is_some()) {
+                leftover = Leftover::of(device, end);
             }
             self.delete(index);
         }
-        self.replaced.extend(heritage.clone());
-        heritage
+        self.replaced.extend(leftover.clone());
+        leftover
     }
 
     fn delete(&mut self, index: usize) {
@@ -476,14 +476,14 @@ impl<'a> Planner<'a> {
     }
 
     /// A device to be made, in the place of what was there.
-    fn birth(&self, end: &WantedEnd, heritage: &Option<Heritage>) -> Birth {
+    fn birth(&self, end: &WantedEnd, leftover: &Option<Leftover>) -> Birth {
         let at_its_place = self
             .by_place
             .get(&(&end.netns, end.name.as_str()))
             .map(|index| self.observed[*index].index);
-        let index = heritage
+        let index = leftover
             .as_ref()
-            .map(|heritage| heritage.index)
+            .map(|leftover| leftover.index)
             .or(at_its_place);
         Birth {
             at: place(end),
@@ -509,7 +509,7 @@ impl<'a> Planner<'a> {
 
     fn configure(&mut self, end: &WantedEnd, body: Body<'_>) {
         let at = place(end);
-        let (device, keeps_addresses, fresh, heritage) = match body {
+        let (device, keeps_addresses, fresh, leftover) = match body {
             Body::Settled(device) if device.alias.as_ref() == Some(&end.alias) => return,
             Body::Settled(device) => {
                 let same_sandbox = device
@@ -517,11 +517,11 @@ impl<'a> Planner<'a> {
                     .as_ref()
                     .is_some_and(|alias| alias.sandbox == end.alias.sandbox);
                 // Whoever made it has died before it had all.
-                let heritage = end.heritage.clone().filter(|_| device.alias.is_none());
-                (Some(device), true, !same_sandbox, heritage)
+                let leftover = end.leftover.clone().filter(|_| device.alias.is_none());
+                (Some(device), true, !same_sandbox, leftover)
             }
             Body::Moved(device) => (Some(device), false, true, None),
-            Body::Newborn(heritage) => (None, false, true, heritage),
+            Body::Newborn(leftover) => (None, false, true, leftover),
         };
         let steps = &mut self.configuration;
         if let Some(device) = device {
@@ -578,7 +578,7 @@ impl<'a> Planner<'a> {
             push(steps, end, Operation::AddAddress(at.clone(), *address));
         }
         // It takes over what users added to the one that it replaces.
-        for address in heritage
+        for address in leftover
             .iter()
             .flat_map(|h| &h.addresses)
             .filter(|left| !end.addresses.contains(left))
@@ -597,7 +597,7 @@ impl<'a> Planner<'a> {
         {
             push(steps, end, Operation::AddRoute(at.clone(), route.clone()));
         }
-        for route in heritage
+        for route in leftover
             .iter()
             .flat_map(|h| &h.routes)
             .filter(|left| !end.routes.contains(left))

@@ -265,7 +265,7 @@ fn end(link: &Link, end: End, sandbox: &SandboxId, mtu: Mtu) -> WantedEnd {
         addresses,
         routes,
         up: true,
-        heritage: None,
+        leftover: None,
     }
 }
 
@@ -287,7 +287,7 @@ pub fn parked(link: &Link, end: End) -> WantedEnd {
             sandbox: None,
             config: 0,
         },
-        heritage: None,
+        leftover: None,
     }
 }
 

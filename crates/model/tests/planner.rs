@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use ratchet_model::{
     End, LinkId, Mac,
     device::{Kind, Netns, Observed, Wanted},
-    planner::{MOVE_LIMIT, Scope, plan},
+    planner::{MOVE_LIMIT, PlanScope, plan},
 };
 
 use history::{
@@ -61,12 +61,12 @@ proptest! {
         };
         let before = others(world.observe());
         let (links, places) = (&scope, &BTreeSet::new());
-        let narrow = plan(&some, &world.observe(), Scope { links, places });
+        let narrow = plan(&some, &world.observe(), PlanScope { links, places });
         for step in &narrow.steps {
             world.apply(step);
         }
         prop_assert_eq!(others(world.observe()), before);
-        prop_assert_eq!(plan(&some, &world.observe(), Scope { links, places }).steps, vec![]);
+        prop_assert_eq!(plan(&some, &world.observe(), PlanScope { links, places }).steps, vec![]);
         let rest = plan_all(&all, &world.observe());
         for step in &rest.steps {
             prop_assert!(!scope.contains(&step.link), "left over: {:?}", step);
@@ -201,7 +201,7 @@ fn a_change_of_kind_can_be_interrupted_after_every_step() {
             .take(done)
             .for_each(|step| world.apply(step));
         for end in wanted.iter_mut().flat_map(Wanted::ends_mut) {
-            end.heritage = first.replaced.first().cloned();
+            end.leftover = first.replaced.first().cloned();
         }
         reconcile(&mut world, &wanted, None);
         assert_eq!(indices(&world, &survivor), before, "after {done} steps");

@@ -23,11 +23,11 @@ use crate::{
 };
 
 /// How long the agent may take for everything that one ADD asks.
-const AGENT_PATIENCE: Duration = Duration::from_secs(60);
+const AGENT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long it may take for undoing, which has a time of its own.
-const UNDO_PATIENCE: Duration = Duration::from_secs(10);
+const UNDO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait for another call on the same attachment.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a pod without any address reports, so that runtimes take its network for one.
 const NO_ADDRESS: &str = "127.0.0.1/8";
 
@@ -133,7 +133,7 @@ impl Add<'_> {
         let attachment = call.attachment()?;
         require_netns(call.netns())?;
         let outer_dns = outer_dns(call)?;
-        let until = Instant::now() + AGENT_PATIENCE;
+        let until = Instant::now() + AGENT_TIMEOUT;
         let prepare = Prepare {
             pod: self.identity.pod.clone(),
             labels: self.identity.labels.clone(),
@@ -295,7 +295,7 @@ impl Add<'_> {
     /// network stays.
     fn claim(&self) -> Result<Slot, Error> {
         let call = &self.call;
-        let slot = call.attachments.claim(&call.key()?, LOCK_PATIENCE)?;
+        let slot = call.attachments.claim(&call.key()?, LOCK_TIMEOUT)?;
         match slot.load() {
             Kept::Nothing => Ok(slot),
             Kept::Unreadable(why) => {
@@ -325,7 +325,7 @@ impl Add<'_> {
                 attachment,
                 netns: call.netns_path(),
             };
-            let until = Instant::now() + UNDO_PATIENCE;
+            let until = Instant::now() + UNDO_TIMEOUT;
             let asked = ratchet_protocol::Request::Detach(detach);
             if let Err(error) = call.agent().ask(&asked, until, Start::OnDemand) {
                 call.console.warn(format_args!(

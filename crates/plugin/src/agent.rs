@@ -26,9 +26,9 @@ use ratchet_protocol::{Attach, Client, ClientError, Reply, Request};
 use crate::{codes::AgentError, config::Keys, launch::launch};
 
 /// How long a started agent has until it answers.
-const START_PATIENCE: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long saying what is to come may take.
-const EXPECT_PATIENCE: Duration = Duration::from_secs(1);
+const EXPECT_TIMEOUT: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(5);
 /// How long an agent that is dying may go on taking calls without answering them: its socket is
 /// closed after the first connections are.
@@ -87,7 +87,7 @@ impl<'a> Agent<'a> {
         Client::ask(
             &self.keys.socket,
             &Request::Expect(attach.clone()),
-            EXPECT_PATIENCE,
+            EXPECT_TIMEOUT,
         )
         .ok()
     }
@@ -95,9 +95,9 @@ impl<'a> Agent<'a> {
     /// Starts an agent, unless another plugin is just doing it or has done it. Gives whether this
     /// one did: one that was found listening may have been about to die.
     fn start(&self, until: Instant, absent: &io::Error) -> Result<bool, Error> {
-        let until = until.min(Instant::now() + START_PATIENCE);
+        let until = until.min(Instant::now() + START_TIMEOUT);
         let is_patient = until.saturating_duration_since(Instant::now())
-            >= START_PATIENCE - Duration::from_secs(1);
+            >= START_TIMEOUT - Duration::from_secs(1);
         let socket = &self.keys.socket;
         let program = self
             .program()

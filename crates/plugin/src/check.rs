@@ -17,8 +17,8 @@ use crate::{
     state::{Kept, Record},
 };
 
-const AGENT_PATIENCE: Duration = Duration::from_secs(30);
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+const AGENT_TIMEOUT: Duration = Duration::from_secs(30);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// See [`ratchet_cni::Plugin::check`].
 pub(crate) fn check(plugin: &Ratchet, request: &Request) -> Result<(), Error> {
@@ -45,7 +45,7 @@ pub(crate) fn check(plugin: &Ratchet, request: &Request) -> Result<(), Error> {
             netns: call.netns().into(),
             interfaces,
         };
-        let until = Instant::now() + AGENT_PATIENCE;
+        let until = Instant::now() + AGENT_TIMEOUT;
         call.agent().ask(
             &ratchet_protocol::Request::Check(asked),
             until,
@@ -64,7 +64,7 @@ pub(crate) fn check(plugin: &Ratchet, request: &Request) -> Result<(), Error> {
 fn record(call: &Call) -> Result<Option<Box<Record>>, Error> {
     let slot = call
         .attachments
-        .claim_existing(&call.key()?, LOCK_PATIENCE)?;
+        .claim_existing(&call.key()?, LOCK_TIMEOUT)?;
     let Some(slot) = slot else { return Ok(None) };
     match slot.load() {
         Kept::Record(record) => Ok(Some(record)),

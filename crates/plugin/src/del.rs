@@ -23,12 +23,12 @@ use crate::{
 };
 
 /// How long the agent may take, its start included: DEL must end within 10 s.
-const AGENT_PATIENCE: Duration = Duration::from_secs(6);
+const AGENT_TIMEOUT: Duration = Duration::from_secs(6);
 /// The same where most probably there is nothing to do for it.
-const IDLE_PATIENCE: Duration = Duration::from_secs(2);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to wait for another call on the same attachment, such as an ADD that the runtime has
 /// given up.
-const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// See [`ratchet_cni::Plugin::del`].
 pub(crate) fn del(plugin: &Ratchet, request: &Request) -> Result<(), Error> {
@@ -55,7 +55,7 @@ fn kept(call: &Call) -> Result<(Option<Slot>, Option<Box<Record>>), Error> {
             return Ok((None, None));
         }
     };
-    let slot = match call.attachments.claim_existing(&key, LOCK_PATIENCE) {
+    let slot = match call.attachments.claim_existing(&key, LOCK_TIMEOUT) {
         Ok(slot) => slot,
         Err(error) if error.code == code::TRY_AGAIN_LATER => return Err(error),
         Err(error) => {
@@ -80,18 +80,18 @@ fn kept(call: &Call) -> Result<(Option<Slot>, Option<Box<Record>>), Error> {
 /// Has the agent undo the links.
 fn detach(call: &Call, record: Option<&Record>) -> Result<(), Error> {
     let request = call.request;
-    let (start, patience) = match record {
+    let (start, timeout) = match record {
         // The agent has never heard of it.
         Some(record) if !record.mode.is_ours() => return Ok(()),
-        Some(_) => (Start::OnDemand, AGENT_PATIENCE),
+        Some(_) => (Start::OnDemand, AGENT_TIMEOUT),
         // No state: never added, deleted already, or lost. Only if the pod looks like ours an agent
         // is started for it.
         None => {
             let identity =
                 Identity::lenient(&request.invocation, &request.config, call.keys.use_labels);
             match identity.is_visibly_ours() {
-                true => (Start::OnDemand, AGENT_PATIENCE),
-                false => (Start::Never, IDLE_PATIENCE),
+                true => (Start::OnDemand, AGENT_TIMEOUT),
+                false => (Start::Never, IDLE_TIMEOUT),
             }
         }
     };
@@ -103,7 +103,7 @@ fn detach(call: &Call, record: Option<&Record>) -> Result<(), Error> {
         attachment,
         netns: call.netns_path(),
     });
-    let result = match call.agent().ask(&asked, Instant::now() + patience, start) {
+    let result = match call.agent().ask(&asked, Instant::now() + timeout, start) {
         Ok(_) => Ok(()),
         Err(AgentError::Refused(failure)) if failure.kind != FailureKind::TryLater => {
             Err(Error::from(AgentError::Refused(failure)))

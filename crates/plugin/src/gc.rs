@@ -16,7 +16,7 @@ use crate::{
     state::{Kept, Key, Mode, Record, Slot},
 };
 
-const AGENT_PATIENCE: Duration = Duration::from_secs(20);
+const AGENT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// See [`ratchet_cni::Plugin::gc`].
 pub(crate) fn gc(plugin: &Ratchet, request: &Request) -> Result<(), Error> {
@@ -80,7 +80,7 @@ fn collect(call: &Call, valid: &[Attachment]) -> Result<(), Error> {
         network: call.request.config.name().to_owned(),
         valid,
     };
-    let until = Instant::now() + AGENT_PATIENCE;
+    let until = Instant::now() + AGENT_TIMEOUT;
     call.agent().ask(
         &ratchet_protocol::Request::Collect(asked),
         until,

@@ -154,8 +154,8 @@ impl Attachments {
 
     /// Takes an attachment's lock, making what is missing on the way; code 11 if another call holds
     /// it for so long.
-    pub fn claim(&self, key: &Key, patience: Duration) -> Result<Slot, Error> {
-        let until = Instant::now() + patience;
+    pub fn claim(&self, key: &Key, timeout: Duration) -> Result<Slot, Error> {
+        let until = Instant::now() + timeout;
         loop {
             match self.try_claim(key) {
                 Ok(Some(slot)) => return Ok(slot),
@@ -194,10 +194,10 @@ impl Attachments {
 
     /// As [`Attachments::claim`], but `None` where nothing of the attachment is kept; for DEL,
     /// which makes nothing.
-    pub fn claim_existing(&self, key: &Key, patience: Duration) -> Result<Option<Slot>, Error> {
+    pub fn claim_existing(&self, key: &Key, timeout: Duration) -> Result<Option<Slot>, Error> {
         match fs::metadata(self.dir(key)) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            _ => self.claim(key, patience).map(Some),
+            _ => self.claim(key, timeout).map(Some),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::{Ratchet, agent::Start, call::Call};
 
 /// The agent's share of these 2 s, its start included. One that needs longer goes on starting, and
 /// the next STATUS finds it.
-const AGENT_PATIENCE: Duration = Duration::from_millis(1500);
+const AGENT_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// See [`ratchet_cni::Plugin::status`].
 pub(crate) fn status(plugin: &Ratchet, request: &Request) -> Result<(), Error> {
@@ -22,7 +22,7 @@ pub(crate) fn status(plugin: &Ratchet, request: &Request) -> Result<(), Error> {
     };
     let answer = call
         .agent()
-        .ask(&asked, Instant::now() + AGENT_PATIENCE, Start::OnDemand);
+        .ask(&asked, Instant::now() + AGENT_TIMEOUT, Start::OnDemand);
     answer.map_err(|error| {
         // Always 50: links that are there go on without agent and store.
         let Error { msg, details, .. } = error.into();

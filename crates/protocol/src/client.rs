@@ -154,8 +154,8 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::NoAgent`] when nobody listens.
-    fn connect(socket: &Path, patience: Duration) -> Result<Self, ClientError> {
-        match Bounded::connect(socket, patience) {
+    fn connect(socket: &Path, timeout: Duration) -> Result<Self, ClientError> {
+        match Bounded::connect(socket, timeout) {
             Ok(stream) => Ok(Self {
                 socket: socket.to_owned(),
                 stream: BufReader::new(stream),
@@ -175,20 +175,16 @@ impl Client {
     ///
     /// # Errors
     /// When there is no answer. [`Reply::Error`] is an answer.
-    pub fn call(
-        socket: &Path,
-        request: &Request,
-        patience: Duration,
-    ) -> Result<Reply, ClientError> {
-        Self::ask(socket, request, patience)?.answer()
+    pub fn call(socket: &Path, request: &Request, timeout: Duration) -> Result<Reply, ClientError> {
+        Self::ask(socket, request, timeout)?.answer()
     }
 
     /// Connects and asks; [`Client::answer`] waits for what comes.
     ///
     /// # Errors
     /// When nobody takes the request.
-    pub fn ask(socket: &Path, request: &Request, patience: Duration) -> Result<Self, ClientError> {
-        let mut client = Self::connect(socket, patience)?;
+    pub fn ask(socket: &Path, request: &Request, timeout: Duration) -> Result<Self, ClientError> {
+        let mut client = Self::connect(socket, timeout)?;
         client.send(request)?;
         Ok(client)
     }
@@ -261,13 +257,13 @@ impl Client {
 #[derive(Debug)]
 struct Bounded {
     stream: UnixStream,
-    patience: Duration,
+    timeout: Duration,
     until: Option<Instant>,
 }
 
 impl Bounded {
-    fn connect(path: &Path, patience: Duration) -> io::Result<Self> {
-        let until = Instant::now() + patience;
+    fn connect(path: &Path, timeout: Duration) -> io::Result<Self> {
+        let until = Instant::now() + timeout;
         let fd = socket(
             AddressFamily::Unix,
             SockType::Stream,
@@ -292,12 +288,12 @@ impl Bounded {
                 Ok(()) => {
                     return Ok(Self {
                         stream: fd.into(),
-                        patience,
+                        timeout,
                         until: Some(until),
                     });
                 }
                 Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return Err(no_answer(patience)),
+                Err(Errno::EAGAIN) => return Err(no_answer(timeout)),
                 Err(errno) => return Err(errno.into()),
             }
         }
@@ -309,7 +305,7 @@ impl Bounded {
             .until
             .map(|until| until.saturating_duration_since(Instant::now()));
         if left.is_some_and(|left| left.is_zero()) {
-            Err(no_answer(self.patience))
+            Err(no_answer(self.timeout))
         } else {
             Ok(left)
         }
@@ -319,7 +315,7 @@ impl Bounded {
     fn told(&self, done: io::Result<usize>) -> io::Result<usize> {
         done.map_err(|error| {
             if error.kind() == ErrorKind::WouldBlock {
-                no_answer(self.patience)
+                no_answer(self.timeout)
             } else {
                 error
             }
@@ -345,10 +341,10 @@ impl Write for Bounded {
     }
 }
 
-fn no_answer(patience: Duration) -> io::Error {
+fn no_answer(timeout: Duration) -> io::Error {
     io::Error::new(
         ErrorKind::TimedOut,
-        format!("no answer within {:.1} s", patience.as_secs_f32()),
+        format!("no answer within {:.1} s", timeout.as_secs_f32()),
     )
 }
 

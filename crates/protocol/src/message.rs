@@ -45,7 +45,7 @@ pub enum Request {
         #[serde(default)]
         watch: bool,
     },
-    /// A node is gone for good: let its pods depart.
+    /// A node is gone for good: removes its pods.
     ForgetNode(ForgetNode),
     /// Another agent takes over: write down what is to be written down and exit. A managed agent
     /// refuses.

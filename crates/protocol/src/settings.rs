@@ -43,8 +43,8 @@ pub struct Settings {
     /// What all of Ratchet's keys in etcd begin with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etcd_prefix: Option<String>,
-    /// After how many seconds without a word from this node's agent other agents let its pods
-    /// depart; 0: never.
+    /// After how many seconds without a sign of life from this node's agent the other agents
+    /// remove its pods; 0: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_timeout: Option<u32>,
     /// How the Kubernetes API is reached, for pods' labels: the path of a kubeconfig, or `auto`.

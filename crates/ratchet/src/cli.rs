@@ -39,7 +39,7 @@ pub(crate) enum Command {
     /// not up
     Links(LinksOptions),
 
-    /// Forget a node that is gone for good: let its pods depart, as if the runtime had deleted them
+    /// Forget a node that is gone for good: remove its pods, as if the runtime had deleted them
     ///
     /// Asks the agent of this node, which must be another one. Links of the lost node's pods end,
     /// and their VNIs are free again, once the pods at the other ends have gone, too. With etcd

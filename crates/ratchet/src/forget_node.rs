@@ -8,7 +8,7 @@ use ratchet_protocol::{Client, ForgetNode, Reply, Request};
 use crate::cli::ForgetNodeOptions;
 
 /// How long the agent may take: it goes through all records there are.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(crate) fn run(options: &ForgetNodeOptions) -> anyhow::Result<()> {
     let request = Request::ForgetNode(ForgetNode {
@@ -17,7 +17,7 @@ pub(crate) fn run(options: &ForgetNodeOptions) -> anyhow::Result<()> {
     });
     let hint = "is the agent running? Any node's agent that has the same store will do, but for \
                 the lost node's own";
-    match Client::call(&options.socket, &request, PATIENCE).context(hint)? {
+    match Client::call(&options.socket, &request, TIMEOUT).context(hint)? {
         Reply::Forgotten(forgotten) if forgotten.pods.is_empty() => {
             println!(
                 "node {}: nothing to forget, the store knows of no pod there",

@@ -11,7 +11,7 @@ use ratchet_protocol::{Client, EndReport, LinkReport, Links, Reply, Request};
 use crate::cli::{Format, LinksOptions};
 
 /// How long the agent may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(options: &LinksOptions) -> anyhow::Result<()> {
     let hint = "is the agent running? It is started by the plugin with the first pod, by `ratchet \
@@ -21,7 +21,7 @@ pub(crate) fn run(options: &LinksOptions) -> anyhow::Result<()> {
         &Request::Links {
             watch: options.watch,
         },
-        PATIENCE,
+        TIMEOUT,
     )
     .context(hint)?;
     loop {

@@ -26,15 +26,15 @@ mod proto;
 mod reader;
 mod records;
 mod rpc;
-mod taken;
+mod vni_set;
 mod vnis;
 mod watch;
 
 pub use options::EtcdOptions;
 
 use crate::{
-    HostPort, Publish, Published, Scope, Store, StoreError, StoreUrl, VniClaim, VniGrant, Watch,
-    Withdrawn,
+    HostPort, NodeRemoval, Publish, Published, Store, StoreError, StoreScope, StoreUrl, VniClaim,
+    VniGrant, Watch,
 };
 use keys::Keys;
 use rpc::Rpc;
@@ -86,8 +86,8 @@ impl EtcdStore {
 
 #[async_trait]
 impl Store for EtcdStore {
-    fn scope(&self) -> Scope {
-        Scope::Cluster
+    fn scope(&self) -> StoreScope {
+        StoreScope::Cluster
     }
 
     fn describe(&self) -> String {
@@ -98,8 +98,8 @@ impl Store for EtcdStore {
         records::publish(&self.etcd, record, how).await
     }
 
-    async fn depart(&self, pod: &PodKey, sandbox: &SandboxId) -> Result<(), StoreError> {
-        records::depart(&self.etcd, pod, sandbox).await
+    async fn remove_pod(&self, pod: &PodKey, sandbox: &SandboxId) -> Result<(), StoreError> {
+        records::remove_pod(&self.etcd, pod, sandbox).await
     }
 
     async fn read(&self, own: &BTreeSet<PodKey>) -> Result<Facts, StoreError> {
@@ -122,24 +122,28 @@ impl Store for EtcdStore {
         vnis::claim(&self.etcd, &mut holders, claims).await
     }
 
-    async fn attend(&self, node: &NodeName, timeout: Option<Duration>) -> Result<(), StoreError> {
-        self.presence.attend(&self.etcd, node, timeout).await
+    async fn register_node(
+        &self,
+        node: &NodeName,
+        timeout: Option<Duration>,
+    ) -> Result<(), StoreError> {
+        self.presence.register_node(&self.etcd, node, timeout).await
     }
 
-    async fn retire(&self, node: &NodeName) -> Result<(), StoreError> {
-        self.presence.retire(&self.etcd, node).await
+    async fn deregister_node(&self, node: &NodeName) -> Result<(), StoreError> {
+        self.presence.deregister_node(&self.etcd, node).await
     }
 
     async fn lost_nodes(&self) -> Result<BTreeSet<NodeName>, StoreError> {
         nodes::lost(&self.etcd).await
     }
 
-    async fn withdraw(
+    async fn remove_node(
         &self,
         node: &NodeName,
         even_if_alive: bool,
-    ) -> Result<Withdrawn, StoreError> {
-        nodes::withdraw(&self.etcd, node, even_if_alive).await
+    ) -> Result<NodeRemoval, StoreError> {
+        nodes::remove_node(&self.etcd, node, even_if_alive).await
     }
 
     async fn watch(&self) -> Result<Box<dyn Watch>, StoreError> {

@@ -17,7 +17,7 @@ use ratchet_model::{
 };
 
 mod etcd;
-mod points;
+mod failpoints;
 mod rules;
 mod sqlite;
 mod url;
@@ -49,7 +49,7 @@ pub async fn open_with(url: &StoreUrl, etcd: &EtcdOptions) -> Result<Arc<dyn Sto
         }
     };
     Ok(if failpoint::ARMED {
-        points::around(store)
+        failpoints::around(store)
     } else {
         store
     })
@@ -72,7 +72,7 @@ pub enum StoreError {
 
 /// Who shares a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
+pub enum StoreScope {
     /// The agents of one host.
     Host,
     /// All nodes of a cluster.
@@ -159,7 +159,7 @@ pub enum VniGrant {
 
 /// What became of the records of a node that was to be forgotten.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Withdrawn {
+pub enum NodeRemoval {
     /// These pods, and nobody else, were said to be there; now they have gone.
     Done(BTreeSet<PodKey>),
     /// Nothing was done (or no more than some of it): the node's agent lives.
@@ -173,7 +173,7 @@ pub enum Withdrawn {
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Who shares it.
-    fn scope(&self) -> Scope;
+    fn scope(&self) -> StoreScope;
 
     /// What it is, for messages: its URL without secrets.
     fn describe(&self) -> String;
@@ -184,7 +184,7 @@ pub trait Store: Send + Sync {
 
     /// Says that a sandbox has gone, with all its consequences, likewise. Nothing happens when the
     /// pod's record is of another sandbox, or absent: a late DEL undoes only its own sandbox.
-    async fn depart(&self, pod: &PodKey, sandbox: &SandboxId) -> Result<(), StoreError>;
+    async fn remove_pod(&self, pod: &PodKey, sandbox: &SandboxId) -> Result<(), StoreError>;
 
     /// The facts that concern these pods.
     async fn read(&self, own: &BTreeSet<PodKey>) -> Result<Facts, StoreError>;
@@ -204,20 +204,27 @@ pub trait Store: Send + Sync {
     /// Once nobody has said so for `timeout` (`None`: for ever), the node is among the
     /// [`Store::lost_nodes`]. To be called before the node's first record is published, and now and
     /// then, since a store may forget. [`Change::All`] tells when it turns out that it did.
-    async fn attend(&self, node: &NodeName, timeout: Option<Duration>) -> Result<(), StoreError>;
+    async fn register_node(
+        &self,
+        node: &NodeName,
+        timeout: Option<Duration>,
+    ) -> Result<(), StoreError>;
 
-    /// The node has no records any more: nothing has to be known of it. Undoes [`Store::attend`].
-    async fn retire(&self, node: &NodeName) -> Result<(), StoreError>;
+    /// Undoes [`Store::register_node`]: the node has no records any more.
+    async fn deregister_node(&self, node: &NodeName) -> Result<(), StoreError>;
 
     /// The nodes that may have records and whose agents have not been heard of for longer than they
     /// themselves allowed.
     async fn lost_nodes(&self) -> Result<BTreeSet<NodeName>, StoreError>;
 
-    /// Lets all pods depart that are said to be on a node: it is gone for good. Not done to a node
-    /// whose agent lives, unless `even_if_alive`. A node that comes back all the same publishes its
-    /// records again. It goes through all records there are. Idempotent.
-    async fn withdraw(&self, node: &NodeName, even_if_alive: bool)
-    -> Result<Withdrawn, StoreError>;
+    /// Removes all pods that are said to be on a node, because the node is gone for good. Does
+    /// nothing to a node whose agent lives, unless `even_if_alive`. A node that comes back all the
+    /// same publishes its records again. It goes through all records there are. Idempotent.
+    async fn remove_node(
+        &self,
+        node: &NodeName,
+        even_if_alive: bool,
+    ) -> Result<NodeRemoval, StoreError>;
 
     /// Begins to watch. The first change is always [`Change::All`], so that nothing is missed
     /// between reading and watching.

@@ -24,39 +24,41 @@ mod vnis;
 mod watch;
 mod worker;
 
-use crate::{Publish, Published, Scope, Store, StoreError, VniClaim, VniGrant, Watch, Withdrawn};
-use database::{Database, PATIENCE};
+use crate::{
+    NodeRemoval, Publish, Published, Store, StoreError, StoreScope, VniClaim, VniGrant, Watch,
+};
+use database::{Database, TIMEOUT};
 use worker::Worker;
 
 /// A store in a file.
 pub(crate) struct SqliteStore {
     path: PathBuf,
-    patience: Duration,
+    timeout: Duration,
     worker: Worker,
 }
 
 impl SqliteStore {
     /// Opens the file, or makes it.
     pub(crate) async fn open(path: &Path) -> Result<Self, StoreError> {
-        Self::open_with(path, PATIENCE).await
+        Self::open_with(path, TIMEOUT).await
     }
 
     /// The same, waiting this long for other processes' locks.
-    async fn open_with(path: &Path, patience: Duration) -> Result<Self, StoreError> {
-        let worker = start("ratchet-store", path, patience)?;
+    async fn open_with(path: &Path, timeout: Duration) -> Result<Self, StoreError> {
+        let worker = start("ratchet-store", path, timeout)?;
         worker
             .run(|database| database.connection().map(drop))
             .await?;
         Ok(Self {
             path: path.to_owned(),
-            patience,
+            timeout,
             worker,
         })
     }
 }
 
-fn start(name: &str, path: &Path, patience: Duration) -> Result<Worker, StoreError> {
-    Worker::start(name, Database::new(path.to_owned(), patience)).map_err(|error| {
+fn start(name: &str, path: &Path, timeout: Duration) -> Result<Worker, StoreError> {
+    Worker::start(name, Database::new(path.to_owned(), timeout)).map_err(|error| {
         StoreError::Unavailable(format!(
             "store sqlite:{}: cannot start a thread: {error}",
             path.display()
@@ -66,8 +68,8 @@ fn start(name: &str, path: &Path, patience: Duration) -> Result<Worker, StoreErr
 
 #[async_trait]
 impl Store for SqliteStore {
-    fn scope(&self) -> Scope {
-        Scope::Host
+    fn scope(&self) -> StoreScope {
+        StoreScope::Host
     }
 
     fn describe(&self) -> String {
@@ -81,10 +83,10 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn depart(&self, pod: &PodKey, sandbox: &SandboxId) -> Result<(), StoreError> {
+    async fn remove_pod(&self, pod: &PodKey, sandbox: &SandboxId) -> Result<(), StoreError> {
         let (pod, sandbox) = (pod.clone(), sandbox.clone());
         self.worker
-            .run(move |database| records::depart(database.connection()?, &pod, &sandbox))
+            .run(move |database| records::remove_pod(database.connection()?, &pod, &sandbox))
             .await
     }
 
@@ -112,12 +114,16 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn attend(&self, _node: &NodeName, _timeout: Option<Duration>) -> Result<(), StoreError> {
+    async fn register_node(
+        &self,
+        _node: &NodeName,
+        _timeout: Option<Duration>,
+    ) -> Result<(), StoreError> {
         // The agents of one host live and die with it.
         Ok(())
     }
 
-    async fn retire(&self, _node: &NodeName) -> Result<(), StoreError> {
+    async fn deregister_node(&self, _node: &NodeName) -> Result<(), StoreError> {
         Ok(())
     }
 
@@ -125,23 +131,23 @@ impl Store for SqliteStore {
         Ok(BTreeSet::new())
     }
 
-    async fn withdraw(
+    async fn remove_node(
         &self,
         node: &NodeName,
         even_if_alive: bool,
-    ) -> Result<Withdrawn, StoreError> {
+    ) -> Result<NodeRemoval, StoreError> {
         if !even_if_alive {
-            return Ok(Withdrawn::Unsure);
+            return Ok(NodeRemoval::Unsure);
         }
         let node = node.clone();
         self.worker
-            .run(move |database| records::withdraw(database.connection()?, &node))
+            .run(move |database| records::remove_node(database.connection()?, &node))
             .await
     }
 
     async fn watch(&self) -> Result<Box<dyn Watch>, StoreError> {
         // A connection of its own: a watch never waits for a write, and also hears of this agent's.
-        let worker = start("ratchet-watch", &self.path, self.patience)?;
+        let worker = start("ratchet-watch", &self.path, self.timeout)?;
         Ok(Box::new(watch::SqliteWatch::start(worker).await?))
     }
 }

@@ -27,7 +27,7 @@ use contract::{block_on, helpers::*};
 use etcd_server::EtcdServer;
 
 /// Longer than etcd needs to start anew and the store to notice.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn refused(url: &StoreUrl, options: &EtcdOptions) -> StoreError {
     block_on(ratchet_store::open_with(url, options))
@@ -47,7 +47,7 @@ fn assert_text(error: &StoreError, expected: &[&str]) {
 /// Goes on through errors until everything is to be read again.
 async fn begins_anew(watch: &mut dyn Watch) {
     let anew = async { while !matches!(watch.next().await, Ok(Change::All)) {} };
-    time::timeout(PATIENCE, anew)
+    time::timeout(TIMEOUT, anew)
         .await
         .expect("the watch does not begin anew");
 }
@@ -58,7 +58,7 @@ async fn publish_again(store: &dyn Store, record: &ratchet_model::PodRecord) -> 
     loop {
         match store.publish(record, Publish::Again).await {
             Ok(published) => return published,
-            Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
+            Err(error) => assert!(begun.elapsed() < TIMEOUT, "{error}"),
         }
     }
 }
@@ -240,7 +240,7 @@ fn users_and_permissions() {
         // Users were changed: etcd takes no login from before.
         server.ctl(&["--user", "root:secret", "user", "add", "another:one"]);
         publish(&*store, &record("a", &[])).await;
-        depart(&*store, "a").await;
+        remove_pod(&*store, "a").await;
     });
     fs::write(&file, "wrong").unwrap();
     let error = refused(&server.url(), &options);
@@ -373,14 +373,14 @@ fn a_pod_with_very_many_peers() {
         for peer in &peers {
             publish(&*store, &record(peer, &["hub"])).await;
         }
-        depart(&*store, "hub").await;
+        remove_pod(&*store, "hub").await;
         assert_eq!(
             names(&*store, &["peer7"]).await,
             ["hub", "peer7"],
             "it is remembered"
         );
         for peer in &peers {
-            depart(&*store, peer).await;
+            remove_pod(&*store, peer).await;
         }
         assert_eq!(server.keys(), [""; 0]);
         // And the other way round: the hub goes last, and with it everybody who is remembered for
@@ -388,10 +388,10 @@ fn a_pod_with_very_many_peers() {
         publish(&*store, &record("hub", &[])).await;
         for peer in &peers {
             publish(&*store, &record(peer, &["hub"])).await;
-            depart(&*store, peer).await;
+            remove_pod(&*store, peer).await;
         }
         assert_eq!(server.keys().len(), 1 + 2 * 300);
-        depart(&*store, "hub").await;
+        remove_pod(&*store, "hub").await;
         assert_eq!(server.keys(), [""; 0]);
     });
 }
@@ -464,7 +464,7 @@ fn a_thousand_links_are_two_writes_each_at_most() {
         assert!(written <= 2 * (1000 + 250), "{written}");
         let begun = Instant::now();
         for name in &names {
-            depart(&*store, name).await;
+            remove_pod(&*store, name).await;
         }
         println!("250 departures: {:?}", begun.elapsed());
         assert_eq!(server.keys(), [""; 0]);

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ratchet_store::{Change, Store, Withdrawn};
+use ratchet_store::{Change, NodeRemoval, Store};
 
 use contract::{
     block_on,
@@ -55,18 +55,18 @@ fn a_dead_nodes_pods_go_once_its_lease_has_ended_and_no_sooner() {
     let server = EtcdServer::start();
     block_on(async {
         let (ours, theirs) = (open(&server).await, open(&server).await);
-        ours.attend(&node("n1"), HOUR).await.unwrap();
-        theirs.attend(&node("n2"), HOUR).await.unwrap();
+        ours.register_node(&node("n1"), HOUR).await.unwrap();
+        theirs.register_node(&node("n2"), HOUR).await.unwrap();
         publish(&*theirs, &record_on("n2", "a", &["b"])).await;
         publish(&*ours, &record_on("n1", "b", &[])).await;
         claim(&*ours, &link("a", "b")).await;
         assert!(ours.lost_nodes().await.unwrap().is_empty());
         assert_eq!(
-            ours.withdraw(&node("n2"), false).await.unwrap(),
-            Withdrawn::Alive
+            ours.remove_node(&node("n2"), false).await.unwrap(),
+            NodeRemoval::Alive
         );
         // Its settings change, and then it dies.
-        theirs.attend(&node("n2"), SHORT).await.unwrap();
+        theirs.register_node(&node("n2"), SHORT).await.unwrap();
         assert_eq!(leases(&server).len(), 2);
         drop(theirs);
         eventually("the lease to end", async || {
@@ -75,16 +75,16 @@ fn a_dead_nodes_pods_go_once_its_lease_has_ended_and_no_sooner() {
         .await;
         assert_eq!(ours.lost_nodes().await.unwrap(), [node("n2")].into());
         assert_eq!(
-            ours.withdraw(&node("n2"), false).await.unwrap(),
-            Withdrawn::Done(keys(&["a"]))
+            ours.remove_node(&node("n2"), false).await.unwrap(),
+            NodeRemoval::Done(keys(&["a"]))
         );
         assert!(ours.lost_nodes().await.unwrap().is_empty());
         assert_eq!(
-            ours.withdraw(&node("n1"), false).await.unwrap(),
-            Withdrawn::Alive
+            ours.remove_node(&node("n1"), false).await.unwrap(),
+            NodeRemoval::Alive
         );
-        depart(&*ours, "b").await;
-        ours.retire(&node("n1")).await.unwrap();
+        remove_pod(&*ours, "b").await;
+        ours.deregister_node(&node("n1")).await.unwrap();
     });
     assert_eq!(server.keys(), [""; 0]);
     assert_eq!(leases(&server), [""; 0]);
@@ -96,7 +96,7 @@ fn a_lease_is_renewed_for_as_long_as_the_store_is_open() {
     block_on(async {
         let store = open(&server).await;
         store
-            .attend(&node("n1"), Some(Duration::from_secs(12)))
+            .register_node(&node("n1"), Some(Duration::from_secs(12)))
             .await
             .unwrap();
         let [lease] = &leases(&server)[..] else {
@@ -120,7 +120,7 @@ fn a_lease_is_renewed_for_as_long_as_the_store_is_open() {
         })
         .await;
         store
-            .attend(&node("n1"), Some(Duration::from_secs(12)))
+            .register_node(&node("n1"), Some(Duration::from_secs(12)))
             .await
             .unwrap();
         assert_eq!(
@@ -136,7 +136,7 @@ fn a_lease_that_is_lost_is_noticed_and_another_one_taken() {
     let server = EtcdServer::start();
     block_on(async {
         let store = open(&server).await;
-        store.attend(&node("n1"), SHORT).await.unwrap();
+        store.register_node(&node("n1"), SHORT).await.unwrap();
         let mut watch = store.watch().await.unwrap();
         assert_eq!(watch.next().await.unwrap(), Change::All);
         for lease in leases(&server) {
@@ -150,11 +150,11 @@ fn a_lease_that_is_lost_is_noticed_and_another_one_taken() {
                 .unwrap(),
             Change::All
         );
-        store.attend(&node("n1"), SHORT).await.unwrap();
+        store.register_node(&node("n1"), SHORT).await.unwrap();
         assert!(store.lost_nodes().await.unwrap().is_empty());
         // The same for keys that somebody has deleted.
         server.ctl(&["del", "--prefix", "/ratchet/"]);
-        store.attend(&node("n1"), SHORT).await.unwrap();
+        store.register_node(&node("n1"), SHORT).await.unwrap();
         assert_eq!(server.keys(), ["/ratchet/alive/n1", "/ratchet/nodes/n1"]);
     });
 }
@@ -164,19 +164,19 @@ fn a_node_without_timeout_is_never_lost() {
     let server = EtcdServer::start();
     block_on(async {
         let store = open(&server).await;
-        store.attend(&node("n1"), None).await.unwrap();
+        store.register_node(&node("n1"), None).await.unwrap();
         publish(&*store, &record_on("n1", "a", &[])).await;
         assert_eq!(leases(&server), [""; 0]);
         drop(store);
         let store = open(&server).await;
         assert!(store.lost_nodes().await.unwrap().is_empty());
         assert_eq!(
-            store.withdraw(&node("n1"), false).await.unwrap(),
-            Withdrawn::Alive
+            store.remove_node(&node("n1"), false).await.unwrap(),
+            NodeRemoval::Alive
         );
         assert_eq!(
-            store.withdraw(&node("n1"), true).await.unwrap(),
-            Withdrawn::Done(keys(&["a"]))
+            store.remove_node(&node("n1"), true).await.unwrap(),
+            NodeRemoval::Done(keys(&["a"]))
         );
     });
     assert_eq!(server.keys(), [""; 0]);
@@ -189,7 +189,7 @@ fn many_at_once_let_dead_nodes_go_and_a_living_one_stays() {
     block_on(async {
         let theirs = open(&server).await;
         for name in ["n2", "n3", "n4"] {
-            theirs.attend(&node(name), SHORT).await.unwrap();
+            theirs.register_node(&node(name), SHORT).await.unwrap();
             for pod in 0..10 {
                 publish(
                     &*theirs,
@@ -212,14 +212,14 @@ fn many_at_once_let_dead_nodes_go_and_a_living_one_stays() {
                     block_on(async {
                         let store = ratchet_store::open(&url).await.unwrap();
                         for node in store.lost_nodes().await.unwrap() {
-                            store.withdraw(&node, false).await.unwrap();
+                            store.remove_node(&node, false).await.unwrap();
                         }
                     })
                 })
             })
             .collect();
         let back = open(&server).await;
-        back.attend(&node("n4"), HOUR).await.unwrap();
+        back.register_node(&node("n4"), HOUR).await.unwrap();
         threads
             .into_iter()
             .for_each(|thread| thread.join().unwrap());
@@ -234,8 +234,8 @@ fn many_at_once_let_dead_nodes_go_and_a_living_one_stays() {
                 .unwrap();
         }
         assert_eq!(
-            store.withdraw(&node("n4"), false).await.unwrap(),
-            Withdrawn::Alive
+            store.remove_node(&node("n4"), false).await.unwrap(),
+            NodeRemoval::Alive
         );
         assert_eq!(on("n4").await, 10);
     });

@@ -54,7 +54,7 @@ fn child_process() {
     block_on(async {
         let store = ratchet_store::open(&url).await.unwrap();
         match &change[..] {
-            "" => depart(&*store, "hub").await,
+            "" => remove_pod(&*store, "hub").await,
             record => drop(
                 store
                     .publish(&serde_json::from_str(record).unwrap(), Publish::Again)
@@ -201,7 +201,7 @@ impl Scene {
             .iter()
             .filter(|record| !["friend", "hub"].contains(&record.pod.name()))
         {
-            depart(&*self.store, record.pod.name()).await;
+            remove_pod(&*self.store, record.pod.name()).await;
         }
     }
 
@@ -309,7 +309,7 @@ impl Scene {
     async fn clear(&self, story: &str) {
         for node in ["node1", "node2"] {
             self.store
-                .withdraw(&node.parse().unwrap(), true)
+                .remove_node(&node.parse().unwrap(), true)
                 .await
                 .unwrap();
         }
@@ -371,7 +371,7 @@ fn claims_between_the_parts_of_a_departure_leave_nothing() {
 fn what_a_dead_agent_has_left_of_a_departure_is_done_by_the_next() {
     let again = async |scene: &Scene| {
         claims(scene).await;
-        depart(&*scene.store, "hub").await;
+        remove_pod(&*scene.store, "hub").await;
     };
     block_on(at_each_point(
         &KINDS,
@@ -388,7 +388,7 @@ fn what_a_dead_agent_has_left_of_a_departure_is_done_by_whoever_gives_its_node_u
         claims(scene).await;
         scene
             .store
-            .withdraw(&"node2".parse().unwrap(), true)
+            .remove_node(&"node2".parse().unwrap(), true)
             .await
             .unwrap();
     };

@@ -162,10 +162,10 @@ fn ten_thousand_links() {
         println!("open: {:?}", begun.elapsed());
         let begun = Instant::now();
         for name in &names {
-            depart(&*store, name).await;
+            remove_pod(&*store, name).await;
         }
         println!(
-            "depart: {:?} each",
+            "remove_pod: {:?} each",
             begun.elapsed() / u32::try_from(PODS).unwrap()
         );
         assert!(store.read(&all).await.unwrap().records.is_empty());

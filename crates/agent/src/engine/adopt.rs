@@ -95,7 +95,7 @@ impl Engine {
             let Ok(store) = self.store() else {
                 return false;
             };
-            return match self.runtime.block_on(store.depart(&pod, &id)) {
+            return match self.runtime.block_on(store.remove_pod(&pod, &id)) {
                 Ok(()) => true,
                 Err(error) => {
                     self.store_failed(&error);

@@ -15,7 +15,7 @@ use ratchet_model::{
 use ratchet_protocol::{Attach, Attached, Failure, FailureKind, Prepare, Prepared, Reply};
 use ratchet_store::{Publish, Published};
 
-use super::{Engine, reconcile::Extent, sandboxes};
+use super::{Engine, reconcile::Scope, sandboxes};
 use crate::state::SandboxState;
 
 fn invalid(text: impl Into<String>) -> Failure {
@@ -186,8 +186,8 @@ impl Engine {
     }
 
     fn publish_new(&mut self, id: &SandboxId) -> Result<(), Failure> {
-        if !self.nodes.is_attended() {
-            self.attend()?;
+        if !self.nodes.is_registered() {
+            self.register_node()?;
         }
         let store = self.store()?;
         let Some(state) = self.sandboxes.get(id).cloned() else {
@@ -215,7 +215,7 @@ impl Engine {
                 format!("store: {trouble}"),
             ));
         }
-        if !self.reconcile(&Extent::Links(pods)) {
+        if !self.reconcile(&Scope::Links(pods)) {
             self.look_again_soon();
         }
         self.tell();

@@ -12,7 +12,7 @@ use ratchet_model::{
 };
 use ratchet_protocol::{Collect, Detach, Failure, FailureKind, Reply};
 
-use super::{Answer, Engine, Tracked, reconcile::Extent, sandboxes::open_netns};
+use super::{Answer, Engine, Tracked, reconcile::Scope, sandboxes::open_netns};
 use crate::state::SandboxState;
 
 impl Engine {
@@ -134,10 +134,10 @@ impl Engine {
         if pods.is_empty() {
             return;
         }
-        let wired = self.reconcile(&Extent::Links(pods));
+        let wired = self.reconcile(&Scope::Links(pods));
         // With the store in trouble nobody waits for it once more; it is told when it is back.
         let told = ids.iter().fold(true, |told, id| {
-            told & (self.store_trouble.is_none() && self.finish_departure(id))
+            told & (self.store_trouble.is_none() && self.finish_removal(id))
         });
         if !(wired && told) {
             self.look_again_soon();
@@ -146,7 +146,7 @@ impl Engine {
     }
 
     /// Sandboxes that are leaving leave; gives whether all have.
-    pub(super) fn finish_departures(&mut self) -> bool {
+    pub(super) fn finish_removals(&mut self) -> bool {
         let leaving: Vec<SandboxId> = self
             .sandboxes
             .all()
@@ -155,12 +155,12 @@ impl Engine {
             .collect();
         leaving
             .iter()
-            .fold(true, |done, id| done & self.finish_departure(id))
+            .fold(true, |done, id| done & self.finish_removal(id))
     }
 
     /// Tells the store that a sandbox has gone, and forgets it. Only done when nothing of it is
     /// left in the kernel.
-    fn finish_departure(&mut self, id: &SandboxId) -> bool {
+    fn finish_removal(&mut self, id: &SandboxId) -> bool {
         let Some(state) = self.sandboxes.get(id).cloned() else {
             return true;
         };
@@ -175,7 +175,7 @@ impl Engine {
                 return false;
             }
         };
-        if let Err(error) = self.runtime.block_on(store.depart(&state.pod, id)) {
+        if let Err(error) = self.runtime.block_on(store.remove_pod(&state.pod, id)) {
             tracing::warn!(sandbox = %id, %error, "cannot tell the store that the sandbox has \
                                                    gone; trying again");
             self.store_failed(&error);
@@ -200,7 +200,7 @@ impl Engine {
             self.forget_pods(&[state.pod].into());
         }
         if self.sandboxes.is_empty()
-            && let Err(failure) = self.attend()
+            && let Err(failure) = self.register_node()
         {
             tracing::warn!(%failure, "cannot tell the store that this node has no pods any more; \
                                       trying again");

@@ -5,20 +5,20 @@
 
 mod adopt;
 mod announce;
+mod apply;
 mod attach;
-mod away;
-mod carry_out;
 mod detach;
 mod inspect;
-mod learn;
+mod leftovers;
 mod nodes;
+mod offline;
 mod pods;
-mod recollect;
 mod reconcile;
-mod replaced;
 mod report;
-mod round;
+mod restore;
+mod resync;
 mod sandboxes;
+mod sync;
 #[cfg(test)]
 mod testing;
 mod tracked;
@@ -45,12 +45,12 @@ use tokio::{
 
 use crate::{effective::Effective, facts::Known, memory, state::StateDir, watcher::News};
 use announce::Announcements;
-use away::Away;
+use leftovers::Leftovers;
 use nodes::Nodes;
+use offline::Offline;
 use pods::Pods;
-use recollect::Recollection;
-use replaced::Replaced;
-use round::{PERIOD, Round};
+use restore::RestoredLinks;
+use resync::{PERIOD, Resync};
 use sandboxes::Sandboxes;
 use tracked::TrackedLinks;
 pub(crate) use tracked::{LinkFailure, Tracked};
@@ -116,13 +116,13 @@ pub(crate) struct Engine {
     effective: Result<Effective, Failure>,
     store: Option<Arc<dyn Store>>,
     store_trouble: Option<String>,
-    away: Option<Away>,
+    offline: Option<Offline>,
     watcher: Option<JoinHandle<()>>,
     news: Arc<News>,
     interest: watch::Sender<Interest>,
 
     sandboxes: Sandboxes,
-    replaced: Replaced,
+    leftovers: Leftovers,
     known: Known,
     /// Whether `known` holds what the store says about all of this node's pods; without that
     /// nothing is removed.
@@ -135,9 +135,9 @@ pub(crate) struct Engine {
     announcements: Announcements,
     pods: Pods,
     nodes: Nodes,
-    recollection: Recollection,
+    restored: RestoredLinks,
     /// The look at everything that is under way.
-    round: Option<Round>,
+    resync: Option<Resync>,
     retry: Duration,
     next_look: Instant,
 }
@@ -145,7 +145,7 @@ pub(crate) struct Engine {
 impl Engine {
     /// An engine that has read what is on disk and done nothing yet.
     pub fn new(setup: Setup) -> std::io::Result<Self> {
-        let replaced = Replaced::load(setup.states.clone());
+        let leftovers = Leftovers::load(setup.states.clone());
         let sandboxes = Sandboxes::load(setup.states)?;
         Ok(Self {
             asked: setup.settings,
@@ -158,12 +158,12 @@ impl Engine {
             effective: Err(Failure::new(FailureKind::TryLater, "the agent is starting")),
             store: None,
             store_trouble: None,
-            away: None,
+            offline: None,
             watcher: None,
             news: Arc::default(),
             interest: watch::Sender::new(Interest::default()),
             sandboxes,
-            replaced,
+            leftovers,
             known: Known::default(),
             informed: false,
             links: TrackedLinks::default(),
@@ -172,8 +172,8 @@ impl Engine {
             announcements: Announcements::default(),
             pods: Pods::default(),
             nodes: Nodes::new(),
-            recollection: Recollection::default(),
-            round: None,
+            restored: RestoredLinks::default(),
+            resync: None,
             retry: RETRY.0,
             next_look: Instant::now(),
         })
@@ -181,9 +181,9 @@ impl Engine {
 
     /// Works until it is told to stop.
     pub fn run(mut self, commands: &mpsc::Receiver<Command>) {
-        self.begin_round();
-        while self.round.is_some() {
-            self.go_on_with_round();
+        self.begin_resync();
+        while self.resync.is_some() {
+            self.continue_resync();
             self.kernel.forget_all();
         }
         memory::give_back();
@@ -197,16 +197,16 @@ impl Engine {
         self.pods.stop();
     }
 
-    /// One command, if there is one, and what is due: of a round no more than a portion, so that
+    /// One command, if there is one, and what is due: of a resync no more than a portion, so that
     /// nobody waits for all of it. Gives whether to go on.
     fn turn(&mut self, commands: &mpsc::Receiver<Command>, taken: &mut VecDeque<Command>) -> bool {
         let due = [
             self.announcements.due(),
             self.next_warning(),
-            Some(self.nodes.next_roll_call()),
+            Some(self.nodes.next_check()),
         ];
         let next = due.into_iter().flatten().fold(self.next_look, Instant::min);
-        let is_looking = self.round.is_some();
+        let is_looking = self.resync.is_some();
         let wait = if is_looking {
             Duration::ZERO
         } else {
@@ -224,16 +224,16 @@ impl Engine {
             Ok(command) => self.obey(command),
             Err(mpsc::RecvTimeoutError::Timeout) => {}
         }
-        if self.round.is_none() && self.next_look <= Instant::now() {
-            self.begin_round();
+        if self.resync.is_none() && self.next_look <= Instant::now() {
+            self.begin_resync();
         }
-        self.go_on_with_round();
+        self.continue_resync();
         self.announce();
         self.warn_of_what_takes_long();
-        self.call_the_roll();
+        self.check_lost_nodes();
         // Namespaces that were opened for any of this may die now.
         self.kernel.forget_all();
-        if is_looking && self.round.is_none() {
+        if is_looking && self.resync.is_none() {
             memory::give_back();
         }
         true
@@ -362,7 +362,7 @@ impl Engine {
         }
         self.asked = self.asked.overridden_by(asked);
         self.effective = Ok(next);
-        self.begin_round();
+        self.begin_resync();
         Ok(())
     }
 

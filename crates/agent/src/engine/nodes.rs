@@ -1,5 +1,5 @@
-//! Which nodes are alive: this one lets the others know that it is, and lets the pods of those
-//! depart that are gone for good.
+//! Which nodes are alive: registers this node, and removes the pods of nodes that are gone for
+//! good.
 //!
 //! Only what the store says of nodes is dealt with here; what follows for links comes as a change
 //! of facts, as always.
@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use ratchet_protocol::{Failure, FailureKind, ForgetNode, Forgotten, Reply};
-use ratchet_store::Withdrawn;
+use ratchet_store::NodeRemoval;
 
 use super::{Engine, PERIOD};
 
@@ -15,35 +15,35 @@ use super::{Engine, PERIOD};
 pub(super) struct Nodes {
     /// Whether the store has been told that this node lives (or has nothing that could be lost with
     /// it); none: neither.
-    attended: Option<bool>,
-    next_roll_call: Instant,
+    registered: Option<bool>,
+    next_check: Instant,
 }
 
 impl Nodes {
     /// Of a store that has just been opened.
     pub fn new() -> Self {
         Self {
-            attended: None,
-            next_roll_call: Instant::now(),
+            registered: None,
+            next_check: Instant::now(),
         }
     }
 
-    pub fn next_roll_call(&self) -> Instant {
-        self.next_roll_call
+    pub fn next_check(&self) -> Instant {
+        self.next_check
     }
 
     /// Whether the store knows that this node lives.
-    pub fn is_attended(&self) -> bool {
-        self.attended == Some(true)
+    pub fn is_registered(&self) -> bool {
+        self.registered == Some(true)
     }
 }
 
 impl Engine {
     /// Lets the store know that this node lives for as long as it has sandboxes, and forget that
     /// when it has none.
-    pub(super) fn attend(&mut self) -> Result<(), Failure> {
+    pub(super) fn register_node(&mut self) -> Result<(), Failure> {
         let is_needed = !self.sandboxes.is_empty();
-        if !is_needed && self.nodes.attended == Some(false) {
+        if !is_needed && self.nodes.registered == Some(false) {
             return Ok(());
         }
         let effective = self.effective()?.clone();
@@ -51,29 +51,31 @@ impl Engine {
         let told = match is_needed {
             true => self
                 .runtime
-                .block_on(store.attend(&effective.node.name, effective.node_timeout())),
-            false => self.runtime.block_on(store.retire(&effective.node.name)),
+                .block_on(store.register_node(&effective.node.name, effective.node_timeout())),
+            false => self
+                .runtime
+                .block_on(store.deregister_node(&effective.node.name)),
         };
         told.map_err(|error| self.store_failed(&error))?;
-        self.nodes.attended = Some(is_needed);
+        self.nodes.registered = Some(is_needed);
         Ok(())
     }
 
     /// Looks for nodes that are gone for good, when it is time for that. Every agent does: whoever
     /// is first, does it.
-    pub(super) fn call_the_roll(&mut self) {
-        if self.nodes.next_roll_call > Instant::now() {
+    pub(super) fn check_lost_nodes(&mut self) {
+        if self.nodes.next_check > Instant::now() {
             return;
         }
         let Ok(effective) = self.effective().cloned() else {
-            return self.put_off_the_roll_call(PERIOD);
+            return self.postpone_check(PERIOD);
         };
-        self.put_off_the_roll_call(
+        self.postpone_check(
             effective
                 .node_timeout()
                 .map_or(PERIOD, |timeout| timeout.min(PERIOD)),
         );
-        if self.away.is_some() {
+        if self.offline.is_some() {
             return;
         }
         let Some(store) = self.store.clone() else {
@@ -84,20 +86,20 @@ impl Engine {
             Err(error) => return drop(self.store_failed(&error)),
         };
         for node in lost.into_iter().filter(|node| *node != effective.node.name) {
-            match self.runtime.block_on(store.withdraw(&node, false)) {
-                Ok(Withdrawn::Done(pods)) => {
+            match self.runtime.block_on(store.remove_node(&node, false)) {
+                Ok(NodeRemoval::Done(pods)) => {
                     let pods: Vec<String> = pods.iter().map(ToString::to_string).collect();
                     tracing::warn!(%node, ?pods, "the node has not been heard of for its \
                                                   node_timeout: its pods have gone");
                 }
-                Ok(Withdrawn::Alive | Withdrawn::Unsure) => {}
+                Ok(NodeRemoval::Alive | NodeRemoval::Unsure) => {}
                 Err(error) => return drop(self.store_failed(&error)),
             }
         }
     }
 
-    fn put_off_the_roll_call(&mut self, period: Duration) {
-        self.nodes.next_roll_call = Instant::now() + period;
+    fn postpone_check(&mut self, period: Duration) {
+        self.nodes.next_check = Instant::now() + period;
     }
 
     /// Somebody says that a node is gone for good.
@@ -113,19 +115,19 @@ impl Engine {
         let store = self.store()?;
         match self
             .runtime
-            .block_on(store.withdraw(node, forget.force))
+            .block_on(store.remove_node(node, forget.force))
             .map_err(|error| self.store_failed(&error))?
         {
-            Withdrawn::Done(pods) => {
+            NodeRemoval::Done(pods) => {
                 tracing::warn!(%node, ?pods, forget.force, "the node was said to be gone for good: \
                                                             its pods have gone");
                 Ok(Reply::Forgotten(Forgotten { pods }))
             }
-            Withdrawn::Alive => refuse(format!(
+            NodeRemoval::Alive => refuse(format!(
                 "node {node} lives: its agent has been heard of within its node_timeout. Stop that \
                  agent and wait so long, or use --force if the node is gone for good"
             )),
-            Withdrawn::Unsure => refuse(format!(
+            NodeRemoval::Unsure => refuse(format!(
                 "store {} cannot tell whether node {node} lives; use --force if it is gone for \
                  good",
                 store.describe()

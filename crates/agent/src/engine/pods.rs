@@ -15,11 +15,11 @@ use ratchet_model::{
 use ratchet_protocol::{Failure, FailureKind, Prepare, Settings};
 use tokio::task::JoinHandle;
 
-use super::{Command, Engine, reconcile::Extent};
+use super::{Command, Engine, reconcile::Scope};
 use crate::{effective::node_name, state::SandboxState};
 
 /// How long an ADD waits for the API when it comes before the watch.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a peer may be missing before that is worth an event.
 const LONG: Duration = Duration::from_secs(60);
@@ -191,7 +191,7 @@ impl Engine {
                 .clone()
                 .unwrap_or_else(|| "the Kubernetes API cannot be asked".to_owned()));
         };
-        let asked = ratchet_kubernetes::get(watched.client.clone(), &key.0, &key.1, PATIENCE);
+        let asked = ratchet_kubernetes::get(watched.client.clone(), &key.0, &key.1, TIMEOUT);
         match self.runtime.block_on(asked) {
             Ok(Some(facts)) => {
                 self.pods.known.insert(key, facts.clone());
@@ -253,7 +253,7 @@ impl Engine {
             return;
         }
         let pods: BTreeSet<PodKey> = [pod].into();
-        if !(self.refresh_facts(&pods) & self.reconcile(&Extent::Links(pods))) {
+        if !(self.refresh_facts(&pods) & self.reconcile(&Scope::Links(pods))) {
             self.look_again_soon();
         }
     }

@@ -16,7 +16,7 @@ use ratchet_model::{
 use super::Engine;
 
 /// How much a reconcile looks at.
-pub(super) enum Extent {
+pub(super) enum Scope {
     /// The links of these pods, as far as something has changed for them.
     Links(BTreeSet<PodKey>),
     /// The links of these pods, and whatever else of ours is in their sandboxes.
@@ -28,22 +28,22 @@ pub(super) enum Extent {
 
 impl Engine {
     /// Makes the kernel match what is known. Gives whether all of it worked.
-    pub(super) fn reconcile(&mut self, extent: &Extent) -> bool {
+    pub(super) fn reconcile(&mut self, scope: &Scope) -> bool {
         let Ok(effective) = self.effective().cloned() else {
             return false;
         };
-        let candidates = self.candidates(extent);
+        let candidates = self.candidates(scope);
         let vnis_claimed = self.claim_vnis(&candidates);
         let sandboxes = &self.sandboxes;
         let is_current = |id: &SandboxId| sandboxes.get(id).is_some_and(|state| !state.leaving);
-        self.recollection
+        self.restored
             .forget(candidates.iter().map(|link| link.id), is_current);
 
-        let mut ended: BTreeSet<LinkId> = match extent {
-            Extent::Links(pods) | Extent::Sandboxes(pods) => {
+        let mut ended: BTreeSet<LinkId> = match scope {
+            Scope::Links(pods) | Scope::Sandboxes(pods) => {
                 pods.iter().flat_map(|pod| self.links.ids_of(pod)).collect()
             }
-            Extent::Node(strays) => {
+            Scope::Node(strays) => {
                 let strays = strays
                     .iter()
                     .copied()
@@ -64,13 +64,13 @@ impl Engine {
                 let before = self.links.describe(link.id, &link, &nodes);
                 let unchanged = before
                     .is_some_and(|before| before.wiring == wiring && before.failure.is_none());
-                if unchanged && matches!(extent, Extent::Links(_)) {
+                if unchanged && matches!(scope, Scope::Links(_)) {
                     continue;
                 }
                 fresh.push((link, nodes, wiring));
             }
         }
-        let worked = self.carry_out(extent, &mut fresh, &ended);
+        let worked = self.apply(scope, &mut fresh, &ended);
         self.known.forget_vnis(&ended);
         for id in &ended {
             self.links.remove(*id);
@@ -82,7 +82,7 @@ impl Engine {
     /// for their pods, and for links that are nobody's here.
     pub(super) fn reconcile_node(&mut self) -> bool {
         match self.strays() {
-            Ok(strays) => self.reconcile(&Extent::Node(strays)),
+            Ok(strays) => self.reconcile(&Scope::Node(strays)),
             Err(error) => {
                 tracing::error!(%error, "cannot see what is in the kernel");
                 false
@@ -91,11 +91,11 @@ impl Engine {
     }
 
     /// The links to look at, as they are declared.
-    fn candidates(&self, extent: &Extent) -> Vec<Link> {
+    fn candidates(&self, scope: &Scope) -> Vec<Link> {
         let of = |pods: &BTreeSet<PodKey>| resolve_of(pods, &self.known.around(pods));
-        match extent {
-            Extent::Links(pods) | Extent::Sandboxes(pods) => of(pods),
-            Extent::Node(strays) => of(&self.known.pods_of(strays))
+        match scope {
+            Scope::Links(pods) | Scope::Sandboxes(pods) => of(pods),
+            Scope::Node(strays) => of(&self.known.pods_of(strays))
                 .into_iter()
                 .filter(|link| strays.contains(&link.id))
                 .collect(),

@@ -2,7 +2,7 @@
 
 use ratchet_model::{device::Wanted, link::Endpoint, resolve::Link, wiring::Obstacle};
 use ratchet_protocol::{EndReport, LinkReport, LinkState, Links};
-use ratchet_store::Scope;
+use ratchet_store::StoreScope;
 
 use super::{Engine, Tracked};
 
@@ -25,7 +25,7 @@ impl Engine {
                 let local = self
                     .store
                     .as_ref()
-                    .is_some_and(|store| store.scope() == Scope::Host);
+                    .is_some_and(|store| store.scope() == StoreScope::Host);
                 let hint =
                     "; the store is a file of this host, so pods on other machines cannot be seen";
                 Some(format!("{text}{}", if local { hint } else { "" }))

@@ -101,7 +101,7 @@ impl TrackedLinks {
     }
 
     /// Puts a link in place of what was known of it. One that is what it was stays where it is: a
-    /// round would leave all of them scattered over the memory that it took itself, and none of
+    /// resync would leave all of them scattered over the memory that it took itself, and none of
     /// that could be given back.
     pub fn insert(&mut self, tracked: Tracked) {
         if self.get(tracked.link.id) == Some(&tracked) {

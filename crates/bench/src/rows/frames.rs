@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::{
     Bench,
     line::Line,
-    site::{PATIENCE, Pod, Site, Storage, links_to},
+    site::{Pod, Site, Storage, TIMEOUT, links_to},
     stats::Pairs,
     world::{Netns, Process, eventually},
 };
@@ -58,10 +58,10 @@ impl<'a> Path<'a> {
             .stderr(Stdio::null());
         let server =
             Process::start(&mut server).context("iperf3 is needed: apt-get install iperf3")?;
-        eventually("iperf3", PATIENCE, || {
+        eventually("iperf3", TIMEOUT, || {
             Ok(ends[1].sh("ss -ltn")?.contains(":5201"))
         })?;
-        eventually("an answer", PATIENCE, || {
+        eventually("an answer", TIMEOUT, || {
             Ok(ends[0]
                 .sh(&format!("ping -c1 -W1 {FAR} || true"))?
                 .contains(" 0% "))

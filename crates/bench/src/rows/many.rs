@@ -8,7 +8,7 @@ use crate::{
     Bench, batch,
     line::Line,
     route::Interfaces,
-    site::{PATIENCE, Pod, Site, Storage, links_to},
+    site::{Pod, Site, Storage, TIMEOUT, links_to},
     stats::Sample,
     world::{Netns, eventually},
 };
@@ -140,7 +140,7 @@ pub fn remote(bench: &Bench) -> Result<Vec<Line>> {
 fn until_complete(pods: &[Pod; 2], count: usize) -> Result<()> {
     for pod in pods {
         let mut interfaces = Interfaces::of(&pod.netns)?;
-        eventually("all links", PATIENCE, || interfaces.are_complete(count))?;
+        eventually("all links", TIMEOUT, || interfaces.are_complete(count))?;
     }
     Ok(())
 }
@@ -149,7 +149,7 @@ fn until_complete(pods: &[Pod; 2], count: usize) -> Result<()> {
 fn until_gone(pods: &[Pod; 2]) -> Result<()> {
     for pod in pods {
         let mut interfaces = Interfaces::of(&pod.netns)?;
-        eventually("the end of all links", PATIENCE, || {
+        eventually("the end of all links", TIMEOUT, || {
             Ok(interfaces.count()? == 0)
         })?;
     }

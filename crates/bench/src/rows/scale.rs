@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::{
     Bench,
     line::Line,
-    site::{Node, PATIENCE, Pod, Site, Storage, links_to},
+    site::{Node, Pod, Site, Storage, TIMEOUT, links_to},
     stats::Sample,
     world::eventually,
 };
@@ -161,7 +161,7 @@ fn grow(
 /// Waits until an agent that has just started has seen to everything: it rests for half a second.
 fn settle(agent: u32) -> Result<()> {
     let mut used = cpu_time(agent)?;
-    eventually("an agent at rest", PATIENCE, || {
+    eventually("an agent at rest", TIMEOUT, || {
         std::thread::sleep(Duration::from_millis(500));
         let before = std::mem::replace(&mut used, cpu_time(agent)?);
         Ok(used - before < 0.002)

@@ -44,7 +44,7 @@ pub fn event(bench: &Bench) -> Result<Vec<Line>> {
             times.add(answered.elapsed());
             site.nodes[0].ratchet("DEL", &pod)?;
             let sandbox = record.sandbox().context("a sandbox")?;
-            runtime.block_on(store.depart(&record.pod, sandbox))?;
+            runtime.block_on(store.remove_pod(&record.pod, sandbox))?;
         }
         Ok(times)
     })?;

@@ -8,7 +8,7 @@ use netlink_packet_route::route::RouteProtocol;
 use nix::errno::Errno;
 use ratchet_model::device::{At, Netns, Operation, PROTOCOL_OURS};
 
-use super::{Jobs, Phase, Run, words};
+use super::{Jobs, Phase, Run, describe};
 use crate::{
     error::KernelError,
     request,
@@ -154,7 +154,7 @@ impl<'a> Run<'a> {
                 // Where there is no device there is no address or route of it.
                 _ if removal => self.settle(position, Ok(())),
                 _ => {
-                    let doing = words::doing(operation);
+                    let doing = describe::doing(operation);
                     self.settle(
                         position,
                         Err(KernelError::NoDevice {

@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 use ratchet_model::device::{At, Birth, Netns, Operation, Tunnel};
 
-use super::{Jobs, Phase, Run, words};
+use super::{Jobs, Phase, Run, describe};
 use crate::{
     error::KernelError,
     request::{self, Newborn},
@@ -30,7 +30,7 @@ impl<'a> Run<'a> {
                 (Operation::CreateVxlan { birth, tunnel }, Errno::EEXIST) => {
                     self.vxlan_clash(position, birth, tunnel, failure)
                 }
-                (operation, _) => Err(words::explain(operation, failure)),
+                (operation, _) => Err(describe::explain(operation, failure)),
             };
             self.settle(position, outcome);
         }
@@ -122,7 +122,7 @@ impl<'a> Run<'a> {
         let operation = self.operation(position);
         for at in ats {
             if self.kernel.find(&[(*at).clone()])?[0].is_some() {
-                let doing = words::doing(operation);
+                let doing = describe::doing(operation);
                 return Err(KernelError::NameTaken {
                     doing,
                     name: at.name.clone(),
@@ -130,7 +130,7 @@ impl<'a> Run<'a> {
                 });
             }
         }
-        Err(words::explain(operation, failure))
+        Err(describe::explain(operation, failure))
     }
 
     /// EEXIST for a VXLAN device: its name is taken, or its VNI is, or, with a kernel before 6.15,
@@ -165,7 +165,7 @@ impl<'a> Run<'a> {
         birth: &Birth,
         tunnel: &Tunnel,
     ) -> Result<(), KernelError> {
-        let refused = |failure| words::explain(self.operation(position), failure);
+        let refused = |failure| describe::explain(self.operation(position), failure);
         let interim = At {
             netns: birth.at.netns.clone(),
             name: format!("rtch-{:06x}", tunnel.vni.number()),
@@ -181,7 +181,7 @@ impl<'a> Run<'a> {
             .flatten()
         else {
             return Err(KernelError::NoDevice {
-                doing: words::doing(self.operation(position)),
+                doing: describe::doing(self.operation(position)),
                 at: interim,
             });
         };

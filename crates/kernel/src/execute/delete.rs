@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use nix::errno::Errno;
 use ratchet_model::device::{At, GROUP_DOOMED, GROUP_OURS, Netns, Operation};
 
-use super::{Phase, Run, words};
+use super::{Phase, Run, describe};
 use crate::{
     error::KernelError,
     observe::MANY,
@@ -88,7 +88,7 @@ impl<'a> Run<'a> {
             Ok(answers) => {
                 for (device, answer) in devices.into_iter().zip(answers) {
                     let outcome = answer.map_err(|failure| {
-                        words::explain(self.operation(device.position), failure)
+                        describe::explain(self.operation(device.position), failure)
                     });
                     self.settle(device.position, outcome);
                 }

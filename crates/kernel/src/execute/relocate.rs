@@ -6,7 +6,7 @@
 
 use ratchet_model::device::{Alias, At, Operation};
 
-use super::{Phase, Run, words};
+use super::{Phase, Run, describe};
 use crate::{error::KernelError, request, socket::Failure};
 
 impl Run<'_> {
@@ -27,7 +27,7 @@ impl Run<'_> {
         to: &At,
         alias: &Alias,
     ) -> Result<(), KernelError> {
-        let doing = || words::doing(operation);
+        let doing = || describe::doing(operation);
         let mut found = self.kernel.find(&[from.clone(), to.clone()])?.into_iter();
         let Some(device) = found.next().flatten() else {
             return Err(KernelError::NoDevice {
@@ -68,6 +68,6 @@ impl Run<'_> {
         answers
             .into_iter()
             .collect::<Result<(), Failure>>()
-            .map_err(|failure| words::explain(operation, failure))
+            .map_err(|failure| describe::explain(operation, failure))
     }
 }

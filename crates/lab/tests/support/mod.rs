@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 /// How long a state may take to come.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub struct Lab {
     pub name: String,
@@ -185,7 +185,7 @@ impl Outcome {
 /// Polls until it is so.
 #[track_caller]
 pub fn eventually(what: &str, mut so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !so() {
         assert!(Instant::now() < deadline, "{what} did not come");
         std::thread::sleep(Duration::from_millis(5));

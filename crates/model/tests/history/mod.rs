@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use ratchet_model::{
     End, Endpoint, InterfaceName, LinkId, Mac, Mtu, PodKey, SandboxId, Vni,
     device::{At, Kind, Netns, Observed, Wanted, WantedEnd},
-    planner::{Plan, Scope, plan},
+    planner::{Plan, PlanScope, plan},
     resolve::Link,
     wiring::{Node, Place, VniState, direct},
 };
@@ -310,7 +310,7 @@ pub fn plan_all(wanted: &[Wanted], observed: &[Observed]) -> Plan {
     plan(
         wanted,
         observed,
-        Scope {
+        PlanScope {
             links: &BTreeSet::new(),
             places: &places,
         },

@@ -16,7 +16,7 @@ pub const NODES: usize = 5;
 
 /// How long everything may take to be in order again. An agent that was cut off notices it after 15
 /// s (keepalive) at the latest.
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A sandbox and its node.
 pub struct Instance {
@@ -114,7 +114,7 @@ impl World {
 
     #[track_caller]
     pub fn wait_for_order(&self, what: &str) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let problems = self.problems();
             if problems.is_empty() {
@@ -123,7 +123,7 @@ impl World {
             if Instant::now() > deadline {
                 let shown = &problems[..problems.len().min(30)];
                 panic!(
-                    "{what}: {} things are not in order after {PATIENCE:?}: {shown:#?}",
+                    "{what}: {} things are not in order after {TIMEOUT:?}: {shown:#?}",
                     problems.len()
                 );
             }

@@ -11,7 +11,7 @@ use crate::StoreError;
 
 /// Somebody's attempt succeeds at every round, so that it takes very many writers to need this
 /// long.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The longest pause before an attempt.
 const PAUSE_MAX: Duration = Duration::from_millis(64);
@@ -27,7 +27,7 @@ impl Attempts {
     /// Before the first.
     pub(super) fn new() -> Self {
         Self {
-            deadline: Instant::now() + PATIENCE,
+            deadline: Instant::now() + TIMEOUT,
             pause: Duration::from_millis(1),
         }
     }
@@ -38,7 +38,7 @@ impl Attempts {
             return Err(StoreError::Unavailable(format!(
                 "store {url}: others have changed the same keys at every attempt for {} s; trying \
                  again later",
-                PATIENCE.as_secs()
+                TIMEOUT.as_secs()
             )));
         }
         // A hasher's keys are the standard library's only source of randomness.

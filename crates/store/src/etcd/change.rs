@@ -169,7 +169,7 @@ impl<'a> Change<'a> {
             }
         }
         if consequence.record.as_ref().is_none_or(|next| !next.lives()) {
-            change.depart(consequence);
+            change.remove_pod(consequence);
         }
         Ok(change)
     }
@@ -295,7 +295,7 @@ impl<'a> Change<'a> {
     /// What a departure was decided on: that nobody new declares a link with the pod, that those
     /// who do have not gone in this very moment, that those of them who have gone are still needed
     /// by somebody else, and that those who live do.
-    fn depart(&mut self, consequence: &Consequence) {
+    fn remove_pod(&mut self, consequence: &Consequence) {
         let view = self.view;
         let kept = view.records.values().filter(|record| {
             record.pod != *self.pod && !record.lives() && !consequence.forget.contains(&record.pod)

@@ -17,7 +17,7 @@ use super::{
     reader::{Reader, key, keys_below},
     records,
 };
-use crate::{StoreError, Withdrawn};
+use crate::{NodeRemoval, StoreError};
 
 /// A lease is renewed this many times before it could end, and this often at least.
 const RENEWALS: u32 = 6;
@@ -53,8 +53,8 @@ impl Presence {
         self.lapsed.subscribe()
     }
 
-    /// See [`crate::Store::attend`].
-    pub(super) async fn attend(
+    /// See [`crate::Store::register_node`].
+    pub(super) async fn register_node(
         &self,
         etcd: &Arc<Etcd>,
         node: &NodeName,
@@ -101,8 +101,12 @@ impl Presence {
         Ok(())
     }
 
-    /// See [`crate::Store::retire`].
-    pub(super) async fn retire(&self, etcd: &Etcd, node: &NodeName) -> Result<(), StoreError> {
+    /// See [`crate::Store::deregister_node`].
+    pub(super) async fn deregister_node(
+        &self,
+        etcd: &Etcd,
+        node: &NodeName,
+    ) -> Result<(), StoreError> {
         let mut said = self.said.lock().await;
         forget(etcd, node, Vec::new()).await?;
         end_lease(etcd, said.take()).await;
@@ -206,12 +210,12 @@ fn named(prefix: &str, kvs: &[KeyValue]) -> BTreeSet<NodeName> {
     names.filter_map(|name| name.parse().ok()).collect()
 }
 
-/// See [`crate::Store::withdraw`].
-pub(super) async fn withdraw(
+/// See [`crate::Store::remove_node`].
+pub(super) async fn remove_node(
     etcd: &Etcd,
     node: &NodeName,
     even_if_alive: bool,
-) -> Result<Withdrawn, StoreError> {
+) -> Result<NodeRemoval, StoreError> {
     let alive = etcd.keys.alive(node);
     let unless = (!even_if_alive).then_some(alive);
     if let Some(alive) = &unless
@@ -221,23 +225,23 @@ pub(super) async fn withdraw(
             .concat()
             .is_empty()
     {
-        return Ok(Withdrawn::Alive);
+        return Ok(NodeRemoval::Alive);
     }
     let mut gone = BTreeSet::new();
     for record in records::located_on(etcd, node).await? {
         let Some(sandbox) = record.sandbox() else {
             continue;
         };
-        if !records::depart_unless(etcd, &record.pod, sandbox, unless.clone()).await? {
-            return Ok(Withdrawn::Alive);
+        if !records::remove_pod_unless(etcd, &record.pod, sandbox, unless.clone()).await? {
+            return Ok(NodeRemoval::Alive);
         }
         gone.insert(record.pod);
     }
     let still_dead = unless.map(|alive| unchanged(alive, 0));
     let forgotten = forget(etcd, node, still_dead.into_iter().collect()).await?;
     Ok(if forgotten {
-        Withdrawn::Done(gone)
+        NodeRemoval::Done(gone)
     } else {
-        Withdrawn::Alive
+        NodeRemoval::Alive
     })
 }

@@ -61,17 +61,17 @@ pub(super) async fn publish(
     }
 }
 
-/// See [`crate::Store::depart`].
-pub(super) async fn depart(
+/// See [`crate::Store::remove_pod`].
+pub(super) async fn remove_pod(
     etcd: &Etcd,
     pod: &PodKey,
     sandbox: &SandboxId,
 ) -> Result<(), StoreError> {
-    depart_unless(etcd, pod, sandbox, None).await.map(drop)
+    remove_pod_unless(etcd, pod, sandbox, None).await.map(drop)
 }
 
 /// The same, unless there is this key; gives whether there is not.
-pub(super) async fn depart_unless(
+pub(super) async fn remove_pod_unless(
     etcd: &Etcd,
     pod: &PodKey,
     sandbox: &SandboxId,

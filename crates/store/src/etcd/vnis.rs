@@ -15,7 +15,7 @@ use super::{
     change::{delete, put, unchanged},
     proto::{Compare, KeyValue, Op, Txn},
     reader::{Reader, View, key, unreadable},
-    taken::Taken,
+    vni_set::VniSet,
 };
 use crate::{StoreError, VniClaim, VniGrant};
 
@@ -216,7 +216,7 @@ pub(super) fn vni(etcd: &Etcd, kv: &KeyValue) -> Result<Vni, StoreError> {
 
 /// All numbers that are taken, and the revision of their key. Made from the links when somebody has
 /// deleted it.
-async fn taken(etcd: &Etcd, found: Option<Vec<KeyValue>>) -> Result<(Taken, i64), StoreError> {
+async fn taken(etcd: &Etcd, found: Option<Vec<KeyValue>>) -> Result<(VniSet, i64), StoreError> {
     if let Some(kv) = found.iter().flatten().next() {
         let taken = String::from_utf8_lossy(&kv.value).parse();
         return Ok((
@@ -224,7 +224,7 @@ async fn taken(etcd: &Etcd, found: Option<Vec<KeyValue>>) -> Result<(Taken, i64)
             kv.mod_revision,
         ));
     }
-    let (mut taken, mut failure) = (Taken::default(), None);
+    let (mut taken, mut failure) = (VniSet::default(), None);
     let see = |kv: KeyValue| match vni(etcd, &kv) {
         Ok(vni) => taken.insert(vni),
         Err(error) => failure = Some(error),

@@ -83,7 +83,7 @@ enum Subject {
 pub(super) struct EtcdWatch {
     etcd: Arc<Etcd>,
     unnumbered: sync::watch::Receiver<Unnumbered>,
-    /// Changes when etcd has let our lease go, and others may have let our pods depart.
+    /// Changes when etcd has let our lease go, and others may have removed our pods.
     lapsed: sync::watch::Receiver<u64>,
     interest: Interest,
     stream: Option<Watchers>,

@@ -21,7 +21,7 @@ use super::{error::Failure, schema};
 use crate::StoreError;
 
 /// How long to wait for another process's lock.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Between two tries where neither the kernel nor SQLite waits for us.
 const RETRY: Duration = Duration::from_millis(5);
@@ -32,7 +32,7 @@ const STATEMENTS: usize = 64;
 /// A database file and, once it has been opened, a connection with it.
 pub(super) struct Database {
     path: PathBuf,
-    patience: Duration,
+    timeout: Duration,
     open: Option<Open>,
     generation: u64,
 }
@@ -45,10 +45,10 @@ struct Open {
 
 impl Database {
     /// A file that is not open yet.
-    pub(super) fn new(path: PathBuf, patience: Duration) -> Self {
+    pub(super) fn new(path: PathBuf, timeout: Duration) -> Self {
         Self {
             path,
-            patience,
+            timeout,
             open: None,
             generation: 0,
         }
@@ -97,7 +97,7 @@ impl Database {
 
     /// What a failure means for this file.
     pub(super) fn explain(&self, failure: Failure) -> StoreError {
-        failure.explain(&self.path, self.patience)
+        failure.explain(&self.path, self.timeout)
     }
 
     fn open_file(&self) -> Result<Open, Failure> {
@@ -113,7 +113,7 @@ impl Database {
                 doing: "make its directory",
                 error,
             })?;
-        let _alone = lock(directory, self.patience)?;
+        let _alone = lock(directory, self.timeout)?;
         create_file(&self.path)?;
 
         // Before SQLite has it, so that a replacement in between is noticed at the next use.
@@ -123,7 +123,7 @@ impl Database {
         })?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(&self.path, flags)?;
-        configure(&mut connection, self.patience)?;
+        configure(&mut connection, self.timeout)?;
         Ok(Open {
             connection,
             identity,
@@ -134,13 +134,13 @@ impl Database {
 /// Only one process opens the file at a time: making it and switching it to write-ahead logging are
 /// many steps. The lock is on the directory, since the file itself may be replaced, and SQLite's
 /// locks are of another kind.
-fn lock(directory: &Path, patience: Duration) -> Result<Flock<File>, Failure> {
+fn lock(directory: &Path, timeout: Duration) -> Result<Flock<File>, Failure> {
     let file = |error| Failure::File {
         doing: "lock its directory",
         error,
     };
     let mut handle = File::open(directory).map_err(file)?;
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     loop {
         handle = match Flock::lock(handle, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Ok(lock),
@@ -190,8 +190,8 @@ fn create_file(path: &Path) -> Result<(), Failure> {
     made.map(drop).map_err(unwritable)
 }
 
-fn configure(connection: &mut Connection, patience: Duration) -> Result<(), Failure> {
-    connection.busy_timeout(patience)?;
+fn configure(connection: &mut Connection, timeout: Duration) -> Result<(), Failure> {
+    connection.busy_timeout(timeout)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     if connection.is_readonly("main")? {
         return Err(Failure::ReadOnly);
@@ -202,7 +202,7 @@ fn configure(connection: &mut Connection, patience: Duration) -> Result<(), Fail
     if finding != "ok" {
         return Err(Failure::Damaged(finding));
     }
-    write_ahead(connection, patience)?;
+    write_ahead(connection, timeout)?;
     // Not FULL: a commit then survives the death of any process, and a power failure may undo the
     // last ones but never damages the file. It also ends every sandbox and link of the host, the
     // only ones this store speaks of.
@@ -211,9 +211,9 @@ fn configure(connection: &mut Connection, patience: Duration) -> Result<(), Fail
 }
 
 /// Readers and the one writer of a moment do not wait for each other, and a commit is one append.
-fn write_ahead(connection: &Connection, patience: Duration) -> Result<(), Failure> {
+fn write_ahead(connection: &Connection, timeout: Duration) -> Result<(), Failure> {
     // SQLite does not call its busy handler for this switch.
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     loop {
         let mode: Result<String, Failure> = connection
             .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))

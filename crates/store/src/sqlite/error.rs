@@ -61,14 +61,14 @@ impl Failure {
     }
 
     /// The error for the outside: which file, what is wrong, what to do.
-    pub(super) fn explain(self, path: &Path, patience: Duration) -> StoreError {
+    pub(super) fn explain(self, path: &Path, timeout: Duration) -> StoreError {
         let busy = self.is_busy();
         let path = path.display();
         let broken = |text: String| StoreError::Broken(format!("store sqlite:{path}: {text}"));
         let anew = format!("Move it away (mv {path} {path}.bad): agents that run write it anew");
         match self {
-            Failure::Locked => locked(&path, patience),
-            Failure::Sql(_) if busy => locked(&path, patience),
+            Failure::Locked => locked(&path, timeout),
+            Failure::Sql(_) if busy => locked(&path, timeout),
             Failure::Sql(error) => explain_sql(&path, &anew, &error),
             Failure::File { doing, error } => {
                 broken(format!("cannot {doing}: {error}. {}", file_advice(&error)))
@@ -109,11 +109,11 @@ impl Failure {
     }
 }
 
-fn locked(path: &dyn std::fmt::Display, patience: Duration) -> StoreError {
+fn locked(path: &dyn std::fmt::Display, timeout: Duration) -> StoreError {
     StoreError::Unavailable(format!(
         "store sqlite:{path}: another process has kept it locked for {} s. See which one: fuser -v \
          {path}",
-        patience.as_secs_f32()
+        timeout.as_secs_f32()
     ))
 }
 

@@ -9,7 +9,7 @@ use ratchet_model::{
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use super::{error::Failure, vnis};
-use crate::{Publish, Published, Withdrawn, rules};
+use crate::{NodeRemoval, Publish, Published, rules};
 
 /// See [`crate::Store::publish`].
 pub(super) fn publish(
@@ -34,8 +34,8 @@ pub(super) fn publish(
     Ok(Published::Stored { created })
 }
 
-/// See [`crate::Store::depart`].
-pub(super) fn depart(
+/// See [`crate::Store::remove_pod`].
+pub(super) fn remove_pod(
     connection: &mut Connection,
     pod: &PodKey,
     sandbox: &SandboxId,
@@ -94,16 +94,19 @@ pub(super) fn located_on(
         .collect())
 }
 
-/// See [`crate::Store::withdraw`].
-pub(super) fn withdraw(connection: &mut Connection, node: &NodeName) -> Result<Withdrawn, Failure> {
+/// See [`crate::Store::remove_node`].
+pub(super) fn remove_node(
+    connection: &mut Connection,
+    node: &NodeName,
+) -> Result<NodeRemoval, Failure> {
     let mut gone = BTreeSet::new();
     for record in located_on(connection, node)? {
         if let Some(sandbox) = record.sandbox() {
-            depart(connection, &record.pod, sandbox)?;
+            remove_pod(connection, &record.pod, sandbox)?;
         }
         gone.insert(record.pod);
     }
-    Ok(Withdrawn::Done(gone))
+    Ok(NodeRemoval::Done(gone))
 }
 
 /// A pod's record.

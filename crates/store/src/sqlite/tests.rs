@@ -531,7 +531,7 @@ fn a_pod_is_two_rows_a_peer_at_most_and_a_vni_one() {
         1
     );
     assert_eq!(
-        writes(&mut |connection| records::depart(connection, &next.pod, &sandbox).unwrap()),
+        writes(&mut |connection| records::remove_pod(connection, &next.pod, &sandbox).unwrap()),
         1 + 3 + 3
     );
 }

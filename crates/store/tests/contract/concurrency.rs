@@ -74,7 +74,7 @@ pub async fn processes_claim_unique_vnis(bench: Arc<Bench>) {
 
     let store = bench.open().await;
     for agent in (0..AGENTS).step_by(2) {
-        depart(&*store, &format!("pod{agent}")).await;
+        remove_pod(&*store, &format!("pod{agent}")).await;
     }
     let kept = (1..AGENTS)
         .step_by(2)
@@ -92,7 +92,7 @@ pub async fn processes_claim_unique_vnis(bench: Arc<Bench>) {
     assert_unique_and_dense(&all, AGENTS * MANY_LINKS);
 
     for agent in (1..AGENTS).step_by(2).chain(AGENTS..AGENTS + AGENTS / 2) {
-        depart(&*store, &format!("pod{agent}")).await;
+        remove_pod(&*store, &format!("pod{agent}")).await;
     }
     assert_eq!(bench.backend.leftovers(), 0);
     assert_eq!(
@@ -241,7 +241,7 @@ pub async fn all_come_and_go_at_once(bench: Arc<Bench>) {
                             claim(&*store, &link(&own, peer)).await;
                         }
                         store
-                            .depart(&record.pod, record.sandbox().unwrap())
+                            .remove_pod(&record.pod, record.sandbox().unwrap())
                             .await
                             .unwrap();
                     }

@@ -80,9 +80,9 @@ pub async fn publish(store: &dyn Store, record: &PodRecord) -> u64 {
 }
 
 /// Lets the sandbox `<name>-1` go.
-pub async fn depart(store: &dyn Store, name: &str) {
+pub async fn remove_pod(store: &dyn Store, name: &str) {
     store
-        .depart(&key(name), &sandbox(&format!("{name}-1")))
+        .remove_pod(&key(name), &sandbox(&format!("{name}-1")))
         .await
         .unwrap();
 }

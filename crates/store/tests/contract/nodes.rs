@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ratchet_model::{NodeName, PodRecord};
-use ratchet_store::{Publish, Published, Withdrawn};
+use ratchet_store::{NodeRemoval, Publish, Published};
 
 use super::{Bench, helpers::*};
 
@@ -21,10 +21,10 @@ pub fn record_on(node: &str, name: &str, peers: &[&str]) -> PodRecord {
 pub async fn a_node_that_comes_and_goes_leaves_nothing(bench: Arc<Bench>) {
     let store = bench.open().await;
     for timeout in [Some(std::time::Duration::from_secs(3600)), None] {
-        store.attend(&node("n1"), timeout).await.unwrap();
+        store.register_node(&node("n1"), timeout).await.unwrap();
         assert!(store.lost_nodes().await.unwrap().is_empty());
-        store.retire(&node("n1")).await.unwrap();
-        store.retire(&node("n1")).await.unwrap();
+        store.deregister_node(&node("n1")).await.unwrap();
+        store.deregister_node(&node("n1")).await.unwrap();
         assert_eq!(bench.backend.leftovers(), 0);
     }
 }
@@ -43,8 +43,8 @@ pub async fn a_forgotten_nodes_pods_depart(bench: Arc<Bench>) {
     for (name, peer) in [("a", "b"), ("a", "c"), ("c", "d")] {
         claim(&*store, &link(name, peer)).await;
     }
-    let withdrawn = store.withdraw(&node("n1"), true).await.unwrap();
-    assert_eq!(withdrawn, Withdrawn::Done(keys(&["a", "c"])));
+    let withdrawn = store.remove_node(&node("n1"), true).await.unwrap();
+    assert_eq!(withdrawn, NodeRemoval::Done(keys(&["a", "c"])));
     let facts = store.read(&keys(&["b"])).await.unwrap();
     assert_eq!(
         facts.records[&key("a")],
@@ -58,12 +58,12 @@ pub async fn a_forgotten_nodes_pods_depart(bench: Arc<Bench>) {
         "the VNIs of links that have ended are free"
     );
     assert_eq!(
-        store.withdraw(&node("n1"), true).await.unwrap(),
-        Withdrawn::Done(keys(&[])),
+        store.remove_node(&node("n1"), true).await.unwrap(),
+        NodeRemoval::Done(keys(&[])),
         "once more"
     );
-    depart(&*store, "b").await;
-    depart(&*store, "e").await;
+    remove_pod(&*store, "b").await;
+    remove_pod(&*store, "e").await;
     assert_eq!(bench.backend.leftovers(), 0);
 }
 
@@ -73,7 +73,7 @@ pub async fn a_forgotten_node_that_comes_back_has_its_links_again(bench: Arc<Ben
     publish(&*store, &declarer).await;
     publish(&*store, &peer).await;
     let vni = claim(&*store, &link("a", "b")).await;
-    store.withdraw(&node("n1"), true).await.unwrap();
+    store.remove_node(&node("n1"), true).await.unwrap();
     let again = store.publish(&declarer, Publish::Again).await.unwrap();
     assert_eq!(
         again,
@@ -84,7 +84,7 @@ pub async fn a_forgotten_node_that_comes_back_has_its_links_again(bench: Arc<Ben
     assert_eq!(read(&*store, &["b"]).await["a"], declarer);
     assert_eq!(claim(&*store, &link("a", "b")).await, vni);
     // But not a pod that has been started elsewhere meanwhile.
-    store.withdraw(&node("n1"), true).await.unwrap();
+    store.remove_node(&node("n1"), true).await.unwrap();
     let mut elsewhere = record_in("a", "a-2", 1, &["b"]);
     elsewhere.location.as_mut().unwrap().node = node("n3");
     publish(&*store, &elsewhere).await;

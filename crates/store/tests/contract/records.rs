@@ -73,10 +73,10 @@ pub async fn a_late_departure_of_an_old_sandbox_does_nothing(bench: Arc<Bench>) 
     publish(&*store, &record_in("a", "old", 1, &[])).await;
     let new = record_in("a", "new", 2, &[]);
     publish(&*store, &new).await;
-    store.depart(&key("a"), &sandbox("old")).await.unwrap();
+    store.remove_pod(&key("a"), &sandbox("old")).await.unwrap();
     assert_eq!(read(&*store, &["a"]).await["a"], new);
     for _repeated in 0..2 {
-        store.depart(&key("a"), &sandbox("new")).await.unwrap();
+        store.remove_pod(&key("a"), &sandbox("new")).await.unwrap();
         assert_eq!(names(&*store, &["a"]).await, [""; 0]);
     }
 }
@@ -139,7 +139,7 @@ pub async fn again_after_a_departure(bench: Arc<Bench>) {
     let store = bench.open().await;
     publish(&*store, &record("b", &[])).await;
     publish(&*store, &record_in("a", "two", 7, &["b"])).await;
-    store.depart(&key("a"), &sandbox("two")).await.unwrap();
+    store.remove_pod(&key("a"), &sandbox("two")).await.unwrap();
     // It is gone, but remembered for b's sake: an agent that slept through all that must not bring
     // "one" back.
     let old = store
@@ -160,20 +160,20 @@ pub async fn a_declarer_is_remembered_while_a_peer_lives(bench: Arc<Bench>) {
         publish(&*store, record).await;
     }
     let vni = claim(&*store, &link("a", "b")).await;
-    depart(&*store, "a").await;
+    remove_pod(&*store, "a").await;
     assert_eq!(read(&*store, &["b"]).await["a"], gone(&declarer));
     assert_eq!(
         claim(&*store, &link("a", "b")).await,
         vni,
         "a is remembered and so is its link's VNI"
     );
-    depart(&*store, "b").await;
+    remove_pod(&*store, "b").await;
     assert_eq!(
         read(&*store, &["c"]).await["a"],
         gone(&declarer),
         "c still lives"
     );
-    depart(&*store, "c").await;
+    remove_pod(&*store, "c").await;
     assert_eq!(bench.backend.leftovers(), 0);
 }
 
@@ -225,7 +225,7 @@ pub async fn random_histories_equal_the_model(bench: Arc<Bench>) {
                     .get(&key(name))
                     .and_then(|record| record.sandbox().cloned());
                 store
-                    .depart(&key(name), &id.clone().unwrap_or(sandbox("none")))
+                    .remove_pod(&key(name), &id.clone().unwrap_or(sandbox("none")))
                     .await
                     .unwrap();
                 if id.is_none() {
@@ -264,7 +264,7 @@ pub async fn random_histories_equal_the_model(bench: Arc<Bench>) {
             .filter(|record| record.location.is_some())
         {
             store
-                .depart(&record.pod, record.sandbox().unwrap())
+                .remove_pod(&record.pod, record.sandbox().unwrap())
                 .await
                 .unwrap();
         }
@@ -300,7 +300,7 @@ pub async fn what_is_on_a_node_is_found(bench: Arc<Bench>) {
         publish(&*store, &on(node, name)).await;
     }
     // Its record is kept, and it is nowhere.
-    depart(&*store, "c").await;
+    remove_pod(&*store, "c").await;
     let found = store.located_on(&"node1".parse().unwrap()).await.unwrap();
     let mut names: Vec<&str> = found.iter().map(|record| record.pod.name()).collect();
     names.sort_unstable();

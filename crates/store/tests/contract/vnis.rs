@@ -60,8 +60,8 @@ pub async fn a_freed_one_is_given_again(bench: Arc<Bench>) {
         publish(&*store, &record(name, &["peer"])).await;
         claim(&*store, &link(name, "peer")).await;
     }
-    depart(&*store, "b").await;
-    depart(&*store, "a").await;
+    remove_pod(&*store, "b").await;
+    remove_pod(&*store, "a").await;
     for name in ["d", "e", "f"] {
         publish(&*store, &record(name, &["peer"])).await;
     }
@@ -98,7 +98,7 @@ pub async fn many_claims_of_as_many_declarers(bench: Arc<Bench>) {
     for name in &names {
         publish(&*store, &record(name, &["x", "y"])).await;
         // Those that have gone count together with the peer.
-        depart(&*store, name).await;
+        remove_pod(&*store, name).await;
     }
     let claims: Vec<_> = names
         .iter()
@@ -128,7 +128,7 @@ pub async fn nothing_is_taken_for_a_link_that_nobody_declares(bench: Arc<Bench>)
     assert_eq!(grants[&link_id("x", "y")], VniGrant::NotDeclared);
     assert_eq!(grants[&link_id("a", "x")], VniGrant::NotDeclared);
     assert_eq!(granted(grants[&link_id("a", "b")]), 11);
-    depart(&*store, "a").await;
+    remove_pod(&*store, "a").await;
     assert_eq!(bench.backend.leftovers(), 0);
 }
 
@@ -151,17 +151,17 @@ pub async fn a_claim_from_stale_facts_takes_nothing(bench: Arc<Bench>) {
 
     publish(&*theirs, &record_in("a", "a-2", 200, &["b", "c"])).await;
     publish(&*ours, &record("c", &[])).await;
-    theirs.depart(&key("a"), &sandbox("a-2")).await.unwrap();
+    theirs.remove_pod(&key("a"), &sandbox("a-2")).await.unwrap();
     // a is remembered for the sake of b and c.
     assert_eq!(claim(&*ours, &link("a", "b")).await, 11);
-    depart(&*ours, "b").await;
+    remove_pod(&*ours, "b").await;
     assert_eq!(
         ask(&*ours, &link("a", "b")).await,
         VniGrant::NotDeclared,
         "both its pods have gone"
     );
     assert_eq!(claim(&*ours, &link("a", "c")).await, 11);
-    depart(&*ours, "c").await;
+    remove_pod(&*ours, "c").await;
     assert_eq!(ask(&*ours, &link("a", "c")).await, VniGrant::NotDeclared);
     assert_eq!(bench.backend.leftovers(), 0);
 }
@@ -194,7 +194,7 @@ pub async fn claims_that_meet_departures_leave_nothing(bench: Arc<Bench>) {
         let pod = record_in("a", &format!("a-{round}"), round, &["b", "c", "d"]);
         publish(&*store, &pod).await;
         store
-            .depart(&pod.pod, pod.sandbox().unwrap())
+            .remove_pod(&pod.pod, pod.sandbox().unwrap())
             .await
             .unwrap();
     }

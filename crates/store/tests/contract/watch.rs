@@ -21,7 +21,7 @@ pub async fn a_peer_that_comes_changes_and_goes(bench: Arc<Bench>) {
     hear(&mut *watch, &["b"]).await;
     publish(&*theirs, &record_in("b", "b-2", 1, &["x"])).await;
     hear(&mut *watch, &["b"]).await;
-    theirs.depart(&key("b"), &sandbox("b-2")).await.unwrap();
+    theirs.remove_pod(&key("b"), &sandbox("b-2")).await.unwrap();
     hear(&mut *watch, &["b"]).await;
     assert_eq!(names(&*ours, &["b"]).await, [""; 0]);
 }
@@ -39,7 +39,7 @@ pub async fn a_declarer_that_names_an_own_pod(bench: Arc<Bench>) {
     publish(&*theirs, &record_in("stranger", "stranger-2", 1, &["a"])).await;
     hear(&mut *watch, &["stranger"]).await;
     theirs
-        .depart(&key("stranger"), &sandbox("stranger-2"))
+        .remove_pod(&key("stranger"), &sandbox("stranger-2"))
         .await
         .unwrap();
     hear(&mut *watch, &["stranger"]).await;
@@ -71,7 +71,7 @@ pub async fn unrelated_pods_are_not_heard(bench: Arc<Bench>) {
         publish(&*theirs, &record).await;
     }
     claim(&*theirs, &link("x", "y")).await;
-    depart(&*theirs, "x").await;
+    remove_pod(&*theirs, "x").await;
     publish(&*theirs, &record("fence", &[])).await;
     assert_eq!(hear(&mut *watch, &["fence"]).await, keys(&["fence"]));
 }
@@ -132,7 +132,10 @@ pub async fn saying_the_same_again_wakes_nobody(bench: Arc<Bench>) {
     let mut watch = watch(&*store, &["a"], &["fence"]).await;
     for _reconcile in 0..3 {
         store.publish(&again, Publish::Again).await.unwrap();
-        store.depart(&key("a"), &sandbox("another")).await.unwrap();
+        store
+            .remove_pod(&key("a"), &sandbox("another"))
+            .await
+            .unwrap();
         claim(&*store, &link("a", "b")).await;
     }
     publish(&*store, &record("fence", &[])).await;

@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use ratchet_model::{End, heritage::Heritage};
+use ratchet_model::{End, leftover::Leftover};
 use ratchet_protocol::{
     Attach, Attachment, Detach, Failure, FailureKind, Pod, Prepare, Reply, Settings,
 };
@@ -347,7 +347,7 @@ fn what_was_to_be_inherited_goes_when_there_is_nobody_to_inherit_it() {
             attach("b", "eth0", &b, &[]),
         ]);
         let states = StateDir::open(node.dir.path()).unwrap();
-        let left = |sandbox: &str| Heritage {
+        let left = |sandbox: &str| Leftover {
             link: "00000000000000ff".parse().unwrap(),
             end: End::A,
             sandbox: sandbox.parse().unwrap(),
@@ -355,12 +355,12 @@ fn what_was_to_be_inherited_goes_when_there_is_nobody_to_inherit_it() {
             addresses: vec!["10.9.0.1/24".parse().unwrap()],
             routes: Vec::new(),
         };
-        states.save_replaced(&[&left("a"), &left("gone")]).unwrap();
+        states.save_leftovers(&[&left("a"), &left("gone")]).unwrap();
         node.run(vec![]);
-        assert_eq!(states.load_replaced(), []);
+        assert_eq!(states.load_leftovers(), []);
         node.run(vec![detach("a", "eth0"), detach("b", "eth0")]);
-        states.save_replaced(&[&left("gone")]).unwrap();
+        states.save_leftovers(&[&left("gone")]).unwrap();
         node.run(vec![]);
-        assert_eq!(states.load_replaced(), []);
+        assert_eq!(states.load_leftovers(), []);
     });
 }

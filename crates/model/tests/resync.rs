@@ -1,4 +1,4 @@
-//! A round in portions, as the agent does it: of some pods at a time all that is in their
+//! A resync in portions, as the agent does it: of some pods at a time all that is in their
 //! sandboxes, of their links' other ends only what is at their places, and parked ends only where
 //! something is missing; at last the node's own namespace. What it comes to must be what one plan
 //! for everything comes to.
@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use ratchet_model::{
     End, LinkId,
     device::{At, Netns, Observed, Wanted},
-    planner::{Plan, Scope, plan, settled},
+    planner::{Plan, PlanScope, plan, settled},
     resolve::Link,
     wiring::parked_name,
 };
@@ -91,7 +91,7 @@ fn step(
     let plan = plan(
         &wanted,
         &observed,
-        Scope {
+        PlanScope {
             links: &scope,
             places: whole,
         },
@@ -107,8 +107,8 @@ fn step(
     plan
 }
 
-/// One round; gives all its plans as one.
-fn round(world: &mut World, cables: &[Cable], epoch: &Epoch, portions: &[usize]) -> Plan {
+/// One resync; gives all its plans as one.
+fn resync(world: &mut World, cables: &[Cable], epoch: &Epoch, portions: &[usize]) -> Plan {
     let all = wanted(cables, epoch);
     let links: Vec<Link> = cables
         .iter()
@@ -176,8 +176,8 @@ fn portions() -> impl Strategy<Value = Vec<usize>> {
 }
 
 proptest! {
-    /// Whatever happened before and however it is cut, one undisturbed round leads to what is
-    /// wanted, and nothing of ours is left besides; strangers are as they were; a second round has
+    /// Whatever happened before and however it is cut, one undisturbed resync leads to what is
+    /// wanted, and nothing of ours is left besides; strangers are as they were; a second resync has
     /// nothing to do, and neither has a plan for everything.
     #[test]
     fn a_round_leads_to_what_is_wanted((cables, epochs) in history(), portions in portions()) {
@@ -190,21 +190,21 @@ proptest! {
         let last = epochs.last().unwrap();
         befall(&mut world, &last.mishap);
         let before = strangers(&world.observe());
-        let done = round(&mut world, &cables, last, &portions);
+        let done = resync(&mut world, &cables, last, &portions);
         assert_effect(&wanted(&cables, last), &world.observe(), &done);
         prop_assert_eq!(strangers(&world.observe()), before);
-        prop_assert_eq!(round(&mut world, &cables, last, &portions).steps, vec![]);
+        prop_assert_eq!(resync(&mut world, &cables, last, &portions).steps, vec![]);
         prop_assert_eq!(plan_all(&wanted(&cables, last), &world.observe()).steps, vec![]);
     }
 
-    /// Where all is as wanted, no portion of a round touches anything.
+    /// Where all is as wanted, no portion of a resync touches anything.
     #[test]
     fn a_round_leaves_alone_what_is_wanted((cables, epochs) in history(), portions in portions()) {
         let mut world = World::default();
         for epoch in &epochs {
             reconcile(&mut world, &wanted(&cables, epoch), None);
         }
-        let last = round(&mut world, &cables, epochs.last().unwrap(), &portions);
+        let last = resync(&mut world, &cables, epochs.last().unwrap(), &portions);
         prop_assert_eq!(last.steps, vec![]);
     }
 }

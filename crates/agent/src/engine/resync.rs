@@ -1,10 +1,10 @@
-//! A round: the look at everything, which mends what somebody else did to our devices and finds
+//! A resync: the look at everything, which mends what somebody else did to our devices and finds
 //! what was left of ours.
 //!
 //! It is done in portions, some pods at a time with all that is in their sandboxes and the node's
 //! own namespace last, so that it needs memory for one portion only, and between two of them
 //! commands have their turn. What a command changes meanwhile is harmless: each portion works from
-//! what is known when it begins. A round decides nothing; it ends in [`Engine::reconcile`] like
+//! what is known when it begins. A resync decides nothing; it ends in [`Engine::reconcile`] like
 //! everything else.
 
 use std::{
@@ -14,12 +14,12 @@ use std::{
 
 use ratchet_model::PodKey;
 
-use super::{Engine, RETRY, reconcile::Extent, sandboxes};
+use super::{Engine, RETRY, reconcile::Scope, sandboxes};
 
 /// How often everything is looked at anew although nothing has happened.
 pub(super) const PERIOD: Duration = Duration::from_secs(60);
 
-/// A round takes at most one part in so many of the time of one core: where there is much to look
+/// A resync takes at most one part in so many of the time of one core: where there is much to look
 /// at it is done less often, though at least every [`LONGEST_PERIOD`]. (10,000 links: 0.25 to 0.3
 /// s, so every ten minutes.)
 const REST: u32 = 2500;
@@ -31,8 +31,8 @@ const LONGEST_PERIOD: Duration = Duration::from_secs(600);
 /// The ends of links in one portion, unless a single pod has more.
 const PORTION: usize = 1000;
 
-/// A round that is under way.
-pub(super) struct Round {
+/// A resync that is under way.
+pub(super) struct Resync {
     /// The pods that are still to be looked at. When there are none left, the node's own namespace
     /// is.
     left: BTreeSet<PodKey>,
@@ -43,11 +43,11 @@ pub(super) struct Round {
 }
 
 impl Engine {
-    /// Looks at the node, the store and which sandboxes there are, and begins a round; one that is
+    /// Looks at the node, the store and which sandboxes there are, and begins a resync; one that is
     /// under way begins anew.
-    pub(super) fn begin_round(&mut self) {
+    pub(super) fn begin_resync(&mut self) {
         let begun = Instant::now();
-        self.round = None;
+        self.resync = None;
         // Whatever goes wrong from here on brings it forward.
         self.next_look = begun + LONGEST_PERIOD;
         self.refresh_effective();
@@ -59,8 +59,8 @@ impl Engine {
         }
         self.drop_dead_sandboxes();
         self.recall_own_pods();
-        let attended = self
-            .attend()
+        let registered = self
+            .register_node()
             .inspect_err(|failure| tracing::warn!(%failure, "cannot tell the store of this node"));
         if !self.inform() {
             // Not knowing what is wanted, everything there stays.
@@ -68,42 +68,42 @@ impl Engine {
             return self.tell();
         }
         let left = self.sandboxes.pods();
-        self.round = Some(Round {
+        self.resync = Some(Resync {
             left,
-            worked: attended.is_ok(),
+            worked: registered.is_ok(),
             took: begun.elapsed(),
         });
     }
 
-    /// Looks at the next portion, if a round is under way.
-    pub(super) fn go_on_with_round(&mut self) {
-        let Some(mut round) = self.round.take() else {
+    /// Looks at the next portion, if a resync is under way.
+    pub(super) fn continue_resync(&mut self) {
+        let Some(mut resync) = self.resync.take() else {
             return;
         };
         let begun = Instant::now();
-        let pods = self.take_portion(&mut round.left);
+        let pods = self.take_portion(&mut resync.left);
         let is_last = pods.is_empty();
-        // A store that is away need not be asked for every portion.
-        round.worked &= self.away.is_none() && self.refresh_facts(&pods);
-        round.worked &= if is_last {
-            self.reconcile_node() & self.finish_departures()
+        // A store that is offline need not be asked for every portion.
+        resync.worked &= self.offline.is_none() && self.refresh_facts(&pods);
+        resync.worked &= if is_last {
+            self.reconcile_node() & self.finish_removals()
         } else {
-            self.reconcile(&Extent::Sandboxes(pods))
+            self.reconcile(&Scope::Sandboxes(pods))
         };
-        round.took += begun.elapsed();
+        resync.took += begun.elapsed();
         if is_last {
-            self.end_round(&round)
+            self.end_resync(&resync)
         } else {
-            self.round = Some(round)
+            self.resync = Some(resync)
         }
     }
 
-    fn end_round(&mut self, round: &Round) {
-        let pause = (round.took * REST).clamp(PERIOD, LONGEST_PERIOD);
+    fn end_resync(&mut self, resync: &Resync) {
+        let pause = (resync.took * REST).clamp(PERIOD, LONGEST_PERIOD);
         self.next_look = self.next_look.min(Instant::now() + pause);
-        if round.worked {
+        if resync.worked {
             self.retry = RETRY.0;
-            self.forget_heirless();
+            self.forget_unclaimed_leftovers();
         } else {
             self.look_again_soon();
         }
@@ -112,10 +112,10 @@ impl Engine {
 
     /// All links that there are have been seen: what devices left that nobody wants any more is of
     /// no use.
-    fn forget_heirless(&mut self) {
-        let (links, sandboxes, recollection) = (&self.links, &self.sandboxes, &self.recollection);
-        self.replaced.retain(|left| {
-            let is_link = links.get(left.link).is_some() || recollection.has(left.link);
+    fn forget_unclaimed_leftovers(&mut self) {
+        let (links, sandboxes, restored) = (&self.links, &self.sandboxes, &self.restored);
+        self.leftovers.retain(|left| {
+            let is_link = links.get(left.link).is_some() || restored.has(left.link);
             is_link && sandboxes.get(&left.sandbox).is_some()
         });
     }
@@ -255,8 +255,8 @@ mod tests {
     #[test]
     fn a_command_waits_for_one_portion_only() {
         with_engine(|mut engine, inbox| {
-            engine.begin_round();
-            assert_eq!(engine.round.as_ref().unwrap().left.len(), 3);
+            engine.begin_resync();
+            assert_eq!(engine.resync.as_ref().unwrap().left.len(), 3);
             let mut taken = VecDeque::new();
             for left in [2, 1, 0] {
                 let (answer, mut answered) = oneshot::channel();
@@ -268,10 +268,10 @@ mod tests {
                     (2 - left) * LINKS,
                     "what the portions before have found"
                 );
-                assert_eq!(engine.round.as_ref().unwrap().left.len(), left);
+                assert_eq!(engine.resync.as_ref().unwrap().left.len(), left);
             }
             assert!(engine.turn(&inbox, &mut taken));
-            assert!(engine.round.is_none());
+            assert!(engine.resync.is_none());
             assert_eq!(engine.report().links.len(), 3 * LINKS);
         });
     }
@@ -280,8 +280,8 @@ mod tests {
     fn nothing_is_looked_at_before_all_has_been_read() {
         with_engine(|mut engine, _inbox| {
             engine.asked.store = Some("sqlite:/dev/null/store.db".into());
-            engine.begin_round();
-            assert!(engine.round.is_none() && !engine.informed);
+            engine.begin_resync();
+            assert!(engine.resync.is_none() && !engine.informed);
         });
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use ratchet_model::{PodKey, PodRecord, link::End, record::Facts, resolve::Link, wiring};
 use ratchet_store::{Change, Interest, Publish, Published, VniClaim, VniGrant};
 
-use super::{Engine, reconcile::Extent, sandboxes};
+use super::{Engine, reconcile::Scope, sandboxes};
 
 impl Engine {
     /// Reads what the store says about these pods, as far as they are this node's, puts right what
@@ -35,7 +35,7 @@ impl Engine {
         {
             // Others have taken this node for dead, or the store has forgotten it: that it lives is
             // said first.
-            if let Err(failure) = self.attend() {
+            if let Err(failure) = self.register_node() {
                 tracing::warn!(%failure, "cannot tell the store of this node");
                 return false;
             }
@@ -91,7 +91,7 @@ impl Engine {
             .correct(missing, their_own, |pod| sandboxes.has(pod));
         self.known
             .merge(own, facts, &absent, |pod| sandboxes.has(pod), lives_here);
-        self.recollect(&forgotten)
+        self.restore_from_devices(&forgotten)
     }
 
     /// Makes the store say of a pod what is so here; or learns that the pod lives elsewhere by now.
@@ -214,7 +214,7 @@ impl Engine {
     /// The store has news.
     pub(super) fn changed(&mut self, change: Change) {
         let pods = match change {
-            Change::All => return self.begin_round(),
+            Change::All => return self.begin_resync(),
             Change::Pods(pods) => pods,
         };
         let mut concerned = self.known.with_neighbours(&pods);
@@ -223,7 +223,7 @@ impl Engine {
             return;
         }
         let read = self.refresh_facts(&concerned);
-        if !(read & self.reconcile(&Extent::Links(concerned))) {
+        if !(read & self.reconcile(&Scope::Links(concerned))) {
             self.look_again_soon();
         }
         self.tell();

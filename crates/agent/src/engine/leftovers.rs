@@ -7,35 +7,35 @@
 
 use std::collections::BTreeMap;
 
-use ratchet_model::{LinkId, SandboxId, device::Wanted, heritage::Heritage, link::End};
+use ratchet_model::{LinkId, SandboxId, device::Wanted, leftover::Leftover, link::End};
 
 use crate::state::StateDir;
 
 /// What is yet to be given to the devices in their place.
-pub(super) struct Replaced {
+pub(super) struct Leftovers {
     dir: StateDir,
-    left: BTreeMap<(LinkId, End, SandboxId), Heritage>,
+    left: BTreeMap<(LinkId, End, SandboxId), Leftover>,
 }
 
-impl Replaced {
+impl Leftovers {
     /// What an agent before us has left.
     pub fn load(dir: StateDir) -> Self {
         let left = dir
-            .load_replaced()
+            .load_leftovers()
             .into_iter()
-            .map(|heritage| (key(&heritage), heritage))
+            .map(|leftover| (key(&leftover), leftover))
             .collect();
         Self { dir, left }
     }
 
     /// Tells the wanted ends what is theirs.
-    pub fn bequeath(&self, wanted: &mut [Wanted]) {
+    pub fn hand_out(&self, wanted: &mut [Wanted]) {
         if self.left.is_empty() {
             return;
         }
         for end in wanted.iter_mut().flat_map(Wanted::ends_mut) {
             if let Some(sandbox) = end.alias.sandbox.clone() {
-                end.heritage = self
+                end.leftover = self
                     .left
                     .get(&(end.alias.link, end.alias.end, sandbox))
                     .cloned();
@@ -45,12 +45,12 @@ impl Replaced {
 
     /// Notes what is about to be deleted. The pods get their devices even when it cannot be written
     /// down: it is only needed if we die.
-    pub fn keep(&mut self, heritages: &[Heritage]) {
+    pub fn keep(&mut self, leftovers: &[Leftover]) {
         let before = self.left.clone();
         self.left.extend(
-            heritages
+            leftovers
                 .iter()
-                .map(|heritage| (key(heritage), heritage.clone())),
+                .map(|leftover| (key(leftover), leftover.clone())),
         );
         if self.left != before {
             self.save();
@@ -58,9 +58,9 @@ impl Replaced {
     }
 
     /// Forgets what is of no use any more.
-    pub fn retain(&mut self, is_needed: impl Fn(&Heritage) -> bool) {
+    pub fn retain(&mut self, is_needed: impl Fn(&Leftover) -> bool) {
         let before = self.left.len();
-        self.left.retain(|_, heritage| is_needed(heritage));
+        self.left.retain(|_, leftover| is_needed(leftover));
         if self.left.len() != before {
             self.save();
         }
@@ -69,13 +69,13 @@ impl Replaced {
     fn save(&self) {
         if let Err(error) = self
             .dir
-            .save_replaced(&self.left.values().collect::<Vec<_>>())
+            .save_leftovers(&self.left.values().collect::<Vec<_>>())
         {
             tracing::warn!(%error, "cannot write down what devices have that are being replaced");
         }
     }
 }
 
-fn key(heritage: &Heritage) -> (LinkId, End, SandboxId) {
-    (heritage.link, heritage.end, heritage.sandbox.clone())
+fn key(leftover: &Leftover) -> (LinkId, End, SandboxId) {
+    (leftover.link, leftover.end, leftover.sandbox.clone())
 }

@@ -10,7 +10,9 @@ use async_trait::async_trait;
 use ratchet_failpoint::pass;
 use ratchet_model::{LinkId, NodeName, PodKey, PodRecord, SandboxId, record::Facts};
 
-use crate::{Publish, Published, Scope, Store, StoreError, VniClaim, VniGrant, Watch, Withdrawn};
+use crate::{
+    NodeRemoval, Publish, Published, Store, StoreError, StoreScope, VniClaim, VniGrant, Watch,
+};
 
 /// Puts points around a store that was just opened.
 pub(crate) fn around(store: Arc<dyn Store>) -> Arc<dyn Store> {
@@ -22,7 +24,7 @@ struct WithPoints(Arc<dyn Store>);
 
 #[async_trait]
 impl Store for WithPoints {
-    fn scope(&self) -> Scope {
+    fn scope(&self) -> StoreScope {
         self.0.scope()
     }
 
@@ -39,11 +41,11 @@ impl Store for WithPoints {
         .await
     }
 
-    async fn depart(&self, pod: &PodKey, sandbox: &SandboxId) -> Result<(), StoreError> {
+    async fn remove_pod(&self, pod: &PodKey, sandbox: &SandboxId) -> Result<(), StoreError> {
         between(
-            "store.before_depart",
-            self.0.depart(pod, sandbox),
-            "store.depart",
+            "store.before_remove_pod",
+            self.0.remove_pod(pod, sandbox),
+            "store.remove_pod",
         )
         .await
     }
@@ -68,32 +70,41 @@ impl Store for WithPoints {
         .await
     }
 
-    async fn attend(&self, node: &NodeName, timeout: Option<Duration>) -> Result<(), StoreError> {
+    async fn register_node(
+        &self,
+        node: &NodeName,
+        timeout: Option<Duration>,
+    ) -> Result<(), StoreError> {
         between(
-            "store.before_attend",
-            self.0.attend(node, timeout),
-            "store.attend",
+            "store.before_register_node",
+            self.0.register_node(node, timeout),
+            "store.register_node",
         )
         .await
     }
 
-    async fn retire(&self, node: &NodeName) -> Result<(), StoreError> {
-        between("store.before_retire", self.0.retire(node), "store.retire").await
+    async fn deregister_node(&self, node: &NodeName) -> Result<(), StoreError> {
+        between(
+            "store.before_deregister_node",
+            self.0.deregister_node(node),
+            "store.deregister_node",
+        )
+        .await
     }
 
     async fn lost_nodes(&self) -> Result<BTreeSet<NodeName>, StoreError> {
         between("store.before_read", self.0.lost_nodes(), "store.read").await
     }
 
-    async fn withdraw(
+    async fn remove_node(
         &self,
         node: &NodeName,
         even_if_alive: bool,
-    ) -> Result<Withdrawn, StoreError> {
+    ) -> Result<NodeRemoval, StoreError> {
         between(
-            "store.before_withdraw",
-            self.0.withdraw(node, even_if_alive),
-            "store.withdraw",
+            "store.before_remove_node",
+            self.0.remove_node(node, even_if_alive),
+            "store.remove_node",
         )
         .await
     }

@@ -11,7 +11,7 @@ use ratchet_protocol::{Failure, Settings};
 use ratchet_store::{Store, StoreError};
 use tokio::task::JoinHandle;
 
-use super::{Command, Engine, nodes::Nodes, recollect::Recollection};
+use super::{Command, Engine, nodes::Nodes, restore::RestoredLinks};
 use crate::{
     effective::{self, store_failure},
     facts::Known,
@@ -22,7 +22,7 @@ use crate::{
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// A store that does not answer.
-pub(super) struct Away {
+pub(super) struct Offline {
     failure: Failure,
     probe: JoinHandle<()>,
 }
@@ -30,8 +30,8 @@ pub(super) struct Away {
 impl Engine {
     /// The store, opened if it is not yet; an error at once while it is away.
     pub(super) fn store(&mut self) -> Result<Arc<dyn Store>, Failure> {
-        if let Some(away) = &self.away {
-            return Err(away.failure.clone());
+        if let Some(offline) = &self.offline {
+            return Err(offline.failure.clone());
         }
         if let Some(store) = &self.store {
             return Ok(store.clone());
@@ -60,7 +60,7 @@ impl Engine {
         self.store_trouble = Some(error.to_string());
         let failure = store_failure(error);
         if matches!(error, StoreError::Unavailable(_))
-            && self.away.is_none()
+            && self.offline.is_none()
             && let Ok(effective) = &self.effective
         {
             let probe = probe(
@@ -69,7 +69,7 @@ impl Engine {
                 self.commands.clone(),
             );
             let probe = self.runtime.spawn(probe);
-            self.away = Some(Away {
+            self.offline = Some(Offline {
                 failure: failure.clone(),
                 probe,
             });
@@ -79,9 +79,9 @@ impl Engine {
 
     /// The store answers again.
     pub(super) fn store_is_back(&mut self) {
-        if self.away.take().is_some() {
+        if self.offline.take().is_some() {
             tracing::info!("the store is back");
-            self.begin_round();
+            self.begin_resync();
         }
     }
 
@@ -89,13 +89,13 @@ impl Engine {
         if let Some(watcher) = self.watcher.take() {
             watcher.abort();
         }
-        if let Some(away) = self.away.take() {
-            away.probe.abort();
+        if let Some(offline) = self.offline.take() {
+            offline.probe.abort();
         }
         self.store = None;
         self.store_trouble = None;
         self.nodes = Nodes::new();
-        self.recollection = Recollection::default();
+        self.restored = RestoredLinks::default();
         self.known = Known::default();
         self.informed = false;
     }

@@ -13,7 +13,7 @@ use crate::{
 
 /// What one end of a link had, in one sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Heritage {
+pub struct Leftover {
     /// The link.
     pub link: LinkId,
     /// The end of it.
@@ -28,7 +28,7 @@ pub struct Heritage {
     pub routes: Vec<Route>,
 }
 
-impl Heritage {
+impl Leftover {
     /// What a device that stands at the place of an end leaves, and what it had to be given itself
     /// but has not got while it is unfinished. None is left by what is parked.
     pub(crate) fn of(device: &Observed, end: &WantedEnd) -> Option<Self> {
@@ -53,7 +53,7 @@ impl Heritage {
                 .map(|o| o.route.clone())
                 .collect(),
         };
-        if let Some(before) = end.heritage.as_ref().filter(|_| device.alias.is_none()) {
+        if let Some(before) = end.leftover.as_ref().filter(|_| device.alias.is_none()) {
             let new = |address: &&IpNet| !left.addresses.contains(address);
             let addresses: Vec<IpNet> = before.addresses.iter().filter(new).copied().collect();
             let routes: Vec<Route> = before

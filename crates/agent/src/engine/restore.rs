@@ -1,4 +1,4 @@
-//! Recollection: what the kernel still knows when an agent starts and the store has forgotten.
+//! RestoredLinks: what the kernel still knows when an agent starts and the store has forgotten.
 //!
 //! An agent that runs on believes for a while what a store has lost (`facts`). One that was
 //! restarted meanwhile has no facts to believe. But where the store has forgotten a pod of this
@@ -21,13 +21,13 @@ use crate::facts::MEMORY;
 
 /// Links of which nothing is known but their devices.
 #[derive(Default)]
-pub(super) struct Recollection {
+pub(super) struct RestoredLinks {
     /// The sandbox that a device was found in.
     links: BTreeMap<LinkId, SandboxId>,
     since: Option<Instant>,
 }
 
-impl Recollection {
+impl RestoredLinks {
     /// Forgets what is known by now, what has been waited for too long, and what is in other
     /// sandboxes than these.
     pub fn forget(
@@ -58,7 +58,7 @@ impl Recollection {
 impl Engine {
     /// The store does not say of these pods that they are here, and they were before this agent
     /// was: looks at what they have. Gives whether that worked.
-    pub(super) fn recollect(&mut self, forgotten: &BTreeSet<PodKey>) -> bool {
+    pub(super) fn restore_from_devices(&mut self, forgotten: &BTreeSet<PodKey>) -> bool {
         if forgotten.is_empty() {
             return true;
         }
@@ -87,12 +87,12 @@ impl Engine {
             if let Kind::Vxlan { vni, .. } = device.kind
                 && let Ok(vni) = Vni::try_from(vni)
             {
-                self.known.recall_vni(alias.link, vni);
+                self.known.restore_vni(alias.link, vni);
             }
-            self.recollection.links.insert(alias.link, sandbox);
+            self.restored.links.insert(alias.link, sandbox);
         }
-        self.recollection.since = Some(Instant::now());
-        let links = self.recollection.links.len();
+        self.restored.since = Some(Instant::now());
+        let links = self.restored.links.len();
         if links > 0 {
             tracing::warn!(
                 links,

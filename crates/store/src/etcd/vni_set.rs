@@ -6,12 +6,12 @@ use ratchet_model::Vni;
 
 /// A set of VNIs. Written like `11-18,20`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Taken {
+pub(super) struct VniSet {
     /// Last by first; ranges neither overlap nor touch.
     ranges: BTreeMap<u32, u32>,
 }
 
-impl Taken {
+impl VniSet {
     pub(super) fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
@@ -60,7 +60,7 @@ impl Taken {
     }
 }
 
-impl fmt::Display for Taken {
+impl fmt::Display for VniSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, (first, last)) in self.ranges.iter().enumerate() {
             let comma = if n > 0 { "," } else { "" };
@@ -74,7 +74,7 @@ impl fmt::Display for Taken {
     }
 }
 
-impl FromStr for Taken {
+impl FromStr for VniSet {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -115,24 +115,24 @@ mod tests {
 
     #[test]
     fn it_is_short_to_write() {
-        let mut taken = Taken::default();
+        let mut taken = VniSet::default();
         (11..=10_000).for_each(|number| taken.insert(vni(number)));
         taken.remove(vni(500));
         taken.insert(vni(7));
         assert_eq!(taken.to_string(), "7,11-499,501-10000");
         assert_eq!(taken.lowest_free(), Some(vni(500)));
-        assert_eq!(Taken::default().lowest_free(), Some(vni(11)));
-        let full: Taken = format!("1-{}", Vni::MAX).parse().unwrap();
+        assert_eq!(VniSet::default().lowest_free(), Some(vni(11)));
+        let full: VniSet = format!("1-{}", Vni::MAX).parse().unwrap();
         assert_eq!(full.lowest_free(), None);
         for bad in ["x", "0", "11-", "12-11", "11,11", "11-12,13", "16777216"] {
-            assert!(bad.parse::<Taken>().is_err(), "{bad}");
+            assert!(bad.parse::<VniSet>().is_err(), "{bad}");
         }
     }
 
     proptest! {
         #[test]
         fn it_is_a_set(changes in prop::collection::vec((any::<bool>(), 1..40_u32), 0..200)) {
-            let (mut taken, mut model) = (Taken::default(), BTreeSet::new());
+            let (mut taken, mut model) = (VniSet::default(), BTreeSet::new());
             for (insert, number) in changes {
                 if insert {
                     taken.insert(vni(number));
@@ -144,7 +144,7 @@ mod tests {
                 prop_assert_eq!((1..41).filter(|n| taken.contains(vni(*n))).count(), model.len());
                 prop_assert_eq!(taken.lowest_free(), Vni::lowest_free(model.iter().copied()));
                 prop_assert_eq!(taken.is_empty(), model.is_empty());
-                prop_assert_eq!(&taken.to_string().parse::<Taken>().unwrap(), &taken);
+                prop_assert_eq!(&taken.to_string().parse::<VniSet>().unwrap(), &taken);
             }
         }
     }

@@ -10,12 +10,12 @@ use ratchet_model::{
     LinkId, NodeName, PodKey, SandboxId,
     device::{Alias, At, Netns, Observed, Operation, Step, Wanted},
     link::End,
-    planner::{self, Plan, Scope},
+    planner::{self, Plan, PlanScope},
     resolve::Link,
     wiring::{self, Obstacle, Wiring},
 };
 
-use super::{Engine, LinkFailure, Tracked, reconcile::Extent, sandboxes};
+use super::{Engine, LinkFailure, Tracked, reconcile::Scope, sandboxes};
 use crate::state::SandboxState;
 
 /// What a plan is made from.
@@ -39,13 +39,13 @@ struct Done {
 
 impl Engine {
     /// Observes, plans, executes, and notes what came of it.
-    pub(super) fn carry_out(
+    pub(super) fn apply(
         &mut self,
-        extent: &Extent,
+        scope: &Scope,
         fresh: &mut Vec<(Link, [Option<NodeName>; 2], Wiring)>,
         ended: &BTreeSet<LinkId>,
     ) -> bool {
-        let places = self.places_of(extent);
+        let places = self.places_of(scope);
         if fresh.is_empty() && ended.is_empty() && places.is_empty() {
             return true;
         }
@@ -54,7 +54,7 @@ impl Engine {
             results,
             swept,
         } = match self
-            .look(extent, places, fresh, ended)
+            .look(scope, places, fresh, ended)
             .and_then(|task| self.plan_and_execute(task))
         {
             Ok(done) => done,
@@ -92,7 +92,7 @@ impl Engine {
                 .any(|(link, _, wiring)| link.id == id && makes(wiring))
         };
         let sandboxes = &self.sandboxes;
-        self.replaced.retain(|left| {
+        self.leftovers.retain(|left| {
             let has_it = is_made(left.link) && !failures.contains_key(&left.link);
             !has_it && !ended.contains(&left.link) && sandboxes.get(&left.sandbox).is_some()
         });
@@ -136,7 +136,7 @@ impl Engine {
     /// portion of its other pod.
     fn look(
         &mut self,
-        extent: &Extent,
+        scope: &Scope,
         mut places: BTreeSet<Netns>,
         fresh: &[(Link, [Option<NodeName>; 2], Wiring)],
         ended: &BTreeSet<LinkId>,
@@ -145,8 +145,8 @@ impl Engine {
             .iter()
             .filter_map(|(_, _, wiring)| wiring.wanted.clone())
             .collect();
-        wanted.extend(self.left_alone(extent));
-        self.replaced.bequeath(&mut wanted);
+        wanted.extend(self.left_alone(scope));
+        self.leftovers.hand_out(&mut wanted);
         let links = wanted
             .iter()
             .map(Wanted::link)
@@ -168,7 +168,7 @@ impl Engine {
             .observe(&looks, |device| self.matters(device, &aliases))?;
 
         let mut near: Vec<&Link> = fresh.iter().map(|(link, _, _)| link).collect();
-        if matches!(extent, Extent::Sandboxes(_)) {
+        if matches!(scope, Scope::Sandboxes(_)) {
             let settled = planner::settled(&wanted, &observed, &places);
             near.retain(|link| !settled.contains(&link.id));
             for wanted in wanted
@@ -221,17 +221,17 @@ impl Engine {
             looks,
             mut observed,
         } = task;
-        let scope = Scope {
+        let plan_scope = PlanScope {
             links: &links,
             places: &places,
         };
-        let mut planned = planner::plan(&wanted, &observed, scope);
+        let mut planned = planner::plan(&wanted, &observed, plan_scope);
         if !planned.replaced.is_empty() {
             // What users added to the devices that are to be replaced must be seen, settled or not,
             // and outlive us.
             observed = self.kernel.observe(&looks, |_| true)?;
-            planned = planner::plan(&wanted, &observed, scope);
-            self.replaced.keep(&planned.replaced);
+            planned = planner::plan(&wanted, &observed, plan_scope);
+            self.leftovers.keep(&planned.replaced);
         }
         for step in &planned.steps {
             tracing::debug!(link = %step.link, operation = ?step.operation, "step");
@@ -256,9 +256,9 @@ impl Engine {
         self.sandboxes.get(id).is_some_and(|state| state.leaving)
     }
 
-    /// The namespaces of which the extent is all that is there. Leaving sandboxes always are:
+    /// The namespaces of which the scope is all that is there. Leaving sandboxes always are:
     /// whatever of ours they still have goes, whether its link is known or not.
-    fn places_of(&self, extent: &Extent) -> BTreeSet<Netns> {
+    fn places_of(&self, scope: &Scope) -> BTreeSet<Netns> {
         let sandboxes_of = |pods: &BTreeSet<PodKey>, is_such: fn(&SandboxState) -> bool| {
             let states = pods
                 .iter()
@@ -268,20 +268,20 @@ impl Engine {
                 .map(|state| Netns::Sandbox(state.id.clone()))
                 .collect()
         };
-        match extent {
-            Extent::Links(pods) => sandboxes_of(pods, |state| state.leaving),
-            Extent::Sandboxes(pods) => sandboxes_of(pods, |_| true),
-            Extent::Node(strays) if strays.is_empty() => BTreeSet::new(),
-            Extent::Node(_) => [Netns::Node].into(),
+        match scope {
+            Scope::Links(pods) => sandboxes_of(pods, |state| state.leaving),
+            Scope::Sandboxes(pods) => sandboxes_of(pods, |_| true),
+            Scope::Node(strays) if strays.is_empty() => BTreeSet::new(),
+            Scope::Node(_) => [Netns::Node].into(),
         }
     }
 
-    /// What is in the extent's namespaces without being about its links.
-    fn left_alone(&self, extent: &Extent) -> Vec<Wanted> {
-        match extent {
-            Extent::Links(_) => Vec::new(),
-            Extent::Sandboxes(_) => self.recollection.wanted().collect(),
-            Extent::Node(strays) => {
+    /// What is in the scope's namespaces without being about its links.
+    fn left_alone(&self, scope: &Scope) -> Vec<Wanted> {
+        match scope {
+            Scope::Links(_) => Vec::new(),
+            Scope::Sandboxes(_) => self.restored.wanted().collect(),
+            Scope::Node(strays) => {
                 let held = self
                     .links
                     .all()
@@ -289,7 +289,7 @@ impl Engine {
                 let held = held
                     .filter(|tracked| matches!(tracked.wiring.wanted, Some(Wanted::Hold { .. })));
                 held.map(|tracked| Wanted::Frozen(tracked.link.id))
-                    .chain(self.recollection.wanted())
+                    .chain(self.restored.wanted())
                     .collect()
             }
         }
