@@ -10,7 +10,7 @@ use std::{
         net::UnixStream,
     },
     path::{Path, PathBuf},
-    sync::mpsc,
+    sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
@@ -18,6 +18,9 @@ use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
     sys::resource::{Resource, getrlimit, setrlimit},
+};
+use ratchet_engine::{
+    Command, Engine, Setup, StateDir, SystemClock, boot_id, create_private, open_store,
 };
 use ratchet_kernel::Kernel;
 use ratchet_protocol::{Client, ClientError, Reply, Request};
@@ -28,13 +31,7 @@ use tokio::{
     sync::{oneshot, watch},
 };
 
-use crate::{
-    engine::{Command, Engine, Setup},
-    logging,
-    options::AgentOptions,
-    server::Server,
-    state::{StateDir, boot_id, create_private},
-};
+use crate::{logging, options::AgentOptions, server::Server};
 
 /// How long an agent that is to give way may take to do so.
 const GIVING_WAY: Duration = Duration::from_secs(30);
@@ -104,7 +101,9 @@ pub fn run(options: &AgentOptions) -> Result<(), AgentError> {
         managed: !options.on_demand,
         states: StateDir::open(&options.state_dir).map_err(system("open the state directory"))?,
         boot_id: boot_id().map_err(system("read the boot id"))?,
-        kernel: Kernel::new()?,
+        kernel: Box::new(Kernel::new()?),
+        clock: Arc::new(SystemClock),
+        open_store: Arc::new(|settings| Box::pin(open_store(settings))),
         runtime: runtime.handle().clone(),
         commands: engine_commands.clone(),
         progress: progress.clone(),

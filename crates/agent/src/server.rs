@@ -2,6 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
+use ratchet_engine::{Answer, Command, Commands};
 use ratchet_protocol::{
     Attach, Failure, FailureKind, Hello, MAX_MESSAGE, PROTOCOL, Reply, Request, SUPPORTED,
     parse_request,
@@ -11,8 +12,6 @@ use tokio::{
     net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
     sync::{mpsc, oneshot, watch},
 };
-
-use crate::engine::{Answer, Command, Commands};
 
 /// How long a client may take to send its request.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -5,11 +5,12 @@ use std::{
     io,
 };
 
-use ratchet_kernel::{KernelError, NetnsHandle};
+use ratchet_kernel::KernelError;
 use ratchet_model::{Location, PodKey, PodRecord, SandboxId};
 
 use crate::{
     effective::Effective,
+    kernel::Kernel,
     state::{SandboxState, StateDir},
 };
 
@@ -184,21 +185,20 @@ impl Sandboxes {
     }
 }
 
-/// Opens a sandbox's namespace, if it is still the one that was attached.
-pub(crate) fn open_netns(state: &SandboxState) -> Result<NetnsHandle, KernelError> {
-    let handle = NetnsHandle::open(&state.netns).map_err(|error| match error {
-        // The mount point is left when a namespace is unmounted; it was one when the sandbox was
-        // attached.
-        KernelError::NotNetns { path } => KernelError::NetnsGone { path },
-        error => error,
-    })?;
-    let identity = handle.identity();
-    if (identity.dev, identity.inode) == state.netns_identity {
-        Ok(handle)
-    } else {
-        Err(KernelError::NetnsGone {
-            path: state.netns.clone(),
-        })
+/// Enters a sandbox's namespace, if it is still the one that was attached.
+pub(crate) fn enter(kernel: &mut dyn Kernel, state: &SandboxState) -> Result<(), KernelError> {
+    kernel
+        .enter(&state.id, &state.netns, Some(state.netns_identity()))
+        .map(drop)
+}
+
+/// Whether the namespace that a sandbox was attached with is no longer at its path.
+pub(crate) fn is_netns_gone(kernel: &dyn Kernel, state: &SandboxState) -> bool {
+    match kernel.identify(&state.netns) {
+        Ok(identity) => identity != state.netns_identity(),
+        // The mount point is left when a namespace is unmounted.
+        Err(KernelError::NotNetns { .. }) => true,
+        Err(error) => error.is_netns_gone(),
     }
 }
 

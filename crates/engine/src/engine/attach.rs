@@ -1,12 +1,8 @@
 //! Prepare and attach: a sandbox comes.
 
-use std::{
-    collections::BTreeSet,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::collections::BTreeSet;
 
 use ipnet::IpNet;
-use ratchet_kernel::NetnsHandle;
 use ratchet_model::{
     PodKey, SandboxId,
     declaration::{Declaration, Texts, declare},
@@ -125,9 +121,9 @@ impl Engine {
             )
         })?;
         self.agree_on(&prepare.settings)?;
-        let handle = NetnsHandle::open(&attach.netns).map_err(|e| invalid(e.to_string()))?;
-        let identity = handle.identity();
-        if identity == self.kernel.node().identity() {
+        let identity = self.kernel.identify(&attach.netns);
+        let identity = identity.map_err(|e| invalid(e.to_string()))?;
+        if identity == self.kernel.node() {
             return Err(invalid(format!(
                 "{} is the node's own network namespace: a pod with hostNetwork cannot have links",
                 attach.netns.display()
@@ -297,10 +293,7 @@ impl Engine {
 
     /// Now, and later than any sandbox that this agent knows of.
     fn next_created(&self) -> u64 {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let now = self.clock.unix_nanos();
         self.sandboxes
             .all()
             .map(|state| state.created + 1)

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use ratchet_kernel::{Look, NetnsHandle};
+use ratchet_kernel::Look;
 use ratchet_model::{
     SandboxId,
     device::{At, Interface, Netns, Observed, Wanted, WantedEnd},
 };
 use ratchet_protocol::{Check, Failure, FailureKind, Reply, Settings};
 
-use super::{Engine, sandboxes::open_netns};
+use super::{Engine, sandboxes::enter};
 
 fn broken(text: impl Into<String>) -> Failure {
     Failure::new(FailureKind::Broken, text)
@@ -25,9 +25,10 @@ impl Engine {
             .filter(|state| !state.leaving)
             .cloned()
             .ok_or_else(|| broken(format!("sandbox {id} is not attached")))?;
-        let given = NetnsHandle::open(&check.netns).map_err(|e| broken(e.to_string()))?;
-        let handle = open_netns(&state).map_err(|e| broken(e.to_string()))?;
-        if given.identity() != handle.identity() {
+        let given = self.kernel.identify(&check.netns);
+        let given = given.map_err(|e| broken(e.to_string()))?;
+        enter(&mut *self.kernel, &state).map_err(|e| broken(e.to_string()))?;
+        if given != state.netns_identity() {
             return Err(broken(format!(
                 "{} is not the namespace that sandbox {id} was attached with",
                 check.netns.display()
@@ -40,10 +41,9 @@ impl Engine {
             .chain(check.interfaces.iter().map(|i| i.name.clone()))
             .collect();
         let netns = Netns::Sandbox(id.clone());
-        self.kernel.register(id.clone(), handle);
         let observed = self
             .kernel
-            .observe(&[(netns, Look::Names(names))].into(), |_| false);
+            .observe(&[(netns, Look::Names(names))].into(), &|_| false);
         let observed = observed.map_err(|e| broken(e.to_string()))?;
         let find = |name: &str| observed.iter().find(|device| device.name == name);
         for end in &expected {
@@ -89,14 +89,12 @@ impl Engine {
         id: &SandboxId,
         places: &[At],
     ) -> Vec<Option<Interface>> {
-        let Some(handle) = self
-            .sandboxes
-            .get(id)
-            .and_then(|state| open_netns(state).ok())
-        else {
+        let Some(state) = self.sandboxes.get(id) else {
             return Vec::new();
         };
-        self.kernel.register(id.clone(), handle);
+        if enter(&mut *self.kernel, state).is_err() {
+            return Vec::new();
+        }
         self.kernel.interfaces(places).unwrap_or_default()
     }
 

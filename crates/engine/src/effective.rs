@@ -1,12 +1,13 @@
-//! From settings to what they come to on this node: defaults filled in, the underlay looked up, the
-//! store opened.
+//! From settings to what they come to on this node: defaults filled in and the underlay looked
+//! up.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::time::Duration;
 
-use ratchet_kernel::Kernel;
 use ratchet_model::{Mtu, NodeName, wiring::Node};
 use ratchet_protocol::{DEFAULT_NODE_TIMEOUT, DEFAULT_STORE, Failure, FailureKind, Settings};
-use ratchet_store::{EtcdOptions, Store, StoreError, StoreUrl};
+use ratchet_store::StoreError;
+
+use crate::kernel::Kernel;
 
 /// Settings with all defaults filled in, and the node they describe.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +26,7 @@ impl Effective {
     }
 
     /// Looks at the node.
-    pub fn resolve(settings: &Settings, kernel: &Kernel) -> Result<Self, Failure> {
+    pub fn resolve(settings: &Settings, kernel: &dyn Kernel) -> Result<Self, Failure> {
         let invalid = |text: String| Failure::new(FailureKind::Invalid, text);
         let underlay = kernel
             .underlay(
@@ -68,23 +69,6 @@ pub(crate) fn node_name(settings: &Settings) -> Result<NodeName, String> {
     name.to_string_lossy()
         .parse()
         .map_err(|e: ratchet_model::NameError| format!("{e}; set \"node\""))
-}
-
-/// Opens the store that the settings name.
-pub(crate) async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StoreError> {
-    let url: StoreUrl = settings.store.as_deref().unwrap_or(DEFAULT_STORE).parse()?;
-    let mut etcd = EtcdOptions {
-        ca: settings.etcd_ca.as_ref().map(PathBuf::from),
-        cert: settings.etcd_cert.as_ref().map(PathBuf::from),
-        key: settings.etcd_key.as_ref().map(PathBuf::from),
-        user: settings.etcd_user.clone(),
-        password_file: settings.etcd_password_file.as_ref().map(PathBuf::from),
-        ..EtcdOptions::default()
-    };
-    if let Some(prefix) = &settings.etcd_prefix {
-        etcd.prefix.clone_from(prefix);
-    }
-    ratchet_store::open_with(&url, &etcd).await
 }
 
 /// A store's error as the socket's clients see it.

@@ -3,16 +3,17 @@
 
 use std::{
     collections::BTreeSet,
-    ffi::OsStr,
-    fs,
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use ratchet_failpoint as failpoint;
+use ratchet_kernel::NetnsIdentity;
 use ratchet_model::{DeclaredLink, PodKey, SandboxId, leftover::Leftover};
 use serde::{Deserialize, Serialize};
+
+use crate::disk::{Directory, Disk, SANDBOXES};
 
 /// What must be known of a sandbox to wire it, and to undo it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,136 +45,114 @@ pub(crate) struct SandboxState {
     pub leaving: bool,
 }
 
-/// The directory with the sandboxes' files.
+impl SandboxState {
+    /// The identity of its namespace.
+    pub fn netns_identity(&self) -> NetnsIdentity {
+        let (dev, inode) = self.netns_identity;
+        NetnsIdentity { dev, inode }
+    }
+}
+
+/// What devices leave that are being replaced; not there when none is.
+const LEFTOVERS: &str = "replaced.json";
+
+/// While this file is there, no sandbox is missing: it is made once those that the node had before
+/// have been looked for.
+const COMPLETE: &str = "complete";
+
+/// The sandboxes' files, and what else must outlive the process.
 #[derive(Debug, Clone)]
-pub(crate) struct StateDir {
-    sandboxes: PathBuf,
-    /// What devices leave that are being replaced; not there when none is.
-    leftovers: PathBuf,
-    /// While this file is there, no sandbox is missing: it is made once those that the node had
-    /// before have been looked for.
-    marker: PathBuf,
+pub struct StateDir {
+    disk: Arc<dyn Disk>,
 }
 
 impl StateDir {
-    /// Opens it, made if need be, for root only.
+    /// On a disk.
+    pub fn new(disk: Arc<dyn Disk>) -> Self {
+        Self { disk }
+    }
+
+    /// Opens a real directory, made if need be, for root only.
+    ///
+    /// # Errors
+    /// When it cannot be made.
     pub fn open(state_dir: &Path) -> io::Result<Self> {
-        let sandboxes = state_dir.join("sandboxes");
-        create_private(&sandboxes)?;
-        Ok(Self {
-            sandboxes,
-            leftovers: state_dir.join("replaced.json"),
-            marker: state_dir.join("complete"),
-        })
+        Ok(Self::new(Arc::new(Directory::open(state_dir)?)))
     }
 
     /// Whether no sandbox's state was lost.
-    pub fn is_complete(&self) -> bool {
-        self.marker.exists()
+    pub(crate) fn is_complete(&self) -> bool {
+        self.disk.exists(COMPLETE)
     }
 
     /// Notes that no sandbox is missing.
-    pub fn set_complete(&self) -> io::Result<()> {
-        fs::OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(&self.marker)?;
+    pub(crate) fn set_complete(&self) -> io::Result<()> {
+        self.disk.touch(COMPLETE)?;
         failpoint::pass("state.complete");
         Ok(())
     }
 
     /// All sandboxes. A file that cannot be read is set aside (renamed) and reported: the kernel's
     /// aliases still tell which devices are its sandbox's.
-    pub fn load(&self) -> io::Result<Vec<SandboxState>> {
+    pub(crate) fn load(&self) -> io::Result<Vec<SandboxState>> {
         let mut states = Vec::new();
-        for entry in fs::read_dir(&self.sandboxes)? {
-            let path = entry?.path();
-            // What an agent was writing when it was killed.
-            if path
-                .file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with(".tmp"))
-            {
-                fs::remove_file(&path)?;
-                continue;
-            }
-            let leaving = match path.extension().and_then(OsStr::to_str) {
-                Some("json") => false,
-                Some("leaving") => true,
+        for file in self.disk.sandboxes()? {
+            let leaving = match file.rsplit_once('.') {
+                Some((_, "json")) => false,
+                Some((_, "leaving")) => true,
                 _ => continue,
             };
-            let read = fs::read(&path).map_err(|e| e.to_string());
+            let name = format!("{SANDBOXES}/{file}");
+            let read = self.disk.read(&name).map_err(|e| e.to_string());
             if read.as_ref().is_ok_and(Vec::is_empty) {
-                // A power cut came while it was written: see `save`.
-                fs::remove_file(&path)?;
+                // A power cut came while it was written: see `Directory::write`.
+                self.disk.remove(&name)?;
                 continue;
             }
-            match read.and_then(|bytes| {
+            let parsed = read.and_then(|bytes| {
                 serde_json::from_slice::<SandboxState>(&bytes).map_err(|e| e.to_string())
-            }) {
+            });
+            match parsed {
                 Ok(state) => states.push(SandboxState { leaving, ..state }),
-                Err(problem) => {
-                    tracing::error!(
-                        path = %path.display(), problem,
-                        "cannot read the state of a sandbox; set aside"
-                    );
-                    match fs::remove_file(&self.marker) {
-                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                        _ => {}
-                    }
-                    fs::rename(&path, path.with_extension("unreadable"))?;
-                }
+                Err(problem) => self.set_aside(&name, &problem)?,
             }
         }
         Ok(states)
     }
 
-    /// Writes a sandbox: when this returns, it is on disk, whole, whatever happens next.
-    pub fn save(&self, state: &SandboxState) -> io::Result<()> {
-        // In one piece: serde would write token by token.
-        self.write(
-            &self.path(&state.id, state.leaving),
-            &serde_json::to_vec(state)?,
-        )
+    /// Keeps a file that cannot be read, under another name; a sandbox is missing now.
+    fn set_aside(&self, name: &str, problem: &str) -> io::Result<()> {
+        tracing::error!(
+            file = name,
+            problem,
+            "cannot read the state of a sandbox; set aside"
+        );
+        absent_is_fine(self.disk.remove(COMPLETE))?;
+        let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+        self.disk.rename(name, &format!("{stem}.unreadable"))
     }
 
-    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let is_new = !path.exists();
-        let mut file = tempfile::NamedTempFile::new_in(&self.sandboxes)?;
-        file.as_file()
-            .set_permissions(fs::Permissions::from_mode(0o600))?;
-        file.write_all(bytes)?;
-        if is_new {
-            failpoint::pass("state.written");
-            // Renamed first, file and name go into one commit of the file system's journal. A power
-            // cut in between may leave an empty file under the name, but nothing was done yet that
-            // it is needed for.
-            let file = file.persist(path).map_err(|e| e.error)?;
-            let synced = file
-                .sync_all()
-                .and_then(|()| path.parent().map_or(Ok(()), sync_dir));
-            synced.inspect_err(|_| drop(fs::remove_file(path)))?;
-        } else {
-            // A power cut leaves the old one or the new one, whole; no sandbox outlives it, so
-            // either will do.
-            file.as_file().sync_all()?;
-            failpoint::pass("state.written");
-            file.persist(path).map_err(|e| e.error)?;
-        }
+    /// Writes a sandbox: when this returns, it is on disk, whole, whatever happens next.
+    pub(crate) fn save(&self, state: &SandboxState) -> io::Result<()> {
+        // In one piece: serde would write token by token.
+        self.write(&name(&state.id, state.leaving), &serde_json::to_vec(state)?)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.disk.write(name, bytes)?;
         failpoint::pass("state.saved");
         Ok(())
     }
 
     /// What devices have left that an agent before us was about to replace. What cannot be read is
     /// lost: only what users added by hand is in it.
-    pub fn load_leftovers(&self) -> Vec<Leftover> {
-        let Ok(bytes) = fs::read(&self.leftovers) else {
+    pub(crate) fn load_leftovers(&self) -> Vec<Leftover> {
+        let Ok(bytes) = self.disk.read(LEFTOVERS) else {
             return Vec::new();
         };
         serde_json::from_slice(&bytes).unwrap_or_else(|error| {
             tracing::error!(
-                path = %self.leftovers.display(), %error,
+                file = LEFTOVERS, %error,
                 "cannot read what devices had that were being replaced"
             );
             Vec::new()
@@ -182,11 +161,11 @@ impl StateDir {
 
     /// Writes what devices leave that are about to be replaced, like [`StateDir::save`]; with
     /// nothing to write the file goes.
-    pub fn save_leftovers(&self, all: &[&Leftover]) -> io::Result<()> {
+    pub(crate) fn save_leftovers(&self, all: &[&Leftover]) -> io::Result<()> {
         if !all.is_empty() {
-            return self.write(&self.leftovers, &serde_json::to_vec(all)?);
+            return self.write(LEFTOVERS, &serde_json::to_vec(all)?);
         }
-        let removed = fs::remove_file(&self.leftovers);
+        let removed = self.disk.remove(LEFTOVERS);
         failpoint::pass("state.removed");
         removed
     }
@@ -194,52 +173,46 @@ impl StateDir {
     /// Marks a sandbox as leaving, by the name of its file: nothing has to be written, which also
     /// works on a full disk. It holds when we are killed; a power cut may undo it, and ends the
     /// sandbox itself.
-    pub fn set_leaving(&self, id: &SandboxId) -> io::Result<()> {
-        fs::rename(self.path(id, false), self.path(id, true))?;
+    pub(crate) fn set_leaving(&self, id: &SandboxId) -> io::Result<()> {
+        self.disk.rename(&name(id, false), &name(id, true))?;
         failpoint::pass("state.leaving");
         Ok(())
     }
 
     /// Marks one that was saved as leaving as one that stays, likewise: what was saved is on disk.
-    pub fn set_staying(&self, id: &SandboxId) -> io::Result<()> {
-        fs::rename(self.path(id, true), self.path(id, false))?;
+    pub(crate) fn set_staying(&self, id: &SandboxId) -> io::Result<()> {
+        self.disk.rename(&name(id, true), &name(id, false))?;
         failpoint::pass("state.staying");
         Ok(())
     }
 
     /// Removes a sandbox; that it is not there is no error.
-    pub fn remove(&self, id: &SandboxId) -> io::Result<()> {
+    pub(crate) fn remove(&self, id: &SandboxId) -> io::Result<()> {
         for leaving in [false, true] {
-            match fs::remove_file(self.path(id, leaving)) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
+            absent_is_fine(self.disk.remove(&name(id, leaving)))?;
         }
         failpoint::pass("state.removed");
         Ok(())
     }
+}
 
-    fn path(&self, id: &SandboxId, leaving: bool) -> PathBuf {
-        self.sandboxes
-            .join(format!("{id}.{}", if leaving { "leaving" } else { "json" }))
+fn name(id: &SandboxId, leaving: bool) -> String {
+    let extension = if leaving { "leaving" } else { "json" };
+    format!("{SANDBOXES}/{id}.{extension}")
+}
+
+fn absent_is_fine(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
-/// Makes a directory and its parents; the last one is root's alone.
-pub(crate) fn create_private(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
-}
-
-fn sync_dir(path: &Path) -> io::Result<()> {
-    fs::File::open(path)?.sync_all()
-}
-
 /// This boot's id.
-pub(crate) fn boot_id() -> io::Result<String> {
+///
+/// # Errors
+/// When /proc is not mounted.
+pub fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
         .trim()
         .to_owned())
@@ -247,6 +220,8 @@ pub(crate) fn boot_id() -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn state(id: &str) -> SandboxState {

@@ -17,12 +17,12 @@ use ratchet_protocol::{
 use tokio::sync::oneshot;
 
 use crate::{
-    effective::open_store,
     engine::{
         Command,
         testing::{Node, ip},
     },
     state::StateDir,
+    store::open_store,
 };
 
 /// A command, and where its answer will be.
@@ -118,7 +118,7 @@ impl Node {
             .map(|pod| ratchet_model::PodKey::new("default", pod).unwrap())
             .collect();
         self.runtime.block_on(async {
-            let store = open_store(&self.settings).await.unwrap();
+            let store = open_store(self.settings.clone()).await.unwrap();
             store
                 .read(&own)
                 .await

@@ -21,10 +21,10 @@ pub(super) struct Nodes {
 
 impl Nodes {
     /// Of a store that has just been opened.
-    pub fn new() -> Self {
+    pub fn new(now: Instant) -> Self {
         Self {
             registered: None,
-            next_check: Instant::now(),
+            next_check: now,
         }
     }
 
@@ -64,7 +64,7 @@ impl Engine {
     /// Looks for nodes that are gone for good, when it is time for that. Every agent does: whoever
     /// is first, does it.
     pub(super) fn check_lost_nodes(&mut self) {
-        if self.nodes.next_check > Instant::now() {
+        if self.nodes.next_check > self.clock.now() {
             return;
         }
         let Ok(effective) = self.effective().cloned() else {
@@ -99,7 +99,7 @@ impl Engine {
     }
 
     fn postpone_check(&mut self, period: Duration) {
-        self.nodes.next_check = Instant::now() + period;
+        self.nodes.next_check = self.clock.now() + period;
     }
 
     /// Somebody says that a node is gone for good.

@@ -32,7 +32,7 @@ type Due = (Instant, Vec<(At, IpNet)>);
 
 impl Announcements {
     /// Takes note of the addresses that a plan has added.
-    pub fn note(&mut self, steps: &[Step], results: &[Result<(), KernelError>]) {
+    pub fn note(&mut self, steps: &[Step], results: &[Result<(), KernelError>], now: Instant) {
         let added = steps
             .iter()
             .zip(results)
@@ -45,7 +45,6 @@ impl Announcements {
         if added.is_empty() {
             return;
         }
-        let now = Instant::now();
         for (queue, delay) in self.queues.iter_mut().zip(DELAYS) {
             queue.push_back((now + delay, added.clone()));
         }
@@ -60,8 +59,7 @@ impl Announcements {
             .min()
     }
 
-    fn take_due(&mut self) -> BTreeSet<(At, IpNet)> {
-        let now = Instant::now();
+    fn take_due(&mut self, now: Instant) -> BTreeSet<(At, IpNet)> {
         let mut taken = BTreeSet::new();
         for queue in &mut self.queues {
             while let Some((_, addresses)) = queue.pop_front_if(|(due, _)| *due <= now) {
@@ -75,7 +73,7 @@ impl Announcements {
 impl Engine {
     /// Announces what is due.
     pub(super) fn announce(&mut self) {
-        let due = self.announcements.take_due();
+        let due = self.announcements.take_due(self.clock.now());
         if due.is_empty() {
             return;
         }
@@ -93,7 +91,7 @@ impl Engine {
         let looks = looks
             .map(|(netns, names)| (netns, Look::Names(names)))
             .collect();
-        let observed = self.kernel.observe(&looks, |_| true).unwrap_or_default();
+        let observed = self.kernel.observe(&looks, &|_| true).unwrap_or_default();
         let there = observed.iter().flat_map(|device| {
             device
                 .addresses

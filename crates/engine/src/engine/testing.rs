@@ -1,13 +1,19 @@
 //! A node for tests of the engine: a namespace of its own, with real kernel and store.
 
-use std::{process::Command as Process, sync::mpsc};
+use std::{
+    process::Command as Process,
+    sync::{Arc, mpsc},
+};
 
-use ratchet_kernel::Kernel;
 use ratchet_protocol::Settings;
 use tokio::{runtime::Runtime, sync::watch};
 
 use super::{Command, Engine, Setup};
-use crate::state::{StateDir, boot_id};
+use crate::{
+    clock::SystemClock,
+    state::{StateDir, boot_id},
+    store::open_store,
+};
 
 #[track_caller]
 pub(super) fn ip(arguments: &str) -> String {
@@ -64,7 +70,9 @@ impl Node {
             managed: true,
             states: StateDir::open(self.dir.path()).unwrap(),
             boot_id: boot_id().unwrap(),
-            kernel: Kernel::new().unwrap(),
+            kernel: Box::new(ratchet_kernel::Kernel::new().unwrap()),
+            clock: Arc::new(SystemClock),
+            open_store: Arc::new(|settings| Box::pin(open_store(settings))),
             runtime: self.runtime.handle().clone(),
             commands: commands.clone(),
             progress: self.progress.clone(),

@@ -10,19 +10,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
-use ratchet_kernel::{Look, NetnsHandle, NetnsIdentity};
+use ratchet_kernel::{Look, NetnsIdentity};
 use ratchet_model::{PodRecord, SandboxId, device::Netns};
 
 use super::Engine;
 use crate::state::SandboxState;
-
-/// Where runtimes keep namespaces under a name. Those of processes come after them: a process may
-/// end, and a name stays.
-const NAMED: [&str; 2] = ["/run/netns", "/run/docker/netns"];
 
 /// A namespace in which a sandbox was found.
 struct Home {
@@ -139,18 +134,16 @@ impl Engine {
         if ids.is_empty() {
             return homes;
         }
-        let mut seen: BTreeSet<NetnsIdentity> = [self.kernel.node().identity()].into();
-        for path in namespaces() {
-            let Ok(handle) = NetnsHandle::open(&path) else {
+        let mut seen: BTreeSet<NetnsIdentity> = [self.kernel.node()].into();
+        for path in self.kernel.namespaces() {
+            let Ok(identity) = self.kernel.identify(&path) else {
                 continue;
             };
-            let identity = handle.identity();
-            if !seen.insert(identity) {
+            if !seen.insert(identity) || self.kernel.enter(&scan, &path, None).is_err() {
                 continue;
             }
-            self.kernel.register(scan.clone(), handle);
             let look = [(Netns::Sandbox(scan.clone()), Look::All)].into();
-            let devices = self.kernel.observe(&look, |_| false).unwrap_or_default();
+            let devices = self.kernel.observe(&look, &|_| false).unwrap_or_default();
             let found = devices
                 .into_iter()
                 .filter_map(|device| device.alias?.sandbox)
@@ -164,41 +157,5 @@ impl Engine {
         }
         self.kernel.forget(&scan);
         homes
-    }
-}
-
-/// Paths of network namespaces: named ones first, then those of processes.
-fn namespaces() -> impl Iterator<Item = PathBuf> {
-    let named = NAMED.into_iter().flat_map(|dir| entries(Path::new(dir)));
-    let processes = entries(Path::new("/proc")).filter(|path| {
-        path.file_name().is_some_and(|name| {
-            name.to_string_lossy()
-                .bytes()
-                .all(|byte| byte.is_ascii_digit())
-        })
-    });
-    named.chain(processes.map(|path| path.join("ns/net")))
-}
-
-fn entries(dir: &Path) -> impl Iterator<Item = PathBuf> {
-    fs::read_dir(dir)
-        .into_iter()
-        .flatten()
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ones_own_namespace_is_among_them() {
-        let own = NetnsHandle::current().unwrap().identity();
-        assert!(
-            namespaces()
-                .filter_map(|path| NetnsHandle::open(path).ok())
-                .any(|handle| handle.identity() == own)
-        );
     }
 }

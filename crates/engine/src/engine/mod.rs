@@ -7,6 +7,7 @@ mod adopt;
 mod announce;
 mod apply;
 mod attach;
+mod command;
 mod detach;
 mod inspect;
 mod leftovers;
@@ -29,22 +30,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ratchet_kernel::Kernel;
-use ratchet_kubernetes::PodNews;
 use ratchet_model::{LinkId, SandboxId, Vni};
-use ratchet_protocol::{
-    Attach, Check, Collect, Detach, Failure, FailureKind, ForgetNode, Links, Prepare, Reply,
-    Settings,
-};
+use ratchet_protocol::{Detach, Failure, FailureKind, Reply, Settings};
 use ratchet_store::{Interest, Store};
-use tokio::{
-    runtime::Handle,
-    sync::{oneshot, watch},
-    task::JoinHandle,
-};
+use tokio::{runtime::Handle, sync::watch, task::JoinHandle};
 
-use crate::{effective::Effective, facts::Known, memory, state::StateDir, watcher::News};
+use crate::{
+    clock::Clock, effective::Effective, facts::Known, kernel::Kernel, memory, store::OpenStore,
+    watcher::News,
+};
 use announce::Announcements;
+pub use command::{Answer, Command, Commands, Setup};
 use leftovers::Leftovers;
 use nodes::Nodes;
 use offline::Offline;
@@ -62,53 +58,14 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(500), PERIOD);
 /// what it takes itself.
 const LINGER: Duration = Duration::from_millis(10);
 
-/// Where commands are sent.
-pub(crate) type Commands = mpsc::Sender<Command>;
-
-/// Where the answer to a request goes.
-pub(crate) type Answer<T> = oneshot::Sender<Result<T, Failure>>;
-
-/// What the engine is told.
-pub(crate) enum Command {
-    Prepare(Prepare, Answer<Reply>),
-    Expect(Box<Attach>, Answer<Reply>),
-    /// Whoever had a sandbox expected has gone.
-    Unexpect(SandboxId),
-    Attach(Box<Attach>, Answer<Reply>),
-    Detach(Detach, Answer<Reply>),
-    Check(Check, Answer<Reply>),
-    Collect(Collect, Answer<Reply>),
-    Status(Settings, Answer<Reply>),
-    Links(Answer<Links>),
-    Settings(Answer<Settings>),
-    ForgetNode(ForgetNode, Answer<Reply>),
-    /// There is something in the engine's [`News`].
-    Changed,
-    StoreLost(String),
-    StoreBack,
-    Pods(PodNews),
-    Stop,
-}
-
-/// What the engine is made with.
-pub(crate) struct Setup {
-    pub settings: Settings,
-    pub managed: bool,
-    pub states: StateDir,
-    pub boot_id: String,
-    pub kernel: Kernel,
-    pub runtime: Handle,
-    /// For the watcher.
-    pub commands: Commands,
-    /// Told after every reconcile.
-    pub progress: watch::Sender<u64>,
-}
-
-pub(crate) struct Engine {
+/// The owner of a node's links. Lives on one thread; kernel work blocks that thread and no other.
+pub struct Engine {
     asked: Settings,
     managed: bool,
     boot_id: String,
-    kernel: Kernel,
+    kernel: Box<dyn Kernel>,
+    clock: Arc<dyn Clock>,
+    open_store: OpenStore,
     runtime: Handle,
     commands: Commands,
     progress: watch::Sender<u64>,
@@ -145,6 +102,7 @@ pub(crate) struct Engine {
 impl Engine {
     /// An engine that has read what is on disk and done nothing yet.
     pub fn new(setup: Setup) -> std::io::Result<Self> {
+        let now = setup.clock.now();
         let leftovers = Leftovers::load(setup.states.clone());
         let sandboxes = Sandboxes::load(setup.states)?;
         Ok(Self {
@@ -152,6 +110,8 @@ impl Engine {
             managed: setup.managed,
             boot_id: setup.boot_id,
             kernel: setup.kernel,
+            clock: setup.clock,
+            open_store: setup.open_store,
             runtime: setup.runtime,
             commands: setup.commands,
             progress: setup.progress,
@@ -171,47 +131,58 @@ impl Engine {
             swept: BTreeSet::new(),
             announcements: Announcements::default(),
             pods: Pods::default(),
-            nodes: Nodes::new(),
+            nodes: Nodes::new(now),
             restored: RestoredLinks::default(),
             resync: None,
             retry: RETRY.0,
-            next_look: Instant::now(),
+            next_look: now,
         })
     }
 
     /// Works until it is told to stop.
     pub fn run(mut self, commands: &mpsc::Receiver<Command>) {
+        self.start();
+        // Commands that were taken from the channel to see whether they could be dealt with
+        // together.
+        let mut taken = VecDeque::new();
+        while self.turn(commands, &mut taken) {}
+        self.stop();
+    }
+
+    /// The first resync, in one go. To be called before anything else.
+    pub fn start(&mut self) {
         self.begin_resync();
         while self.resync.is_some() {
             self.continue_resync();
             self.kernel.forget_all();
         }
         memory::give_back();
-        // Commands that were taken from the channel to see whether they could be dealt with
-        // together.
-        let mut taken = VecDeque::new();
-        while self.turn(commands, &mut taken) {}
+    }
+
+    /// Ends what runs on the runtime on behalf of this engine.
+    pub fn stop(&mut self) {
         if let Some(watcher) = self.watcher.take() {
             watcher.abort();
         }
         self.pods.stop();
     }
 
-    /// One command, if there is one, and what is due: of a resync no more than a portion, so that
-    /// nobody waits for all of it. Gives whether to go on.
-    fn turn(&mut self, commands: &mpsc::Receiver<Command>, taken: &mut VecDeque<Command>) -> bool {
+    /// When there is something to do although no command comes.
+    pub fn next_due(&self) -> Instant {
+        if self.resync.is_some() {
+            return self.clock.now();
+        }
         let due = [
             self.announcements.due(),
             self.next_warning(),
             Some(self.nodes.next_check()),
         ];
-        let next = due.into_iter().flatten().fold(self.next_look, Instant::min);
-        let is_looking = self.resync.is_some();
-        let wait = if is_looking {
-            Duration::ZERO
-        } else {
-            next.saturating_duration_since(Instant::now())
-        };
+        due.into_iter().flatten().fold(self.next_look, Instant::min)
+    }
+
+    /// One command, if there is one, and what is due. Returns whether to go on.
+    fn turn(&mut self, commands: &mpsc::Receiver<Command>, taken: &mut VecDeque<Command>) -> bool {
+        let wait = self.next_due().saturating_duration_since(self.clock.now());
         let command = taken
             .pop_front()
             .map_or_else(|| commands.recv_timeout(wait), Ok);
@@ -221,10 +192,18 @@ impl Engine {
                 let all = self.with_those_that_wait((detach, answer), commands, taken);
                 self.detach_all(all);
             }
-            Ok(command) => self.obey(command),
+            Ok(command) => self.handle(command),
             Err(mpsc::RecvTimeoutError::Timeout) => {}
         }
-        if self.resync.is_none() && self.next_look <= Instant::now() {
+        self.work();
+        true
+    }
+
+    /// Does what is due: of a resync no more than a portion, so that no command waits for all of
+    /// it.
+    pub fn work(&mut self) {
+        let was_resyncing = self.resync.is_some();
+        if self.resync.is_none() && self.next_look <= self.clock.now() {
             self.begin_resync();
         }
         self.continue_resync();
@@ -233,10 +212,9 @@ impl Engine {
         self.check_lost_nodes();
         // Namespaces that were opened for any of this may die now.
         self.kernel.forget_all();
-        if is_looking && self.resync.is_none() {
+        if was_resyncing && self.resync.is_none() {
             memory::give_back();
         }
-        true
     }
 
     /// A detach, and those that come right behind it.
@@ -263,7 +241,8 @@ impl Engine {
         all
     }
 
-    fn obey(&mut self, command: Command) {
+    /// Deals with one command.
+    pub fn handle(&mut self, command: Command) {
         // Whoever asked may have gone meanwhile; what was done is done.
         match command {
             Command::Prepare(prepare, answer) => drop(answer.send(self.prepare(&prepare))),
@@ -300,13 +279,13 @@ impl Engine {
     }
 
     fn look_again_soon(&mut self) {
-        self.next_look = self.next_look.min(Instant::now() + self.retry);
+        self.next_look = self.next_look.min(self.clock.now() + self.retry);
         self.retry = (self.retry * 2).min(RETRY.1);
     }
 
     /// Looks at the node anew; an underlay that has changed changes links.
     fn refresh_effective(&mut self) {
-        let now = Effective::resolve(&self.asked, &self.kernel);
+        let now = Effective::resolve(&self.asked, &*self.kernel);
         if now != self.effective {
             match &now {
                 Ok(effective) => tracing::info!(settings = ?effective.settings, "this node"),
@@ -351,7 +330,7 @@ impl Engine {
                 ),
             ));
         }
-        let next = Effective::resolve(&self.asked.overridden_by(asked), &self.kernel)?;
+        let next = Effective::resolve(&self.asked.overridden_by(asked), &*self.kernel)?;
         tracing::info!(?differences, "the config has changed; taking it over");
         if !self
             .effective

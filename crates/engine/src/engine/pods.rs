@@ -295,7 +295,9 @@ impl Engine {
 
     /// Links that have waited for their peer for long are worth an event, once.
     pub(super) fn warn_of_what_takes_long(&mut self) {
-        while self.next_warning().is_some_and(|due| due <= Instant::now())
+        while self
+            .next_warning()
+            .is_some_and(|due| due <= self.clock.now())
             && let Some((link, text)) = self.links.tell_of_longest_waiting()
         {
             self.warn_pods(&link, &text);

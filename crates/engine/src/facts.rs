@@ -150,7 +150,12 @@ impl Known {
     /// with one that lives is never removed from a store: one that is missing there was lost with
     /// all the rest (etcd was wiped, or restored from a backup), and links must not be cut for
     /// that.
-    fn is_lost(&mut self, pod: &PodKey, lives_here: impl Fn(&PodKey) -> bool) -> bool {
+    fn is_lost(
+        &mut self,
+        pod: &PodKey,
+        lives_here: impl Fn(&PodKey) -> bool,
+        now: Instant,
+    ) -> bool {
         let is_declarer = self
             .records
             .get(pod)
@@ -161,9 +166,9 @@ impl Known {
         let since = self.lost.entry(pod.clone()).or_insert_with(|| {
             tracing::warn!(%pod, "the store has lost the pod's record; waiting for its agent to \
                                   say it again");
-            Instant::now()
+            now
         });
-        since.elapsed() < MEMORY
+        now.duration_since(*since) < MEMORY
     }
 
     /// Pods that declare links with `own` ones, as far as is known, and of which the store says
@@ -212,6 +217,7 @@ impl Known {
         absent: &BTreeSet<PodKey>,
         is_own: impl Fn(&PodKey) -> bool,
         lives_here: impl Fn(&PodKey) -> bool,
+        now: Instant,
     ) -> BTreeSet<PodKey> {
         // The store was asked for the VNIs of own pods' links; those of a neighbour's other links
         // stand.
@@ -247,7 +253,8 @@ impl Known {
                     .neighbours(&pod)
                     .iter()
                     .any(|other| is_own(other) && !own.contains(other));
-            let stays = !own.contains(&pod) && (concerns_others || self.is_lost(&pod, &lives_here));
+            let stays =
+                !own.contains(&pod) && (concerns_others || self.is_lost(&pod, &lives_here, now));
             if self.records.contains_key(&pod) && !stays {
                 self.lost.remove(&pod);
                 self.set(&pod, None);
@@ -344,13 +351,21 @@ mod tests {
             &none,
             is_own,
             is_own,
+            Instant::now(),
         );
         assert_eq!(
             (known.vni(link).map(Vni::number), known.former_vni(link)),
             (Some(12), None)
         );
 
-        known.merge(&own, Facts::default(), &none, is_own, is_own);
+        known.merge(
+            &own,
+            Facts::default(),
+            &none,
+            is_own,
+            is_own,
+            Instant::now(),
+        );
         let left: Vec<&str> = known.records.keys().map(PodKey::name).collect();
         // The own pod is to be published again, and the leaf may have gone.
         assert_eq!(left, ["declarer"]);
@@ -374,6 +389,7 @@ mod tests {
             &none,
             is_own,
             is_own,
+            Instant::now(),
         );
         assert_eq!(known.record(&key("declarer")).unwrap().created, 2);
         assert_eq!(known.vni(link).map(Vni::number), Some(11));
@@ -390,13 +406,21 @@ mod tests {
             &BTreeSet::new(),
             is_own,
             is_own,
+            Instant::now(),
         );
         let (one, dropper) = ([key("own")].into(), [key("dropper")].into());
         assert_eq!(known.missing_declarers(&one, &Facts::default()), dropper);
 
         let absent = known.correct(dropper.clone(), Facts::default(), is_own);
         assert_eq!(absent, dropper);
-        known.merge(&one, Facts::default(), &absent, is_own, is_own);
+        known.merge(
+            &one,
+            Facts::default(),
+            &absent,
+            is_own,
+            is_own,
+            Instant::now(),
+        );
         assert_eq!(known.neighbours(&key("own")), dropper);
 
         let absent = known.correct(
@@ -404,7 +428,14 @@ mod tests {
             facts(&[record("dropper", &["other"])], &[]),
             is_own,
         );
-        known.merge(&one, Facts::default(), &absent, is_own, is_own);
+        known.merge(
+            &one,
+            Facts::default(),
+            &absent,
+            is_own,
+            is_own,
+            Instant::now(),
+        );
         assert_eq!(
             (
                 known.neighbours(&key("own")),
@@ -435,6 +466,7 @@ mod tests {
             &none,
             |_| true,
             |_| false,
+            Instant::now(),
         );
         known.merge(
             &own,
@@ -442,6 +474,7 @@ mod tests {
             &none,
             |pod| *pod == key("own"),
             |_| false,
+            Instant::now(),
         );
         assert!(known.records.is_empty());
     }
@@ -461,6 +494,7 @@ mod tests {
             &none,
             is_own,
             is_own,
+            Instant::now(),
         );
         known.merge(
             &two,
@@ -468,9 +502,17 @@ mod tests {
             &none,
             is_own,
             is_own,
+            Instant::now(),
         );
 
-        known.merge(&one, facts(&[first], &[]), &none, is_own, is_own);
+        known.merge(
+            &one,
+            facts(&[first], &[]),
+            &none,
+            is_own,
+            is_own,
+            Instant::now(),
+        );
         assert_eq!(known.record(&key("peer")), None);
         assert!(
             known.record(&key("two")).is_some(),
@@ -490,13 +532,21 @@ mod tests {
             &BTreeSet::new(),
             is_own,
             is_own,
+            Instant::now(),
         );
         let absent = known.correct(
             known.missing_declarers(&one, &Facts::default()),
             Facts::default(),
             is_own,
         );
-        known.merge(&one, Facts::default(), &absent, is_own, is_own);
+        known.merge(
+            &one,
+            Facts::default(),
+            &absent,
+            is_own,
+            is_own,
+            Instant::now(),
+        );
         assert!(known.record(&key("declarer")).is_some());
         assert!(known.lost.contains_key(&key("declarer")));
     }

@@ -89,8 +89,14 @@ impl Engine {
         let absent = self
             .known
             .correct(missing, their_own, |pod| sandboxes.has(pod));
-        self.known
-            .merge(own, facts, &absent, |pod| sandboxes.has(pod), lives_here);
+        self.known.merge(
+            own,
+            facts,
+            &absent,
+            |pod| sandboxes.has(pod),
+            lives_here,
+            self.clock.now(),
+        );
         self.restore_from_devices(&forgotten)
     }
 

@@ -34,8 +34,12 @@ impl RestoredLinks {
         &mut self,
         known: impl Iterator<Item = LinkId>,
         is_current: impl Fn(&SandboxId) -> bool,
+        now: Instant,
     ) {
-        if self.since.is_some_and(|since| since.elapsed() > MEMORY) {
+        if self
+            .since
+            .is_some_and(|since| now.duration_since(since) > MEMORY)
+        {
             self.links.clear();
         }
         for link in known {
@@ -70,7 +74,7 @@ impl Engine {
             .collect();
         let seen = self.open_namespaces(places.iter()).and_then(|opened| {
             let looks = opened.into_iter().map(|netns| (netns, Look::All)).collect();
-            self.kernel.observe(&looks, |_| false)
+            self.kernel.observe(&looks, &|_| false)
         });
         let devices = match seen {
             Ok(devices) => devices,
@@ -91,7 +95,7 @@ impl Engine {
             }
             self.restored.links.insert(alias.link, sandbox);
         }
-        self.restored.since = Some(Instant::now());
+        self.restored.since = Some(self.clock.now());
         let links = self.restored.links.len();
         if links > 0 {
             tracing::warn!(

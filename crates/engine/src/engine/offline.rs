@@ -13,8 +13,9 @@ use tokio::task::JoinHandle;
 
 use super::{Command, Engine, nodes::Nodes, restore::RestoredLinks};
 use crate::{
-    effective::{self, store_failure},
+    effective::store_failure,
     facts::Known,
+    store::OpenStore,
     watcher::{self, News},
 };
 
@@ -37,7 +38,7 @@ impl Engine {
             return Ok(store.clone());
         }
         let settings = self.effective()?.settings.clone();
-        let store = match self.runtime.block_on(effective::open_store(&settings)) {
+        let store = match self.runtime.block_on((self.open_store)(settings)) {
             Ok(store) => store,
             Err(error) => return Err(self.store_failed(&error)),
         };
@@ -65,6 +66,7 @@ impl Engine {
         {
             let probe = probe(
                 self.store.clone(),
+                self.open_store.clone(),
                 effective.settings.clone(),
                 self.commands.clone(),
             );
@@ -94,7 +96,7 @@ impl Engine {
         }
         self.store = None;
         self.store_trouble = None;
-        self.nodes = Nodes::new();
+        self.nodes = Nodes::new(self.clock.now());
         self.restored = RestoredLinks::default();
         self.known = Known::default();
         self.informed = false;
@@ -102,14 +104,19 @@ impl Engine {
 }
 
 /// Asks until there is an answer, be it that something else is wrong.
-async fn probe(store: Option<Arc<dyn Store>>, settings: Settings, engine: super::Commands) {
+async fn probe(
+    store: Option<Arc<dyn Store>>,
+    open_store: OpenStore,
+    settings: Settings,
+    engine: super::Commands,
+) {
     let mut pause = PAUSE.0;
     loop {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE.1);
         let answer = match &store {
             Some(store) => store.read(&BTreeSet::new()).await.map(drop),
-            None => effective::open_store(&settings).await.map(drop),
+            None => open_store(settings.clone()).await.map(drop),
         };
         if !matches!(answer, Err(StoreError::Unavailable(_))) {
             // If the engine is gone, nobody wants to know.

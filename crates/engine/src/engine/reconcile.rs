@@ -36,8 +36,11 @@ impl Engine {
         let vnis_claimed = self.claim_vnis(&candidates);
         let sandboxes = &self.sandboxes;
         let is_current = |id: &SandboxId| sandboxes.get(id).is_some_and(|state| !state.leaving);
-        self.restored
-            .forget(candidates.iter().map(|link| link.id), is_current);
+        self.restored.forget(
+            candidates.iter().map(|link| link.id),
+            is_current,
+            self.clock.now(),
+        );
 
         let mut ended: BTreeSet<LinkId> = match scope {
             Scope::Links(pods) | Scope::Sandboxes(pods) => {

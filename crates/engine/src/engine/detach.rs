@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use ratchet_kernel::{Look, NetnsHandle};
+use ratchet_kernel::Look;
 use ratchet_model::{
     LinkId, PodRecord, SandboxId,
     device::{Netns, Operation, Step, Wanted},
@@ -12,7 +12,11 @@ use ratchet_model::{
 };
 use ratchet_protocol::{Collect, Detach, Failure, FailureKind, Reply};
 
-use super::{Answer, Engine, Tracked, reconcile::Scope, sandboxes::open_netns};
+use super::{
+    Answer, Engine, Tracked,
+    reconcile::Scope,
+    sandboxes::{self, enter},
+};
 use crate::state::SandboxState;
 
 impl Engine {
@@ -211,13 +215,13 @@ impl Engine {
 
     /// Whether no device of ours is left in a leaving sandbox.
     fn is_swept(&mut self, state: &SandboxState) -> bool {
-        let handle = match open_netns(state) {
-            Ok(handle) => handle,
-            Err(error) => return error.is_netns_gone(),
-        };
+        if let Err(error) = enter(&mut *self.kernel, state) {
+            return error.is_netns_gone();
+        }
         let netns = Netns::Sandbox(state.id.clone());
-        self.kernel.register(state.id.clone(), handle);
-        let left = self.kernel.observe(&[(netns, Look::All)].into(), |_| false);
+        let left = self
+            .kernel
+            .observe(&[(netns, Look::All)].into(), &|_| false);
         left.map_or_else(
             |error| error.is_netns_gone(),
             |devices| !devices.iter().any(ratchet_model::device::Observed::is_ours),
@@ -228,21 +232,19 @@ impl Engine {
     /// what bears its name in its namespace goes.
     fn sweep(&mut self, detach: &Detach) {
         let id = &detach.attachment.container_id;
-        let Some(handle) = detach
-            .netns
-            .as_ref()
-            .and_then(|path| NetnsHandle::open(path).ok())
-        else {
+        let Some(path) = detach.netns.as_ref() else {
             return;
         };
-        if handle.identity() == self.kernel.node().identity() {
+        let is_nodes = |identity| identity == self.kernel.node();
+        if self.kernel.identify(path).map_or(true, is_nodes)
+            || self.kernel.enter(id, path, None).is_err()
+        {
             return;
         }
         let netns = Netns::Sandbox(id.clone());
-        self.kernel.register(id.clone(), handle);
         let devices = self
             .kernel
-            .observe(&[(netns, Look::All)].into(), |_| false)
+            .observe(&[(netns, Look::All)].into(), &|_| false)
             .unwrap_or_default();
         let steps: Vec<Step> = devices
             .iter()
@@ -275,13 +277,13 @@ impl Engine {
 
     /// Sandboxes whose namespace is no more, or that were made before the last boot, are leaving.
     pub(super) fn drop_dead_sandboxes(&mut self) {
+        let kernel = &*self.kernel;
         let dead: BTreeSet<SandboxId> = self
             .sandboxes
             .all()
             .filter(|state| !state.leaving)
             .filter(|state| {
-                state.boot_id != self.boot_id
-                    || open_netns(state).is_err_and(|error| error.is_netns_gone())
+                state.boot_id != self.boot_id || sandboxes::is_netns_gone(kernel, state)
             })
             .map(|state| state.id.clone())
             .collect();

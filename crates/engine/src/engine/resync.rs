@@ -9,7 +9,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use ratchet_model::PodKey;
@@ -46,7 +46,7 @@ impl Engine {
     /// Looks at the node, the store and which sandboxes there are, and begins a resync; one that is
     /// under way begins anew.
     pub(super) fn begin_resync(&mut self) {
-        let begun = Instant::now();
+        let begun = self.clock.now();
         self.resync = None;
         // Whatever goes wrong from here on brings it forward.
         self.next_look = begun + LONGEST_PERIOD;
@@ -71,7 +71,7 @@ impl Engine {
         self.resync = Some(Resync {
             left,
             worked: registered.is_ok(),
-            took: begun.elapsed(),
+            took: self.clock.now().duration_since(begun),
         });
     }
 
@@ -80,7 +80,7 @@ impl Engine {
         let Some(mut resync) = self.resync.take() else {
             return;
         };
-        let begun = Instant::now();
+        let begun = self.clock.now();
         let pods = self.take_portion(&mut resync.left);
         let is_last = pods.is_empty();
         // A store that is offline need not be asked for every portion.
@@ -90,7 +90,7 @@ impl Engine {
         } else {
             self.reconcile(&Scope::Sandboxes(pods))
         };
-        resync.took += begun.elapsed();
+        resync.took += self.clock.now().duration_since(begun);
         if is_last {
             self.end_resync(&resync)
         } else {
@@ -100,7 +100,7 @@ impl Engine {
 
     fn end_resync(&mut self, resync: &Resync) {
         let pause = (resync.took * REST).clamp(PERIOD, LONGEST_PERIOD);
-        self.next_look = self.next_look.min(Instant::now() + pause);
+        self.next_look = self.next_look.min(self.clock.now() + pause);
         if resync.worked {
             self.retry = RETRY.0;
             self.forget_unclaimed_leftovers();

@@ -1,9 +1,6 @@
 //! The kernel's part of a reconcile: look, plan, execute, and note what came of it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
-    time::Instant,
-};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use ratchet_kernel::{KernelError, Look};
 use ratchet_model::{
@@ -78,7 +75,8 @@ impl Engine {
             }
         };
         self.swept.extend(swept);
-        self.announcements.note(&plan.steps, &results);
+        self.announcements
+            .note(&plan.steps, &results, self.clock.now());
         let failures = failures(&plan, &results);
         let makes = |wiring: &Wiring| {
             matches!(
@@ -118,7 +116,7 @@ impl Engine {
             .get(link.id)
             .filter(|before| before.wiring.obstacle == wiring.obstacle);
         let (since, told) = before.map_or_else(
-            || (Instant::now(), false),
+            || (self.clock.now(), false),
             |before| (before.since, before.told),
         );
         self.links.insert(Tracked {
@@ -165,7 +163,7 @@ impl Engine {
             .collect();
         let mut observed = self
             .kernel
-            .observe(&looks, |device| self.matters(device, &aliases))?;
+            .observe(&looks, &|device| self.matters(device, &aliases))?;
 
         let mut near: Vec<&Link> = fresh.iter().map(|(link, _, _)| link).collect();
         if matches!(scope, Scope::Sandboxes(_)) {
@@ -190,7 +188,7 @@ impl Engine {
         more.retain(|netns, _| *netns == Netns::Node || opened.contains(netns));
         observed.extend(
             self.kernel
-                .observe(&more, |device| self.matters(device, &aliases))?,
+                .observe(&more, &|device| self.matters(device, &aliases))?,
         );
         looks.extend(more);
         Ok(Task {
@@ -229,7 +227,7 @@ impl Engine {
         if !planned.replaced.is_empty() {
             // What users added to the devices that are to be replaced must be seen, settled or not,
             // and outlive us.
-            observed = self.kernel.observe(&looks, |_| true)?;
+            observed = self.kernel.observe(&looks, &|_| true)?;
             planned = planner::plan(&wanted, &observed, plan_scope);
             self.leftovers.keep(&planned.replaced);
         }
@@ -308,7 +306,7 @@ impl Engine {
         };
         let devices = self
             .kernel
-            .observe(&[(Netns::Node, Look::All)].into(), |_| false)?;
+            .observe(&[(Netns::Node, Look::All)].into(), &|_| false)?;
         let strays = devices.iter().filter(|device| {
             device.is_ours()
                 && !device
@@ -365,11 +363,8 @@ impl Engine {
             let Some(state) = self.sandboxes.get(id) else {
                 continue;
             };
-            match sandboxes::open_netns(state) {
-                Ok(handle) => {
-                    self.kernel.register(id.clone(), handle);
-                    opened.insert(netns.clone());
-                }
+            match sandboxes::enter(&mut *self.kernel, state) {
+                Ok(()) => drop(opened.insert(netns.clone())),
                 Err(error) if error.is_netns_gone() => {
                     tracing::debug!(sandbox = %id, %error, "cannot enter")
                 }
