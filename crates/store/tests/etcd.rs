@@ -4,16 +4,24 @@
     reason = "these are tests: a panic is how they fail"
 )]
 
-mod contract;
 mod etcd_server;
 
-use ratchet_store::StoreUrl;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use ratchet_store::{Store, StoreUrl};
+use ratchet_store_contract::{Backend, Shared, contract_tests};
 
 use etcd_server::EtcdServer;
 
-impl contract::Backend for EtcdServer {
-    fn url(&self) -> StoreUrl {
-        EtcdServer::url(self)
+#[async_trait]
+impl Backend for EtcdServer {
+    async fn open(&self) -> Arc<dyn Store> {
+        ratchet_store::open(&self.url()).await.unwrap()
+    }
+
+    fn describe(&self) -> String {
+        self.url().to_string()
     }
 
     fn leftovers(&self) -> usize {
@@ -23,4 +31,10 @@ impl contract::Backend for EtcdServer {
     }
 }
 
-contract_tests!(EtcdServer::start);
+impl Shared for EtcdServer {
+    fn url(&self) -> StoreUrl {
+        EtcdServer::url(self)
+    }
+}
+
+contract_tests!(EtcdServer::start; records, vnis, nodes, watch, threads, processes);

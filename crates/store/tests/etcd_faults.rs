@@ -4,7 +4,6 @@
     reason = "these are tests: a panic is how they fail"
 )]
 
-mod contract;
 mod etcd_server;
 
 use std::{
@@ -21,9 +20,9 @@ use nix::{
 use ratchet_store::{
     Change, EtcdOptions, Interest, Publish, Published, Store, StoreError, StoreUrl, VniClaim, Watch,
 };
+use ratchet_store_contract::{block_on, helpers::*};
 use tokio::time;
 
-use contract::{block_on, helpers::*};
 use etcd_server::EtcdServer;
 
 /// Longer than etcd needs to start anew and the store to notice.

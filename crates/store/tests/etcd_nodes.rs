@@ -4,7 +4,6 @@
     reason = "these are tests: a panic is how they fail"
 )]
 
-mod contract;
 mod etcd_server;
 
 use std::{
@@ -13,12 +12,8 @@ use std::{
 };
 
 use ratchet_store::{Change, NodeRemoval, Store};
+use ratchet_store_contract::{block_on, helpers::*};
 
-use contract::{
-    block_on,
-    helpers::*,
-    nodes::{node, record_on},
-};
 use etcd_server::EtcdServer;
 
 /// etcd's shortest.

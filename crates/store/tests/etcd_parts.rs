@@ -7,7 +7,6 @@
     reason = "these are tests: a panic is how they fail"
 )]
 
-mod contract;
 mod etcd_server;
 
 use std::{
@@ -26,8 +25,8 @@ use nix::{
 };
 use ratchet_model::{DeclaredEnd, DeclaredLink, LinkId, PodRecord, record::living_links};
 use ratchet_store::{Publish, Store, StoreUrl, VniClaim, VniGrant};
+use ratchet_store_contract::{block_on, helpers::*};
 
-use contract::{block_on, helpers::*};
 use etcd_server::EtcdServer;
 
 /// What the child process needs to know.

@@ -4,16 +4,23 @@
     reason = "these are tests: a panic is how they fail"
 )]
 
-mod contract;
+use std::sync::Arc;
 
-use ratchet_store::StoreUrl;
+use async_trait::async_trait;
+use ratchet_store::{Store, StoreUrl};
+use ratchet_store_contract::{Backend, Shared, contract_tests};
 use rusqlite::Connection;
 
 struct SqliteFile(tempfile::TempDir);
 
-impl contract::Backend for SqliteFile {
-    fn url(&self) -> StoreUrl {
-        StoreUrl::Sqlite(self.0.path().join("ratchet.db"))
+#[async_trait]
+impl Backend for SqliteFile {
+    async fn open(&self) -> Arc<dyn Store> {
+        ratchet_store::open(&self.url()).await.unwrap()
+    }
+
+    fn describe(&self) -> String {
+        self.url().to_string()
     }
 
     fn leftovers(&self) -> usize {
@@ -39,4 +46,13 @@ impl contract::Backend for SqliteFile {
     }
 }
 
-contract_tests!(|| SqliteFile(tempfile::tempdir().unwrap()));
+impl Shared for SqliteFile {
+    fn url(&self) -> StoreUrl {
+        StoreUrl::Sqlite(self.0.path().join("ratchet.db"))
+    }
+}
+
+contract_tests!(
+    || SqliteFile(tempfile::tempdir().unwrap());
+    records, vnis, nodes, watch, threads, processes
+);

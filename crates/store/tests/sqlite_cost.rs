@@ -5,8 +5,6 @@
     reason = "these are tests: a panic is how they fail"
 )]
 
-mod contract;
-
 use std::{
     collections::BTreeSet,
     sync::Arc,
@@ -19,9 +17,8 @@ use nix::sys::{
 };
 use ratchet_model::PodKey;
 use ratchet_store::{Interest, Store, StoreUrl, VniClaim};
+use ratchet_store_contract::{block_on, helpers::*};
 use tokio::time;
-
-use contract::{block_on, helpers::*};
 
 async fn open(directory: &tempfile::TempDir) -> Arc<dyn Store> {
     ratchet_store::open(&StoreUrl::Sqlite(directory.path().join("ratchet.db")))

@@ -2,35 +2,23 @@
 
 use std::sync::Arc;
 
-use ratchet_model::{NodeName, PodRecord};
 use ratchet_store::{NodeRemoval, Publish, Published};
 
-use super::{Bench, helpers::*};
+use crate::{Backend, helpers::*};
 
-pub fn node(name: &str) -> NodeName {
-    name.parse().unwrap()
-}
-
-/// The record of a pod on a node.
-pub fn record_on(node: &str, name: &str, peers: &[&str]) -> PodRecord {
-    let mut record = record(name, peers);
-    record.location.as_mut().unwrap().node = node.parse().unwrap();
-    record
-}
-
-pub async fn a_node_that_comes_and_goes_leaves_nothing(bench: Arc<Bench>) {
-    let store = bench.open().await;
+pub async fn a_node_that_comes_and_goes_leaves_nothing(backend: Arc<impl Backend>) {
+    let store = backend.open().await;
     for timeout in [Some(std::time::Duration::from_secs(3600)), None] {
         store.register_node(&node("n1"), timeout).await.unwrap();
         assert!(store.lost_nodes().await.unwrap().is_empty());
         store.deregister_node(&node("n1")).await.unwrap();
         store.deregister_node(&node("n1")).await.unwrap();
-        assert_eq!(bench.backend.leftovers(), 0);
+        assert_eq!(backend.leftovers(), 0);
     }
 }
 
-pub async fn a_forgotten_nodes_pods_depart(bench: Arc<Bench>) {
-    let store = bench.open().await;
+pub async fn a_forgotten_nodes_pods_depart(backend: Arc<impl Backend>) {
+    let store = backend.open().await;
     let declarer = record_on("n1", "a", &["b", "c"]);
     for record in [
         &declarer,
@@ -64,11 +52,11 @@ pub async fn a_forgotten_nodes_pods_depart(bench: Arc<Bench>) {
     );
     remove_pod(&*store, "b").await;
     remove_pod(&*store, "e").await;
-    assert_eq!(bench.backend.leftovers(), 0);
+    assert_eq!(backend.leftovers(), 0);
 }
 
-pub async fn a_forgotten_node_that_comes_back_has_its_links_again(bench: Arc<Bench>) {
-    let store = bench.open().await;
+pub async fn a_forgotten_node_that_comes_back_has_its_links_again(backend: Arc<impl Backend>) {
+    let store = backend.open().await;
     let (declarer, peer) = (record_on("n1", "a", &["b"]), record_on("n2", "b", &[]));
     publish(&*store, &declarer).await;
     publish(&*store, &peer).await;

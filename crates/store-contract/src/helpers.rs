@@ -6,7 +6,7 @@ use std::{
 };
 
 use ratchet_model::{
-    DeclaredEnd, DeclaredLink, LinkId, Location, PodKey, PodRecord, SandboxId, Vni,
+    DeclaredEnd, DeclaredLink, LinkId, Location, NodeName, PodKey, PodRecord, SandboxId, Vni,
 };
 use ratchet_store::{Change, Interest, Publish, Published, Store, VniClaim, VniGrant, Watch};
 use tokio::time;
@@ -21,6 +21,10 @@ pub fn key(name: &str) -> PodKey {
 
 pub fn keys(names: &[&str]) -> BTreeSet<PodKey> {
     names.iter().map(|name| key(name)).collect()
+}
+
+pub fn node(name: &str) -> NodeName {
+    name.parse().unwrap()
 }
 
 pub fn sandbox(id: &str) -> SandboxId {
@@ -61,6 +65,13 @@ pub fn record_in(name: &str, id: &str, created: u64, peers: &[&str]) -> PodRecor
         created,
         links: peers.iter().map(|peer| link(name, peer)).collect(),
     }
+}
+
+/// The record of a pod on a node.
+pub fn record_on(node: &str, name: &str, peers: &[&str]) -> PodRecord {
+    let mut record = record(name, peers);
+    record.location.as_mut().unwrap().node = node.parse().unwrap();
+    record
 }
 
 /// The same, after its sandbox has gone.
@@ -127,6 +138,29 @@ pub async fn publish_hub(store: &dyn Store, name: &str, count: u32) -> Vec<Decla
     let hub = record(name, &peers.iter().map(String::as_str).collect::<Vec<_>>());
     publish(store, &hub).await;
     hub.links
+}
+
+/// Publishes a pod with this many links and claims their VNIs, some at a time. Returns the VNIs.
+pub async fn claim_for_hub(
+    store: &dyn Store,
+    name: &str,
+    links: u32,
+    at_a_time: usize,
+) -> Vec<u32> {
+    let links = publish_hub(store, name, links).await;
+    let mut given = Vec::new();
+    for batch in links.chunks(at_a_time) {
+        let claims: Vec<_> = batch.iter().map(any).collect();
+        let grants = store.claim_vnis(&claims).await.unwrap();
+        given.extend(grants.into_values().map(granted));
+    }
+    given
+}
+
+pub fn assert_unique_and_dense(given: &[u32], count: u32) {
+    let unique: BTreeSet<u32> = given.iter().copied().collect();
+    assert_eq!(unique.len(), given.len(), "one VNI was given twice");
+    assert_eq!(unique, (11..11 + count).collect(), "a hole was left");
 }
 
 pub fn granted(grant: VniGrant) -> u32 {

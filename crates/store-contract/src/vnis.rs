@@ -1,13 +1,13 @@
 //! Allocating VNIs.
 
-use std::{collections::BTreeSet, sync::Arc, thread};
+use std::{collections::BTreeSet, sync::Arc};
 
 use ratchet_store::{Publish, VniGrant};
 
-use super::{Bench, block_on, helpers::*};
+use crate::{Backend, helpers::*};
 
-pub async fn the_lowest_free_is_given_and_kept(bench: Arc<Bench>) {
-    let store = bench.open().await;
+pub async fn the_lowest_free_is_given_and_kept(backend: Arc<impl Backend>) {
+    let store = backend.open().await;
     let links = publish_hub(&*store, "a", 2).await;
     let (one, two) = (&links[0], &links[1]);
     assert_eq!(claim(&*store, one).await, 11);
@@ -23,8 +23,8 @@ pub async fn the_lowest_free_is_given_and_kept(bench: Arc<Bench>) {
     assert!(store.claim_vnis(&[]).await.unwrap().is_empty());
 }
 
-pub async fn fixed_ones_are_honoured(bench: Arc<Bench>) {
-    let store = bench.open().await;
+pub async fn fixed_ones_are_honoured(backend: Arc<impl Backend>) {
+    let store = backend.open().await;
     let links = publish_hub(&*store, "a", 7).await;
     let link = |n: usize| &links[n];
     // A link that takes any number does not take one that another in the same batch insists on.
@@ -54,8 +54,8 @@ pub async fn fixed_ones_are_honoured(bench: Arc<Bench>) {
     assert_eq!(granted(grants[&link(1).id()]), 12);
 }
 
-pub async fn a_freed_one_is_given_again(bench: Arc<Bench>) {
-    let store = bench.open().await;
+pub async fn a_freed_one_is_given_again(backend: Arc<impl Backend>) {
+    let store = backend.open().await;
     for name in ["a", "b", "c"] {
         publish(&*store, &record(name, &["peer"])).await;
         claim(&*store, &link(name, "peer")).await;
@@ -75,8 +75,8 @@ pub async fn a_freed_one_is_given_again(bench: Arc<Bench>) {
     assert_eq!(claim(&*store, &link("f", "peer")).await, 14);
 }
 
-pub async fn many_claims_in_one_batch(bench: Arc<Bench>) {
-    let store = bench.open().await;
+pub async fn many_claims_in_one_batch(backend: Arc<impl Backend>) {
+    let store = backend.open().await;
     let claims: Vec<_> = publish_hub(&*store, "a", 1500)
         .await
         .iter()
@@ -89,8 +89,8 @@ pub async fn many_claims_in_one_batch(bench: Arc<Bench>) {
 }
 
 /// As many declarers as links, so that what the claims rest on does not fit into one transaction.
-pub async fn many_claims_of_as_many_declarers(bench: Arc<Bench>) {
-    let store = bench.open().await;
+pub async fn many_claims_of_as_many_declarers(backend: Arc<impl Backend>) {
+    let store = backend.open().await;
     let names: Vec<String> = (0..150).map(|n| format!("pod{n}")).collect();
     for peer in ["x", "y"] {
         publish(&*store, &record(peer, &[])).await;
@@ -114,8 +114,8 @@ pub async fn many_claims_of_as_many_declarers(bench: Arc<Bench>) {
     assert_eq!(vnis, (11..311).collect());
 }
 
-pub async fn nothing_is_taken_for_a_link_that_nobody_declares(bench: Arc<Bench>) {
-    let store = bench.open().await;
+pub async fn nothing_is_taken_for_a_link_that_nobody_declares(backend: Arc<impl Backend>) {
+    let store = backend.open().await;
     publish(&*store, &record("a", &["b"])).await;
     let grants = store
         .claim_vnis(&[
@@ -129,13 +129,13 @@ pub async fn nothing_is_taken_for_a_link_that_nobody_declares(bench: Arc<Bench>)
     assert_eq!(grants[&link_id("a", "x")], VniGrant::NotDeclared);
     assert_eq!(granted(grants[&link_id("a", "b")]), 11);
     remove_pod(&*store, "a").await;
-    assert_eq!(bench.backend.leftovers(), 0);
+    assert_eq!(backend.leftovers(), 0);
 }
 
 /// An agent has read of a link, and claims a VNI for it after both pods have gone, or its
 /// declaration has.
-pub async fn a_claim_from_stale_facts_takes_nothing(bench: Arc<Bench>) {
-    let (ours, theirs) = (bench.open().await, bench.open().await);
+pub async fn a_claim_from_stale_facts_takes_nothing(backend: Arc<impl Backend>) {
+    let (ours, theirs) = (backend.open().await, backend.open().await);
     publish(&*theirs, &record("a", &["b", "c"])).await;
     publish(&*ours, &record("b", &[])).await;
     assert_eq!(names(&*ours, &["b"]).await, ["a", "b"]);
@@ -163,43 +163,5 @@ pub async fn a_claim_from_stale_facts_takes_nothing(bench: Arc<Bench>) {
     assert_eq!(claim(&*ours, &link("a", "c")).await, 11);
     remove_pod(&*ours, "c").await;
     assert_eq!(ask(&*ours, &link("a", "c")).await, VniGrant::NotDeclared);
-    assert_eq!(bench.backend.leftovers(), 0);
-}
-
-/// Claims that meet departures: whatever the order in which they come, no VNI is left behind.
-pub async fn claims_that_meet_departures_leave_nothing(bench: Arc<Bench>) {
-    let claimers: Vec<_> = (0..2)
-        .map(|_| {
-            let url = bench.backend.url();
-            thread::spawn(move || {
-                block_on(async {
-                    let store = ratchet_store::open(&url).await.unwrap();
-                    let links = ["b", "c", "d"].map(|peer| any(&link("a", peer)));
-                    let mut refused = 0;
-                    while refused < 200 {
-                        let grants = store.claim_vnis(&links).await.unwrap();
-                        refused += grants
-                            .values()
-                            .filter(|grant| **grant == VniGrant::NotDeclared)
-                            .count();
-                    }
-                })
-            })
-        })
-        .collect();
-    let store = bench.open().await;
-    let mut round = 0;
-    while !claimers.iter().all(thread::JoinHandle::is_finished) {
-        round += 1;
-        let pod = record_in("a", &format!("a-{round}"), round, &["b", "c", "d"]);
-        publish(&*store, &pod).await;
-        store
-            .remove_pod(&pod.pod, pod.sandbox().unwrap())
-            .await
-            .unwrap();
-    }
-    claimers
-        .into_iter()
-        .for_each(|claimer| claimer.join().unwrap());
-    assert_eq!(bench.backend.leftovers(), 0);
+    assert_eq!(backend.leftovers(), 0);
 }

@@ -5,17 +5,17 @@ use std::{sync::Arc, time::Duration};
 use ratchet_store::{Change, Publish};
 use tokio::time;
 
-use super::{Bench, helpers::*};
+use crate::{Backend, helpers::*};
 
-pub async fn the_first_change_is_everything(bench: Arc<Bench>) {
-    let store = bench.open().await;
+pub async fn the_first_change_is_everything(backend: Arc<impl Backend>) {
+    let store = backend.open().await;
     publish(&*store, &record("a", &[])).await;
     let mut watch = store.watch().await.unwrap();
     assert_eq!(watch.next().await.unwrap(), Change::All);
 }
 
-pub async fn a_peer_that_comes_changes_and_goes(bench: Arc<Bench>) {
-    let (ours, theirs) = (bench.open().await, bench.open().await);
+pub async fn a_peer_that_comes_changes_and_goes(backend: Arc<impl Backend>) {
+    let (ours, theirs) = (backend.open().await, backend.open().await);
     let mut watch = watch(&*ours, &["a"], &["b"]).await;
     publish(&*theirs, &record("b", &[])).await;
     hear(&mut *watch, &["b"]).await;
@@ -26,8 +26,8 @@ pub async fn a_peer_that_comes_changes_and_goes(bench: Arc<Bench>) {
     assert_eq!(names(&*ours, &["b"]).await, [""; 0]);
 }
 
-pub async fn a_declarer_that_names_an_own_pod(bench: Arc<Bench>) {
-    let (ours, theirs) = (bench.open().await, bench.open().await);
+pub async fn a_declarer_that_names_an_own_pod(backend: Arc<impl Backend>) {
+    let (ours, theirs) = (backend.open().await, backend.open().await);
     publish(&*ours, &record("a", &[])).await;
     let mut watch = watch(&*ours, &["a"], &[]).await;
     publish(&*theirs, &record("stranger", &["a"])).await;
@@ -48,8 +48,8 @@ pub async fn a_declarer_that_names_an_own_pod(bench: Arc<Bench>) {
     assert_eq!(names(&*ours, &["a"]).await, ["a"]);
 }
 
-pub async fn vnis_of_own_links(bench: Arc<Bench>) {
-    let (ours, theirs) = (bench.open().await, bench.open().await);
+pub async fn vnis_of_own_links(backend: Arc<impl Backend>) {
+    let (ours, theirs) = (backend.open().await, backend.open().await);
     publish(&*ours, &record("a", &["b"])).await;
     publish(&*theirs, &record("c", &["a"])).await;
     let mut watch = watch(&*ours, &["a"], &["b", "c"]).await;
@@ -62,8 +62,8 @@ pub async fn vnis_of_own_links(bench: Arc<Bench>) {
     assert_eq!(ours.read(&keys(&["a"])).await.unwrap().vnis.len(), 2);
 }
 
-pub async fn unrelated_pods_are_not_heard(bench: Arc<Bench>) {
-    let (ours, theirs) = (bench.open().await, bench.open().await);
+pub async fn unrelated_pods_are_not_heard(backend: Arc<impl Backend>) {
+    let (ours, theirs) = (backend.open().await, backend.open().await);
     publish(&*theirs, &record("b", &[])).await;
     let mut watch = watch(&*ours, &["a", "fence"], &["b"]).await;
     // Of a peer only its own record counts, not who names it.
@@ -76,8 +76,8 @@ pub async fn unrelated_pods_are_not_heard(bench: Arc<Bench>) {
     assert_eq!(hear(&mut *watch, &["fence"]).await, keys(&["fence"]));
 }
 
-pub async fn pods_new_in_the_interest_are_reported(bench: Arc<Bench>) {
-    let (ours, theirs) = (bench.open().await, bench.open().await);
+pub async fn pods_new_in_the_interest_are_reported(backend: Arc<impl Backend>) {
+    let (ours, theirs) = (backend.open().await, backend.open().await);
     let mut watch = watch(&*ours, &["a", "fence"], &[]).await;
     // Between the agent's reading of b and its interest in it.
     publish(&*theirs, &record("b", &[])).await;
@@ -89,8 +89,8 @@ pub async fn pods_new_in_the_interest_are_reported(bench: Arc<Bench>) {
     assert_eq!(hear(&mut *watch, &["fence"]).await, keys(&["fence"]));
 }
 
-pub async fn changes_pile_up(bench: Arc<Bench>) {
-    let (ours, theirs) = (bench.open().await, bench.open().await);
+pub async fn changes_pile_up(backend: Arc<impl Backend>) {
+    let (ours, theirs) = (backend.open().await, backend.open().await);
     let peers: Vec<String> = (0..20).map(|n| format!("peer{n}")).collect();
     let peers: Vec<&str> = peers.iter().map(String::as_str).collect();
     let mut watch = watch(&*ours, &["a"], &peers).await;
@@ -101,8 +101,8 @@ pub async fn changes_pile_up(bench: Arc<Bench>) {
     assert!(heard.is_subset(&keys(&peers).into_iter().chain([key("a")]).collect()));
 }
 
-pub async fn cancelling_loses_nothing(bench: Arc<Bench>) {
-    let (ours, theirs) = (bench.open().await, bench.open().await);
+pub async fn cancelling_loses_nothing(backend: Arc<impl Backend>) {
+    let (ours, theirs) = (backend.open().await, backend.open().await);
     let mut watch = watch(&*ours, &["a"], &["b"]).await;
     for round in 0..20 {
         publish(&*theirs, &record_in("b", &format!("b-{round}"), 1, &[])).await;
@@ -124,8 +124,8 @@ pub async fn cancelling_loses_nothing(bench: Arc<Bench>) {
     }
 }
 
-pub async fn saying_the_same_again_wakes_nobody(bench: Arc<Bench>) {
-    let store = bench.open().await;
+pub async fn saying_the_same_again_wakes_nobody(backend: Arc<impl Backend>) {
+    let store = backend.open().await;
     let again = record("a", &["b"]);
     publish(&*store, &again).await;
     claim(&*store, &link("a", "b")).await;

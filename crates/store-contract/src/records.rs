@@ -11,10 +11,10 @@ use ratchet_model::{
 };
 use ratchet_store::{Publish, Published, VniGrant};
 
-use super::{Bench, helpers::*};
+use crate::{Backend, helpers::*};
 
-pub async fn what_is_published_is_read(bench: Arc<Bench>) {
-    let store = bench.open().await;
+pub async fn what_is_published_is_read(backend: Arc<impl Backend>) {
+    let store = backend.open().await;
     let mut record = record("a", &["b"]);
     record.links[0].local.addresses = Some(vec![
         "192.168.2.100/24".parse().unwrap(),
@@ -26,11 +26,11 @@ pub async fn what_is_published_is_read(bench: Arc<Bench>) {
         read(&*store, &["a"]).await,
         [("a".to_owned(), record)].into()
     );
-    assert!(store.describe().contains(&bench.backend.url().to_string()));
+    assert!(store.describe().contains(&backend.describe()));
 }
 
-pub async fn peers_and_declarers_are_read_and_nobody_else(bench: Arc<Bench>) {
-    let store = bench.open().await;
+pub async fn peers_and_declarers_are_read_and_nobody_else(backend: Arc<impl Backend>) {
+    let store = backend.open().await;
     for record in [
         record("a", &["b"]),
         record("b", &["c"]),
@@ -49,8 +49,8 @@ pub async fn peers_and_declarers_are_read_and_nobody_else(bench: Arc<Bench>) {
     assert_eq!(names(&*store, &[]).await, [""; 0]);
 }
 
-pub async fn vnis_of_own_links_are_read(bench: Arc<Bench>) {
-    let store = bench.open().await;
+pub async fn vnis_of_own_links_are_read(backend: Arc<impl Backend>) {
+    let store = backend.open().await;
     publish(&*store, &record("a", &["b", "c"])).await;
     publish(&*store, &record("b", &[])).await;
     for peer in ["b", "c"] {
@@ -68,8 +68,8 @@ pub async fn vnis_of_own_links_are_read(bench: Arc<Bench>) {
     );
 }
 
-pub async fn a_late_departure_of_an_old_sandbox_does_nothing(bench: Arc<Bench>) {
-    let store = bench.open().await;
+pub async fn a_late_departure_of_an_old_sandbox_does_nothing(backend: Arc<impl Backend>) {
+    let store = backend.open().await;
     publish(&*store, &record_in("a", "old", 1, &[])).await;
     let new = record_in("a", "new", 2, &[]);
     publish(&*store, &new).await;
@@ -81,8 +81,8 @@ pub async fn a_late_departure_of_an_old_sandbox_does_nothing(bench: Arc<Bench>) 
     }
 }
 
-pub async fn a_new_sandbox_replaces_and_is_always_later(bench: Arc<Bench>) {
-    let store = bench.open().await;
+pub async fn a_new_sandbox_replaces_and_is_always_later(backend: Arc<impl Backend>) {
+    let store = backend.open().await;
     assert_eq!(
         publish(&*store, &record_in("a", "one", 500, &["b"])).await,
         500
@@ -99,8 +99,8 @@ pub async fn a_new_sandbox_replaces_and_is_always_later(bench: Arc<Bench>) {
     );
 }
 
-pub async fn again_never_replaces_a_later_sandbox(bench: Arc<Bench>) {
-    let store = bench.open().await;
+pub async fn again_never_replaces_a_later_sandbox(backend: Arc<impl Backend>) {
+    let store = backend.open().await;
     let again = |record: PodRecord| {
         let store = store.clone();
         async move { store.publish(&record, Publish::Again).await.unwrap() }
@@ -135,8 +135,8 @@ pub async fn again_never_replaces_a_later_sandbox(bench: Arc<Bench>) {
     );
 }
 
-pub async fn again_after_a_departure(bench: Arc<Bench>) {
-    let store = bench.open().await;
+pub async fn again_after_a_departure(backend: Arc<impl Backend>) {
+    let store = backend.open().await;
     publish(&*store, &record("b", &[])).await;
     publish(&*store, &record_in("a", "two", 7, &["b"])).await;
     store.remove_pod(&key("a"), &sandbox("two")).await.unwrap();
@@ -153,8 +153,8 @@ pub async fn again_after_a_departure(bench: Arc<Bench>) {
     );
 }
 
-pub async fn a_declarer_is_remembered_while_a_peer_lives(bench: Arc<Bench>) {
-    let store = bench.open().await;
+pub async fn a_declarer_is_remembered_while_a_peer_lives(backend: Arc<impl Backend>) {
+    let store = backend.open().await;
     let declarer = record("a", &["b", "c"]);
     for record in [&declarer, &record("b", &[]), &record("c", &[])] {
         publish(&*store, record).await;
@@ -174,11 +174,11 @@ pub async fn a_declarer_is_remembered_while_a_peer_lives(bench: Arc<Bench>) {
         "c still lives"
     );
     remove_pod(&*store, "c").await;
-    assert_eq!(bench.backend.leftovers(), 0);
+    assert_eq!(backend.leftovers(), 0);
 }
 
-pub async fn a_dropped_link_is_no_longer_declared(bench: Arc<Bench>) {
-    let store = bench.open().await;
+pub async fn a_dropped_link_is_no_longer_declared(backend: Arc<impl Backend>) {
+    let store = backend.open().await;
     publish(&*store, &record("a", &["b", "c"])).await;
     publish(&*store, &record("b", &[])).await;
     assert_eq!(claim(&*store, &link("a", "b")).await, 11);
@@ -192,23 +192,23 @@ pub async fn a_dropped_link_is_no_longer_declared(bench: Arc<Bench>) {
     assert_eq!(claim(&*store, &link("x", "y")).await, 11, "it was freed");
 }
 
-pub async fn a_reopened_store_has_everything(bench: Arc<Bench>) {
-    let store = bench.open().await;
+pub async fn a_reopened_store_has_everything(backend: Arc<impl Backend>) {
+    let store = backend.open().await;
     publish(&*store, &record("a", &["b"])).await;
     publish(&*store, &record("b", &[])).await;
     claim(&*store, &link("a", "b")).await;
     let before = store.read(&keys(&["a", "b"])).await.unwrap();
     drop(store);
-    let store = bench.open().await;
+    let store = backend.open().await;
     assert_eq!(store.read(&keys(&["a", "b"])).await.unwrap(), before);
     assert_eq!(claim(&*store, &link("a", "b")).await, 11);
 }
 
 /// The store after any history equals a map on which [`consequence`] was applied with everything in
 /// view.
-pub async fn random_histories_equal_the_model(bench: Arc<Bench>) {
+pub async fn random_histories_equal_the_model(backend: Arc<impl Backend>) {
     const PODS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
-    let store = bench.open().await;
+    let store = backend.open().await;
     for seed in 1..=4 {
         let mut random = Random(seed);
         let mut model: BTreeMap<PodKey, PodRecord> = BTreeMap::new();
@@ -268,7 +268,7 @@ pub async fn random_histories_equal_the_model(bench: Arc<Bench>) {
                 .await
                 .unwrap();
         }
-        assert_eq!(bench.backend.leftovers(), 0, "seed {seed}");
+        assert_eq!(backend.leftovers(), 0, "seed {seed}");
     }
 }
 
@@ -284,8 +284,8 @@ impl Random {
     }
 }
 
-pub async fn what_is_on_a_node_is_found(bench: Arc<Bench>) {
-    let store = bench.open().await;
+pub async fn what_is_on_a_node_is_found(backend: Arc<impl Backend>) {
+    let store = backend.open().await;
     let on = |node: &str, name: &str| {
         let mut record = record(name, &["peer"]);
         record.location.as_mut().unwrap().node = node.parse().unwrap();
