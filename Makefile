@@ -1,10 +1,11 @@
-# Ratchet. Every target does all of its own set-up; `make demo` and `make test` are the two to know.
+# Ratchet. Every target does its own set-up; `make demo` and `make test` are the two to know.
 
 CARGO ?= cargo
 RATCHET := target/release/ratchet
 LAB := cloud-router
-# The plugin starts three times a pod, on whatever node it was copied to: no library is to be found, loaded and relocated there
-# (docs/performance.md). Only the binary is built so; what runs while it is built (macros, build scripts) cannot be.
+# The plugin starts several times a pod, on any node to which it was copied: a static binary has no libraries to find, load and
+# relocate there (docs/decisions/0024-the-binary-is-static.md). Only the binary is built this way; what runs during the build
+# (macros, build scripts) cannot be.
 STATIC := -C target-feature=+crt-static -C relocation-model=static
 
 .DEFAULT_GOAL := help
@@ -25,12 +26,12 @@ build: ## Build the release binary, target/release/ratchet
 demo: setup-demo build ## The article's cloud router on this machine: four pods, two nodes, OSPF, a ping through both routers
 	@scripts/demo.sh $(RATCHET) $(LAB)
 
-demo-down: ## Clear the demo away
+demo-down: ## Remove the demo
 	@test -x $(RATCHET) || $(MAKE) build
 	$(RATCHET) lab down --name $(LAB)
 
-# The Kubernetes tests take the binary as it is without the failpoints of the other tests. For a new machine Kubernetes has to be
-# built first: that is begun early, in the background.
+# The Kubernetes tests use the binary without the failpoints of the other tests. On a new machine Kubernetes must be built
+# first: that starts early, in the background.
 test: setup-test ## Run all tests (as root: they make network namespaces of their own)
 	@tests/kubernetes/build/programs --ahead
 	$(CARGO) build --locked --workspace
@@ -65,13 +66,13 @@ check: setup-test ## Format, lints and tests: what has to pass before a commit
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(MAKE) test
 
-cluster: setup-test build ## A Kubernetes cluster with Ratchet on this machine: two nodes; the first time it is built from source
+cluster: setup-test build ## A Kubernetes cluster with Ratchet on this machine: two nodes; the first time Kubernetes is built
 	@tests/kubernetes/cluster up
 
-cluster-down: ## Clear the cluster away
+cluster-down: ## Remove the cluster
 	@tests/kubernetes/cluster down
 
-test-kubernetes: setup-test build ## The tests on a Kubernetes cluster of their own alone, at full length
+test-kubernetes: setup-test build ## Only the tests on a Kubernetes cluster of their own, at full length
 	@tests/kubernetes/test
 
 DESTDIR ?=
@@ -84,7 +85,7 @@ install: build ## Install the plugin (with its 2017 name for the agent), the sys
 	install -D -m 0644 -t $(DESTDIR)$(SHAREDIR) deploy/10-ratchet.conf deploy/10-ratchet.conflist deploy/rbac.yaml
 
 DIST = ratchet-$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)-linux-$(shell uname -m)
-dist: build ## The same files as a tarball, target/ratchet-VERSION-linux-MACHINE.tar.gz, to be unpacked at / on every node
+dist: build ## The same files as a tarball, target/ratchet-VERSION-linux-MACHINE.tar.gz, to unpack at / on every node
 	@rm -rf target/dist
 	@$(MAKE) --no-print-directory install DESTDIR=target/dist
 	cd target/dist && find * ! -type d | sort | tar --owner=0 --group=0 -czf ../$(DIST).tar.gz -T -

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Measures single functions (crates/bench/benches) and adds the table to the results: bench-functions.sh bench/RESULTS.md
+# Measures single functions (crates/bench/benches) and appends the table to a file: bench-functions.sh bench/RESULTS.md
 set -eu
 
 found=$("${CARGO:-cargo}" bench --locked --package ratchet-bench --bench functions)

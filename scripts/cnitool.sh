@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds `cnitool` of these versions of the Go CNI library into target/cnitool-VERSION, and prints their paths, one a line.
-# Quick when they are built already. Exit status 3: there is no Go toolchain.
+# Builds `cnitool` of the given versions of the Go CNI library into target/cnitool-VERSION, and prints their paths, one a
+# line. What is built already is not built again. Exit status 3: there is no Go toolchain.
 #
 #   scripts/cnitool.sh 1.1.2 1.2.3 1.3.0
 set -eu
@@ -10,7 +10,7 @@ for version in "${@:-1.3.0}"; do
     if [ ! -x "$program" ]; then
         command -v go >/dev/null || { echo "cnitool.sh: no Go toolchain (https://go.dev/dl)" >&2; exit 3; }
         mkdir -p target
-        # Built apart and put in place whole: another test may be doing the same.
+        # Built elsewhere and moved into place, as another test may be doing the same.
         build=$(mktemp -d target/cnitool.XXXXXX)
         trap 'rm -rf "$build"' EXIT
         GOBIN=$PWD/$build GOFLAGS=-buildvcs=false go install "github.com/containernetworking/cni/cnitool@v$version" >&2

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The demo: brings the cloud router up, waits for the routers to find each other, and shows it.
+# The demo: brings the cloud router up, waits until the routers have exchanged their routes, and shows it.
 #   demo.sh RATCHET LAB
 set -eu
 ratchet=$1
@@ -56,6 +56,6 @@ Look around:
   $ratchet lab exec --name $lab centosa -- ping 192.168.4.101
   $ratchet lab exec --name $lab quagga-a -- vtysh -c 'show ip route'
   $ratchet lab exec --name $lab quagga-b -- tcpdump -ni mid2     (if tcpdump is installed)
-Clear it away:
+Remove it:
   make demo-down
 HINTS

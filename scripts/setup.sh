@@ -1,9 +1,9 @@
 #!/bin/sh
-# Installs what the demo or the tests need, on Debian or Ubuntu; does nothing when all of it is there.
+# Installs what the demo, the tests or the benchmarks need, on Debian or Ubuntu; does nothing if it is all there.
 #   setup.sh demo|test|bench
 set -eu
 
-# Packages by a file that each brings.
+# need FILE PACKAGE: a package, by a file or program that it brings.
 missing=
 need() { [ -e "$1" ] || command -v "$1" >/dev/null 2>&1 || missing="$missing $2"; }
 
@@ -38,15 +38,15 @@ fi
 [ -z "$missing" ] && exit 0
 
 if [ "$(id -u)" != 0 ]; then
-    echo "these packages are missing and only root can install them:$missing" >&2
+    echo "these packages are missing, and only root can install them:$missing" >&2
     exit 1
 fi
 if ! command -v apt-get >/dev/null 2>&1; then
-    echo "these Debian packages, or what your system calls them, are missing:$missing" >&2
+    echo "these packages are missing (Debian's names; install your system's equivalents):$missing" >&2
     exit 1
 fi
 
-# Only the programs are wanted: no service of theirs is to be started on this machine.
+# Only the programs are needed: this keeps the packages from starting services.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
     trap 'rm -f "$policy"' EXIT

@@ -1,13 +1,13 @@
-# What `cluster` and `run` share: names, and how to get into the cluster's machines. To be sourced by bash.
+# What `cluster` and `run` share: names, and how to enter the cluster's machines. For bash to source.
 # shellcheck shell=bash disable=SC2034 # used by those who source it
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repo=$(cd "$here/../.." && pwd)
 target=${CARGO_TARGET_DIR:-$repo/target}
 ratchet=$(realpath -m "${RATCHET:-$target/release/ratchet}")
-# Made anew by each cluster. (The programs of Kubernetes are kept elsewhere: build/programs.)
+# Each cluster makes it again. (Kubernetes' programs are kept elsewhere: build/programs.)
 image=$target/kubernetes/image.tar
-# Everything else of a running cluster outside of its namespaces; the name is also that of its cgroups.
+# Everything else that a running cluster has outside of its namespaces. Its cgroups have the same name.
 name=${CLUSTER:-ratchet-kubernetes}
 state=/run/$name
 # A link to the folder of Kubernetes' programs.
@@ -26,20 +26,20 @@ fail() {
     exit 1
 }
 
-# until_true SECONDS WHAT COMMAND...: polls; at the deadline it says what did not come about, and fails.
+# until_true SECONDS WHAT COMMAND...: polls; at the deadline it says what is missing, and fails.
 until_true() {
     local deadline=$((SECONDS + $1)) what=$2
     shift 2
     until "$@" >/dev/null 2>&1; do
         if [ "$SECONDS" -ge "$deadline" ]; then
-            echo "$what did not come about: $*" >&2
+            echo "$what: not there in time: $*" >&2
             return 1
         fi
         sleep 0.1
     done
 }
 
-# A process is known by its id and its start, so that a number that another process has by now is never used.
+# A process is identified by its id and its start time, so that an id which another process has by now is never used.
 started_at() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
 
 # holder MACHINE: the first process of the machine's namespaces, if the machine is up.
@@ -69,7 +69,7 @@ on() {
     nsenter -t "$pid" -m -u -n -p -C --wd=/ -- "$@"
 }
 
-# daemon MACHINE NAME COMMAND...: runs it there for good; what it prints goes to a file. Another one of the same name must be gone.
+# daemon MACHINE NAME COMMAND...: runs it there in the background, with a log file. Another one of that name must have ended.
 daemon() {
     local machine=$1 program=$2 pid
     shift 2
@@ -82,7 +82,7 @@ daemon() {
     )
 }
 
-# kill_daemon MACHINE NAME SIGNAL: and waits for its end.
+# kill_daemon MACHINE NAME SIGNAL: sends the signal and waits until the daemon has ended.
 kill_daemon() {
     # shellcheck disable=SC2016 # for the inner shell
     on "$1" sh -c 'pid=$(cat "/run/$1.pid") && kill "-$2" "$pid" && rm "/run/$1.pid" && while [ -e "/proc/$pid/exe" ]; do sleep 0.05; done' - "$2" "$3"
