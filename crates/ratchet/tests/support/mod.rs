@@ -155,6 +155,8 @@ pub struct Node {
     pub socket: PathBuf,
     pub log: PathBuf,
     pub agent: Option<Child>,
+    /// The binary that agents and the plugin are started from.
+    pub program: PathBuf,
     /// Variables of the agents that are started here (not of those that the plugin starts).
     pub environment: BTreeMap<&'static str, PathBuf>,
     store: String,
@@ -264,6 +266,7 @@ impl Node {
             socket: dir.join(format!("{name}.run")).join("agent.sock"),
             log: dir.join(format!("{name}.log")),
             agent: None,
+            program: PathBuf::from(RATCHET),
             environment: BTreeMap::new(),
             store: store.to_owned(),
             etc: BTreeMap::new(),
@@ -300,7 +303,7 @@ impl Node {
             .append(true)
             .open(&self.log)
             .unwrap();
-        let mut command = self.netns.command(RATCHET);
+        let mut command = self.netns.command(&self.program);
         if !self.etc.is_empty() {
             let etc: Vec<_> = self
                 .etc
@@ -481,7 +484,7 @@ impl Node {
     }
 
     pub fn plugin_command(&self, verb: &str, sandbox: &Sandbox) -> Command {
-        let mut command = self.netns.command(RATCHET);
+        let mut command = self.netns.command(&self.program);
         command
             .env("CNI_COMMAND", verb)
             .env("CNI_CONTAINERID", &sandbox.id)
