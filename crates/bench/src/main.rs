@@ -197,8 +197,26 @@ fn results_text(machine: &str, results: &[(&Row, Vec<Line>)], failed: &[&str]) -
     }
     text += "\n## How each was measured\n";
     for (row, lines) in results {
-        let works: Vec<&str> = lines.iter().map(|line| line.work.as_str()).collect();
-        text += &format!("\n**{}** ({})\n{}\n", row.name, works.join("; "), row.how);
+        text += &format!("\n### {}\n\n", row.name);
+        for line in lines {
+            text += &format!("* {}\n", line.work);
+        }
+        text += &format!("\n{}\n", wrapped(row.how));
     }
     text
+}
+
+/// A paragraph in lines of at most 120 columns, as scripts/check-form wants them.
+fn wrapped(paragraph: &str) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for word in paragraph.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= 120 => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n")
 }
