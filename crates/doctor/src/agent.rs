@@ -8,7 +8,7 @@ use std::{
 };
 
 use ratchet_protocol::{Client, ClientError, DEFAULT_STORE, Hello, Reply, Request, Settings};
-use ratchet_store::{EtcdOptions, StoreUrl};
+use ratchet_store::{StoreOptions, StoreUrl};
 
 use crate::Check;
 
@@ -76,7 +76,10 @@ impl Agent {
                 "store",
                 format!("{store} does not exist yet; the agent will make it"),
             ),
-            Ok(url) => judge_store(store, "it answers", try_out(&url, settings)),
+            Ok(url) => {
+                let options = StoreOptions::new(url, settings.entries());
+                judge_store(store, "it answers", try_out(&options))
+            }
         }
     }
 }
@@ -92,26 +95,14 @@ fn said(reply: Result<Reply, ClientError>) -> Result<(), String> {
 }
 
 /// Opens the store and reads nothing of it.
-fn try_out(url: &StoreUrl, settings: &Settings) -> Result<(), String> {
-    let path = |file: &Option<String>| file.as_ref().map(PathBuf::from);
-    let mut etcd = EtcdOptions {
-        ca: path(&settings.etcd_ca),
-        cert: path(&settings.etcd_cert),
-        key: path(&settings.etcd_key),
-        user: settings.etcd_user.clone(),
-        password_file: path(&settings.etcd_password_file),
-        ..EtcdOptions::default()
-    };
-    if let Some(prefix) = &settings.etcd_prefix {
-        etcd.prefix.clone_from(prefix);
-    }
+fn try_out(options: &StoreOptions) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| e.to_string())?;
     runtime.block_on(async {
         let read = async {
-            let store = ratchet_store::open_with(url, &etcd).await?;
+            let store = ratchet_store::open(options).await?;
             store.read(&BTreeSet::new()).await
         };
         match tokio::time::timeout(TIMEOUT, read).await {

@@ -2,14 +2,22 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
 use ratchet_model::{
     DeclaredEnd, DeclaredLink, LinkId, Location, NodeName, PodKey, PodRecord, SandboxId, Vni,
 };
-use ratchet_store::{Change, Interest, Publish, Published, Store, VniClaim, VniGrant, Watch};
+use ratchet_store::{
+    Change, Interest, Publish, Published, Store, StoreUrl, VniClaim, VniGrant, Watch,
+};
 use tokio::time;
+
+/// Opens a store with the default options.
+pub async fn open(url: &StoreUrl) -> Arc<dyn Store> {
+    ratchet_store::open(&url.clone().into()).await.unwrap()
+}
 
 /// Longer than any backend needs, however busy the machine: it only bounds how long a failure
 /// takes.

@@ -91,7 +91,7 @@ pub fn child_process() {
         return;
     };
     let given = block_on(async {
-        let store = ratchet_store::open(&url.parse().unwrap()).await.unwrap();
+        let store = open(&url.parse().unwrap()).await;
         claim_for_hub(&*store, &format!("pod{agent}"), LINKS, 25).await
     });
     for vni in given {

@@ -30,11 +30,9 @@ mod vni_set;
 mod vnis;
 mod watch;
 
-pub use options::EtcdOptions;
-
 use crate::{
-    HostPort, NodeRemoval, Publish, Published, Store, StoreError, StoreScope, StoreUrl, VniClaim,
-    VniGrant, Watch,
+    EtcdOptions, HostPort, NodeRemoval, Publish, Published, Store, StoreError, StoreScope,
+    StoreUrl, VniClaim, VniGrant, Watch,
 };
 use keys::Keys;
 use rpc::Rpc;

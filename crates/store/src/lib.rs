@@ -18,31 +18,24 @@ use ratchet_model::{
 
 mod etcd;
 mod failpoints;
+mod options;
 mod rules;
 mod sqlite;
 mod url;
 
-pub use etcd::EtcdOptions;
+pub use options::{EtcdOptions, StoreOptions};
 pub use url::{HostPort, StoreUrl};
 
-/// Opens the store that a URL names, making it first if that is possible.
+/// Opens a store. Creates it first where that is possible.
 ///
 /// # Errors
 /// [`StoreError`], whose text names the store, what is wrong and what to do.
-pub async fn open(url: &StoreUrl) -> Result<Arc<dyn Store>, StoreError> {
-    open_with(url, &EtcdOptions::default()).await
-}
-
-/// The same, with what an etcd store needs to know besides its URL; other stores do not look at
-/// that.
-///
-/// # Errors
-/// As [`open`].
-pub async fn open_with(url: &StoreUrl, etcd: &EtcdOptions) -> Result<Arc<dyn Store>, StoreError> {
+pub async fn open(options: &StoreOptions) -> Result<Arc<dyn Store>, StoreError> {
+    let url = &options.url;
     let store: Arc<dyn Store> = match url {
         StoreUrl::Sqlite(path) => Arc::new(sqlite::SqliteStore::open(path).await?),
         StoreUrl::Etcd { hosts, tls } => {
-            Arc::new(etcd::EtcdStore::open(url, hosts, *tls, etcd).await?)
+            Arc::new(etcd::EtcdStore::open(url, hosts, *tls, &options.etcd).await?)
         }
         StoreUrl::Kubernetes => {
             return Err(StoreError::Config(format!("store {url}: not built in yet")));

@@ -10,14 +10,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use ratchet_store::{Store, StoreUrl};
-use ratchet_store_contract::{Backend, Shared, contract_tests};
+use ratchet_store_contract::{Backend, Shared, contract_tests, helpers::open};
 
 use etcd_server::EtcdServer;
 
 #[async_trait]
 impl Backend for EtcdServer {
     async fn open(&self) -> Arc<dyn Store> {
-        ratchet_store::open(&self.url()).await.unwrap()
+        open(&self.url()).await
     }
 
     fn describe(&self) -> String {

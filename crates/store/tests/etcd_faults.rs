@@ -10,6 +10,7 @@ use std::{
     fs,
     path::Path,
     process::Command,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,7 +19,8 @@ use nix::{
     unistd::Pid,
 };
 use ratchet_store::{
-    Change, EtcdOptions, Interest, Publish, Published, Store, StoreError, StoreUrl, VniClaim, Watch,
+    Change, EtcdOptions, Interest, Publish, Published, Store, StoreError, StoreOptions, StoreUrl,
+    VniClaim, Watch,
 };
 use ratchet_store_contract::{block_on, helpers::*};
 use tokio::time;
@@ -28,8 +30,13 @@ use etcd_server::EtcdServer;
 /// Longer than etcd needs to start anew and the store to notice.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-fn refused(url: &StoreUrl, options: &EtcdOptions) -> StoreError {
-    block_on(ratchet_store::open_with(url, options))
+async fn open_with(url: &StoreUrl, etcd: &EtcdOptions) -> Result<Arc<dyn Store>, StoreError> {
+    let (url, etcd) = (url.clone(), etcd.clone());
+    ratchet_store::open(&StoreOptions { url, etcd }).await
+}
+
+fn refused(url: &StoreUrl, etcd: &EtcdOptions) -> StoreError {
+    block_on(open_with(url, etcd))
         .err()
         .expect("it must be refused")
 }
@@ -93,7 +100,7 @@ fn the_next_member_is_asked_when_one_does_not_answer() {
         .parse()
         .unwrap();
     block_on(async {
-        let store = ratchet_store::open(&url).await.unwrap();
+        let store = open(&url).await;
         publish(&*store, &record("a", &[])).await;
         watch(&*store, &["a"], &[]).await;
     });
@@ -103,7 +110,7 @@ fn the_next_member_is_asked_when_one_does_not_answer() {
 fn a_restart_is_survived() {
     let mut server = EtcdServer::start();
     block_on(async {
-        let store = ratchet_store::open(&server.url()).await.unwrap();
+        let store = open(&server.url()).await;
         publish(&*store, &record("a", &["b"])).await;
         let mut watch = watch(&*store, &["a"], &["b"]).await;
         server.stop();
@@ -121,7 +128,7 @@ fn a_restart_is_survived() {
 fn an_etcd_that_was_wiped_is_filled_again() {
     let mut server = EtcdServer::start();
     block_on(async {
-        let store = ratchet_store::open(&server.url()).await.unwrap();
+        let store = open(&server.url()).await;
         // So that the new one's revisions are behind.
         for _ in 0..20 {
             publish(&*store, &record("a", &["b"])).await;
@@ -144,7 +151,7 @@ fn an_etcd_that_was_wiped_is_filled_again() {
 fn compaction_under_a_watch_loses_nothing() {
     let server = EtcdServer::start();
     block_on(async {
-        let store = ratchet_store::open(&server.url()).await.unwrap();
+        let store = open(&server.url()).await;
         publish(&*store, &record("a", &["b"])).await;
         let mut watch = watch(&*store, &["a"], &["b"]).await;
         // The link without VNI is watched from this reading on; compacted before the watcher is
@@ -176,7 +183,7 @@ fn an_etcd_that_hangs_is_an_error_and_then_caught_up_with() {
     let server = EtcdServer::start();
     let pid = Pid::from_raw(server.pid().try_into().unwrap());
     block_on(async {
-        let store = ratchet_store::open(&server.url()).await.unwrap();
+        let store = open(&server.url()).await;
         let mut watch = watch(&*store, &["a"], &["b"]).await;
         kill(pid, Signal::SIGSTOP).unwrap();
         let begun = Instant::now();
@@ -228,9 +235,7 @@ fn users_and_permissions() {
         &["may not read", "grant-permission"],
     );
     block_on(async {
-        let store = ratchet_store::open_with(&server.url(), &options)
-            .await
-            .unwrap();
+        let store = open_with(&server.url(), &options).await.unwrap();
         publish(&*store, &record("a", &["b"])).await;
         let mut watch = watch(&*store, &["a"], &["b"]).await;
         publish(&*store, &record("b", &["a"])).await;
@@ -295,9 +300,7 @@ fn tls_with_a_client_certificate() {
         ..EtcdOptions::default()
     };
     block_on(async {
-        let store = ratchet_store::open_with(&server.url(), &good)
-            .await
-            .unwrap();
+        let store = open_with(&server.url(), &good).await.unwrap();
         publish(&*store, &record("a", &[])).await;
         watch(&*store, &["a"], &[]).await;
     });
@@ -356,7 +359,7 @@ fn a_pod_with_very_many_peers() {
     let peers: Vec<String> = (0..300).map(|n| format!("peer{n}")).collect();
     let peers: Vec<&str> = peers.iter().map(String::as_str).collect();
     block_on(async {
-        let store = ratchet_store::open(&server.url()).await.unwrap();
+        let store = open(&server.url()).await;
         let hub = record("hub", &peers);
         publish(&*store, &hub).await;
         let claims: Vec<VniClaim> = hub.links.iter().map(any).collect();
@@ -399,7 +402,7 @@ fn a_pod_with_very_many_peers() {
 fn keys_deleted_by_hand_do_no_harm() {
     let server = EtcdServer::start();
     block_on(async {
-        let store = ratchet_store::open(&server.url()).await.unwrap();
+        let store = open(&server.url()).await;
         let links = publish_hub(&*store, "a", 4).await;
         for link in &links[..3] {
             claim(&*store, link).await;
@@ -436,7 +439,7 @@ fn a_thousand_links_are_two_writes_each_at_most() {
     const PODS: usize = 250;
     let server = EtcdServer::start();
     block_on(async {
-        let store = ratchet_store::open(&server.url()).await.unwrap();
+        let store = open(&server.url()).await;
         let names: Vec<String> = (0..PODS).map(|n| format!("pod{n}")).collect();
         let records: Vec<_> = (0..PODS)
             .map(|n| {
@@ -474,7 +477,7 @@ fn a_thousand_links_are_two_writes_each_at_most() {
 fn a_watch_with_very_many_keys() {
     let server = EtcdServer::start();
     block_on(async {
-        let store = ratchet_store::open(&server.url()).await.unwrap();
+        let store = open(&server.url()).await;
         let peers: Vec<String> = (0..3000).map(|n| format!("peer{n}")).collect();
         let peers: Vec<&str> = peers.iter().map(String::as_str).collect();
         let mut watch = store.watch().await.unwrap();

@@ -6,12 +6,9 @@
 
 mod etcd_server;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use ratchet_store::{Change, NodeRemoval, Store};
+use ratchet_store::{Change, NodeRemoval};
 use ratchet_store_contract::{block_on, helpers::*};
 
 use etcd_server::EtcdServer;
@@ -32,10 +29,6 @@ async fn eventually(what: &str, mut look: impl AsyncFnMut() -> bool) {
     }
 }
 
-async fn open(server: &EtcdServer) -> Arc<dyn Store> {
-    ratchet_store::open(&server.url()).await.unwrap()
-}
-
 fn leases(server: &EtcdServer) -> Vec<String> {
     server
         .ctl(&["lease", "list"])
@@ -49,7 +42,7 @@ fn leases(server: &EtcdServer) -> Vec<String> {
 fn a_dead_nodes_pods_go_once_its_lease_has_ended_and_no_sooner() {
     let server = EtcdServer::start();
     block_on(async {
-        let (ours, theirs) = (open(&server).await, open(&server).await);
+        let (ours, theirs) = (open(&server.url()).await, open(&server.url()).await);
         ours.register_node(&node("n1"), HOUR).await.unwrap();
         theirs.register_node(&node("n2"), HOUR).await.unwrap();
         publish(&*theirs, &record_on("n2", "a", &["b"])).await;
@@ -89,7 +82,7 @@ fn a_dead_nodes_pods_go_once_its_lease_has_ended_and_no_sooner() {
 fn a_lease_is_renewed_for_as_long_as_the_store_is_open() {
     let server = EtcdServer::start();
     block_on(async {
-        let store = open(&server).await;
+        let store = open(&server.url()).await;
         store
             .register_node(&node("n1"), Some(Duration::from_secs(12)))
             .await
@@ -130,7 +123,7 @@ fn a_lease_is_renewed_for_as_long_as_the_store_is_open() {
 fn a_lease_that_is_lost_is_noticed_and_another_one_taken() {
     let server = EtcdServer::start();
     block_on(async {
-        let store = open(&server).await;
+        let store = open(&server.url()).await;
         store.register_node(&node("n1"), SHORT).await.unwrap();
         let mut watch = store.watch().await.unwrap();
         assert_eq!(watch.next().await.unwrap(), Change::All);
@@ -158,12 +151,12 @@ fn a_lease_that_is_lost_is_noticed_and_another_one_taken() {
 fn a_node_without_timeout_is_never_lost() {
     let server = EtcdServer::start();
     block_on(async {
-        let store = open(&server).await;
+        let store = open(&server.url()).await;
         store.register_node(&node("n1"), None).await.unwrap();
         publish(&*store, &record_on("n1", "a", &[])).await;
         assert_eq!(leases(&server), [""; 0]);
         drop(store);
-        let store = open(&server).await;
+        let store = open(&server.url()).await;
         assert!(store.lost_nodes().await.unwrap().is_empty());
         assert_eq!(
             store.remove_node(&node("n1"), false).await.unwrap(),
@@ -182,7 +175,7 @@ fn a_node_without_timeout_is_never_lost() {
 fn many_at_once_let_dead_nodes_go_and_a_living_one_stays() {
     let server = EtcdServer::start();
     block_on(async {
-        let theirs = open(&server).await;
+        let theirs = open(&server.url()).await;
         for name in ["n2", "n3", "n4"] {
             theirs.register_node(&node(name), SHORT).await.unwrap();
             for pod in 0..10 {
@@ -194,7 +187,7 @@ fn many_at_once_let_dead_nodes_go_and_a_living_one_stays() {
             }
         }
         drop(theirs);
-        let store = open(&server).await;
+        let store = open(&server.url()).await;
         publish(&*store, &record_on("n1", "hub", &[])).await;
         eventually("the leases to end", async || {
             store.lost_nodes().await.unwrap().len() == 3
@@ -205,7 +198,7 @@ fn many_at_once_let_dead_nodes_go_and_a_living_one_stays() {
                 let url = server.url();
                 std::thread::spawn(move || {
                     block_on(async {
-                        let store = ratchet_store::open(&url).await.unwrap();
+                        let store = open(&url).await;
                         for node in store.lost_nodes().await.unwrap() {
                             store.remove_node(&node, false).await.unwrap();
                         }
@@ -213,7 +206,7 @@ fn many_at_once_let_dead_nodes_go_and_a_living_one_stays() {
                 })
             })
             .collect();
-        let back = open(&server).await;
+        let back = open(&server.url()).await;
         back.register_node(&node("n4"), HOUR).await.unwrap();
         threads
             .into_iter()

@@ -51,7 +51,7 @@ fn child_process() {
     };
     let url: StoreUrl = url.parse().unwrap();
     block_on(async {
-        let store = ratchet_store::open(&url).await.unwrap();
+        let store = open(&url).await;
         match &change[..] {
             "" => remove_pod(&*store, "hub").await,
             record => drop(
@@ -176,7 +176,7 @@ impl Kind {
 
 impl Scene {
     async fn new(server: EtcdServer) -> Self {
-        let store = ratchet_store::open(&server.url()).await.unwrap();
+        let store = open(&server.url()).await;
         Self {
             server,
             store,

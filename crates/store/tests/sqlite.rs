@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use ratchet_store::{Store, StoreUrl};
-use ratchet_store_contract::{Backend, Shared, contract_tests};
+use ratchet_store_contract::{Backend, Shared, contract_tests, helpers::open};
 use rusqlite::Connection;
 
 struct SqliteFile(tempfile::TempDir);
@@ -16,7 +16,7 @@ struct SqliteFile(tempfile::TempDir);
 #[async_trait]
 impl Backend for SqliteFile {
     async fn open(&self) -> Arc<dyn Store> {
-        ratchet_store::open(&self.url()).await.unwrap()
+        open(&self.url()).await
     }
 
     fn describe(&self) -> String {

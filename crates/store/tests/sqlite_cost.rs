@@ -20,10 +20,8 @@ use ratchet_store::{Interest, Store, StoreUrl, VniClaim};
 use ratchet_store_contract::{block_on, helpers::*};
 use tokio::time;
 
-async fn open(directory: &tempfile::TempDir) -> Arc<dyn Store> {
-    ratchet_store::open(&StoreUrl::Sqlite(directory.path().join("ratchet.db")))
-        .await
-        .unwrap()
+async fn open_in(directory: &tempfile::TempDir) -> Arc<dyn Store> {
+    open(&StoreUrl::Sqlite(directory.path().join("ratchet.db"))).await
 }
 
 fn cpu() -> Duration {
@@ -37,7 +35,7 @@ fn cpu() -> Duration {
 fn an_idle_watch() {
     block_on(async {
         let directory = tempfile::tempdir().unwrap();
-        let store = open(&directory).await;
+        let store = open_in(&directory).await;
         let mut watch = watch(&*store, &["a"], &["b"]).await;
         let _settled = time::timeout(Duration::from_secs(1), watch.next()).await;
         let (begun, before) = (Instant::now(), cpu());
@@ -60,7 +58,7 @@ fn an_idle_watch() {
 fn how_soon_changes_are_seen() {
     block_on(async {
         let directory = tempfile::tempdir().unwrap();
-        let (ours, theirs) = (open(&directory).await, open(&directory).await);
+        let (ours, theirs) = (open_in(&directory).await, open_in(&directory).await);
         let mut watch = watch(&*ours, &["a"], &["b"]).await;
         let mut delays = Vec::new();
         for round in 0..200 {
@@ -84,7 +82,7 @@ fn ten_thousand_links() {
     const PODS: usize = 1000;
     block_on(async {
         let directory = tempfile::tempdir().unwrap();
-        let store = open(&directory).await;
+        let store = open_in(&directory).await;
         let names: Vec<String> = (0..PODS).map(|n| format!("pod{n}")).collect();
         let records: Vec<_> = (0..PODS)
             .map(|n| {
@@ -155,7 +153,7 @@ fn ten_thousand_links() {
             facts.vnis.len()
         );
         let begun = Instant::now();
-        open(&directory).await;
+        open_in(&directory).await;
         println!("open: {:?}", begun.elapsed());
         let begun = Instant::now();
         for name in &names {
@@ -174,7 +172,7 @@ fn ten_thousand_links() {
 fn two_pods_with_1500_links() {
     block_on(async {
         let directory = tempfile::tempdir().unwrap();
-        let store = open(&directory).await;
+        let store = open_in(&directory).await;
         let mut one = record("a", &["b"]);
         one.links = (0..1500)
             .map(|n| {

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use ratchet_model::{DeclaredLink, Location, Mtu, PodKey, PodRecord};
-use ratchet_store::{Publish, Store};
+use ratchet_store::{Publish, Store, StoreUrl};
 
 use crate::{
     Bench,
@@ -27,7 +27,7 @@ pub fn event(bench: &Bench) -> Result<Vec<Line>> {
     // etcd is on the underlay; so is whoever plays the other node.
     let times = site.underlay.inside(|| {
         let runtime = runtime()?;
-        let store = runtime.block_on(async { ratchet_store::open(&url.parse()?).await })?;
+        let store = runtime.block_on(open(&url))?;
         let mut times = Sample::default();
         for number in 0..bench.rounds(30, 500) {
             let peer = format!("b{number}");
@@ -67,7 +67,7 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
 
 /// A store, opened within a runtime.
 pub(super) async fn open(url: &str) -> Result<Arc<dyn Store>> {
-    Ok(ratchet_store::open(&url.parse()?).await?)
+    Ok(ratchet_store::open(&url.parse::<StoreUrl>()?.into()).await?)
 }
 
 /// The record of a pod on node so-and-so.

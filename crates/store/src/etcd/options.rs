@@ -1,47 +1,13 @@
-//! What an etcd store needs to know besides its URL.
+//! What an etcd store checks and reads of its options before it connects.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
-use crate::StoreError;
-
-/// The configuration's keys `etcd_…`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EtcdOptions {
-    /// `etcd_ca`: certificates of the authorities that may vouch for the servers; none: the
-    /// system's.
-    pub ca: Option<PathBuf>,
-    /// `etcd_cert`: the certificate to show to the servers.
-    pub cert: Option<PathBuf>,
-    /// `etcd_key`: its private key.
-    pub key: Option<PathBuf>,
-    /// `etcd_user`: the user to log in as.
-    pub user: Option<String>,
-    /// `etcd_password_file`: a file that holds the user's password.
-    pub password_file: Option<PathBuf>,
-    /// `etcd_prefix`: what all keys begin with.
-    pub prefix: String,
-}
-
-impl Default for EtcdOptions {
-    fn default() -> Self {
-        Self {
-            ca: None,
-            cert: None,
-            key: None,
-            user: None,
-            password_file: None,
-            prefix: "/ratchet".into(),
-        }
-    }
-}
+use crate::{EtcdOptions, StoreError};
 
 impl EtcdOptions {
-    /// What contradicts itself or the URL, by the names of the keys.
+    /// Refuses options that contradict each other or the URL, and names their keys.
     pub(super) fn check(&self, tls: bool) -> Result<(), StoreError> {
         let refuse = |why: &str| Err(StoreError::Config(why.to_owned()));
         if !tls && (self.ca.is_some() || self.cert.is_some() || self.key.is_some()) {

@@ -23,13 +23,12 @@ use tonic_prost::ProstCodec;
 
 use super::{
     error,
-    options::EtcdOptions,
     proto::{
         Authenticate, Authenticated, Grant, Granted, Ignored, KeptAlive, Lease, Range, RangeResult,
         Txn, TxnResult, WatchNews, WatchRequest,
     },
 };
-use crate::{HostPort, StoreError};
+use crate::{EtcdOptions, HostPort, StoreError};
 
 /// How long one member may take to connect, and to answer.
 const CONNECT: Duration = Duration::from_secs(2);
