@@ -68,7 +68,7 @@ fn rows_are_measured_and_written_down() {
         "| VERSION, p50 |",
         "| ADD of a pod with one link, p50 of 2 |",
         "p99 of 2 |",
-        "**event**",
+        "### event",
     ] {
         assert!(
             results.contains(words),
