@@ -1,4 +1,4 @@
-//! Events on pods: what a user must mend, where `kubectl describe pod` shows it.
+//! Events on pods: problems that a user has to fix, shown by `kubectl describe pod`.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -12,16 +12,16 @@ use ratchet_model::NodeName;
 /// The component that events name as their source.
 const COMPONENT: &str = "ratchet";
 
-/// How long posting an event may take; it is a courtesy, not a duty.
+/// How long posting an event may take. Nothing depends on it, so the time is short.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Posts events, each text once a pod.
+/// Posts events; each text once per pod.
 #[derive(Clone)]
 pub struct Reporter {
     client: Client,
     source: Source,
-    /// What has been told: pod uid and text.
-    told: Arc<tokio::sync::Mutex<BTreeSet<(String, String)>>>,
+    /// What has been posted: pod uid and text.
+    posted: Arc<tokio::sync::Mutex<BTreeSet<(String, String)>>>,
 }
 
 impl Reporter {
@@ -34,15 +34,15 @@ impl Reporter {
         Self {
             client,
             source,
-            told: Arc::default(),
+            posted: Arc::default(),
         }
     }
 
-    /// Posts a warning on a pod, unless that has been said of it. That it cannot be posted (the
-    /// right to create events is not among those the agent must have) is logged and no more.
+    /// Posts a warning on a pod, unless the same text was posted before. A failure is only logged:
+    /// the agent works without the right to create events.
     pub async fn warn(&self, namespace: &str, name: &str, uid: &str, text: &str) {
         if !self
-            .told
+            .posted
             .lock()
             .await
             .insert((uid.to_owned(), text.to_owned()))
@@ -64,8 +64,8 @@ impl Reporter {
             uid: Some(uid.to_owned()),
             ..ObjectReference::default()
         };
-        // A recorder takes the second event of a pod for the first one again, whatever its text:
-        // each event gets its own.
+        // A recorder counts a second event of the same pod as a repetition of the first, even with
+        // another text. So each event gets its own recorder.
         let recorder = Recorder::new(self.client.clone(), self.source.clone());
         match tokio::time::timeout(TIMEOUT, recorder.publish(&event, &pod)).await {
             Ok(Ok(())) => {}
@@ -74,12 +74,16 @@ impl Reporter {
                 error = crate::chain(&error),
                 "cannot post an event"
             ),
-            Err(_) => tracing::debug!(pod = name, "cannot post an event: the API does not answer"),
+            Err(_) => tracing::debug!(
+                pod = name,
+                "cannot post an event: no answer within {} s",
+                TIMEOUT.as_secs()
+            ),
         }
     }
 
-    /// Forgets a pod.
+    /// Drops what was posted on a pod. Call it when the pod is deleted.
     pub async fn forget(&self, uid: &str) {
-        self.told.lock().await.retain(|(of, _)| of != uid);
+        self.posted.lock().await.retain(|(pod, _)| pod != uid);
     }
 }

@@ -1,8 +1,8 @@
-//! What the Kubernetes API says of the pods of one node: their labels and annotations.
+//! Reads the labels and annotations of one node's pods from the Kubernetes API.
 //!
-//! It asks for metadata only and for this node's pods only (`spec.nodeName`), so that its traffic
-//! grows with the node and not with the cluster. It decides nothing: what a label means is the
-//! model's.
+//! It requests metadata only, and only of this node's pods (`spec.nodeName`), so that its traffic
+//! grows with the node and not with the cluster. It decides nothing: the model knows what a label
+//! means.
 
 mod events;
 mod source;
@@ -18,10 +18,10 @@ pub use kube::Client;
 pub use source::{Source, SourceError};
 pub use watch::{PodFacts, PodNews, watch};
 
-/// Why the API could not be asked.
+/// Why a request to the API failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// It does not answer, or refuses.
+    /// The API does not answer, or refuses the request.
     #[error("the Kubernetes API {0}")]
     Unavailable(String),
 }
@@ -30,12 +30,14 @@ impl From<kube::Error> for ApiError {
     fn from(error: kube::Error) -> Self {
         match &error {
             kube::Error::Api(status) if status.code == 403 => Self::Unavailable(format!(
-                "refuses: {}; the agent needs get, list and watch on pods (deploy/rbac.yaml)",
+                "refuses the request: {}; the agent needs get, list and watch on pods \
+                 (deploy/rbac.yaml)",
                 status.message
             )),
-            kube::Error::Api(status) => {
-                Self::Unavailable(format!("refuses: {} ({})", status.message, status.code))
-            }
+            kube::Error::Api(status) => Self::Unavailable(format!(
+                "refuses the request: {} (HTTP {})",
+                status.message, status.code
+            )),
             other => Self::Unavailable(format!("cannot be reached: {}", chain(other))),
         }
     }
@@ -55,10 +57,10 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Asks for one pod; `None` when the API knows none of that name.
+/// Reads one pod; `None` when the API has no pod of that name.
 ///
 /// # Errors
-/// When there is no answer within `timeout`, or a refusal.
+/// When the API does not answer within `timeout`, or refuses the request.
 pub async fn get(
     client: Client,
     namespace: &str,

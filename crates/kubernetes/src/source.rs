@@ -1,5 +1,5 @@
-//! How the API is reached: a kubeconfig that was named or lies where others keep theirs, or the
-//! account of the agent's own pod.
+//! How the API is reached: with a kubeconfig (the configured one, or one at a usual path), or with
+//! the service account of the agent's own pod.
 
 use std::path::{Path, PathBuf};
 
@@ -10,30 +10,30 @@ use kube::{
 
 use crate::chain;
 
-/// Where kubeconfigs for CNI plugins and node agents usually are; the first that exists is taken.
-/// The kubelet's own may read this node's pods, which is all that is needed.
+/// Where kubeconfigs for CNI plugins and node agents usually are; the first that exists is used.
+/// The kubelet's own suffices: it may read this node's pods.
 const USUAL: [&str; 3] = [
     "/etc/cni/net.d/ratchet.d/ratchet.kubeconfig",
     "/etc/ratchet/kubeconfig",
     "/etc/kubernetes/kubelet.conf",
 ];
 
-/// What an in-cluster account is recognised by.
+/// If this file exists, the agent runs as a pod and has a service account.
 const IN_CLUSTER_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
-/// The value of the config's key that asks for whichever way is found.
+/// The value of `kubeconfig` that stands for the service account or one of the usual paths.
 const AUTO: &str = "auto";
 
-/// A way to the API.
+/// Where the API's address and credentials come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// By a kubeconfig.
+    /// From a kubeconfig.
     Kubeconfig(PathBuf),
-    /// By the account of the agent's own pod.
+    /// From the service account of the agent's own pod.
     InCluster,
 }
 
-/// The API's address or credentials cannot be had.
+/// The API's address or credentials cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// A kubeconfig cannot be read or used.
@@ -44,22 +44,23 @@ pub enum SourceError {
         /// What is wrong with it.
         problem: String,
     },
-    /// The pod's account cannot be used.
+    /// The pod's service account cannot be used.
     #[error("the pod's service account: {0}")]
     InCluster(String),
     /// `auto`, and nothing was found.
     #[error(
-        "\"kubeconfig\" is \"auto\", but there is no service account and none of {}",
+        "\"kubeconfig\" is \"auto\", but there is neither a service account \
+         ({IN_CLUSTER_TOKEN}) nor one of {}: set \"kubeconfig\" to the path of a kubeconfig",
         USUAL.join(", ")
     )]
     Nothing,
 }
 
 impl Source {
-    /// The way that the key `kubeconfig` asks for: a path, or `auto`.
+    /// Resolves the value of the setting `kubeconfig`: a path, or `auto`.
     ///
     /// # Errors
-    /// `auto`, and there is none.
+    /// When it is `auto` and nothing was found.
     pub fn find(kubeconfig: &str) -> Result<Self, SourceError> {
         if kubeconfig != AUTO {
             return Ok(Self::Kubeconfig(kubeconfig.into()));
@@ -71,10 +72,10 @@ impl Source {
         usual.map(Self::Kubeconfig).ok_or(SourceError::Nothing)
     }
 
-    /// A client. Nothing is asked yet.
+    /// Makes a client. It sends no request yet.
     ///
     /// # Errors
-    /// When address or credentials cannot be read.
+    /// When the address or the credentials cannot be read.
     pub async fn client(&self) -> Result<Client, SourceError> {
         let config = match self {
             Self::InCluster => {

@@ -1,4 +1,4 @@
-//! The watch over a node's pods.
+//! Watches a node's pods.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use ratchet_model::NodeName;
 
 use crate::chain;
 
-/// What the API says of a pod, as far as it matters here.
+/// The part of a pod's metadata that Ratchet uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodFacts {
     /// Its namespace.
@@ -43,20 +43,20 @@ impl PodFacts {
     }
 }
 
-/// What there is to tell.
+/// What the watch reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PodNews {
-    /// These are all pods of the node.
+    /// All pods of the node: after the start, and after each new start of the watch.
     All(Vec<PodFacts>),
-    /// A pod is there, or has changed.
+    /// A pod was added or has changed.
     Applied(PodFacts),
-    /// A pod is no more: namespace and name.
+    /// A pod was deleted: namespace and name.
     Deleted(String, String),
-    /// The API cannot be watched at the moment, for this reason. What was told before may be stale.
+    /// The watch has failed, for this reason, and is tried again. Earlier reports may be stale.
     Lost(String),
 }
 
-/// Tells of the pods of a node, for ever; ends when `tell` says that nobody listens (`false`).
+/// Reports the pods of a node to `tell`, until `tell` returns `false`.
 pub async fn watch(client: Client, node: &NodeName, mut tell: impl FnMut(PodNews) -> bool) {
     let pods: Api<PartialObjectMeta<Pod>> = Api::all(client);
     let mine = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
