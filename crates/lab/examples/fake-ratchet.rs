@@ -1,8 +1,8 @@
-//! A stand-in for the `ratchet` binary, for the lab's tests: the real `ratchet lab`, a plugin that
-//! wires nothing and records how it was called, and an agent that only answers.
+//! A fake `ratchet` binary for the lab's tests: the real `ratchet lab`, a plugin that makes no
+//! links and records its calls, and an agent that only accepts connections.
 //!
-//! `FAKE_RECORD` names the directory of the records. `FAKE_TROUBLE` makes trouble: `fail-add=POD`,
-//! `hang-add=POD`, `agent-exits`.
+//! `FAKE_RECORD` names the directory of the records. `FAKE_FAULT` injects a fault: `fail-add=POD`,
+//! `hang-add=POD` or `agent-exits`.
 
 use std::{
     env, fs, io::Read, os::unix::net::UnixListener, path::PathBuf, process::ExitCode, thread,
@@ -70,7 +70,7 @@ fn run() -> Result<ExitCode> {
                 &log_file,
                 format!("agent of {node} on {parent_interface} {parent_address}\n"),
             )?;
-            if trouble("agent-exits") {
+            if has_fault("agent-exits") {
                 return Ok(ExitCode::FAILURE);
             }
             record(
@@ -100,14 +100,14 @@ fn plugin(command: &str) -> Result<ExitCode> {
         &format!("{command}-{pod}"),
         &json!({"env": variables, "config": config, "devices": devices()?, "netns": netns}),
     )?;
-    if command == "ADD" && trouble(&format!("fail-add={pod}")) {
+    if command == "ADD" && has_fault(&format!("fail-add={pod}")) {
         println!(
             "{}",
-            json!({"code": 7, "msg": "no such luck", "details": "as asked"})
+            json!({"code": 7, "msg": "a fault", "details": "injected"})
         );
         return Ok(ExitCode::FAILURE);
     }
-    if command == "ADD" && trouble(&format!("hang-add={pod}")) {
+    if command == "ADD" && has_fault(&format!("hang-add={pod}")) {
         loop {
             thread::park();
         }
@@ -121,15 +121,15 @@ fn plugin(command: &str) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn trouble(which: &str) -> bool {
-    env::var("FAKE_TROUBLE").is_ok_and(|trouble| trouble == which)
+fn has_fault(fault: &str) -> bool {
+    env::var("FAKE_FAULT").is_ok_and(|injected| injected == fault)
 }
 
 fn record(name: &str, what: &serde_json::Value) -> Result<()> {
     let Some(dir) = env::var_os("FAKE_RECORD").map(PathBuf::from) else {
         return Ok(());
     };
-    // Whole or not at all: tests wait for the file to appear.
+    // In one step: a test that waits for the file must not read half of it.
     let temporary = dir.join(format!(".{name}"));
     fs::write(&temporary, what.to_string())?;
     Ok(fs::rename(temporary, dir.join(name))?)

@@ -38,7 +38,7 @@ pub(crate) fn start(state: &State, node: &Node, dir: &LabDir, log_level: &str) -
         .arg("--log-file")
         .arg(dir.agent_log(&node.name))
         .args(["--log-level", log_level])
-        // With it set, the binary would take itself for the plugin.
+        // With CNI_COMMAND set, the binary would run as the plugin.
         .env_remove("CNI_COMMAND")
         .env(MARK, &state.id)
         .current_dir("/")
@@ -69,7 +69,7 @@ pub(crate) fn wait_ready(child: &mut Child, node: &Node, dir: &LabDir) -> Result
             bail!(
                 "the agent of {} ended at once ({status}){}",
                 node.name,
-                last_words(node, dir)
+                log_tails(node, dir)
             );
         }
         if Instant::now() > deadline {
@@ -77,28 +77,28 @@ pub(crate) fn wait_ready(child: &mut Child, node: &Node, dir: &LabDir) -> Result
             bail!(
                 "the agent of {} does not answer after {seconds} s{}",
                 node.name,
-                last_words(node, dir)
+                log_tails(node, dir)
             );
         }
         handle.wait(Duration::from_millis(5));
     }
 }
 
-/// The end of the agent's logs, for an error: the files themselves are about to be removed.
-fn last_words(node: &Node, dir: &LabDir) -> String {
+/// The end of the agent's logs as the end of an error's text: the files are about to be removed.
+fn log_tails(node: &Node, dir: &LabDir) -> String {
     let logs = [
         dir.agent_log(&node.name),
         dir.node(&node.name).join("agent.out"),
     ];
     let tails: Vec<String> = logs.iter().filter_map(|log| tail(log)).collect();
     if tails.is_empty() {
-        " and has said nothing".into()
+        "; its logs are empty".into()
     } else {
-        format!("; it said:\n{}", tails.join("\n"))
+        format!("; its logs end with:\n{}", tails.join("\n"))
     }
 }
 
-/// The last lines of a file, indented; none when there are none.
+/// The last lines of a file, indented; `None` when it has no text.
 pub(crate) fn tail(path: &std::path::Path) -> Option<String> {
     let text = String::from_utf8_lossy(&std::fs::read(path).ok()?).into_owned();
     let lines: Vec<_> = text

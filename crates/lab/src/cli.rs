@@ -13,50 +13,50 @@ pub(crate) const DEFAULT_NAME: &str = "lab";
 pub enum LabCommand {
     /// Bring up the pods of a Kubernetes manifest on simulated nodes
     ///
-    /// Reads Pods, Nodes and ConfigMaps (YAML or JSON, several documents, Lists; other kinds are
-    /// skipped with a note). Makes a network namespace for each node, with eth0 on a common
-    /// underlay and a ratchet agent inside; then a sandbox for each pod, for which it calls the
-    /// plugin by CNI as a container runtime would.
+    /// Reads Pods, Nodes and ConfigMaps (YAML or JSON; several documents and Lists are allowed) and
+    /// skips other kinds with a note. For each node it makes a network namespace with eth0 on a
+    /// common underlay, and starts a ratchet agent in it. For each pod it makes a sandbox and calls
+    /// the plugin by CNI, as a container runtime would.
     ///
-    /// The namespace, interfaces and sysctls of the host itself stay as they are: the underlay is a
-    /// bridge in a namespace of its own. When something fails, and on Ctrl-C, all that was made is
+    /// The host's own namespace, interfaces and sysctls stay as they are: the underlay is a bridge
+    /// in a separate namespace. When a step fails, and on Ctrl-C, everything that was made is
     /// removed again.
     #[command(after_long_help = UP_NOTES)]
     Up(UpArgs),
 
     /// Remove a lab and everything in it
     ///
-    /// Ends all processes that live in the lab's pods, calls the plugin's DEL for each pod, stops
-    /// the agents, removes the network namespaces and the files. Also clears what an `up` left that
-    /// was killed in the middle, and works when agents have died. It ends only processes that are
-    /// proved to be the lab's. Exit code 1 when there is no such lab, or when something could not
-    /// be removed: then the rest stays listed, and `down` can be run again.
+    /// Ends all processes in the lab's pods, calls the plugin's DEL for each pod, stops the agents,
+    /// and removes the network namespaces and the files. It also removes what a killed `up` left,
+    /// and it works when agents have died. It ends only processes that are proved to be the lab's.
+    /// The exit code is 1 when there is no such lab, or when something could not be removed: then
+    /// the rest stays on record, and you can run `down` again.
     Down(DownArgs),
 
     /// Show a lab's nodes, pods and links
     ///
     /// Prints the nodes with their agents, the pods with their namespaces, then the table of
-    /// `ratchet links` of each node. Exit code 1 when there is no such lab, or an agent is not
-    /// running.
+    /// `ratchet links` of each node. The exit code is 1 when there is no such lab, or when an agent
+    /// is not running.
     Status(StatusArgs),
 
     /// Run a command inside a pod
     ///
     /// The command is one of this machine's programs. It sees the pod's network, hostname,
-    /// ConfigMap volumes and the pod's own /run, and is connected to this terminal; its exit code
-    /// becomes this command's. 127 says that there is no such program. Without a command, a shell
-    /// is started.
+    /// ConfigMap volumes and the pod's own /run, and it uses this terminal. Its exit code becomes
+    /// this command's; 127 means that there is no such program. Without a command, a shell is
+    /// started.
     #[command(after_long_help = EXEC_NOTES)]
     Exec(ExecArgs),
 }
 
-/// What `ratchet lab up` takes.
+/// The arguments of `ratchet lab up`.
 #[derive(Debug, Args)]
 pub struct UpArgs {
     /// The manifest; - reads standard input
     pub file: PathBuf,
 
-    /// The lab's name: the prefix of its network namespaces, so that several labs live side by side
+    /// The lab's name: the prefix of its network namespaces, so that several labs can run at a time
     #[arg(long, default_value = DEFAULT_NAME, value_parser = parse_name)]
     pub name: String,
 
@@ -64,7 +64,7 @@ pub struct UpArgs {
     #[arg(long, value_name = "CIDR", default_value = "10.89.0.0/24")]
     pub underlay_cidr: IpNet,
 
-    /// How many nodes to make when the file says nothing at all about nodes
+    /// How many nodes to make when the file says nothing about nodes
     #[arg(
         long,
         value_name = "N",
@@ -73,16 +73,16 @@ pub struct UpArgs {
     )]
     pub nodes: u16,
 
-    /// Where the CNI plugins are, as in CNI_PATH; the directory of the ratchet binary is added
+    /// Where to look for CNI plugins, as in CNI_PATH; the directory of the ratchet binary is added
     #[arg(long, value_name = "DIRS", default_value = "/opt/cni/bin:/usr/lib/cni")]
     pub cni_path: String,
 
-    /// How much the agents write to their logs: error, warn, info, debug, trace
+    /// The level of the agents' logs: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: String,
 }
 
-/// What `ratchet lab down` takes.
+/// The arguments of `ratchet lab down`.
 #[derive(Debug, Args)]
 pub struct DownArgs {
     /// The lab's name
@@ -90,7 +90,7 @@ pub struct DownArgs {
     pub name: String,
 }
 
-/// What `ratchet lab status` takes.
+/// The arguments of `ratchet lab status`.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// The lab's name
@@ -98,7 +98,7 @@ pub struct StatusArgs {
     pub name: String,
 }
 
-/// What `ratchet lab exec` takes.
+/// The arguments of `ratchet lab exec`.
 #[derive(Debug, Args)]
 pub struct ExecArgs {
     /// The lab's name
@@ -115,26 +115,20 @@ pub struct ExecArgs {
 
 // A paragraph is one line here: clap wraps it to the terminal.
 const UP_NOTES: &str = "\
-Where a pod goes: \
-spec.nodeName names its node; else spec.nodeSelector is matched with the labels of the file's Node \
-documents; a pod \
-without either goes where the fewest pods are. A file without any Node (such as one written for a \
-real cluster, whose \
-nodes are there already) gets its nodes invented: one for each distinct nodeName, and one, node1, \
-node2 and so on, for \
-each distinct nodeSelector, in sorted order.
+Where a pod runs: spec.nodeName names its node. Without it, spec.nodeSelector is matched with the \
+labels of the file's Node documents. A pod with neither goes to the node with the fewest pods. If \
+the file has no Node documents (a file for a real cluster has none), the lab makes up the nodes: \
+one for each distinct nodeName, and one (node1, node2 and so on) for each distinct nodeSelector, \
+in sorted order.
 
-What runs in a pod: \
-images are not run. The annotation ratchet.dev/lab-run holds a script, run by /bin/sh after the \
-pod's ADD: it uses this \
-machine's programs inside the pod's network namespace, with the pod's name as hostname, ConfigMap \
-volumes at their \
-mountPath, and a /run of its own. Its output goes to \
-/run/ratchet/lab/NAME/pods/NAMESPACE_POD/run.log.
+What runs in a pod: images are not run. The annotation ratchet.dev/lab-run holds a script, which \
+/bin/sh runs after the pod's ADD. The script uses this machine's programs in the pod's network \
+namespace, with the pod's name as hostname, ConfigMap volumes at their mountPath, and a /run of \
+its own. Its output goes to /run/ratchet/lab/NAME/pods/NAMESPACE_POD/run.log.
 
-Needs: root, iproute2, and CNI's loopback plugin (Debian: containernetworking-plugins). The exit \
-code is 1 when the \
-lab could not be made, 130 after Ctrl-C and 143 after SIGTERM; in each case nothing is left of it.
+Needs: root, iproute2, and the CNI plugin loopback (Debian: containernetworking-plugins). The exit \
+code is 1 when the lab could not be made, 130 after Ctrl-C and 143 after SIGTERM; in each case \
+nothing of it is left.
 
 Examples:
   ratchet lab up examples/cloud-router.yaml
@@ -146,7 +140,7 @@ Examples:
   ratchet lab exec quagga-a -- vtysh -c 'show ip ospf neighbor'
   ratchet lab exec --name second blue/web -- ip address";
 
-/// A lab's name becomes part of file, namespace and process names: short and plain.
+/// Checks a lab's name. It becomes part of file and namespace names, so it is short and plain.
 fn parse_name(text: &str) -> Result<String, String> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if text.is_empty() || text.len() > 32 || !text.chars().all(plain) || text.starts_with('-') {
@@ -157,7 +151,7 @@ fn parse_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// ` --name NAME` for a hint, nothing for the default name.
+/// ` --name NAME` for a hint; empty for the default name.
 pub(crate) fn name_option(name: &str) -> String {
     if name == DEFAULT_NAME {
         String::new()

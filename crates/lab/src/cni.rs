@@ -25,10 +25,10 @@ use crate::{
 
 const ADD_TIMEOUT: Duration = Duration::from_secs(60);
 const DEL_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a plugin may take to undo what it began, once told to stop.
+/// How long a plugin may take to undo its work after SIGTERM.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Checks that the `loopback` plugin, which the lab's pods boot with, is to be found.
+/// Checks that `cni_path` has the plugin `loopback`, which sets up the lab's pods.
 pub(crate) fn check_loopback(cni_path: &str) -> Result<()> {
     if cni_path
         .split(':')
@@ -38,12 +38,11 @@ pub(crate) fn check_loopback(cni_path: &str) -> Result<()> {
     }
     bail!(
         "there is no CNI plugin `loopback` in {cni_path}: install it (Debian: \
-        containernetworking-plugins), or name its \
-         directory with --cni-path"
+         containernetworking-plugins), or name its directory with --cni-path"
     )
 }
 
-/// One pod's calls; its config lies in the pod's directory.
+/// The CNI calls for one pod; their config is in the pod's directory.
 #[derive(Debug)]
 pub(crate) struct Calls<'a> {
     pub state: &'a State,
@@ -53,7 +52,7 @@ pub(crate) struct Calls<'a> {
 }
 
 impl Calls<'_> {
-    /// ADD. What the plugin printed is kept, as a runtime does, for the DEL.
+    /// Calls ADD. The result is kept for the DEL, as a runtime does.
     pub fn add(&self) -> Result<()> {
         self.call(
             "ADD",
@@ -64,7 +63,7 @@ impl Calls<'_> {
         )
     }
 
-    /// DEL, with the result of the ADD in it if there was one.
+    /// Calls DEL, with the result of the ADD as `prevResult` if there is one.
     pub fn del(&self) -> Result<()> {
         let config = self.file("cni.json");
         let read =
@@ -108,12 +107,12 @@ impl Calls<'_> {
         if status.success() {
             Ok(())
         } else {
-            Err(anyhow!(self.complaint(status, result)).context(what()))
+            Err(anyhow!(self.failure(status, result)).context(what()))
         }
     }
 
-    /// Runs the plugin in the calling thread's namespace. Files, not pipes, are its standard
-    /// streams: nothing can block on them, whatever it leaves behind in the background.
+    /// Runs the plugin in the calling thread's namespace. Its standard streams are files and not
+    /// pipes, so that nothing blocks on them when the plugin leaves a process in the background.
     fn execute(
         &self,
         command: &str,
@@ -150,7 +149,7 @@ impl Calls<'_> {
             if !late && !stop() {
                 continue;
             }
-            // Not reaped yet, so neither its pid nor its group's id can have gone to anybody else.
+            // It is not reaped yet, so its pid and its group's id cannot have been reused.
             let _ = killpg(Pid::from_raw(pid), Signal::SIGTERM);
             handle.wait(STOP_TIMEOUT);
             let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
@@ -178,8 +177,8 @@ impl Calls<'_> {
         ]
     }
 
-    /// What the plugin says went wrong: CNI's error object, or else whatever it printed.
-    fn complaint(&self, status: ExitStatus, result: &Path) -> String {
+    /// Why the plugin failed: CNI's error object, or what the plugin printed if there is none.
+    fn failure(&self, status: ExitStatus, result: &Path) -> String {
         let output = fs::read(result).unwrap_or_default();
         let text = |error: &Value, key: &str| {
             error
@@ -199,28 +198,28 @@ impl Calls<'_> {
             };
             return format!("code {code}: {}{details}", text(&error, "msg"));
         }
-        let said = [tail(result), tail(&self.file("plugin.log"))]
+        let printed = [tail(result), tail(&self.file("plugin.log"))]
             .into_iter()
             .flatten()
             .collect::<Vec<_>>();
-        let said = if said.is_empty() {
+        let printed = if printed.is_empty() {
             "    nothing".to_owned()
         } else {
-            said.join("\n")
+            printed.join("\n")
         };
-        format!("{status}, without a CNI error object; the plugin said:\n{said}")
+        format!("{status}, without a CNI error object; the plugin printed:\n{printed}")
     }
 }
 
-fn interrupt_or_timeout(late: bool, timeout: Duration, said: Option<String>) -> Result<()> {
+fn interrupt_or_timeout(late: bool, timeout: Duration, log: Option<String>) -> Result<()> {
     if !late {
         interrupt::check()?;
     }
-    let said = said
-        .map(|said| format!("; it said:\n{said}"))
+    let log = log
+        .map(|log| format!("; it printed:\n{log}"))
         .unwrap_or_default();
     bail!(
-        "the plugin had not finished after {} s and was killed{said}",
+        "the plugin did not finish within {} s and was killed{log}",
         timeout.as_secs()
     )
 }

@@ -1,4 +1,4 @@
-//! `ratchet lab down`: remove all of a lab, whatever is left of it.
+//! `ratchet lab down`: removes everything that is left of a lab.
 
 use std::{collections::BTreeSet, process::ExitCode, time::Duration};
 
@@ -8,13 +8,14 @@ use crate::{
     cli::{DownArgs, name_option},
     cni::Calls,
     netns::refuse_inside,
-    process::{self, Belongs, Ended, ProcessId},
+    process::{self, Ended, ProcessFilter, ProcessId},
     progress::{Progress, say, warn},
     state::{LabDir, State},
 };
 
-/// What a pod's processes get to end by themselves.
+/// How long a pod's processes may take to end after SIGTERM.
 const POD_GRACE: Duration = Duration::from_secs(1);
+/// How long an agent may take to end after SIGTERM.
 const AGENT_GRACE: Duration = Duration::from_secs(5);
 
 /// Takes down a lab.
@@ -22,78 +23,33 @@ pub(crate) fn down(args: &DownArgs) -> Result<ExitCode> {
     let progress = Progress::start();
     let dir = LabDir::lock(&args.name)?;
     match dir.load()? {
-        Some(mut state) => {
+        Some(state) => {
             refuse_inside(&dir, &state.namespaces())?;
-            remove(dir, &mut state, Some(&progress))?;
+            remove(dir, &state, Some(&progress))?;
         }
-        // Killed before its first record, so before its first namespace.
+        // `up` was killed before its first record, so before it made anything else.
         None => dir.remove()?,
     }
     say(&format!("the lab '{}' is gone", args.name));
     Ok(ExitCode::SUCCESS)
 }
 
-/// Removes everything. Never stops at the first trouble; if any is left, the record stays for the
+/// Removes everything. It does not stop at an error; if something is left, the record stays for the
 /// next `down`.
-pub(crate) fn remove(dir: LabDir, state: &mut State, progress: Option<&Progress>) -> Result<()> {
-    let done = |what: String| {
-        progress
-            .into_iter()
-            .for_each(|progress| progress.done(&what))
+pub(crate) fn remove(dir: LabDir, state: &State, progress: Option<&Progress>) -> Result<()> {
+    let mut removal = Removal {
+        dir: &dir,
+        state,
+        progress,
+        ended: BTreeSet::new(),
+        left: Vec::new(),
     };
-    let mut left: Vec<String> = Vec::new();
-
-    // As a runtime does: first the containers end, then their network is taken down.
-    let agents = state.nodes.iter().filter_map(|node| node.agent).collect();
-    let mut ended = end_all(
-        &Belongs {
-            except: agents,
-            ..everything(state)
-        },
-        &mut left,
-    );
-    for pod in state.pods.iter().filter(|pod| pod.attached) {
-        let Some(node) = state
-            .node(&pod.node)
-            .filter(|node| node.netns.live().is_some())
-        else {
-            continue;
-        };
-        match (Calls {
-            state,
-            node,
-            pod,
-            dir: &dir,
-        })
-        .del()
-        {
-            Ok(()) => done(format!("pod {}", pod.title())),
-            // Not fatal: the namespaces go, and with them all interfaces; the store's file goes as
-            // well.
-            Err(error) => warn(&format!("warning: {error:#}")),
-        }
-    }
-    for node in &state.nodes {
-        if let Some(agent) = node.agent.filter(|agent| agent.is_alive()) {
-            if process::end(agent, AGENT_GRACE) {
-                ended.insert(agent);
-                done(format!("agent of {}", node.name));
-            } else {
-                left.push(format!(
-                    "process {} (the agent of {}) does not end",
-                    agent.pid, node.name
-                ));
-            }
-        }
-    }
-    // Agents that a plugin had to start, and whoever has come since.
-    ended.extend(end_all(&everything(state), &mut left));
-    for netns in state.namespaces() {
-        match netns.remove() {
-            Ok(()) => {}
-            Err(error) => left.push(format!("{error:#}")),
-        }
-    }
+    // In a runtime's order: first the containers end, then their network is taken down.
+    removal.end_pods();
+    removal.detach_pods();
+    removal.stop_agents();
+    removal.remove_namespaces();
+    let Removal { ended, left, .. } = removal;
     if !left.is_empty() {
         bail!(
             "some of the lab '{}' could not be removed; when the cause is gone, run `ratchet lab \
@@ -103,35 +59,116 @@ pub(crate) fn remove(dir: LabDir, state: &mut State, progress: Option<&Progress>
             left.join("\n")
         );
     }
-    if progress.is_some() {
-        // An `up` that undoes its work is the parent itself, and reaps them on its own.
+    if let Some(progress) = progress {
+        // Without progress the caller is an `up` that undoes its work: it is the parent of these
+        // processes and reaps them itself.
         process::await_reaped(&ended);
+        progress.done(&format!("{} network namespaces", state.namespaces().len()));
     }
-    done(format!("{} network namespaces", state.namespaces().len()));
     dir.remove()
 }
 
-/// All processes inside the lab's namespaces, and those that came from the lab.
-fn everything(state: &State) -> Belongs {
+/// One removal of a lab.
+struct Removal<'a> {
+    dir: &'a LabDir,
+    state: &'a State,
+    progress: Option<&'a Progress>,
+    /// Processes that were sent a signal.
+    ended: BTreeSet<ProcessId>,
+    /// What could not be removed, one line each.
+    left: Vec<String>,
+}
+
+impl Removal<'_> {
+    /// Ends the lab's processes, except for the agents.
+    fn end_pods(&mut self) {
+        let agents = self.state.nodes.iter().filter_map(|node| node.agent);
+        self.end_all(&ProcessFilter {
+            except: agents.collect(),
+            ..everything(self.state)
+        });
+    }
+
+    /// Calls DEL for the pods that had an ADD.
+    fn detach_pods(&self) {
+        let state = self.state;
+        for pod in state.pods.iter().filter(|pod| pod.attached) {
+            let node = state.node(&pod.node);
+            let Some(node) = node.filter(|node| node.netns.live().is_some()) else {
+                continue;
+            };
+            let calls = Calls {
+                state,
+                node,
+                pod,
+                dir: self.dir,
+            };
+            match calls.del() {
+                Ok(()) => self.done(&format!("pod {}", pod.title())),
+                // Not fatal: the namespaces are removed with all their interfaces, and so is the
+                // store's file.
+                Err(error) => warn(&format!("warning: {error:#}")),
+            }
+        }
+    }
+
+    fn stop_agents(&mut self) {
+        for node in &self.state.nodes {
+            let Some(agent) = node.agent.filter(|agent| agent.is_alive()) else {
+                continue;
+            };
+            if process::end(agent, AGENT_GRACE) {
+                self.ended.insert(agent);
+                self.done(&format!("agent of {}", node.name));
+            } else {
+                self.left.push(format!(
+                    "process {} (the agent of {}) does not end",
+                    agent.pid, node.name
+                ));
+            }
+        }
+        // Agents that a plugin started, and processes that started meanwhile.
+        self.end_all(&everything(self.state));
+    }
+
+    fn remove_namespaces(&mut self) {
+        for netns in self.state.namespaces() {
+            if let Err(error) = netns.remove() {
+                self.left.push(format!("{error:#}"));
+            }
+        }
+    }
+
+    fn end_all(&mut self, filter: &ProcessFilter) {
+        let Ended {
+            signalled,
+            remaining,
+        } = filter.end_all(POD_GRACE);
+        self.ended.extend(signalled);
+        self.left.extend(remaining.iter().map(|process| {
+            let name =
+                std::fs::read_to_string(format!("/proc/{}/comm", process.pid)).unwrap_or_default();
+            format!("process {} ({}) does not end", process.pid, name.trim())
+        }));
+    }
+
+    fn done(&self, what: &str) {
+        if let Some(progress) = self.progress {
+            progress.done(what);
+        }
+    }
+}
+
+/// All processes in the lab's namespaces, and those that the lab has started.
+fn everything(state: &State) -> ProcessFilter {
     let namespaces = state
         .namespaces()
         .into_iter()
         .filter_map(|netns| netns.live())
         .collect();
-    Belongs {
+    ProcessFilter {
         namespaces,
         lab_id: state.id.clone(),
-        ..Belongs::default()
+        ..ProcessFilter::default()
     }
-}
-
-/// Ends processes; those that do not end are added to `left`, all that were told to are returned.
-fn end_all(belongs: &Belongs, left: &mut Vec<String>) -> BTreeSet<ProcessId> {
-    let Ended { told, stubborn } = belongs.end_all(POD_GRACE);
-    left.extend(stubborn.iter().map(|process| {
-        let name =
-            std::fs::read_to_string(format!("/proc/{}/comm", process.pid)).unwrap_or_default();
-        format!("process {} ({}) does not end", process.pid, name.trim())
-    }));
-    told
 }

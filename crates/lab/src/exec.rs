@@ -1,4 +1,4 @@
-//! `ratchet lab exec`: become a program inside a pod.
+//! `ratchet lab exec`: runs a program inside a pod.
 
 use std::{
     env,
@@ -10,23 +10,23 @@ use std::{
 use anyhow::{Result, bail};
 
 use crate::{
-    cli::ExecArgs,
+    cli::{ExecArgs, name_option},
     process::MARK,
     progress::warn,
     sandbox,
     state::{LabDir, Pod, State},
 };
 
-/// Replaces this process by the command: terminal, signals and exit code need no passing on then.
+/// Replaces this process by the command, so that terminal, signals and exit code are its own.
 pub(crate) fn exec(args: &ExecArgs) -> Result<ExitCode> {
     let dir = LabDir::existing(&args.name)?;
-    let Some(state) = dir.load()? else {
-        bail!("the lab '{}' has only just begun to be made", args.name)
-    };
+    let state = dir.recorded()?;
     let pod = find(&state, &args.pod)?;
     if pod.netns.live().is_none() {
+        let lab = name_option(&state.name);
         bail!(
-            "the network namespace {} of pod {} is not there",
+            "the network namespace {} of pod {} does not exist any more: remove the lab with \
+             `ratchet lab down{lab}` and bring it up again",
             pod.netns.name,
             pod.title()
         );
@@ -44,7 +44,7 @@ pub(crate) fn exec(args: &ExecArgs) -> Result<ExitCode> {
         .env(MARK, &state.id)
         .exec();
     let (code, why) = match error.kind() {
-        // The shell's own codes.
+        // The exit codes that a shell uses.
         ErrorKind::NotFound => (
             127,
             "there is no such program on this machine (images are not run)".to_owned(),
@@ -59,8 +59,8 @@ pub(crate) fn exec(args: &ExecArgs) -> Result<ExitCode> {
     Ok(ExitCode::from(code))
 }
 
-/// The pod of this name: NAMESPACE/NAME, or NAME alone where it is the only one, or in the default
-/// namespace.
+/// Finds a pod by NAMESPACE/NAME or by NAME. Of several pods with the same NAME, the one in the
+/// default namespace is meant.
 fn find<'a>(state: &'a State, wanted: &str) -> Result<&'a Pod> {
     let (namespace, name) = match wanted.split_once('/') {
         Some((namespace, name)) => (Some(namespace), name),
@@ -84,7 +84,10 @@ fn find<'a>(state: &'a State, wanted: &str) -> Result<&'a Pod> {
             Some(pod) => Ok(pod),
             None => {
                 let titles: Vec<_> = found.iter().map(|pod| pod.title()).collect();
-                bail!("several pods are called {wanted}: {}", titles.join(", "))
+                bail!(
+                    "several pods are called {wanted}: write one of {}",
+                    titles.join(", ")
+                )
             }
         },
     }

@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM during `up`: noticed between steps, so that everything can be undone in
+//! Ctrl-C and SIGTERM during `up`: checked between steps, so that everything can be undone in
 //! order.
 
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -6,23 +6,23 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use anyhow::{Context, Result};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-/// The last signal that asked to stop; 0 when none did.
+/// The last signal that asked to stop; 0 before the first.
 static CAUGHT: AtomicI32 = AtomicI32::new(0);
 
-/// The user, or the system, wants `up` to stop.
+/// A signal asked `up` to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("interrupted by {}", .0.as_str())]
 pub(crate) struct Interrupted(pub Signal);
 
-extern "C" fn remember(signal: i32) {
+extern "C" fn record(signal: i32) {
     CAUGHT.store(signal, Ordering::Relaxed);
 }
 
-/// From here on the signals that would end this process are only remembered.
+/// Makes the signals that would end this process only be recorded, for [`check`].
 pub(crate) fn catch() -> Result<()> {
-    // No SA_RESTART: a wait that is under way returns, and its loop asks `check`.
+    // No SA_RESTART: a blocking wait returns, and its loop calls `check`.
     let action = SigAction::new(
-        SigHandler::Handler(remember),
+        SigHandler::Handler(record),
         SaFlags::empty(),
         SigSet::empty(),
     );
@@ -31,8 +31,8 @@ pub(crate) fn catch() -> Result<()> {
         let before = unsafe { sigaction(signal, &action) }
             .with_context(|| format!("cannot catch {signal}"))?;
         if signal == Signal::SIGHUP && matches!(before.handler(), SigHandler::SigIgn) {
-            // Started by nohup: a terminal that closes is not to stop it.
-            // SAFETY: this puts back what was there, and no handler is installed.
+            // Started by nohup: a terminal that closes must not stop it.
+            // SAFETY: this restores the previous action, and no handler is installed.
             unsafe { sigaction(signal, &before) }
                 .with_context(|| format!("cannot ignore {signal}"))?;
         }
@@ -40,7 +40,7 @@ pub(crate) fn catch() -> Result<()> {
     Ok(())
 }
 
-/// An error once such a signal has come.
+/// Returns an error once such a signal was caught.
 pub(crate) fn check() -> Result<(), Interrupted> {
     match Signal::try_from(CAUGHT.load(Ordering::Relaxed)) {
         Ok(signal) => Err(Interrupted(signal)),

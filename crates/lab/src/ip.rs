@@ -1,4 +1,4 @@
-//! iproute2, for the one-shot set-up of the lab's own namespaces and underlay.
+//! Runs iproute2's `ip` to set up the lab's namespaces and underlay.
 
 use std::{
     io::{ErrorKind, Write},
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::process::MARK;
 
-/// Checks that iproute2 is there, before anything is made.
+/// Checks that iproute2 is installed, before anything is made.
 pub(crate) fn check() -> Result<()> {
     match Command::new("ip")
         .arg("-Version")
@@ -24,7 +24,7 @@ pub(crate) fn check() -> Result<()> {
                  iproute2"
             )
         }
-        Err(error) => Err(error).context("cannot run the program `ip` of iproute2"),
+        Err(error) => Err(error).context("cannot run `ip`"),
     }
 }
 
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &[&str], lab_id: &str) -> Result<()> {
     execute(args, "", lab_id)
 }
 
-/// Runs several commands inside a namespace, one a line.
+/// Runs several commands inside a namespace, one per line.
 pub(crate) fn batch(netns: &str, commands: &str, lab_id: &str) -> Result<()> {
     execute(&["-n", netns, "-batch", "-"], commands, lab_id)
 }
@@ -57,15 +57,15 @@ fn spawn(args: &[&str], input: &str, lab_id: &str) -> std::io::Result<Output> {
     let mut child = Command::new("ip")
         .args(args)
         .env(MARK, lab_id)
-        // Out of the terminal's foreground group: Ctrl-C is ours to handle, a step under way is
-        // finished.
+        // Not in the terminal's foreground group: Ctrl-C reaches this process only, which lets the
+        // step finish.
         .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
-        // An `ip` that has given up reads no more; its message says why.
+        // After an error `ip` stops reading; its message says why.
         let _ = stdin.write_all(input.as_bytes());
     }
     child.wait_with_output()

@@ -1,4 +1,4 @@
-//! Kubernetes manifests: text to the pods, nodes and volumes a lab needs.
+//! Parses Kubernetes manifests into the pods, nodes and volumes of a lab.
 
 mod document;
 mod field;
@@ -17,7 +17,7 @@ use document::Document;
 use field::Field;
 pub(crate) use field::{ManifestError, Origin};
 
-/// All that a file says to the lab.
+/// The content of a file, as far as a lab uses it.
 #[derive(Debug, Default)]
 pub(crate) struct Manifest {
     /// The file, as the user named it.
@@ -43,10 +43,10 @@ pub(crate) struct Pod {
     pub mounts: Vec<VolumeMount>,
 }
 
-/// The files that a pod wants to see at a path.
+/// Files that are mounted at a path of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct VolumeMount {
-    /// The field that asks for it, for errors.
+    /// The field that declares it, for errors.
     pub field: String,
     /// The volume's name in the pod.
     pub volume: String,
@@ -64,7 +64,7 @@ pub(crate) struct Node {
     pub labels: BTreeMap<String, String>,
 }
 
-/// Every mistake of a file, so that it takes one run to see them all.
+/// All mistakes of a file, so that one run reports all of them.
 #[derive(Debug)]
 pub(crate) struct ManifestErrors(pub Vec<ManifestError>);
 
@@ -116,7 +116,7 @@ impl Manifest {
                 errors.push(error);
             }
         }
-        // Pods come last: a ConfigMap may stand behind the pod that mounts it.
+        // Pods are parsed last: a ConfigMap may come after the pod that mounts it.
         for document in documents.iter().filter(|document| document.kind == "Pod") {
             match pod::parse(document, &config_maps, &mut manifest.notes) {
                 Ok(pod) => manifest.pods.push(pod),
@@ -154,7 +154,7 @@ impl Manifest {
                 document.check_version("v1")?;
                 let name = document.name()?;
                 if self.nodes.iter().any(|node| node.name == name) {
-                    let help = "give each Node a name of its own";
+                    let help = "give each Node a different name";
                     return Err(root.origin.error(
                         "metadata.name",
                         format!("there are two Nodes {name}"),
@@ -173,8 +173,7 @@ impl Manifest {
             }
             kind => {
                 self.notes.push(format!(
-                    "{}: {kind} means nothing to a lab, skipped (it takes Pod, Node, ConfigMap and \
-                     List)",
+                    "{}: skipped, a lab has no {kind} (it reads Pod, Node, ConfigMap and List)",
                     document.origin.document
                 ));
                 Ok(())
@@ -190,15 +189,14 @@ impl Manifest {
                 .then(|| {
                     let problem = format!("there are two pods {}/{}", pod.namespace, pod.name);
                     pod.origin
-                        .error("metadata.name", problem, "give each pod a name of its own")
+                        .error("metadata.name", problem, "give each pod a different name")
                 })
         };
         self.pods.iter().enumerate().filter_map(again).collect()
     }
 }
 
-/// `metadata.labels`, with the values a cluster would accept: a manifest good for the lab is good
-/// for both.
+/// `metadata.labels`, checked as a cluster does, so that a lab's manifest also works in a cluster.
 fn metadata_labels(root: &Field<'_>) -> Result<BTreeMap<String, String>, ManifestError> {
     let Some(metadata) = root.get("metadata")? else {
         return Ok(BTreeMap::new());
@@ -210,9 +208,8 @@ fn metadata_labels(root: &Field<'_>) -> Result<BTreeMap<String, String>, Manifes
             return Err(root.origin.error(
                 &field,
                 format!("expected a label value, found \"{value}\""),
-                "Kubernetes takes at most 63 letters, digits, '-', '_' and '.', with a letter or \
-                digit at both \
-                 ends; write anything else as an annotation of the same key",
+                "Kubernetes allows at most 63 letters, digits, '-', '_' and '.', with a letter or \
+                 digit at both ends; write anything else as an annotation with the same key",
             ));
         }
     }
@@ -229,8 +226,7 @@ fn is_label_value(value: &str) -> bool {
         && edge(value.chars().last())
 }
 
-/// Whether Kubernetes takes this as the name of a pod, node or namespace; so it is safe in a path,
-/// too.
+/// Whether Kubernetes allows this name for a pod, node or namespace. Such a name is safe in a path.
 fn is_object_name(name: &str) -> bool {
     let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     name.len() <= 253

@@ -1,4 +1,4 @@
-//! Network namespaces by name, as iproute2 keeps them, and work inside of them.
+//! Network namespaces by name, where iproute2 keeps them, and work inside them.
 
 use std::{
     fs::{self, File},
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ip, state::LabDir};
 
-/// A namespace's identity while it lives: device and inode on nsfs.
+/// A namespace's identity while it exists: device and inode on nsfs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct NsId {
     dev: u64,
@@ -25,7 +25,7 @@ pub(crate) struct NsId {
 }
 
 impl NsId {
-    /// The identity of what is at this path now.
+    /// The identity of the file at this path; `None` when there is none.
     pub fn of(path: &Path) -> Option<Self> {
         fs::metadata(path).ok().map(|meta| Self {
             dev: meta.dev(),
@@ -39,13 +39,13 @@ impl NsId {
     }
 }
 
-/// A namespace of a lab, as far as it has been made.
+/// A namespace of a lab, and how far its creation has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Netns {
     pub name: String,
-    /// Set before it is made: from then on something of that name may be ours.
+    /// Set before it is made: from then on a namespace of that name may be the lab's.
     begun: bool,
-    /// Set after it was made: from then on only this very namespace is ours.
+    /// Set after it was made: from then on only the namespace with this identity is the lab's.
     id: Option<NsId>,
 }
 
@@ -58,33 +58,32 @@ impl Netns {
         }
     }
 
-    /// Where iproute2 has it.
+    /// Where iproute2 keeps it.
     pub fn path(&self) -> PathBuf {
         Path::new("/run/netns").join(&self.name)
     }
 
-    /// Whether the name is taken, by anybody.
-    pub fn is_taken(&self) -> bool {
+    /// Whether a namespace of this name exists, of the lab or not.
+    fn exists(&self) -> bool {
         self.path().symlink_metadata().is_ok()
     }
 
-    /// The namespace's identity, if it is ours and is there.
+    /// The namespace's identity, if it exists and is the lab's.
     pub fn live(&self) -> Option<NsId> {
         let found = NsId::of(&self.path())?;
         let ours = self.begun && self.id.is_none_or(|id| id == found);
-        // Whatever went wrong before: the namespace of the host is never a lab's.
+        // Even with a wrong record, the namespace of the host is never a lab's.
         let of_host =
             NsId::current() == Some(found) || NsId::of(Path::new("/proc/1/ns/net")) == Some(found);
         (ours && !of_host).then_some(found)
     }
 
-    /// Marks it as about to be made; to be saved before [`Netns::make`].
+    /// Marks it as about to be made. Save the record between this and [`Netns::make`].
     pub fn begin(&mut self) -> Result<()> {
-        if self.is_taken() {
+        if self.exists() {
             bail!(
                 "the network namespace {0} exists already and is not this lab's: choose another \
-                --name, or remove it \
-                 with `ip netns del {0}`",
+                 --name, or remove it with `ip netns del {0}`",
                 self.name
             );
         }
@@ -95,7 +94,7 @@ impl Netns {
     /// Makes it, with its loopback up.
     pub fn make(&mut self, lab_id: &str) -> Result<()> {
         if let Err(error) = ip::run(&["netns", "add", &self.name], lab_id) {
-            // Somebody was quicker since `begin`: then it is not ours to remove.
+            // Another process has made it since `begin`: then this lab may not remove it.
             self.begun = !format!("{error:#}").contains("File exists");
             return Err(error);
         }
@@ -103,14 +102,14 @@ impl Netns {
         ip::batch(&self.name, "link set lo up\n", lab_id)
     }
 
-    /// Removes it with everything inside; one that is not there, or not ours, is left as it is.
+    /// Removes it with everything inside. Does nothing when it does not exist or is not the lab's.
     pub fn remove(&self) -> Result<()> {
         let path = self.path();
-        if !self.begun || (self.is_taken() && self.live().is_none()) {
+        if !self.begun || (self.exists() && self.live().is_none()) {
             return Ok(());
         }
-        // As iproute2 does it; EINVAL is a file on which nothing was mounted, because its maker was
-        // killed.
+        // As iproute2 does it. EINVAL: nothing is mounted on the file, because `ip netns add` was
+        // killed before it mounted the namespace.
         match umount2(&path, MntFlags::MNT_DETACH) {
             Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
             Err(error) => {
@@ -125,7 +124,8 @@ impl Netns {
         }
     }
 
-    /// Moves the calling thread there, for good: so only ever call it in a thread of its own.
+    /// Moves the calling thread into the namespace. The thread does not come back, so call this
+    /// only in a thread that ends afterwards, or before an exec.
     pub fn enter(&self) -> Result<()> {
         let path = self.path();
         let file = File::open(&path)
@@ -134,7 +134,7 @@ impl Netns {
             .with_context(|| format!("cannot enter {}", path.display()))
     }
 
-    /// Runs `work` in a thread that is inside.
+    /// Runs `work` in a thread inside the namespace.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         in_thread(|| {
             self.enter()?;
@@ -143,7 +143,8 @@ impl Netns {
     }
 }
 
-/// Runs `work` in a thread of its own, whose namespaces it may change: they end with it.
+/// Runs `work` in a new thread. `work` may change the thread's namespaces: no other thread is
+/// affected.
 pub(crate) fn in_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     thread::scope(|scope| {
         let thread = thread::Builder::new()
@@ -155,7 +156,7 @@ pub(crate) fn in_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Res
     })
 }
 
-/// Refuses to work on a lab from inside of it: ending its processes would end whoever asked.
+/// Refuses to remove a lab from inside it: that would end the calling process, too.
 pub(crate) fn refuse_inside(dir: &LabDir, spaces: &[&Netns]) -> Result<()> {
     let here = NsId::current();
     if let Some(inside) = spaces
@@ -163,7 +164,8 @@ pub(crate) fn refuse_inside(dir: &LabDir, spaces: &[&Netns]) -> Result<()> {
         .find(|netns| netns.live_from_inside() == here && here.is_some())
     {
         bail!(
-            "this shell is inside of lab '{}', in {}: run the command from outside",
+            "this shell is inside lab '{}', in the network namespace {}: run the command outside \
+             of the lab",
             dir.name(),
             inside.name
         );
@@ -172,6 +174,7 @@ pub(crate) fn refuse_inside(dir: &LabDir, spaces: &[&Netns]) -> Result<()> {
 }
 
 impl Netns {
+    /// As [`Netns::live`], also for a caller that is inside.
     fn live_from_inside(&self) -> Option<NsId> {
         self.id.filter(|&id| NsId::of(&self.path()) == Some(id))
     }

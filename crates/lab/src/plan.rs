@@ -1,4 +1,4 @@
-//! Everything a lab will be, with all names and addresses, before anything of it is made.
+//! Plans a lab: all its names and addresses, before anything is made.
 
 use std::{
     collections::BTreeMap,
@@ -29,11 +29,11 @@ pub(crate) const PARENT_INTERFACE: &str = "eth0";
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub state: State,
-    /// What is needed once only, for each pod of the state.
+    /// For each pod of the state, what only `up` needs.
     pub inputs: Vec<Input>,
 }
 
-/// What a pod's directory is filled with.
+/// The contents of a pod's directory.
 #[derive(Debug)]
 pub(crate) struct Input {
     pub config: Value,
@@ -43,8 +43,10 @@ pub(crate) struct Input {
 }
 
 impl Plan {
-    /// Plans the lab of a manifest; every reason why it cannot be made is found here, if it can be
-    /// known at all.
+    /// Plans the lab of a manifest.
+    ///
+    /// # Errors
+    /// Every reason why the lab cannot be made, as far as it can be known before making it.
     pub fn new(manifest: &Manifest, args: &UpArgs, ratchet: &Path) -> Result<Self> {
         let ratchet = ratchet
             .canonicalize()
@@ -67,7 +69,7 @@ impl Plan {
             pods.push(pod(&args.name, declared, &nodes[node].name)?);
             inputs.push(input(declared, &nodes[node], &dir));
         }
-        let own = ratchet
+        let binary_dir = ratchet
             .parent()
             .map(|parent| format!(":{}", parent.display()))
             .unwrap_or_default();
@@ -76,7 +78,7 @@ impl Plan {
             id: random_hex(16)?,
             file: manifest.file.clone(),
             ratchet,
-            cni_path: format!("{}{own}", args.cni_path),
+            cni_path: format!("{}{binary_dir}", args.cni_path),
             complete: false,
             cidr: args.underlay_cidr,
             underlay: Netns::planned(format!("{}-underlay", args.name)),
@@ -92,7 +94,7 @@ impl Plan {
 }
 
 fn pod(lab: &str, declared: &manifest::Pod, node: &str) -> Result<Pod> {
-    // As in `kubectl`, the default namespace needs no mention.
+    // As in `kubectl`, the default namespace is left out.
     let short = match declared.namespace.as_str() {
         "default" => declared.name.clone(),
         namespace => format!("{namespace}-{}", declared.name),
@@ -154,21 +156,21 @@ fn input(declared: &manifest::Pod, node: &Node, dir: &LabDir) -> Input {
     }
 }
 
-/// The first addresses of the underlay, one a node.
+/// The first addresses of the underlay, one for each node.
 fn addresses(cidr: IpNet, count: usize) -> Result<Vec<IpAddr>> {
     // The first address of an IPv6 network is the routers' anycast address.
     let skip = usize::from(matches!(cidr, IpNet::V6(_)));
     let addresses: Vec<IpAddr> = cidr.hosts().skip(skip).take(count).collect();
     if addresses.len() < count {
         bail!(
-            "the underlay {cidr} has {} addresses for {count} nodes: give a larger --underlay-cidr",
+            "the underlay {cidr} has {} addresses for {count} nodes: use a larger --underlay-cidr",
             addresses.len()
         );
     }
     Ok(addresses)
 }
 
-/// Two things of one lab must not want one namespace (`lab-node1` can be a pod and a node).
+/// Checks that no namespace name is too long or used twice (`lab-node1` can be a pod and a node).
 fn check_names(state: &State) -> Result<()> {
     let mut seen: BTreeMap<&str, String> = BTreeMap::new();
     let pods = state
@@ -192,8 +194,8 @@ fn check_names(state: &State) -> Result<()> {
         }
         if netns.name.len() > 255 {
             bail!(
-                "the network namespace of {what} would have a name of over 255 bytes: use shorter \
-                 names"
+                "the name of {what}'s network namespace would be longer than 255 bytes: use \
+                 shorter names"
             );
         }
         seen.insert(&netns.name, what);
@@ -201,7 +203,8 @@ fn check_names(state: &State) -> Result<()> {
     Ok(())
 }
 
-/// A lab adds no directory to the host's file system, so a volume needs one that is there.
+/// Checks that each volume has an existing mount point: a lab adds nothing to the host's file
+/// system.
 fn check_mounts(manifest: &Manifest) -> Result<(), ManifestErrors> {
     let mut errors: Vec<ManifestError> = Vec::new();
     for pod in &manifest.pods {
@@ -213,20 +216,20 @@ fn check_mounts(manifest: &Manifest) -> Result<(), ManifestErrors> {
             if covered || is_private(&mount.target) {
                 continue;
             }
-            let (wanted, there) = match mount.sub_path {
+            let (wanted, exists) = match mount.sub_path {
                 Some(_) => ("a file", mount.target.is_file()),
                 None => ("a directory", mount.target.is_dir()),
             };
-            if !there {
+            if !exists {
                 errors.push(pod.origin.error(
                     &format!("{}.mountPath", mount.field),
                     format!(
                         "expected {wanted} of this machine, found none at {}",
                         mount.target.display()
                     ),
-                    "a lab runs this machine's programs on its files: install the program that \
-                    goes with it, make \
-                     it, or mount below /run, which each pod has for itself",
+                    "a lab runs programs of this machine on files of this machine: install the \
+                     program that brings this path, make the path, or mount below /run, which \
+                     each pod has for itself",
                 ));
             }
         }
@@ -238,7 +241,7 @@ fn check_mounts(manifest: &Manifest) -> Result<(), ManifestErrors> {
     }
 }
 
-/// Whether a path lies in the part of the file system that each pod has for itself.
+/// Whether a path is in the part of the file system that each pod has for itself.
 pub(crate) fn is_private(path: &Path) -> bool {
     ["/run", "/var/run"]
         .iter()
@@ -266,134 +269,4 @@ fn random_uuid() -> Result<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn plan(text: &str, cidr: &str) -> Result<Plan> {
-        let manifest = Manifest::parse("f.yaml", text).unwrap();
-        let args = UpArgs {
-            file: "f.yaml".into(),
-            name: "t".into(),
-            underlay_cidr: cidr.parse().unwrap(),
-            nodes: 2,
-            cni_path: "/cni".into(),
-            log_level: "info".into(),
-        };
-        Plan::new(&manifest, &args, Path::new("/bin/sh"))
-    }
-
-    fn pod(name: &str, more: &str) -> String {
-        format!("---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}{more}}}\n")
-    }
-
-    #[test]
-    fn the_plugins_config_is_what_a_runtime_would_give() {
-        let more = ", labels: {ratchet: 'true', app: x}, annotations: {a: b}";
-        let plan = plan(&pod("a", more), "10.89.0.0/24").unwrap();
-        let config = &plan.inputs[0].config;
-        assert_eq!(
-            config["store"],
-            "sqlite:/run/ratchet/lab/t/store/ratchet.db"
-        );
-        assert_eq!(
-            config["socket"],
-            "/run/ratchet/lab/t/nodes/node1/agent.sock"
-        );
-        assert_eq!(config["parent_address"], "10.89.0.1");
-        assert_eq!(
-            config["args"]["cni"]["labels"][1],
-            json!({"key": "ratchet", "value": "true"})
-        );
-        assert_eq!(
-            config["runtimeConfig"]["io.kubernetes.cri.pod-annotations"],
-            json!({"a": "b"})
-        );
-        assert_eq!(plan.state.pods[0].container_id.len(), 64);
-        assert_eq!(plan.state.pods[0].uid.len(), 36);
-        assert!(
-            plan.state.cni_path.starts_with("/cni:/"),
-            "{}",
-            plan.state.cni_path
-        );
-    }
-
-    #[test]
-    fn names_follow_from_lab_namespace_and_pod() {
-        let plan = plan(
-            &(pod("a", "") + &pod("a", ", namespace: blue")),
-            "10.89.0.0/24",
-        )
-        .unwrap();
-        let names: Vec<_> = plan
-            .state
-            .namespaces()
-            .iter()
-            .map(|netns| netns.name.clone())
-            .collect();
-        assert_eq!(
-            names,
-            ["t-a", "t-blue-a", "t-node1", "t-node2", "t-underlay"]
-        );
-    }
-
-    #[test]
-    fn two_things_in_one_namespace_are_refused() {
-        let error = plan(&pod("node1", ""), "10.89.0.0/24")
-            .unwrap_err()
-            .to_string();
-        assert_eq!(
-            error,
-            "pod default/node1 and node node1 would both be the network namespace t-node1: rename \
-             one of them"
-        );
-        assert!(
-            plan(
-                &(pod("b-a", "") + &pod("a", ", namespace: b")),
-                "10.89.0.0/24"
-            )
-            .is_err()
-        );
-    }
-
-    #[test]
-    fn an_underlay_too_small_says_so_and_ipv6_leaves_the_anycast_address_out() {
-        let two = pod("a", "") + &pod("b", "");
-        assert!(
-            plan(&two, "10.89.0.1/32")
-                .unwrap_err()
-                .to_string()
-                .contains("1 addresses for 2 nodes")
-        );
-        assert_eq!(
-            plan(&two, "fd00::/64").unwrap().state.nodes[0]
-                .address
-                .to_string(),
-            "fd00::1"
-        );
-    }
-
-    #[test]
-    fn a_mount_point_this_machine_lacks_is_a_manifest_error() {
-        let text = |path: &str| {
-            format!(
-                "{}spec:\n  containers: [{{volumeMounts: [{{name: v, mountPath: {path}}}]}}]\n  \
-                volumes: [{{name: v, \
-                 configMap: {{name: c}}}}]\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: \
-                 {{name: c}}\n",
-                pod("a", "")
-            )
-        };
-        let error = plan(&text("/no/such"), "10.89.0.0/24")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.starts_with(
-                "f.yaml: document 1 (Pod/a): spec.containers[0].volumeMounts[0].mountPath: \
-                 expected a directory"
-            ),
-            "{error}"
-        );
-        assert!(plan(&text("/run/anything"), "10.89.0.0/24").is_ok());
-        assert!(plan(&text("/etc"), "10.89.0.0/24").is_ok());
-    }
-}
+mod tests;

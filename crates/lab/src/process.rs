@@ -1,4 +1,5 @@
-//! Processes that cannot be mistaken for others: by pid and start time, signalled through a pidfd.
+//! Finds and ends a lab's processes. A process is identified by pid and start time and signalled
+//! through a pidfd, so that a signal never reaches another one.
 
 use std::{
     collections::BTreeSet,
@@ -22,11 +23,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::netns::NsId;
 
-/// The environment variable that marks every process of a lab, with the lab's random id as value:
-/// it finds processes whose namespace somebody has taken away by hand.
+/// The environment variable that marks every process of a lab; its value is the lab's random id.
+/// It finds processes whose namespace was removed by hand.
 pub(crate) const MARK: &str = "RATCHET_LAB_ID";
 
-/// One process for good: pids come again, pids with their start times do not.
+/// Identifies one process. The kernel reuses pids, but not pids with the same start time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct ProcessId {
     pub pid: i32,
@@ -35,13 +36,13 @@ pub(crate) struct ProcessId {
 }
 
 impl ProcessId {
-    /// The process that has this pid now; none when there is none, or only its zombie.
+    /// The process that has this pid now; `None` when there is none, or only its zombie.
     pub fn of(pid: i32) -> Option<Self> {
         let (state, started) = read_stat(pid)?;
         (!matches!(state, 'Z' | 'X')).then_some(Self { pid, started })
     }
 
-    /// Whether it has ended, but whoever is its parent by now has not taken notice yet.
+    /// Whether it has ended and its parent has not reaped it yet.
     fn is_zombie(self) -> bool {
         read_stat(self.pid).is_some_and(|(state, started)| state == 'Z' && started == self.started)
     }
@@ -51,11 +52,11 @@ impl ProcessId {
         Self::of(self.pid) == Some(self)
     }
 
-    /// A handle on it, if it still runs.
+    /// Opens a handle on it, if it still runs.
     fn open(self) -> Option<PidFd> {
         let fd = PidFd::open(self.pid).ok()?;
-        // In this order: the handle is tied to whoever has the pid by now, and that must still be
-        // the one meant.
+        // In this order: the pid may have been reused before the open. After it, the handle cannot
+        // change, and the check proves that it is a handle on this process.
         self.is_alive().then_some(fd)
     }
 }
@@ -64,34 +65,34 @@ fn read_stat(pid: i32) -> Option<(char, u64)> {
     parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// State and start time from a process's stat line.
+/// State and start time from the line in `/proc/PID/stat` (fields 3 and 22 of proc(5)).
 fn parse_stat(stat: &str) -> Option<(char, u64)> {
-    // The name, in parentheses, may hold spaces and parentheses itself.
+    // The name is in parentheses and may contain spaces and parentheses.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
     Some((state, fields.nth(18)?.parse().ok()?))
 }
 
-/// A process by handle: signals and waits cannot reach another one.
+/// A handle on a process: signals and waits cannot reach another one.
 #[derive(Debug)]
 pub(crate) struct PidFd(OwnedFd);
 
 impl PidFd {
-    /// A handle on the process that has this pid now. For a child not yet waited for, that is the
-    /// child.
+    /// Opens a handle on the process that has this pid now. If the pid is that of a child that was
+    /// not waited for, it is a handle on the child.
     pub fn open(pid: i32) -> io::Result<Self> {
-        // SAFETY: pidfd_open takes two integers and touches no memory of ours.
+        // SAFETY: pidfd_open takes two integers and touches no memory of this process.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
         let fd = i32::try_from(Errno::result(fd)?).map_err(io::Error::other)?;
-        // SAFETY: the kernel has just given us this descriptor, nothing else owns it.
+        // SAFETY: the kernel has just returned this descriptor, and nothing else owns it.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Sends a signal; a process that has ended is no error.
+    /// Sends a signal. A process that has ended is no error.
     pub fn signal(&self, signal: Signal) {
         use std::os::fd::AsRawFd;
-        // SAFETY: the descriptor is open for the whole call, and a null siginfo is documented to be
-        // allowed.
+        // SAFETY: the descriptor is open for the whole call, and pidfd_send_signal(2) allows a null
+        // siginfo.
         unsafe {
             libc::syscall(
                 libc::SYS_pidfd_send_signal,
@@ -103,8 +104,8 @@ impl PidFd {
         };
     }
 
-    /// Waits until the process ends; false when it has not within `timeout`, or when a signal came
-    /// in between.
+    /// Waits until the process ends. Returns false when it does not within `timeout`, or when a
+    /// signal interrupts the wait.
     pub fn wait(&self, timeout: Duration) -> bool {
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         poll(
@@ -114,26 +115,26 @@ impl PidFd {
     }
 }
 
-/// Which processes are a lab's.
+/// Selects processes of a lab: those in one of the namespaces, and those with the lab's id.
 #[derive(Debug, Default)]
-pub(crate) struct Belongs {
-    /// Network namespaces of the lab that exist at this moment.
+pub(crate) struct ProcessFilter {
+    /// Existing network namespaces of the lab.
     pub namespaces: BTreeSet<NsId>,
-    /// The lab's id, looked for in the environment.
+    /// The lab's id, the value of [`MARK`] in the environment; empty to select by namespace only.
     pub lab_id: String,
-    /// Processes to leave alone.
+    /// Processes that are not selected.
     pub except: BTreeSet<ProcessId>,
 }
 
-impl Belongs {
-    /// All such processes that run now, this one aside.
+impl ProcessFilter {
+    /// The selected processes that run now, without the calling one.
     pub fn find(&self) -> Vec<ProcessId> {
         let this = i32::try_from(std::process::id()).unwrap_or_default();
         let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
         pids.filter(|&pid| pid != this)
-            // The identity first: what is then read is at worst that of a later process with the
-            // same pid, which has another start time and so is never signalled.
+            // Read the identity first. If the pid is reused before the rest is read, the identity
+            // has an outdated start time, and the later process is never signalled.
             .filter_map(ProcessId::of)
             .filter(|process| !self.except.contains(process) && self.matches(process.pid))
             .collect()
@@ -155,32 +156,32 @@ impl Belongs {
             .any(|variable| variable == mark.as_bytes())
     }
 
-    /// Ends them all: SIGTERM, after `grace` SIGKILL, again until none is found.
+    /// Ends the selected processes: SIGTERM first, SIGKILL after `grace`, until none is found. It
+    /// returns 5 s after the first SIGKILL at the latest.
     pub fn end_all(&self, grace: Duration) -> Ended {
-        let polite_until = Instant::now() + grace;
-        let give_up = polite_until + Duration::from_secs(5);
-        let mut told = BTreeSet::new();
+        let kill_after = Instant::now() + grace;
+        let deadline = kill_after + Duration::from_secs(5);
+        let mut signalled = BTreeSet::new();
         loop {
             let found = self.find();
             let now = Instant::now();
-            if found.is_empty() || now > give_up {
+            if found.is_empty() || now > deadline {
                 return Ended {
-                    told,
-                    stubborn: found,
+                    signalled,
+                    remaining: found,
                 };
             }
             let handle = |process: &ProcessId| Some((*process, process.open()?));
             let handles: Vec<_> = found.iter().filter_map(handle).collect();
             for (process, handle) in &handles {
-                let first = told.insert(*process);
-                if now >= polite_until {
+                let first = signalled.insert(*process);
+                if now >= kill_after {
                     handle.signal(Signal::SIGKILL);
                 } else if first {
                     handle.signal(Signal::SIGTERM);
                 }
             }
-            // Slices, not the whole grace: a dying shell may have started another process
-            // meanwhile.
+            // Wait only briefly: a dying shell may have started another process meanwhile.
             if let Some((_, handle)) = handles.first() {
                 handle.wait(Duration::from_millis(20));
             }
@@ -188,18 +189,17 @@ impl Belongs {
     }
 }
 
-/// What has become of processes that were to end.
+/// The result of [`ProcessFilter::end_all`].
 #[derive(Debug, Default)]
 pub(crate) struct Ended {
-    /// All that were sent a signal.
-    pub told: BTreeSet<ProcessId>,
-    /// Those that would not die.
-    pub stubborn: Vec<ProcessId>,
+    /// Processes that were sent a signal.
+    pub signalled: BTreeSet<ProcessId>,
+    /// Processes that still run.
+    pub remaining: Vec<ProcessId>,
 }
 
-/// Waits until init, who inherits what a lab leaves, has reaped these processes. An init may be
-/// slow about it, so only for a while: zombies are no harm, they would only look like something
-/// left.
+/// Waits until init, which inherits a lab's processes, has reaped these. Zombies do no harm and
+/// only look like leftovers, and an init may be slow, so the wait ends after 2 s.
 pub(crate) fn await_reaped(processes: &BTreeSet<ProcessId>) {
     let deadline = Instant::now() + Duration::from_secs(2);
     while processes.iter().any(|process| process.is_zombie()) && Instant::now() < deadline {
@@ -207,7 +207,8 @@ pub(crate) fn await_reaped(processes: &BTreeSet<ProcessId>) {
     }
 }
 
-/// Ends one process: SIGTERM, after `grace` SIGKILL. Only ever the very process that was recorded.
+/// Ends this process, never another one with its pid: SIGTERM first, SIGKILL after `grace`. Returns
+/// whether it has ended.
 pub(crate) fn end(process: ProcessId, grace: Duration) -> bool {
     for (signal, timeout) in [
         (Signal::SIGTERM, grace),
@@ -227,11 +228,10 @@ pub(crate) fn end(process: ProcessId, grace: Duration) -> bool {
     !process.is_alive()
 }
 
-/// Makes the command's process the leader of a session of its own: it survives the terminal, and
-/// Ctrl-C passes by.
+/// Makes the command's process the leader of a new session: it outlives the terminal, and Ctrl-C
+/// does not reach it.
 pub(crate) fn new_session(command: &mut Command) -> &mut Command {
-    // SAFETY: between fork and exec only setsid is called, a plain system call that allocates
-    // nothing.
+    // SAFETY: between fork and exec only setsid is called, a system call that allocates nothing.
     unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(io::Error::from)) }
 }
 
@@ -283,16 +283,16 @@ mod tests {
             .env(MARK, &id)
             .spawn()
             .unwrap();
-        let belongs = Belongs {
+        let filter = ProcessFilter {
             lab_id: id,
-            ..Belongs::default()
+            ..ProcessFilter::default()
         };
         let deadline = Instant::now() + Duration::from_secs(10);
-        while belongs.find().len() < 2 {
+        while filter.find().len() < 2 {
             assert!(Instant::now() < deadline);
             std::thread::yield_now();
         }
-        assert_eq!(belongs.end_all(Duration::from_millis(50)).stubborn, []);
+        assert_eq!(filter.end_all(Duration::from_millis(50)).remaining, []);
         child.wait().unwrap();
     }
 }

@@ -1,8 +1,8 @@
-//! What is shown on the screen while a lab comes and goes.
+//! What the commands of a lab print.
 
 use std::{io::Write, time::Instant};
 
-/// A line a thing, with the time since the start.
+/// Prints one line per step, with the time since the start.
 #[derive(Debug)]
 pub(crate) struct Progress(Instant);
 
@@ -11,14 +11,14 @@ impl Progress {
         Self(Instant::now())
     }
 
-    /// Says that something is done.
+    /// Prints that a step is done.
     pub fn done(&self, what: &str) {
         say(&format!("{:>7} ms  {what}", self.0.elapsed().as_millis()));
     }
 }
 
-/// Writes a line to standard output. A reader that has gone (`| head`) must not stop work that has
-/// to be finished or undone, as the panic of `println!` would.
+/// Writes a line to standard output. `println!` would panic when the reader has gone (`| head`),
+/// in the middle of work that has to be finished or undone.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -1,8 +1,8 @@
 //! The inside of a pod: its network, hostname, volumes and its own /run.
 //!
-//! There is no process that holds a pod's mount namespace. Everything in it comes from the pod's
-//! directory, so each entry builds an equal one: `exec` sees the sockets and files of the pod's
-//! script, and works as well when the script has ended.
+//! No process keeps a pod's mount namespace. Everything in it comes from the pod's directory, so
+//! each command that enters the pod builds an equal one. `exec` therefore sees the sockets and
+//! files of the pod's script, and works when the script has ended.
 
 use std::{
     fs::{self, File},
@@ -35,8 +35,8 @@ const SCRIPT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sb
 pub(crate) fn make_run_dir(dir: &LabDir, pod: &Pod) -> Result<()> {
     let run = run_dir(dir, pod);
     make_dir(&run)?;
-    // Inside the pod, daemons go through it under users of their own. On the host its parent is for
-    // root alone.
+    // Daemons in the pod run as other users and have to reach files in it. On the host only root
+    // can read its parent.
     fs::set_permissions(&run, fs::Permissions::from_mode(0o755))
         .with_context(|| run.display().to_string())
 }
@@ -45,7 +45,7 @@ fn run_dir(dir: &LabDir, pod: &Pod) -> PathBuf {
     dir.pod(pod).join("run")
 }
 
-/// Starts a pod's script in the background, as a session of its own.
+/// Starts a pod's script in the background, in a new session.
 pub(crate) fn run_script(state: &State, pod: &Pod, dir: &LabDir, script: &str) -> Result<Child> {
     let log = dir.pod_log(pod);
     let log = File::create(&log).with_context(|| format!("cannot make {}", log.display()))?;
@@ -54,7 +54,7 @@ pub(crate) fn run_script(state: &State, pod: &Pod, dir: &LabDir, script: &str) -
         let mut command = Command::new("/bin/sh");
         command
             .args(["-c", script])
-            // A container would not see the user's environment either.
+            // As in a container, the user's environment is not visible.
             .env_clear()
             .env("PATH", SCRIPT_PATH)
             .env("HOME", "/root")
@@ -76,13 +76,13 @@ pub(crate) fn run_script(state: &State, pod: &Pod, dir: &LabDir, script: &str) -
     })
 }
 
-/// Moves the calling thread into a pod, for good.
+/// Moves the calling thread into a pod. The thread does not come back.
 pub(crate) fn enter(dir: &LabDir, pod: &Pod) -> Result<()> {
     pod.netns.enter()?;
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS)
         .context("cannot make mount and UTS namespaces")?;
-    // Nothing mounted here reaches the host; what the host mounts or unmounts, namespaces of
-    // /run/netns above all, still comes in: else a pod would keep every removed namespace alive.
+    // MS_SLAVE: nothing mounted here reaches the host, but what the host mounts and unmounts is
+    // seen here. Otherwise a pod would keep removed namespaces of /run/netns alive.
     mount(
         None::<&str>,
         "/",
@@ -90,7 +90,7 @@ pub(crate) fn enter(dir: &LabDir, pod: &Pod) -> Result<()> {
         MsFlags::MS_REC | MsFlags::MS_SLAVE,
         None::<&str>,
     )
-    .context("cannot make the mounts private")?;
+    .context("cannot make the pod's mounts private")?;
     fs::write("/proc/sys/kernel/hostname", &pod.name).context("cannot set the hostname")?;
     fresh_sysfs();
     mount_private(dir, pod).with_context(|| {
@@ -102,7 +102,7 @@ pub(crate) fn enter(dir: &LabDir, pod: &Pod) -> Result<()> {
 }
 
 fn mount_private(dir: &LabDir, pod: &Pod) -> Result<()> {
-    // All sources are opened before /run, under which they lie, is covered.
+    // The sources are below /run: they are opened before another directory is mounted there.
     let run = hold(&run_dir(dir, pod))?;
     let namespaces = hold(Path::new("/run/netns"))?;
     let sources: Vec<_> = pod
@@ -126,7 +126,7 @@ fn mount_private(dir: &LabDir, pod: &Pod) -> Result<()> {
             )?;
         }
         bind(source, target, MsFlags::empty())?;
-        // As in Kubernetes, where what a pod writes into a ConfigMap volume would be lost.
+        // ConfigMap volumes are read-only in Kubernetes, too.
         let read_only = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
         mount(None::<&str>, target, None::<&str>, read_only, None::<&str>)
             .with_context(|| format!("cannot make {} read-only", target.display()))?;
@@ -152,8 +152,8 @@ fn make_mount_point(target: &Path, is_dir: bool) -> Result<()> {
     Ok(())
 }
 
-/// Mounts a sysfs that shows the pod's devices under /sys/class/net. Where that is not allowed the
-/// host's stays: only listings of devices by file differ.
+/// Mounts a sysfs that shows the pod's devices in /sys/class/net. Where that is not allowed, the
+/// host's sysfs stays, and only listings of devices in /sys are wrong.
 fn fresh_sysfs() {
     let cgroups = hold(Path::new("/sys/fs/cgroup"));
     if mount(

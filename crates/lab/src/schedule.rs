@@ -1,10 +1,10 @@
-//! Which nodes there are, and on which of them each pod runs.
+//! Decides which nodes a lab has, and on which of them each pod runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::manifest::{Manifest, ManifestError, ManifestErrors, Node, Pod};
 
-/// Every kubelet gives its node this label, so a selector may count on it.
+/// Every kubelet sets this label on its node, so a selector may rely on it.
 pub(crate) const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
 
 /// The nodes of a lab, and for each pod of the manifest the index of its node.
@@ -14,20 +14,24 @@ pub(crate) struct Schedule {
     pub placement: Vec<usize>,
 }
 
-/// Places every pod; `spare` is how many nodes to invent for a file that says nothing about nodes.
-pub(crate) fn schedule(manifest: &Manifest, spare: usize) -> Result<Schedule, ManifestErrors> {
+/// Assigns a node to every pod. `default_count` is how many nodes to make up for a file that says
+/// nothing about nodes.
+pub(crate) fn schedule(
+    manifest: &Manifest,
+    default_count: usize,
+) -> Result<Schedule, ManifestErrors> {
     let declared = !manifest.nodes.is_empty();
     let mut nodes = if declared {
         manifest.nodes.clone()
     } else {
-        invent(&manifest.pods, spare)
+        make_up_nodes(&manifest.pods, default_count)
     };
     for node in &mut nodes {
         node.labels
             .entry(HOSTNAME_LABEL.to_owned())
             .or_insert_with(|| node.name.clone());
     }
-    // Bound pods first, so that the free ones can be spread around them.
+    // Pods with a nodeName or nodeSelector come first, so that the others are spread around them.
     let mut chosen: Vec<Option<usize>> = vec![None; manifest.pods.len()];
     let mut errors = Vec::new();
     for bound in [true, false] {
@@ -50,7 +54,8 @@ pub(crate) fn schedule(manifest: &Manifest, spare: usize) -> Result<Schedule, Ma
     })
 }
 
-/// The node of a pod: the named one, else the emptiest of those that match; the first of equals.
+/// The node of a pod: the named one, or the one with the fewest pods of those that match the
+/// selector; among equals the first.
 fn choose(pod: &Pod, nodes: &[Node], chosen: &[Option<usize>]) -> Result<usize, ManifestError> {
     let load = |node: usize| {
         chosen
@@ -73,20 +78,20 @@ fn choose(pod: &Pod, nodes: &[Node], chosen: &[Option<usize>]) -> Result<usize, 
         .map(|(index, _)| index);
     candidates
         .min_by_key(|&index| (load(index), index))
-        .ok_or_else(|| unplaceable(pod, nodes))
+        .ok_or_else(|| no_node(pod, nodes))
 }
 
-fn unplaceable(pod: &Pod, nodes: &[Node]) -> ManifestError {
-    let there_are: Vec<_> = nodes
+fn no_node(pod: &Pod, nodes: &[Node]) -> ManifestError {
+    let known: Vec<_> = nodes
         .iter()
         .map(|node| format!("{} ({})", node.name, labels(&node.labels)))
         .collect();
-    let there_are = there_are.join(", ");
+    let known = known.join(", ");
     match &pod.node_name {
         Some(name) => pod.origin.error(
             "spec.nodeName",
             format!("expected a Node of this file, found no \"{name}\""),
-            format!("add that Node, or name one of those there are: {there_are}"),
+            format!("add that Node, or use one of these: {known}"),
         ),
         None => pod.origin.error(
             "spec.nodeSelector",
@@ -94,7 +99,7 @@ fn unplaceable(pod: &Pod, nodes: &[Node]) -> ManifestError {
                 "expected a Node of this file with the labels {}, found none",
                 labels(&pod.node_selector)
             ),
-            format!("give one of the file's Nodes these labels; there are: {there_are}"),
+            format!("add these labels to one of the file's Nodes: {known}"),
         ),
     }
 }
@@ -111,8 +116,9 @@ fn labels(labels: &BTreeMap<String, String>) -> String {
     }
 }
 
-/// Nodes for a file that has none: what its pods ask for, and nothing else.
-fn invent(pods: &[Pod], spare: usize) -> Vec<Node> {
+/// Makes up the nodes for a file that has none: those that its pods name or select, or
+/// `default_count` nodes if there are none of either.
+fn make_up_nodes(pods: &[Pod], default_count: usize) -> Vec<Node> {
     let mut named: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
     let mut selectors: BTreeSet<&BTreeMap<String, String>> = BTreeSet::new();
     for pod in pods {
@@ -131,7 +137,7 @@ fn invent(pods: &[Pod], spare: usize) -> Vec<Node> {
     }
     let mut nodes: Vec<Node> = Vec::new();
     let anonymous: Vec<BTreeMap<String, String>> = if named.is_empty() && selectors.is_empty() {
-        vec![BTreeMap::new(); spare.min(pods.len())]
+        vec![BTreeMap::new(); default_count.min(pods.len())]
     } else {
         selectors.into_iter().cloned().collect()
     };
@@ -176,14 +182,14 @@ mod tests {
     }
 
     #[test]
-    fn selectors_without_nodes_invent_one_each_in_sorted_order() {
+    fn selectors_without_nodes_make_up_one_each_in_sorted_order() {
         let (left, right) = ("nodeSelector: {side: left}", "nodeSelector: {side: right}");
         let pods = [pod("d", right), pod("a", left), pod("b", left)];
         assert_eq!(place(&pods).unwrap(), ["node2", "node1", "node1"]);
     }
 
     #[test]
-    fn a_node_name_is_kept_and_its_node_is_not_invented_twice() {
+    fn a_node_name_is_kept_and_its_node_is_not_made_up_twice() {
         let pods = [
             pod("a", "nodeName: node1"),
             pod("b", "nodeSelector: {x: 'y'}"),
@@ -223,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_selector_nobody_matches_names_document_field_and_labels() {
+    fn a_selector_that_no_node_matches_names_document_field_and_labels() {
         let documents = [
             node("l", "side: left"),
             pod("a", "nodeSelector: {side: up}"),
@@ -231,8 +237,7 @@ mod tests {
         assert_eq!(
             place(&documents).unwrap_err(),
             "f.yaml: document 2 (Pod/a): spec.nodeSelector: expected a Node of this file with the \
-            labels side=up, \
-             found none: give one of the file's Nodes these labels; there are: \
+             labels side=up, found none: add these labels to one of the file's Nodes: \
              l (kubernetes.io/hostname=l,side=left)"
         );
         let documents = [node("l", ""), pod("a", "nodeName: m")];

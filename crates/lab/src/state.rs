@@ -1,4 +1,4 @@
-//! `/run/ratchet/lab/NAME`: what a lab is made of, written before each thing is made.
+//! `/run/ratchet/lab/NAME`: the record of a lab, written before each thing is made.
 
 use std::{
     collections::BTreeMap,
@@ -20,18 +20,19 @@ use crate::{cli::name_option, netns::Netns, process::ProcessId};
 
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 const BASE: &str = "/run/ratchet/lab";
-/// A unix socket's path must fit into sockaddr_un with its final zero.
+/// The longest path of a unix socket: sun_path of sockaddr_un has 108 bytes, the last one is zero
+/// (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
 
-/// A lab as it is recorded.
+/// The record of a lab.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct State {
     pub name: String,
-    /// Random, in the environment of every process of the lab.
+    /// A random id, in the environment of every process of the lab.
     pub id: String,
     /// The manifest it was made from.
     pub file: String,
-    /// The binary that is agent and plugin.
+    /// The binary that runs as agent and as plugin.
     pub ratchet: PathBuf,
     pub cni_path: String,
     /// Set when `up` has finished.
@@ -49,7 +50,7 @@ pub(crate) struct Node {
     pub labels: BTreeMap<String, String>,
     pub address: IpAddr,
     pub netns: Netns,
-    /// Its agent, once started.
+    /// Its agent, set once it was started.
     pub agent: Option<ProcessId>,
 }
 
@@ -62,14 +63,14 @@ pub(crate) struct Pod {
     pub netns: Netns,
     pub container_id: String,
     pub uid: String,
-    /// Set before its ADD: from then on it takes a DEL.
+    /// Set before its ADD: from then on it needs a DEL.
     pub attached: bool,
     pub mounts: Vec<Mount>,
     /// Whether it has a script to run.
     pub has_script: bool,
 }
 
-/// A ConfigMap volume, or a file of one, and where the pod sees it.
+/// A ConfigMap volume, or a file of one, and its path in the pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mount {
     /// Below the pod's directory.
@@ -78,7 +79,7 @@ pub(crate) struct Mount {
 }
 
 impl Pod {
-    /// The name a user calls it by: the namespace only where it is not the default one.
+    /// The name for users: NAMESPACE/NAME, or NAME in the default namespace.
     pub fn title(&self) -> String {
         if self.namespace == "default" {
             self.name.clone()
@@ -89,7 +90,7 @@ impl Pod {
 }
 
 impl State {
-    /// All namespaces of the lab, innermost first: pods, nodes, underlay.
+    /// All network namespaces of the lab: pods, nodes, underlay.
     pub fn namespaces(&self) -> Vec<&Netns> {
         let pods = self.pods.iter().map(|pod| &pod.netns);
         pods.chain(self.nodes.iter().map(|node| &node.netns))
@@ -97,14 +98,13 @@ impl State {
             .collect()
     }
 
-    /// The node that a pod runs on.
+    /// The node of this name.
     pub fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.iter().find(|node| node.name == name)
     }
 }
 
-/// A lab's directory. Holding one from [`LabDir::create`] or [`LabDir::lock`] is holding the lab's
-/// lock.
+/// A lab's directory. A value from [`LabDir::create`] or [`LabDir::lock`] holds the lab's lock.
 #[derive(Debug)]
 pub(crate) struct LabDir {
     path: PathBuf,
@@ -112,7 +112,7 @@ pub(crate) struct LabDir {
 }
 
 impl LabDir {
-    /// Where a lab of this name is, made or not.
+    /// The directory of the lab of this name, whether it exists or not.
     pub fn at(name: &str) -> Self {
         Self {
             path: Path::new(BASE).join(name),
@@ -120,10 +120,13 @@ impl LabDir {
         }
     }
 
-    /// Makes and locks the directory; an error that says how to go on when there is one already.
+    /// Makes and locks the directory.
+    ///
+    /// # Errors
+    /// When it exists already; the error says what to do.
     pub fn create(name: &str) -> Result<Self> {
         let mut dir = Self::at(name);
-        // Another lab's `down` may take the empty parent away between our two steps.
+        // Another lab's `down` may remove the empty parent between the two steps.
         for _ in 0..100 {
             make_dir(Path::new(BASE))?;
             match DirBuilder::new().mode(0o700).create(&dir.path) {
@@ -133,7 +136,7 @@ impl LabDir {
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                    bail!(dir.already_there())
+                    bail!(dir.already_exists())
                 }
                 Err(error) => {
                     return Err(error)
@@ -142,17 +145,18 @@ impl LabDir {
             }
         }
         bail!(
-            "cannot make {}: its parent directory keeps vanishing",
+            "cannot make {}: another process keeps removing its parent directory; run the command \
+             again",
             dir.path.display()
         )
     }
 
-    /// Opens and locks the directory of a lab that must be there.
+    /// Opens and locks the directory of an existing lab.
     pub fn lock(name: &str) -> Result<Self> {
         let mut dir = Self::existing(name)?;
-        // Of an `up` that was killed, a child may hold the lock for a moment more, between its fork
-        // and its exec. Holding the lock so proves as well that every such child has come to its
-        // exec, and can be found.
+        // After an `up` was killed, a child of it still holds the lock between its fork and its
+        // exec. So the lock also proves that every child has reached its exec, where it has the
+        // lab's mark and can be found.
         let deadline = Instant::now() + LOCK_TIMEOUT;
         dir._lock = Some(loop {
             match dir.try_lock() {
@@ -163,7 +167,7 @@ impl LabDir {
         Ok(dir)
     }
 
-    /// The directory of a lab that must be there, to look only.
+    /// The directory of an existing lab, without its lock: for reading only.
     pub fn existing(name: &str) -> Result<Self> {
         let dir = Self::at(name);
         if dir.path.is_dir() {
@@ -175,25 +179,25 @@ impl LabDir {
             .iter()
             .map(|entry| entry.file_name().to_string_lossy().into_owned())
             .collect();
-        let there_are = if others.is_empty() {
-            "none".into()
-        } else {
+        if others.is_empty() {
+            bail!("there is no lab '{name}' on this machine, and no other lab");
+        }
+        bail!(
+            "there is no lab '{name}' on this machine: choose with --name one of {}",
             others.join(", ")
-        };
-        bail!("there is no lab '{name}' on this machine (labs there are: {there_are})")
+        )
     }
 
     /// The error for a second `up`.
-    pub fn already_there(&self) -> String {
+    pub fn already_exists(&self) -> String {
         let name = self.name();
         let unfinished = match self.load() {
             Ok(Some(state)) if state.complete => "",
             _ => " (its `up` has not finished)",
         };
         format!(
-            "the lab '{name}' is there already{unfinished}: remove it with `ratchet lab down{}`, \
-            or choose another \
-             --name",
+            "the lab '{name}' exists already{unfinished}: remove it with `ratchet lab down{}`, or \
+             choose another --name",
             name_option(&name)
         )
     }
@@ -203,14 +207,14 @@ impl LabDir {
             .with_context(|| format!("cannot open {}", self.path.display()))?;
         Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
             anyhow::anyhow!(
-                "another `ratchet lab up` or `down` is at work on lab '{}': wait for it, or stop \
-                 it with Ctrl-C",
+                "another `ratchet lab up` or `down` is running for the lab '{}': wait for it, or \
+                 stop it with Ctrl-C",
                 self.name()
             )
         })
     }
 
-    /// Whether the lab is there.
+    /// Whether the lab exists.
     pub fn exists(&self) -> bool {
         self.path.exists()
     }
@@ -223,7 +227,22 @@ impl LabDir {
             .unwrap_or_default()
     }
 
-    /// The record; none when `up` was killed before it wrote one, and so before it made anything.
+    /// The record; an error when there is none yet.
+    pub fn recorded(&self) -> Result<State> {
+        match self.load()? {
+            Some(state) => Ok(state),
+            None => {
+                let name = self.name();
+                bail!(
+                    "nothing of the lab '{name}' has been made yet: wait for its `ratchet lab up`; \
+                     if that was killed, run `ratchet lab down{}`",
+                    name_option(&name)
+                )
+            }
+        }
+    }
+
+    /// The record; `None` when `up` has not written it yet, and so has not made anything else.
     pub fn load(&self) -> Result<Option<State>> {
         let path = self.path.join("lab.json");
         let text = match fs::read(&path) {
@@ -235,7 +254,7 @@ impl LabDir {
         };
         let state = serde_json::from_slice(&text).with_context(|| {
             format!(
-                "cannot understand {}: use the ratchet that made this lab to remove it",
+                "cannot parse {}: remove this lab with the version of ratchet that made it",
                 path.display()
             )
         })?;
@@ -276,7 +295,7 @@ impl LabDir {
 
     /// A pod's directory: CNI config and results, volumes, its /run, its script's log.
     pub fn pod(&self, pod: &Pod) -> PathBuf {
-        // No namespace holds an underscore, so no two pods share a directory.
+        // No namespace has an underscore in its name, so no two pods share a directory.
         self.path
             .join("pods")
             .join(format!("{}_{}", pod.namespace, pod.name))
@@ -287,22 +306,21 @@ impl LabDir {
         self.pod(pod).join("run.log")
     }
 
-    /// Checks that a node's socket can have the path it is to have.
+    /// Checks that the path of a node's socket is not too long.
     pub fn check_socket(&self, node: &str) -> Result<()> {
         let path = self.socket(node);
         let length = path.as_os_str().len();
         if length > MAX_SOCKET_PATH {
             bail!(
-                "the agent's socket {} would have {length} bytes, and a unix socket's path ends at \
-                {MAX_SOCKET_PATH}: \
-                 use a shorter --name or node name",
+                "the path of the agent's socket {} would have {length} bytes, expected at most \
+                 {MAX_SOCKET_PATH}: use a shorter --name or node name",
                 path.display()
             );
         }
         Ok(())
     }
 
-    /// Removes the lab's files, and the directories above when they are empty.
+    /// Removes the lab's files, and the directories above it if they are empty.
     pub fn remove(self) -> Result<()> {
         match fs::remove_dir_all(&self.path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -311,14 +329,14 @@ impl LabDir {
             }
             _ => {}
         }
-        // Other labs, or an agent of the host, may live there: then this fails, as it should.
+        // This fails, as it should, if they have files of other labs or of the host's agent.
         let base = Path::new(BASE);
         let _ = fs::remove_dir(base).and_then(|()| base.parent().map_or(Ok(()), fs::remove_dir));
         Ok(())
     }
 }
 
-/// Makes a directory for root alone, and those above it.
+/// Makes a directory that only root can read, and its parents.
 pub(crate) fn make_dir(path: &Path) -> Result<()> {
     DirBuilder::new()
         .recursive(true)

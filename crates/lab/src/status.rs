@@ -1,27 +1,26 @@
-//! `ratchet lab status`: nodes, pods, links.
+//! `ratchet lab status`: prints nodes, pods and links.
 
 use std::process::{Command, ExitCode, Stdio};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::{
     cli::{StatusArgs, name_option},
-    process::{Belongs, ProcessId},
+    netns::Netns,
+    process::{ProcessFilter, ProcessId},
     progress::{say, table, warn},
     schedule::HOSTNAME_LABEL,
     state::{LabDir, Node, Pod, State},
 };
 
-/// Shows a lab; the exit code says whether all of its agents run.
+/// Prints a lab. The exit code is 0 if all of its agents run.
 pub(crate) fn status(args: &StatusArgs) -> Result<ExitCode> {
     let dir = LabDir::existing(&args.name)?;
-    let Some(state) = dir.load()? else {
-        bail!("the lab '{}' has only just begun to be made", args.name)
-    };
+    let state = dir.recorded()?;
     if !state.complete {
         let lab = name_option(&state.name);
         warn(&format!(
-            "the `up` of this lab has not finished; if it was killed: `ratchet lab down{lab}`"
+            "the `up` of this lab has not finished; if it was killed, run `ratchet lab down{lab}`"
         ));
     }
     say(&table(&nodes(&state)));
@@ -49,7 +48,7 @@ fn nodes(state: &State) -> Vec<Vec<String>> {
             Some(agent) => format!("dead (was pid {})", agent.pid),
             None => "never started".into(),
         };
-        // Every node has its hostname label; only the others say something.
+        // Every node has the hostname label; it repeats the name.
         let labels = node.labels.iter().filter(|(key, _)| *key != HOSTNAME_LABEL);
         let labels: Vec<_> = labels
             .map(|(key, value)| format!("{key}={value}"))
@@ -73,9 +72,9 @@ fn pods(state: &State, dir: &LabDir) -> Vec<Vec<String>> {
         .to_vec();
     let row = |pod: &Pod| {
         let namespaces = pod.netns.live().into_iter().collect();
-        let processes: Vec<ProcessId> = Belongs {
+        let processes: Vec<ProcessId> = ProcessFilter {
             namespaces,
-            ..Belongs::default()
+            ..ProcessFilter::default()
         }
         .find();
         let log = if pod.has_script {
@@ -96,7 +95,7 @@ fn pods(state: &State, dir: &LabDir) -> Vec<Vec<String>> {
         .collect()
 }
 
-fn netns(netns: &crate::netns::Netns) -> String {
+fn netns(netns: &Netns) -> String {
     let gone = if netns.live().is_some() {
         ""
     } else {
@@ -105,11 +104,11 @@ fn netns(netns: &crate::netns::Netns) -> String {
     format!("{}{gone}", netns.name)
 }
 
-/// Passes on what `ratchet links` says of a node; false when its agent does not run.
+/// Prints the output of `ratchet links` for a node. Returns false when its agent does not run.
 fn links(state: &State, node: &Node, dir: &LabDir) -> bool {
     if !node.agent.is_some_and(ProcessId::is_alive) {
         say(&format!(
-            "not known: its agent is not running (its log: {})",
+            "unknown: the node's agent is not running (its log: {})",
             dir.agent_log(&node.name).display()
         ));
         return false;

@@ -1,4 +1,4 @@
-//! `ratchet lab up`: check everything, then make it; undo it all when a step fails.
+//! `ratchet lab up`: checks everything, then makes the lab, and undoes all of it when a step fails.
 
 use std::{
     fmt::Write,
@@ -26,7 +26,7 @@ use crate::{
     state::{LabDir, State, make_dir},
 };
 
-/// The underlay's bridge, in a namespace where nothing else is.
+/// The underlay's bridge, in a network namespace of its own.
 const BRIDGE: &str = "underlay";
 
 /// Brings up a lab.
@@ -35,17 +35,7 @@ pub(crate) fn up(args: &UpArgs, ratchet: &Path) -> Result<ExitCode> {
     for note in &manifest.notes {
         warn(&format!("note: {note}"));
     }
-    let existing = LabDir::at(&args.name);
-    if existing.exists() {
-        bail!(existing.already_there());
-    }
-    let Plan { state, inputs } = Plan::new(&manifest, args, ratchet)?;
-    ip::check()?;
-    cni::check_loopback(&state.cni_path)?;
-    for netns in state.namespaces() {
-        netns.clone().begin()?;
-    }
-
+    let Plan { state, inputs } = check(&manifest, args, ratchet)?;
     interrupt::catch()?;
     let dir = LabDir::create(&args.name)?;
     let mut build = Build {
@@ -61,16 +51,16 @@ pub(crate) fn up(args: &UpArgs, ratchet: &Path) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Err(error) => {
-            let undone = build.undo();
-            if let Err(trouble) = &undone {
-                warn(&format!("{trouble:#}"));
-            }
-            let outcome = match undone {
+            let outcome = match build.undo() {
                 Ok(()) => "everything that was made has been removed again",
-                Err(_) => "not everything could be removed",
+                Err(error) => {
+                    warn(&format!("{error:#}"));
+                    "not everything could be removed"
+                }
             };
             if let Some(Interrupted(signal)) = error.root_cause().downcast_ref() {
                 warn(&format!("{error:#}; {outcome}"));
+                // As shells report a process that a signal has ended.
                 let code = u8::try_from(128 + *signal as i32).unwrap_or(1);
                 return Ok(ExitCode::from(code));
             }
@@ -83,16 +73,31 @@ pub(crate) fn up(args: &UpArgs, ratchet: &Path) -> Result<ExitCode> {
     }
 }
 
-/// A lab being made. Dropped before [`Build::commit`], by a panic too, it undoes what it has made.
+/// Plans the lab and checks all that it needs, before anything is made.
+fn check(manifest: &Manifest, args: &UpArgs, ratchet: &Path) -> Result<Plan> {
+    let existing = LabDir::at(&args.name);
+    if existing.exists() {
+        bail!(existing.already_exists());
+    }
+    let plan = Plan::new(manifest, args, ratchet)?;
+    ip::check()?;
+    cni::check_loopback(&plan.state.cni_path)?;
+    for netns in plan.state.namespaces() {
+        netns.clone().begin()?;
+    }
+    Ok(plan)
+}
+
+/// A lab being made. If it is dropped before [`Build::commit`], it undoes what it has made.
 #[derive(Debug)]
 struct Build {
-    /// None once it is done or undone.
+    /// `None` once the lab is committed or undone.
     dir: Option<LabDir>,
     state: State,
     progress: Progress,
     /// In the order of the state's nodes.
     agents: Vec<Child>,
-    /// The pods' scripts, kept to be reaped.
+    /// The pods' scripts, kept so that they can be reaped.
     scripts: Vec<Child>,
 }
 
@@ -106,8 +111,7 @@ impl Drop for Build {
 
 impl Build {
     fn run(&mut self, inputs: &[Input], log_level: &str) -> Result<()> {
-        // Before anything is made: names and ids are all known, so from here on `down` can find
-        // everything.
+        // The first record has all names and ids, so from here on `down` can find everything.
         self.save()?;
         self.write_files(inputs)?;
         self.make_underlay()?;
@@ -128,8 +132,7 @@ impl Build {
         self.save()
     }
 
-    /// Saves the record; also the point where an interrupt is noticed, as it comes before each
-    /// step.
+    /// Saves the record. As this comes before each step, it also checks for an interrupt.
     fn save(&self) -> Result<()> {
         if !self.state.complete {
             interrupt::check()?;
@@ -146,7 +149,7 @@ impl Build {
             let config = pod_dir.join("cni.json");
             fs::write(&config, input.config.to_string())
                 .with_context(|| config.display().to_string())?;
-            // A volume may hold no file at all.
+            // A volume may be empty, so its directory is made even without a file.
             for mount in &pod.mounts {
                 let source = pod_dir.join(&mount.source);
                 let is_file = input.files.contains_key(&mount.source);
@@ -194,16 +197,17 @@ impl Build {
         let node = &state.nodes[index];
         let port = format!("port{}", index + 1);
         let netns = &node.netns.name;
-        // Born in its place: the host's namespace never sees it.
-        let plug = format!(
-            "link add {port} type veth peer name {PARENT_INTERFACE} netns {netns}\nlink set {port} \
-             master {BRIDGE} up\n"
+        // Both ends are created in the lab's namespaces: the host's namespace never sees them.
+        let veth = format!(
+            "link add {port} type veth peer name {PARENT_INTERFACE} netns {netns}\n\
+             link set {port} master {BRIDGE} up\n"
         );
-        ip::batch(&state.underlay.name, &plug, &state.id)?;
+        ip::batch(&state.underlay.name, &veth, &state.id)?;
         let address = IpNet::new(node.address, state.cidr.prefix_len())?;
         let no_dad = if node.address.is_ipv6() { " nodad" } else { "" };
         let up = format!(
-            "link set {PARENT_INTERFACE} up\naddress add {address} dev {PARENT_INTERFACE}{no_dad}\n"
+            "link set {PARENT_INTERFACE} up\n\
+             address add {address} dev {PARENT_INTERFACE}{no_dad}\n"
         );
         ip::batch(netns, &up, &state.id)?;
 
@@ -265,12 +269,16 @@ impl Build {
         let title = pod.title();
         self.progress
             .done(&format!("the lab '{}' is up", self.state.name));
+        let netns = &pod.netns.name;
         say(&format!(
-            "\nLook around:\n  ratchet lab status{lab}\n  ratchet lab exec{lab} {title} -- ip \
-            address\n  ratchet lab exec{lab} \
-             {title} -- ping -c 3 ADDRESS\n  ip netns exec {} ip -d link\nRemove it:\n  ratchet \
-             lab down{lab}",
-            pod.netns.name
+            "
+Look at it:
+  ratchet lab status{lab}
+  ratchet lab exec{lab} {title} -- ip address
+  ratchet lab exec{lab} {title} -- ping -c 3 ADDRESS
+  ip netns exec {netns} ip -d link
+Remove it:
+  ratchet lab down{lab}"
         ));
     }
 
@@ -278,9 +286,9 @@ impl Build {
         let Some(dir) = self.dir.take() else {
             return Ok(());
         };
-        let result = down::remove(dir, &mut self.state, None);
+        let result = down::remove(dir, &self.state, None);
         for child in self.agents.iter_mut().chain(&mut self.scripts) {
-            // Ended already; this only takes the zombie away.
+            // It has ended; this only reaps it.
             let _ = child.try_wait();
         }
         result
@@ -291,7 +299,7 @@ fn dir(dir: &Option<LabDir>) -> Result<&LabDir> {
     dir.as_ref().context("the lab is being removed")
 }
 
-/// Makes a directory below a pod's `volumes`, open for the pod's users all the way down.
+/// Makes a directory below a pod's `volumes`, readable by all users from `volumes` down.
 fn make_volume_dir(pod_dir: &Path, path: Option<&Path>) -> Result<()> {
     let Some(path) = path else { return Ok(()) };
     make_dir(path)?;

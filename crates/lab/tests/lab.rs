@@ -1,7 +1,7 @@
-//! Whole labs, up and down, around a fake `ratchet` (examples/fake-ratchet.rs). Needs root and
+//! Brings whole labs up and down with a fake `ratchet` (examples/fake-ratchet.rs). Needs root and
 //! iproute2.
 
-// The lint knows `#[test]` functions, not the helpers of an integration test.
+// clippy.toml allows it in `#[test]` functions only, not in the helpers of an integration test.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -20,7 +20,7 @@ use nix::{
 
 use support::{Lab, Outcome, eventually};
 
-/// Two nodes, two pods; pod a has a volume and a script that ends and leaves a stubborn daemon.
+/// Two nodes, two pods. Pod a has a volume, and a script that leaves a daemon that ignores SIGTERM.
 const TWO_PODS: &str = r#"
 apiVersion: v1
 kind: Pod
@@ -74,7 +74,7 @@ fn up_status_exec_down() {
         ["a", "blue-b", "node1", "node2", "underlay"].map(|name| format!("{}-{name}", lab.name));
     assert_eq!(lab.namespaces(), names);
 
-    // The agent runs in its node, and the plugin is called there, about the pod's namespace.
+    // The agent runs in its node, and the plugin is called there, for the pod's namespace.
     assert_eq!(lab.recorded("AGENT-node2")["address"], "10.89.0.2");
     let add = lab.recorded("ADD-b");
     assert_eq!(add["devices"], serde_json::json!(["lo", "eth0"]));
@@ -94,7 +94,7 @@ fn up_status_exec_down() {
         serde_json::json!([{"key": "ratchet", "value": "true"}])
     );
 
-    // The pod's inside: its name, its volume, its /run; and the way out of it.
+    // The inside of the pod: its hostname, its volume, its /run. Nothing of it is on the host.
     eventually("the script's token", || {
         lab.exec("a", &["cat", "/run/token"]).stdout == "shared\n"
     });
@@ -134,7 +134,7 @@ fn up_status_exec_down() {
         assert!(status.contains(expected), "{expected} in\n{status}");
     }
     lab.run("up").fails_with(&format!(
-        "is there already: remove it with `ratchet lab down --name {}`",
+        "exists already: remove it with `ratchet lab down --name {}`",
         lab.name
     ));
     assert_eq!(
@@ -154,20 +154,20 @@ fn up_status_exec_down() {
 
 #[test]
 fn a_failing_add_undoes_everything() {
-    let lab = Lab::new("fail", TWO_PODS).with_trouble("fail-add=b");
+    let lab = Lab::new("fail", TWO_PODS).with_fault("fail-add=b");
     lab.run("up")
-        .fails_with("ADD of pod blue/b on node2 failed: code 7: no such luck (as asked)")
+        .fails_with("ADD of pod blue/b on node2 failed: code 7: a fault (injected)")
         .fails_with("everything that was made has been removed again");
     assert!(
         lab.was_called("DEL-a") && lab.was_called("DEL-b"),
-        "a failed ADD takes a DEL as well"
+        "a failed ADD needs a DEL, too"
     );
     lab.assert_nothing_left(None);
 }
 
 #[test]
 fn an_agent_that_ends_at_once_is_quoted() {
-    let lab = Lab::new("agent", TWO_PODS).with_trouble("agent-exits");
+    let lab = Lab::new("agent", TWO_PODS).with_fault("agent-exits");
     lab.run("up")
         .fails_with("ended at once")
         .fails_with("agent of node1 on eth0 10.89.0.1");
@@ -176,7 +176,7 @@ fn an_agent_that_ends_at_once_is_quoted() {
 
 #[test]
 fn an_interrupted_up_undoes_everything() {
-    let lab = Lab::new("interrupt", TWO_PODS).with_trouble("hang-add=b");
+    let lab = Lab::new("interrupt", TWO_PODS).with_fault("hang-add=b");
     let up = lab.spawn_up();
     lab.recorded("ADD-b");
     kill(Pid::from_raw(up.id() as i32), Signal::SIGINT).unwrap();
@@ -192,17 +192,17 @@ fn an_interrupted_up_undoes_everything() {
 }
 
 #[test]
-fn down_clears_what_a_killed_up_has_left() {
-    let lab = Lab::new("killed", TWO_PODS).with_trouble("hang-add=b");
+fn down_removes_what_a_killed_up_has_left() {
+    let lab = Lab::new("killed", TWO_PODS).with_fault("hang-add=b");
     let mut up = lab.spawn_up();
     lab.recorded("ADD-b");
     lab.run("down")
-        .fails_with("another `ratchet lab up` or `down` is at work");
+        .fails_with("another `ratchet lab up` or `down` is running");
     kill(Pid::from_raw(up.id() as i32), Signal::SIGKILL).unwrap();
     up.wait().unwrap();
     assert_eq!(lab.namespaces().len(), 5);
     lab.run("up")
-        .fails_with("is there already (its `up` has not finished)");
+        .fails_with("exists already (its `up` has not finished)");
     let id = lab.state()["id"].as_str().unwrap().to_owned();
     lab.run("down").ok();
     lab.assert_nothing_left(Some(&id));
@@ -218,13 +218,14 @@ fn down_works_when_agents_are_dead_and_namespaces_gone() {
     eventually("the end of the agent in status", || {
         lab.run("status").stdout.contains("dead (was pid")
     });
-    // The stubborn daemon of pod a lives on in a namespace without a name.
+    // The daemon of pod a that ignores SIGTERM still runs, in a namespace without a name.
     let taken = Command::new("ip")
         .args(["netns", "del", &format!("{}-a", lab.name)])
         .status()
         .unwrap();
     assert!(taken.success());
-    lab.exec("a", &["true"]).fails_with("is not there");
+    lab.exec("a", &["true"])
+        .fails_with("does not exist any more");
     lab.run("down").ok();
     lab.assert_nothing_left(state["id"].as_str());
 }
@@ -238,7 +239,7 @@ fn a_file_with_errors_makes_nothing() {
 }
 
 #[test]
-fn a_namespace_of_somebody_else_stays_untouched() {
+fn a_foreign_namespace_stays_untouched() {
     let lab = Lab::new("foreign", TWO_PODS);
     let foreign = format!("{}-node2", lab.name);
     assert!(
@@ -272,12 +273,12 @@ fn whenever_an_up_is_killed_down_leaves_nothing() {
 }
 
 #[test]
-fn whenever_an_up_is_interrupted_it_leaves_nothing_itself() {
+fn whenever_an_up_is_interrupted_it_removes_everything_itself() {
     stop_at_many_moments("term", Signal::SIGTERM, |lab, ended| {
         if ended.success() {
             lab.run("down").ok();
         } else {
-            // Before it catches signals, before it has made anything, it just ends.
+            // Before it catches signals it has made nothing, so the signal may end it.
             assert!(
                 ended.code() == Some(143) || ended.signal() == Some(15),
                 "{ended}"
@@ -291,7 +292,7 @@ fn stop_at_many_moments(test: &str, signal: Signal, clear: impl Fn(&Lab, ExitSta
     for delay in (0..120).step_by(12) {
         let lab = Lab::new(&format!("{test}{delay}"), &manifest);
         let mut up = lab.spawn_up();
-        // Not to wait for anything: to stop it at different moments, whichever they are.
+        // This does not wait for a state: it varies the moment of the signal.
         std::thread::sleep(Duration::from_millis(delay));
         kill(Pid::from_raw(up.id() as i32), signal).unwrap();
         clear(&lab, up.wait().unwrap());

@@ -1,4 +1,4 @@
-//! Splits a file into documents, and Lists into their items.
+//! Splits a file into documents, and a List into its items.
 
 use serde::Deserialize;
 use serde_yaml_ng::Value;
@@ -62,7 +62,7 @@ impl Document {
     }
 }
 
-/// The objects of a file in order; empty documents do not count.
+/// The objects of a file in order, without empty documents.
 pub(super) fn split(file: &str, text: &str) -> Result<Vec<Document>, ManifestError> {
     let mut documents = Vec::new();
     for (index, value) in values(file, text)?.into_iter().enumerate() {
@@ -76,26 +76,27 @@ pub(super) fn split(file: &str, text: &str) -> Result<Vec<Document>, ManifestErr
     Ok(documents)
 }
 
+/// Adds an object, or the items of a List. `position` says where it is in the file, for errors.
 fn expand(
     file: &str,
-    place: &str,
+    position: &str,
     value: Value,
     documents: &mut Vec<Document>,
 ) -> Result<(), ManifestError> {
     let mut origin = Origin {
         file: file.to_owned(),
-        document: place.to_owned(),
+        document: position.to_owned(),
     };
     let kind = Field::root(&origin, &value).required_text(
         "kind",
-        "every document is an object with apiVersion, kind and metadata",
+        "write each document as an object with apiVersion, kind and metadata",
     )?;
     if kind == "List" {
         let items = Field::root(&origin, &value).list("items")?;
         for (index, item) in items.iter().enumerate() {
             expand(
                 file,
-                &format!("{place}, item {}", index + 1),
+                &format!("{position}, item {}", index + 1),
                 item.value().clone(),
                 documents,
             )?;
@@ -107,7 +108,7 @@ fn expand(
         .ok()
         .flatten()
         .unwrap_or_default();
-    origin.document = format!("{place} ({kind}/{name})");
+    origin.document = format!("{position} ({kind}/{name})");
     documents.push(Document {
         origin,
         kind,
@@ -117,8 +118,8 @@ fn expand(
 }
 
 fn values(file: &str, text: &str) -> Result<Vec<Value>, ManifestError> {
-    // JSON is YAML save for details (tabs, objects one after the other), so its own parser has the
-    // first word.
+    // JSON is nearly a subset of YAML, but YAML forbids tabs and several objects in a row. So try
+    // the JSON parser first.
     if text.trim_start().starts_with('{') {
         let objects: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(text)
             .into_iter()

@@ -1,10 +1,10 @@
-//! A cursor over a manifest that knows where it is, so that every error can say so.
+//! A value of a manifest together with its path, so that every error can name the field.
 
 use std::collections::BTreeMap;
 
 use serde_yaml_ng::Value;
 
-/// A mistake in a manifest: where it is, what was expected, what to do.
+/// A mistake in a manifest: its position, what was expected, what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{file}: {document}: {field}: {problem}: {help}")]
 pub(crate) struct ManifestError {
@@ -63,8 +63,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// The member of this name; none if it is absent or null, which Kubernetes does not
-    /// distinguish.
+    /// The member of this name; `None` if it is absent or null, which Kubernetes treats alike.
     pub fn get(&self, key: &str) -> Result<Option<Field<'a>>, ManifestError> {
         match self.value {
             Value::Null => Ok(None),
@@ -111,8 +110,7 @@ impl<'a> Field<'a> {
         Ok(text)
     }
 
-    /// This value as a string; numbers and booleans are not strings here, as they are not for the
-    /// API server.
+    /// This value as a string. As for the API server, numbers and booleans are not strings.
     pub fn text(&self) -> Result<String, ManifestError> {
         match self.value {
             Value::String(text) => Ok(text.clone()),
@@ -120,7 +118,7 @@ impl<'a> Field<'a> {
                 let plain = plain(self.value);
                 Err(self.expected("a string", &format!("put it in quotes: \"{plain}\"")))
             }
-            _ => Err(self.expected("a string", "write one line of text, in quotes if need be")),
+            _ => Err(self.expected("a string", "write one line of text, if necessary in quotes")),
         }
     }
 
@@ -131,7 +129,7 @@ impl<'a> Field<'a> {
             .ok_or_else(|| self.expected("true or false", "write it without quotes"))
     }
 
-    /// The elements of a list member, none when it is absent.
+    /// The elements of a list member; empty when it is absent.
     pub fn list(&self, key: &str) -> Result<Vec<Field<'a>>, ManifestError> {
         let Some(field) = self.get(key)? else {
             return Ok(Vec::new());
@@ -147,7 +145,7 @@ impl<'a> Field<'a> {
         Ok(items.iter().enumerate().map(element).collect())
     }
 
-    /// A mapping of strings to strings (labels, annotations, data), empty when it is absent.
+    /// A mapping of strings to strings (labels, annotations, data); empty when it is absent.
     pub fn string_map(&self, key: &str) -> Result<BTreeMap<String, String>, ManifestError> {
         let Some(field) = self.get(key)? else {
             return Ok(BTreeMap::new());
@@ -191,7 +189,7 @@ impl<'a> Field<'a> {
         self.origin.error(path, problem, help)
     }
 
-    /// The value itself, for whoever takes it apart further.
+    /// The value itself.
     pub fn value(&self) -> &'a Value {
         self.value
     }

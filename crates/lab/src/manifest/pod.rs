@@ -33,7 +33,7 @@ impl ConfigMaps {
             }
         }
         if self.0.insert(key, data).is_some() {
-            let help = "give each ConfigMap a name of its own";
+            let help = "give each ConfigMap a different name";
             return Err(document.origin.error(
                 "metadata.name",
                 "there are two ConfigMaps of this name",
@@ -58,7 +58,7 @@ impl ConfigMaps {
     }
 }
 
-/// A Pod document; what it has that a lab does not is added to `notes`.
+/// Parses a Pod document. Volumes that a lab does not have are reported in `notes`.
 pub(super) fn parse(
     document: &Document,
     maps: &ConfigMaps,
@@ -92,7 +92,7 @@ pub(super) fn parse(
     })
 }
 
-/// The files of each volume a lab can provide; none for a volume it cannot.
+/// The files of each volume by name; `None` for a volume that a lab does not have.
 type Volumes = BTreeMap<String, Option<BTreeMap<String, String>>>;
 
 fn mounts(
@@ -101,13 +101,58 @@ fn mounts(
     maps: &ConfigMaps,
     notes: &mut Vec<String>,
 ) -> Result<Vec<VolumeMount>, ManifestError> {
+    let volumes = volumes(spec, namespace, maps, notes)?;
+    let mut mounts: Vec<VolumeMount> = Vec::new();
+    for container in spec.list("containers")? {
+        for field in container.list("volumeMounts")? {
+            if let Some(mount) = mount(&field, &volumes)? {
+                add_mount(&mut mounts, mount, &field)?;
+            }
+        }
+    }
+    // A directory is mounted before the mounts below it, as it would cover them.
+    mounts.sort_by_key(|mount| mount.target.components().count());
+    Ok(mounts)
+}
+
+/// Adds a mount. All containers of a lab's pod share one mount namespace, so two of them may mount
+/// the same files at a path, but not different ones.
+fn add_mount(
+    mounts: &mut Vec<VolumeMount>,
+    mount: VolumeMount,
+    field: &Field<'_>,
+) -> Result<(), ManifestError> {
+    let Some(other) = mounts.iter().find(|other| other.target == mount.target) else {
+        mounts.push(mount);
+        return Ok(());
+    };
+    if (&other.files, &other.sub_path) == (&mount.files, &mount.sub_path) {
+        return Ok(());
+    }
+    let problem = format!(
+        "{} already mounts something else at {}",
+        other.field,
+        other.target.display()
+    );
+    Err(field.error(
+        problem,
+        "use two paths: in a lab the containers of a pod share one file system",
+    ))
+}
+
+fn volumes(
+    spec: &Field<'_>,
+    namespace: &str,
+    maps: &ConfigMaps,
+    notes: &mut Vec<String>,
+) -> Result<Volumes, ManifestError> {
     let mut volumes = Volumes::new();
     for field in spec.list("volumes")? {
         let name = field.required_text("name", "give the volume a name")?;
         if name.contains('/') || name.starts_with('.') {
             return Err(field.error(
-                format!("\"{name}\" is no volume name"),
-                "use lower case letters and digits",
+                format!("expected a volume name, found \"{name}\""),
+                "use lower case letters, digits and '-'",
             ));
         }
         let files = volume(&field, namespace, maps)?;
@@ -119,38 +164,10 @@ fn mounts(
         }
         volumes.insert(name, files);
     }
-    let mut mounts: Vec<VolumeMount> = Vec::new();
-    for container in spec.list("containers")? {
-        for field in container.list("volumeMounts")? {
-            let Some(mount) = mount(&field, &volumes)? else {
-                continue;
-            };
-            match mounts.iter().find(|other| other.target == mount.target) {
-                // A lab's pod is one mount namespace: two containers may share a mount, not differ
-                // about it.
-                Some(other)
-                    if (&other.files, &other.sub_path) != (&mount.files, &mount.sub_path) =>
-                {
-                    let problem = format!(
-                        "{} already puts something else at {}",
-                        other.field,
-                        other.target.display()
-                    );
-                    return Err(field.error(
-                        problem,
-                        "containers share one file system in a lab: use two paths",
-                    ));
-                }
-                Some(_) => {}
-                None => mounts.push(mount),
-            }
-        }
-    }
-    // A directory comes before what is mounted inside it, else it would cover it.
-    mounts.sort_by_key(|mount| mount.target.components().count());
-    Ok(mounts)
+    Ok(volumes)
 }
 
+/// The files of a volume; `None` when it is not a ConfigMap.
 fn volume(
     field: &Field<'_>,
     namespace: &str,
@@ -173,7 +190,7 @@ fn volume(
             "expected a ConfigMap of namespace {namespace}, found no \"{name}\" in this file"
         );
         let help = format!(
-            "add it, or name one of those there are: {}",
+            "add it, or name one of the file's ConfigMaps: {}",
             maps.names(namespace)
         );
         return Err(source
@@ -184,10 +201,20 @@ fn volume(
     if items.is_empty() {
         return Ok(Some(data.clone()));
     }
+    selected(items, &name, data, optional).map(Some)
+}
+
+/// The files of a ConfigMap volume with `items`: each item gives a key of the ConfigMap a path.
+fn selected(
+    items: Vec<Field<'_>>,
+    config_map: &str,
+    data: &BTreeMap<String, String>,
+    optional: bool,
+) -> Result<BTreeMap<String, String>, ManifestError> {
     let mut files = BTreeMap::new();
     for item in items {
         let key = item.required_text("key", "name a key of the ConfigMap")?;
-        let path = item.required_text("path", "say under which path the key is to appear")?;
+        let path = item.required_text("path", "write the path of the key's file")?;
         if !stays_inside(&path) {
             return Err(item.error(
                 format!("\"{path}\" leaves the volume"),
@@ -199,12 +226,12 @@ fn volume(
             None if optional => {}
             None => {
                 let keys: Vec<_> = data.keys().map(String::as_str).collect();
-                let problem = format!("expected a key of ConfigMap {name}, found \"{key}\"");
+                let problem = format!("expected a key of ConfigMap {config_map}, found \"{key}\"");
                 return Err(item.error(problem, format!("it has: {}", keys.join(", "))));
             }
         }
     }
-    Ok(Some(files))
+    Ok(files)
 }
 
 fn mount(field: &Field<'_>, volumes: &Volumes) -> Result<Option<VolumeMount>, ManifestError> {
@@ -212,7 +239,7 @@ fn mount(field: &Field<'_>, volumes: &Volumes) -> Result<Option<VolumeMount>, Ma
     let Some(files) = volumes.get(&name) else {
         let names: Vec<_> = volumes.keys().map(String::as_str).collect();
         let help = format!(
-            "add it to spec.volumes, or name one of those there are: {}",
+            "add it to spec.volumes, or name one of the pod's volumes: {}",
             names.join(", ")
         );
         return Err(field.error(
@@ -220,7 +247,8 @@ fn mount(field: &Field<'_>, volumes: &Volumes) -> Result<Option<VolumeMount>, Ma
             help,
         ));
     };
-    let target = PathBuf::from(field.required_text("mountPath", "say where to mount the volume")?);
+    let target = field.required_text("mountPath", "write the path where the volume is mounted")?;
+    let target = PathBuf::from(target);
     if !target.is_absolute()
         || target == Path::new("/")
         || target.components().any(|c| c == Component::ParentDir)

@@ -1,4 +1,4 @@
-//! What a file may say, and what it is told when it is wrong.
+//! What a file may contain, and the errors for its mistakes.
 
 use super::*;
 
@@ -31,7 +31,7 @@ fn other_kinds_are_skipped_with_a_note() {
     let text = format!("{POD}---\napiVersion: v1\nkind: Service\nmetadata: {{name: web}}\n");
     let notes = Manifest::parse("f", &text).unwrap().notes;
     assert!(
-        notes[0].starts_with("document 2 (Service/web): Service means nothing to a lab"),
+        notes[0].starts_with("document 2 (Service/web): skipped, a lab has no Service"),
         "{notes:?}"
     );
 }
@@ -45,8 +45,7 @@ fn every_mistake_is_reported_at_once_with_document_and_field() {
     assert_eq!(
         lines[0],
         "f.yaml: document 1 (Pod/a): metadata.labels.ratchet: expected a string, found the boolean \
-        true: \
-         put it in quotes: \"true\""
+         true: put it in quotes: \"true\""
     );
     assert!(
         lines[1].starts_with("f.yaml: document 2 (Pod/B): metadata.name: expected a name"),
@@ -103,7 +102,7 @@ fn with_volume(volume: &str, mount: &str) -> String {
 }
 
 #[test]
-fn a_config_map_behind_its_pod_is_found_and_items_rename_its_keys() {
+fn a_config_map_after_its_pod_is_found_and_items_rename_its_keys() {
     let all = with_volume(
         "{name: v, configMap: {name: conf}}",
         "{name: v, mountPath: /etc}",
@@ -128,13 +127,13 @@ fn mistakes_in_volumes_name_what_there_is() {
             "{name: v, configMap: {name: no}}",
             "{name: v, mountPath: /etc}",
             "spec.volumes[0].configMap.name: expected a ConfigMap of namespace default, found no \
-             \"no\" in this file: add it, or name one of those there are: conf",
+             \"no\" in this file: add it, or name one of the file's ConfigMaps: conf",
         ),
         (
             "{name: v, configMap: {name: conf}}",
             "{name: w, mountPath: /etc}",
             "spec.containers[0].volumeMounts[0]: expected a volume of the pod, found \"w\": add it \
-             to spec.volumes, or name one of those there are: v",
+             to spec.volumes, or name one of the pod's volumes: v",
         ),
         (
             "{name: v, configMap: {name: conf, items: [{key: x, path: y}]}}",

@@ -1,4 +1,5 @@
-//! A lab of one test: unique name, its own record of calls, and proof that nothing is left of it.
+//! A lab for one test: a unique name, a record of its calls, and a check that nothing of it is
+//! left.
 
 use std::{
     fs,
@@ -9,19 +10,19 @@ use std::{
 
 use serde_json::Value;
 
-/// How long a state may take to come.
+/// How long a state may take to be reached.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub struct Lab {
     pub name: String,
-    /// The manifest, the record of calls, a directory with a `loopback` plugin.
+    /// Holds the manifest, the record of calls and a `loopback` plugin.
     dir: tempfile::TempDir,
-    trouble: Option<String>,
+    fault: Option<String>,
     links_before: String,
 }
 
 impl Lab {
-    /// A lab that is not up yet, for a manifest.
+    /// A lab for a manifest. It is not up yet.
     pub fn new(test: &str, manifest: &str) -> Self {
         assert!(
             nix::unistd::geteuid().is_root(),
@@ -35,13 +36,14 @@ impl Lab {
         Self {
             name,
             dir,
-            trouble: None,
+            fault: None,
             links_before: host_links(),
         }
     }
 
-    pub fn with_trouble(mut self, trouble: &str) -> Self {
-        self.trouble = Some(trouble.into());
+    /// Injects a fault into the fake `ratchet`; its source lists them.
+    pub fn with_fault(mut self, fault: &str) -> Self {
+        self.fault = Some(fault.into());
         self
     }
 
@@ -58,8 +60,8 @@ impl Lab {
         ratchet
             .args(["lab", command, "--name", &self.name])
             .env("FAKE_RECORD", self.dir.path().join("record"));
-        if let Some(trouble) = &self.trouble {
-            ratchet.env("FAKE_TROUBLE", trouble);
+        if let Some(fault) = &self.fault {
+            ratchet.env("FAKE_FAULT", fault);
         }
         if command == "up" {
             ratchet
@@ -102,7 +104,7 @@ impl Lab {
         serde_json::from_slice(&fs::read(self.path().join("lab.json")).unwrap()).unwrap()
     }
 
-    /// What a call of the fake has recorded, waiting for it to come.
+    /// Waits for the record of a call of the fake, and reads it.
     pub fn recorded(&self, name: &str) -> Value {
         let path = self.dir.path().join("record").join(name);
         eventually(&format!("the record {name}"), || path.exists());
@@ -122,7 +124,7 @@ impl Lab {
         names
     }
 
-    /// Fails unless everything is as it was before the lab; `id` is that of the lab's processes.
+    /// Fails unless everything is as it was before the lab. `id` is the id of the lab's processes.
     pub fn assert_nothing_left(&self, id: Option<&str>) {
         assert_eq!(self.namespaces(), Vec::<String>::new(), "namespaces");
         assert!(!self.path().exists(), "files in {}", self.path().display());
@@ -142,7 +144,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        // A test that failed in the middle leaves nothing either.
+        // A test that failed must leave nothing, too.
         if self.path().exists() {
             let _ = self.command("down").output();
         }
@@ -182,12 +184,15 @@ impl Outcome {
     }
 }
 
-/// Polls until it is so.
+/// Polls until the condition holds. `what` names it in the failure.
 #[track_caller]
-pub fn eventually(what: &str, mut so: impl FnMut() -> bool) {
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + TIMEOUT;
-    while !so() {
-        assert!(Instant::now() < deadline, "{what} did not come");
+    while !holds() {
+        assert!(
+            Instant::now() < deadline,
+            "expected {what} within {TIMEOUT:?}"
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
 }
