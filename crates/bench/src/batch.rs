@@ -1,5 +1,5 @@
-//! The same kernel work by iproute2: what the kernel takes when nobody thinks, remembers or writes
-//! anything down.
+//! The same kernel work by `ip -batch`: the time of the kernel alone, without planning, state or
+//! store.
 
 use std::{
     fmt::Write as _,
@@ -23,7 +23,7 @@ fn batch(netns: &Netns, file: &Path, text: &str) -> Result<()> {
     run(netns.command("ip")?.arg("-batch").arg(file)).map(drop)
 }
 
-/// What sets an end up.
+/// The commands that set up the interfaces of one end.
 fn configure(count: usize, end: usize) -> Result<String> {
     let mut text = String::new();
     for number in 0..count {
@@ -33,7 +33,8 @@ fn configure(count: usize, end: usize) -> Result<String> {
     Ok(text)
 }
 
-/// So many veth pairs between two pods: born in place, up, one address an end.
+/// Makes `count` veth pairs between two pods: created in the pods' namespaces, up, with one address
+/// per end. Returns the time it took.
 pub fn veths(dir: &Path, pods: [&Netns; 2], count: usize, mtu: u32) -> Result<Duration> {
     let mut create = String::new();
     for number in 0..count {
@@ -52,7 +53,8 @@ pub fn veths(dir: &Path, pods: [&Netns; 2], count: usize, mtu: u32) -> Result<Du
     Ok(begun.elapsed())
 }
 
-/// So many VXLAN tunnels between two pods of two nodes, on both nodes at once, as two nodes do.
+/// Makes `count` VXLAN tunnels between two pods of two nodes, on both nodes at the same time.
+/// Returns the time it took.
 pub fn tunnels(
     dir: &Path,
     nodes: [(&Netns, &str); 2],
@@ -96,7 +98,7 @@ pub fn tunnels(
     Ok(begun.elapsed())
 }
 
-/// Deletes them in one go.
+/// Deletes all of a pod's links by one command. Returns the time it took.
 pub fn delete(pod: &Netns) -> Result<Duration> {
     let mut command = pod.command("ip")?;
     command.args(["link", "del", "group", &GROUP.to_string()]);

@@ -1,4 +1,4 @@
-//! One line of the table: what was measured, against what, and whether it is good enough.
+//! One line of the table: what was measured, against what, and whether it reaches its limit.
 
 use std::fmt::Write as _;
 
@@ -7,21 +7,21 @@ use crate::stats::Pairs;
 /// A line of the table.
 #[derive(Debug, Clone)]
 pub struct Line {
-    /// What was done.
+    /// The work that was measured.
     pub work: String,
-    /// Ours, with its unit.
+    /// Ratchet's value, with its unit.
     pub ours: String,
-    /// The comparison, with its unit.
+    /// The comparison's value, with its unit.
     pub theirs: String,
-    /// How they compare.
+    /// The ratio of the two, or their difference.
     pub ratio: String,
-    /// What it must reach.
+    /// The limit.
     pub must: String,
-    /// Whether it does.
+    /// Whether the ratio is within the limit.
     pub is_met: bool,
 }
 
-/// A number as people read it.
+/// Formats a number with about three significant digits.
 fn shown(value: f64) -> String {
     match value.abs() {
         large if large >= 100.0 => format!("{value:.0}"),
@@ -31,7 +31,8 @@ fn shown(value: f64) -> String {
 }
 
 impl Line {
-    /// A time (or any quantity of which less is better) that may be so many times the comparison's.
+    /// A time (or any quantity of which less is better) that may be at most `limit` times the
+    /// comparison's.
     pub fn at_most_times(
         work: impl Into<String>,
         unit: &str,
@@ -50,7 +51,8 @@ impl Line {
         }
     }
 
-    /// A quantity that must be as the comparison's, within limits: the median of the pairs' ratios.
+    /// A quantity that must equal the comparison's: the median of the pairs' ratios has to be
+    /// within `limits`.
     pub fn within(work: impl Into<String>, unit: &str, pairs: &Pairs, limits: (f64, f64)) -> Self {
         let ratio = pairs.ratios.median();
         Self {
@@ -67,7 +69,7 @@ impl Line {
         }
     }
 
-    /// A time that may be so much more than the comparison's.
+    /// A time that may exceed the comparison's by at most `limit`.
     pub fn at_most_more(
         work: impl Into<String>,
         unit: &str,
@@ -91,7 +93,7 @@ impl Line {
         }
     }
 
-    /// A quantity with a limit of its own.
+    /// A quantity with an absolute limit and no comparison.
     pub fn at_most(work: impl Into<String>, unit: &str, ours: f64, limit: f64) -> Self {
         Self {
             work: work.into(),
@@ -103,12 +105,12 @@ impl Line {
         }
     }
 
-    /// The verdict's word.
+    /// The verdict: `met` or `MISSED`.
     pub fn verdict(&self) -> &'static str {
         if self.is_met { "met" } else { "MISSED" }
     }
 
-    /// For the terminal.
+    /// The line for the terminal.
     pub fn text(&self) -> String {
         let Self {
             work,

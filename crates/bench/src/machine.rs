@@ -1,8 +1,8 @@
-//! What the measuring was done on.
+//! Describes the machine that the benchmark runs on.
 
 use std::{fs, process::Command};
 
-/// The machine and the moment, as lines of Markdown.
+/// The machine, the time and the command, as a list in Markdown.
 pub fn describe() -> String {
     let line = |path: &str, key: &str| {
         let text = fs::read_to_string(path).unwrap_or_default();

@@ -1,8 +1,8 @@
-//! Measures Ratchet against the kernel, against Debian's plugins and against itself; each
-//! comparison in the same run.
+//! Measures Ratchet against the kernel, against Debian's plugins and against itself; both sides of
+//! a comparison are measured in the same run.
 //!
-//! `make bench` and `make bench-quick` are the ways to it; bench/README.md says how to read what it
-//! prints. Nobody installs this.
+//! `make bench` and `make bench-quick` run it. bench/README.md says how to read its output. It is
+//! not installed.
 
 mod batch;
 mod line;
@@ -38,31 +38,31 @@ struct Options {
     /// The binary under test
     #[arg(long, value_name = "PATH", default_value = "target/release/ratchet")]
     ratchet: PathBuf,
-    /// Measure these rows alone (see --list)
+    /// Measure only these rows (see --list)
     #[arg(long = "row", value_name = "NAME")]
     rows: Vec<String>,
-    /// Smaller numbers and fewer rounds: under two minutes for all
+    /// Use smaller numbers and fewer rounds: all rows take less than two minutes
     #[arg(long)]
     quick: bool,
-    /// So many rounds of each
+    /// The number of rounds of each row
     #[arg(long, value_name = "COUNT")]
     rounds: Option<usize>,
-    /// Write the results there, too
+    /// Also write the results to this file
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Show what the agents log
+    /// Show the agents' logs
     #[arg(long)]
     logs: bool,
-    /// Say which rows there are
+    /// List the rows and how each is measured
     #[arg(long)]
     list: bool,
 }
 
-/// What the rows are measured with.
+/// What a row is measured with.
 struct Bench {
     /// The binary under test.
     ratchet: PathBuf,
-    /// A directory that is gone afterwards; the plugin that does nothing is in it.
+    /// A directory that is removed at the end; it has the plugin that does nothing.
     scratch: PathBuf,
     quick: bool,
     rounds: Option<usize>,
@@ -71,7 +71,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// One of two, by whether it has to be quick.
+    /// The first value for a quick run, the second for a full one.
     fn pick<T>(&self, quick: T, full: T) -> T {
         if self.quick { quick } else { full }
     }
@@ -95,7 +95,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The plugin that does nothing: what a plugin costs that is started and asked.
+/// The plugin that does nothing: the cost of any plugin that is started and called.
 fn noop() -> ExitCode {
     let mut config = Vec::new();
     let read = std::io::stdin().read_to_end(&mut config);
@@ -113,23 +113,13 @@ fn measure(options: &Options) -> Result<()> {
             .for_each(|row| println!("{}: {}", row.name, row.how));
         return Ok(());
     }
-    if let Some(unknown) = options
-        .rows
-        .iter()
-        .find(|name| ROWS.iter().all(|row| row.name != **name))
-    {
-        let known: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
-        bail!(
-            "there is no row {unknown:?}; there are {}",
-            known.join(", ")
-        );
-    }
+    let rows = selected(&options.rows)?;
     if !nix::unistd::geteuid().is_root() {
-        bail!("network namespaces are needed: run this as root");
+        bail!("this makes network namespaces, which only root may do: run it as root");
     }
     let ratchet = fs::canonicalize(&options.ratchet).with_context(|| {
         format!(
-            "{}: build it first, with `make build`",
+            "cannot find the binary under test, {}: build it with `make build`",
             options.ratchet.display()
         )
     })?;
@@ -145,41 +135,66 @@ fn measure(options: &Options) -> Result<()> {
     };
     let machine = machine::describe();
     print!("{machine}");
+    let results = measure_rows(&bench, &rows);
+    if let Some(path) = &options.out {
+        fs::write(path, results_text(&machine, &results))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        println!("\nwritten to {}", path.display());
+    }
+    if results.failed.is_empty() {
+        Ok(())
+    } else {
+        bail!("not measured: {}", results.failed.join(", "))
+    }
+}
 
-    let (mut results, mut failed) = (Vec::new(), Vec::new());
-    for row in ROWS
+/// The rows of these names; all if there are none.
+fn selected(names: &[String]) -> Result<Vec<&'static Row>> {
+    if let Some(unknown) = names
         .iter()
-        .filter(|row| options.rows.is_empty() || options.rows.iter().any(|name| name == row.name))
+        .find(|name| ROWS.iter().all(|row| row.name != **name))
     {
+        let known: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
+        bail!(
+            "there is no row {unknown:?}: choose from {}",
+            known.join(", ")
+        );
+    }
+    let is_selected = |row: &&Row| names.is_empty() || names.iter().any(|name| name == row.name);
+    Ok(ROWS.iter().filter(is_selected).collect())
+}
+
+/// What was measured, and the names of the rows that could not be.
+#[derive(Default)]
+struct Results {
+    measured: Vec<(&'static Row, Vec<Line>)>,
+    failed: Vec<&'static str>,
+}
+
+/// Measures the rows and prints each when it is done.
+fn measure_rows(bench: &Bench, rows: &[&'static Row]) -> Results {
+    let mut results = Results::default();
+    for row in rows {
         let begun = Instant::now();
         println!("\n{}", row.name);
-        match (row.run)(&bench) {
+        match (row.run)(bench) {
             Ok(lines) => {
                 lines.iter().for_each(|line| println!("{}", line.text()));
-                results.push((row, lines));
+                results.measured.push((row, lines));
             }
             Err(error) => {
                 println!("  cannot be measured: {error:#}");
-                failed.push(row.name);
+                results.failed.push(row.name);
             }
         }
         println!("  ({:.0} s)", begun.elapsed().as_secs_f64());
     }
-    if let Some(path) = &options.out {
-        fs::write(path, results_text(&machine, &results, &failed))
-            .with_context(|| format!("write {}", path.display()))?;
-        println!("\nwritten to {}", path.display());
-    }
-    if failed.is_empty() {
-        Ok(())
-    } else {
-        bail!("not measured: {}", failed.join(", "))
-    }
+    results
 }
 
-/// bench/RESULTS.md.
-fn results_text(machine: &str, results: &[(&Row, Vec<Line>)], failed: &[&str]) -> String {
-    let all = results.iter().flat_map(|(_, lines)| lines);
+/// The text of bench/RESULTS.md.
+fn results_text(machine: &str, results: &Results) -> String {
+    let all = results.measured.iter().flat_map(|(_, lines)| lines);
     let (count, met) = (
         all.clone().count(),
         all.clone().filter(|line| line.is_met).count(),
@@ -189,14 +204,14 @@ fn results_text(machine: &str, results: &[(&Row, Vec<Line>)], failed: &[&str]) -
          lines reach what they must.\n\n{machine}\n{}",
         line::table(all)
     );
-    if !failed.is_empty() {
+    if !results.failed.is_empty() {
         text += &format!(
             "\nCould not be measured in this run: {}.\n",
-            failed.join(", ")
+            results.failed.join(", ")
         );
     }
     text += "\n## How each was measured\n";
-    for (row, lines) in results {
+    for (row, lines) in &results.measured {
         text += &format!("\n### {}\n\n", row.name);
         for line in lines {
             text += &format!("* {}\n", line.work);
@@ -206,7 +221,7 @@ fn results_text(machine: &str, results: &[(&Row, Vec<Line>)], failed: &[&str]) -
     text
 }
 
-/// A paragraph in lines of at most 120 columns, as scripts/check-form wants them.
+/// Wraps a paragraph at 120 columns, the limit of scripts/check-form.
 fn wrapped(paragraph: &str) -> String {
     let mut lines: Vec<String> = Vec::new();
     for word in paragraph.split_whitespace() {

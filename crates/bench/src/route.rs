@@ -1,5 +1,5 @@
-//! A look at a namespace's interfaces and addresses that costs the measured next to nothing: a
-//! dump, counted, without a process.
+//! Counts a namespace's interfaces and addresses by a netlink dump, without a process, so that
+//! waiting for them takes nearly no time from the work that is measured.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -24,15 +24,14 @@ const IFF_UP: u32 = 1;
 /// The loopback interface's index.
 const LOOPBACK: u32 = 1;
 
-/// Counts the interfaces of a namespace that are up and have an IPv4 address each, without
-/// loopback.
+/// Counts the interfaces of a namespace, without loopback.
 pub struct Interfaces {
     socket: OwnedFd,
     buffer: Vec<u8>,
 }
 
 impl Interfaces {
-    /// Of this namespace.
+    /// A counter for this namespace.
     pub fn of(netns: &Netns) -> Result<Self> {
         Ok(Self {
             socket: netns.routing_socket(0)?,
@@ -40,8 +39,8 @@ impl Interfaces {
         })
     }
 
-    /// Whether so many have their addresses and are up. The dump of interfaces, the dearer one,
-    /// comes only if the addresses are there.
+    /// Whether `count` interfaces are up and have an IPv4 address each. The dump of interfaces is
+    /// the more expensive one, so it is made only when the addresses are complete.
     pub fn are_complete(&mut self, count: usize) -> Result<bool> {
         if self.dump(RTM_GETADDR, 8, |kind, body| {
             kind == RTM_NEWADDR && word(body, 4) != LOOPBACK
@@ -55,15 +54,15 @@ impl Interfaces {
         Ok(self.dump(RTM_GETLINK, 16, is_up)? >= count)
     }
 
-    /// How many there are, up or not.
+    /// The number of interfaces, up or not.
     pub fn count(&mut self) -> Result<usize> {
         self.dump(RTM_GETLINK, 16, |kind, body| {
             kind == RTM_NEWLINK && word(body, 4) != LOOPBACK
         })
     }
 
-    /// Asks for everything of a kind and counts what counts. `length`: of the request's own header,
-    /// whose first byte is the family.
+    /// Requests a dump and returns the number of messages for which `counts` is true. `length` is
+    /// the length of the request's own header, whose first byte is the address family.
     fn dump(
         &mut self,
         request: u16,
@@ -84,7 +83,7 @@ impl Interfaces {
             for (kind, body) in messages(&self.buffer[..length]) {
                 match kind {
                     NLMSG_DONE => return Ok(count),
-                    NLMSG_ERROR => bail!("the kernel refuses to tell interfaces or addresses"),
+                    NLMSG_ERROR => bail!("the kernel refuses to list interfaces or addresses"),
                     _ => count += usize::from(counts(kind, body)),
                 }
             }
@@ -98,7 +97,7 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    /// Begins to listen.
+    /// Starts to listen to a namespace.
     pub fn of(netns: &Netns) -> Result<Self> {
         let socket = netns.routing_socket(GROUPS)?;
         let timeout = nix::sys::time::TimeVal::new(20, 0);
@@ -106,7 +105,7 @@ impl Arrival {
         Ok(Self { socket })
     }
 
-    /// Returns when one has come.
+    /// Returns when an interface is up and has an address.
     pub fn wait(&self) -> Result<()> {
         let (mut is_up, mut has_address) = (false, false);
         let mut buffer = vec![0; 1 << 15];
@@ -121,14 +120,14 @@ impl Arrival {
     }
 }
 
-/// A number in a message; 0 if it is not that long.
+/// The number at this offset of a message; 0 if the message is too short.
 fn word(body: &[u8], at: usize) -> u32 {
     body.get(at..at + 4)
         .and_then(|bytes| bytes.try_into().ok())
         .map_or(0, u32::from_ne_bytes)
 }
 
-/// Splits what was received into messages: type and payload.
+/// Splits received bytes into messages: type and payload.
 fn messages(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = u32::from_ne_bytes(rest.get(..4)?.try_into().ok()?) as usize;

@@ -1,8 +1,8 @@
-//! Nodes, pods and what joins them: agents and plugin are the binary under test, nodes and pods are
-//! namespaces.
+//! Nodes, pods, agents and the store of a benchmark: nodes and pods are network namespaces, agents
+//! and the plugin are the binary under test.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs::{self, File},
     io::Write,
     net::TcpStream,
@@ -22,10 +22,10 @@ use crate::{
 
 /// Where Debian's plugins are.
 pub const PLUGINS: &str = "/usr/lib/cni";
-/// How long anything may take to come about.
+/// How long a state may take to be reached.
 pub const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What the nodes share their facts in.
+/// The kind of store that the nodes use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Storage {
     /// A file.
@@ -34,7 +34,7 @@ pub enum Storage {
     Etcd,
 }
 
-/// Nodes on one underlay. The order of the fields is that of their end.
+/// Nodes on one underlay. The fields are dropped in this order.
 pub struct Site {
     /// The nodes.
     pub nodes: Vec<Node>,
@@ -42,7 +42,7 @@ pub struct Site {
     pub etcd: Option<Etcd>,
     /// The namespace of the underlay's switch.
     pub underlay: Netns,
-    /// All files.
+    /// The directory of all files.
     _dir: tempfile::TempDir,
 }
 
@@ -53,7 +53,7 @@ pub struct Node {
     pub netns: Netns,
     start: Start,
     config: Value,
-    /// Where plugins are looked for.
+    /// CNI_PATH.
     path: String,
 }
 
@@ -61,7 +61,7 @@ pub struct Node {
 struct Start {
     program: PathBuf,
     arguments: Vec<OsString>,
-    /// Where its log goes, unless the user is to see it.
+    /// The file of its log; `None` to show the log to the user.
     log: Option<PathBuf>,
     socket: PathBuf,
 }
@@ -79,19 +79,24 @@ pub struct Pod {
 /// A real etcd on the underlay.
 pub struct Etcd {
     _server: Process,
-    /// As the config has it.
+    /// The value of the setting `store`.
     pub url: String,
 }
 
+/// Makes the namespace of the underlay's switch, with the address of etcd.
+pub fn underlay() -> Result<Netns> {
+    let underlay = Netns::new("underlay")?;
+    underlay.sh(
+        "ip link add br0 type bridge && ip addr add 10.92.0.254/16 dev br0 && ip link set br0 up",
+    )?;
+    Ok(underlay)
+}
+
 impl Site {
-    /// So many nodes, each with an agent that answers.
+    /// Makes `nodes` nodes, each with an agent that answers.
     pub fn new(bench: &Bench, nodes: usize, storage: Storage) -> Result<Self> {
         let dir = tempfile::tempdir_in(&bench.scratch)?;
-        let underlay = Netns::new("underlay")?;
-        underlay.sh(
-            "ip link add br0 type bridge && ip addr add 10.92.0.254/16 dev br0 && ip link \
-                     set br0 up",
-        )?;
+        let underlay = underlay()?;
         let etcd = match storage {
             Storage::Sqlite => None,
             Storage::Etcd => Some(Etcd::start(&underlay, dir.path(), &[])?),
@@ -110,7 +115,7 @@ impl Site {
 }
 
 impl Etcd {
-    /// Starts one on the underlay's own address.
+    /// Starts etcd on the underlay's own address and waits until it accepts connections.
     pub fn start(underlay: &Netns, dir: &Path, arguments: &[&str]) -> Result<Self> {
         let client = "http://10.92.0.254:2379";
         let mut command = underlay.command("etcd")?;
@@ -141,7 +146,7 @@ impl Etcd {
 }
 
 impl Start {
-    /// Starts one in this namespace and waits until it answers.
+    /// Starts the agent in this namespace and waits until it answers.
     fn agent(&self, netns: &Netns) -> Result<Process> {
         let mut command = netns.command(&self.program)?;
         command.args(&self.arguments).stdout(Stdio::null());
@@ -174,42 +179,24 @@ impl Node {
         let name = format!("node{number}");
         let netns = Netns::new(&name)?;
         let address = format!("10.92.{}.{}", 1 + number / 250, 1 + number % 250);
-        let to = netns.name();
-        underlay.sh(&format!(
-            "ip link add v{number} type veth peer name eth0 netns {to} && ip link set v{number} \
-             master br0 up"
-        ))?;
-        netns.sh(&format!(
-            "ip addr add {address}/16 dev eth0 && ip link set eth0 up && ip route add default dev \
-             eth0"
-        ))?;
+        connect(&netns, underlay, number, &address)?;
         let (state_dir, socket) = (dir.join(&name), dir.join(format!("{name}.run/agent.sock")));
+        let log_level = if bench.logs { "info" } else { "warn" };
+        let options: [(&str, &OsStr); 7] = [
+            ("--store", store.as_ref()),
+            ("--node", name.as_ref()),
+            ("--parent-interface", "eth0".as_ref()),
+            ("--parent-address", address.as_ref()),
+            ("--log-level", log_level.as_ref()),
+            ("--socket", socket.as_ref()),
+            ("--state-dir", state_dir.as_ref()),
+        ];
+        let options = options
+            .into_iter()
+            .flat_map(|(option, value)| [option.into(), value.to_owned()]);
         let start = Start {
             program: bench.ratchet.clone(),
-            arguments: [
-                "agent",
-                "--store",
-                store,
-                "--node",
-                &name,
-                "--parent-interface",
-                "eth0",
-            ]
-            .into_iter()
-            .chain([
-                "--parent-address",
-                &address,
-                "--log-level",
-                if bench.logs { "info" } else { "warn" },
-            ])
-            .map(Into::into)
-            .chain([
-                "--socket".into(),
-                socket.clone().into(),
-                "--state-dir".into(),
-                state_dir.clone().into(),
-            ])
-            .collect(),
+            arguments: std::iter::once("agent".into()).chain(options).collect(),
             log: (!bench.logs).then(|| dir.join(format!("{name}.log"))),
             socket: socket.clone(),
         };
@@ -235,7 +222,7 @@ impl Node {
         self.agent.id()
     }
 
-    /// Ends the agent and starts another one on what it left; it answers when this returns.
+    /// Ends the agent and starts another one with the same state; it answers when this returns.
     pub fn restart(&mut self) -> Result<()> {
         self.agent.end();
         self.agent = self.start.agent(&self.netns)?;
@@ -249,8 +236,8 @@ impl Node {
         config
     }
 
-    /// Calls a plugin in this node's namespace as a runtime does; gives the time from before its
-    /// start until after its end, and what it printed.
+    /// Calls a plugin in this node's namespace as a runtime does. Returns the time from before its
+    /// start until after its end, and its output.
     pub fn call(
         &self,
         program: &Path,
@@ -279,25 +266,39 @@ impl Node {
             );
         let (time, output) = timed_call(&mut command, config.to_string().as_bytes())?;
         if !output.status.success() {
-            let says = String::from_utf8_lossy(&output.stdout);
+            let printed = String::from_utf8_lossy(&output.stdout);
             bail!(
                 "{verb} of {} with {}: {} {}",
                 pod.name,
                 program.display(),
                 output.status,
-                says.trim()
+                printed.trim()
             );
         }
         Ok((time, output))
     }
 
-    /// ADD or DEL of a pod, by Ratchet.
+    /// Calls Ratchet's plugin for a pod. Returns the time it took.
     pub fn ratchet(&self, verb: &str, pod: &Pod) -> Result<Duration> {
         Ok(self.call(&self.start.program, verb, pod, &self.config)?.0)
     }
 }
 
-/// Runs a program with this on its stdin, and takes the time.
+/// Connects a node to the underlay: eth0 with this address.
+fn connect(node: &Netns, underlay: &Netns, number: usize, address: &str) -> Result<()> {
+    let to = node.name();
+    underlay.sh(&format!(
+        "ip link add v{number} type veth peer name eth0 netns {to} && \
+         ip link set v{number} master br0 up"
+    ))?;
+    node.sh(&format!(
+        "ip addr add {address}/16 dev eth0 && ip link set eth0 up && \
+         ip route add default dev eth0"
+    ))?;
+    Ok(())
+}
+
+/// Runs a program with this standard input. Returns the time it took, and its output.
 pub fn timed_call(command: &mut Command, stdin: &[u8]) -> Result<(Duration, Output)> {
     command
         .stdin(Stdio::piped())
@@ -306,9 +307,9 @@ pub fn timed_call(command: &mut Command, stdin: &[u8]) -> Result<(Duration, Outp
     let begun = Instant::now();
     let mut child = command
         .spawn()
-        .with_context(|| format!("run {command:?}"))?;
+        .with_context(|| format!("cannot run {command:?}"))?;
     if let Some(mut pipe) = child.stdin.take() {
-        // A program that reads nothing is none of our business.
+        // A program need not read its input.
         let _ = pipe.write_all(stdin);
     }
     let output = child.wait_with_output()?;
@@ -316,18 +317,18 @@ pub fn timed_call(command: &mut Command, stdin: &[u8]) -> Result<(Duration, Outp
 }
 
 impl Pod {
-    /// A pod of this name without links of its own.
+    /// A pod that declares no links.
     pub fn new(name: &str) -> Result<Self> {
         Self::with(name, Some(json!([])))
     }
 
-    /// One that declares these links.
+    /// A pod that declares these links.
     pub fn with_links(name: &str, links: Value) -> Result<Self> {
         Self::with(name, Some(links))
     }
 
-    /// One that is not Ratchet's.
-    pub fn stranger(name: &str) -> Result<Self> {
+    /// A pod that Ratchet has nothing to do with.
+    pub fn unmanaged(name: &str) -> Result<Self> {
         Self::with(name, None)
     }
 
@@ -342,7 +343,8 @@ impl Pod {
     }
 }
 
-/// So many links to a pod, with one address an end; the interfaces are l0, l1, … at both ends.
+/// Declares `count` links to a pod, with one address per end. The interfaces are l0, l1, … at both
+/// ends.
 pub fn links_to(peer: &str, count: usize) -> Value {
     let link = |number| {
         let [own, other] = subnet(number);
@@ -354,7 +356,7 @@ pub fn links_to(peer: &str, count: usize) -> Value {
     (0..count).map(link).collect()
 }
 
-/// The addresses of the ends of link number so-and-so.
+/// The addresses of the two ends of a link, by the link's number.
 pub fn subnet(number: usize) -> [String; 2] {
     let (high, low) = (number / 256, number % 256);
     [1, 2].map(|end| format!("10.{high}.{low}.{end}/24"))

@@ -1,29 +1,29 @@
-//! Medians and percentiles of what was measured.
+//! Medians and percentiles of measurements.
 
 use std::time::Duration;
 
-/// Milliseconds, of many rounds.
+/// The values of many rounds: milliseconds, or a unit that the row knows.
 #[derive(Debug, Clone, Default)]
 pub struct Sample {
     values: Vec<f64>,
 }
 
 impl Sample {
-    /// Adds one.
+    /// Adds a time, in milliseconds.
     pub fn add(&mut self, time: Duration) {
         self.push(time.as_secs_f64() * 1e3);
     }
 
-    /// Adds a number of whatever unit.
+    /// Adds a value of any unit.
     pub fn push(&mut self, value: f64) {
         let at = self.values.partition_point(|known| *known < value);
         self.values.insert(at, value);
     }
 
-    /// The value below which this part of all is.
+    /// A percentile; `part` is from 0 to 1. NaN if there are no values.
     pub fn percentile(&self, part: f64) -> f64 {
         let last = self.values.len().saturating_sub(1);
-        // A rank of a sample: small and not negative.
+        // The rank is at most the number of values: small and not negative.
         #[allow(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -33,17 +33,17 @@ impl Sample {
         self.values.get(rank).copied().unwrap_or(f64::NAN)
     }
 
-    /// The one in the middle.
+    /// The median.
     pub fn median(&self) -> f64 {
         self.percentile(0.5)
     }
 
-    /// How many.
+    /// The number of values.
     pub fn len(&self) -> usize {
         self.values.len()
     }
 
-    /// Less something that is in each.
+    /// The sample with `amount` subtracted from each value.
     pub fn less(&self, amount: f64) -> Self {
         Self {
             values: self.values.iter().map(|value| value - amount).collect(),
@@ -51,22 +51,22 @@ impl Sample {
     }
 }
 
-/// A quantity of ours and of the comparison's, measured right after each other, many times.
+/// A quantity of Ratchet and of the comparison, measured right after each other, many times.
 ///
-/// What drifts (other guests of the machine, its clock) is in both of a pair, so that pairs tell
-/// more than the medians of all.
+/// A drift (other guests of the machine, its clock) affects both values of a pair, so the ratios of
+/// the pairs are more accurate than the ratio of the medians.
 #[derive(Debug, Clone, Default)]
 pub struct Pairs {
-    /// Ours.
+    /// Ratchet's values.
     pub ours: Sample,
-    /// The comparison's.
+    /// The comparison's values.
     pub theirs: Sample,
-    /// Ours as a multiple of the comparison's, pair by pair.
+    /// Ours divided by theirs, of each pair.
     pub ratios: Sample,
 }
 
 impl Pairs {
-    /// Adds one.
+    /// Adds a pair.
     pub fn push(&mut self, ours: f64, theirs: f64) {
         self.ours.push(ours);
         self.theirs.push(theirs);

@@ -1,8 +1,8 @@
-//! Namespaces and processes that a benchmark makes, and that are gone when it ends, however it
-//! ends.
+//! The namespaces and processes of a benchmark, which leave nothing however it ends.
 //!
-//! All namespaces are called `rb-PID-…`. What is dropped is removed; on SIGINT, SIGTERM and SIGHUP
-//! everything of this process is; and what a killed run has left is removed by the next one.
+//! All namespaces are called `rb-PID-…`. A value removes its namespace or process when it is
+//! dropped. SIGINT, SIGTERM and SIGHUP remove everything of this process. A run removes what killed
+//! runs have left.
 
 use std::{
     ffi::OsStr,
@@ -31,11 +31,12 @@ const NAMES: &str = "/run/netns";
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
-/// Held while a namespace or a background process is made; whoever clears up holds it for good.
+/// Held while a namespace or a background process is made. The signal handler takes it and never
+/// releases it.
 static MAKING: Mutex<()> = Mutex::new(());
 
-/// Removes what dead runs have left, and sees to it that signals leave nothing. To be called before
-/// any thread is started.
+/// Removes what killed runs have left, and makes signals remove everything of this one. Call it
+/// before any thread is started.
 pub fn prepare(scratch: &Path) -> Result<()> {
     for (pid, name) in ours()? {
         if !Path::new(&format!("/proc/{pid}")).exists() {
@@ -47,13 +48,13 @@ pub fn prepare(scratch: &Path) -> Result<()> {
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         signals.add(signal);
     }
-    signals.thread_block().context("block signals")?;
+    signals.thread_block().context("cannot block signals")?;
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
             if signals.wait().is_ok() {
                 eprintln!("interrupted: cleaning up");
-                // Held until the end: nothing is made any more.
+                // Held until the process ends, so that nothing is made any more.
                 let _making = making();
                 clear();
                 std::process::exit(130);
@@ -68,8 +69,7 @@ fn making() -> MutexGuard<'static, ()> {
 
 /// Removes everything of this process.
 fn clear() {
-    // Calls that are under way first of all: one of them may be about to start an agent in place of
-    // the one that goes.
+    // Several times: a running call may start a new agent in place of one that was killed.
     for _ in 0..3 {
         for pid in on_our_nodes() {
             let _ = kill(pid, Signal::SIGKILL);
@@ -85,7 +85,7 @@ fn clear() {
     }
 }
 
-/// The benchmark's namespaces by process.
+/// The namespaces of all benchmarks, each with its process id.
 fn ours() -> Result<Vec<(u32, String)>> {
     let Ok(entries) = fs::read_dir(NAMES) else {
         return Ok(Vec::new());
@@ -103,7 +103,8 @@ fn ours() -> Result<Vec<(u32, String)>> {
         .collect())
 }
 
-/// The processes on our nodes. Those that are elsewhere die with this one.
+/// The processes in this benchmark's node namespaces. Others end with this process, as
+/// PR_SET_PDEATHSIG has them killed.
 fn on_our_nodes() -> Vec<Pid> {
     let own = ours()
         .unwrap_or_default()
@@ -127,17 +128,20 @@ fn delete_netns(name: &str) {
         .status();
 }
 
-/// A number that nothing else of this process has.
+/// A number that is unique within this process.
 pub fn unique() -> u32 {
     COUNTER.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Runs a command that must succeed, and gives what it printed.
+/// Runs a command and returns its output.
+///
+/// # Errors
+/// When it cannot be started or fails.
 pub fn run(command: &mut Command) -> Result<String> {
     let output = command
         .stdin(Stdio::null())
         .output()
-        .with_context(|| format!("run {command:?}"))?;
+        .with_context(|| format!("cannot run {command:?}"))?;
     if !output.status.success() {
         bail!(
             "{command:?}: {}: {}",
@@ -148,16 +152,16 @@ pub fn run(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Polls until something is so.
+/// Polls until a condition holds. `what` names it in the error.
 pub fn eventually(
     what: &str,
     timeout: Duration,
-    mut is_so: impl FnMut() -> Result<bool>,
+    mut holds: impl FnMut() -> Result<bool>,
 ) -> Result<()> {
-    let until = Instant::now() + timeout;
-    while !is_so()? {
-        if Instant::now() > until {
-            bail!("{what} did not come about within {} s", timeout.as_secs());
+    let deadline = Instant::now() + timeout;
+    while !holds()? {
+        if Instant::now() > deadline {
+            bail!("expected {what} within {} s", timeout.as_secs());
         }
         thread::sleep(Duration::from_millis(2));
     }
@@ -171,7 +175,7 @@ pub struct Netns {
 }
 
 impl Netns {
-    /// A new one, with its loopback interface up.
+    /// Makes a namespace, with its loopback interface up.
     pub fn new(label: &str) -> Result<Self> {
         let netns = Self {
             name: format!("rb-{}-{}-{label}", std::process::id(), unique()),
@@ -194,14 +198,14 @@ impl Netns {
         Path::new(NAMES).join(&self.name)
     }
 
-    /// A command to be run inside, which dies with this process.
+    /// A command that will run inside and is killed when this process ends.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Result<Command> {
         let netns = File::open(self.path())?;
         let mut command = Command::new(program);
         // SAFETY: setns, prctl and sigprocmask are plain system calls, safe between fork and exec.
         unsafe {
             command.pre_exec(move || {
-                // What this process has blocked is not to be blocked there.
+                // Undo what `prepare` has blocked in this process.
                 SigSet::empty().thread_set_mask()?;
                 setns(&netns, CloneFlags::CLONE_NEWNET)?;
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
@@ -216,7 +220,7 @@ impl Netns {
         run(self.command("sh")?.arg("-c").arg(line))
     }
 
-    /// Does something inside, on a thread of its own.
+    /// Runs `work` in a new thread inside the namespace.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let netns = File::open(self.path())?;
         thread::scope(|scope| {
@@ -230,7 +234,7 @@ impl Netns {
         })
     }
 
-    /// A routing socket inside.
+    /// Opens a routing socket inside. `groups` is the mask of multicast groups to listen to.
     pub fn routing_socket(&self, groups: u32) -> Result<OwnedFd> {
         use nix::sys::socket::{
             AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, setsockopt, socket,
@@ -259,7 +263,7 @@ impl Drop for Netns {
     }
 }
 
-/// A process that ends when this is dropped: asked to first, made to after a while.
+/// A process that is ended when this is dropped.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -272,7 +276,7 @@ impl Process {
         let child = command
             .stdin(Stdio::null())
             .spawn()
-            .with_context(|| format!("start {command:?}"))?;
+            .with_context(|| format!("cannot start {command:?}"))?;
         Ok(Self { child })
     }
 
@@ -286,7 +290,7 @@ impl Process {
         Ok(self.child.try_wait()?.is_none())
     }
 
-    /// Ends it: asked to first, made to after a while.
+    /// Ends it: SIGTERM first, SIGKILL after 10 s.
     pub fn end(&mut self) {
         if !matches!(self.child.try_wait(), Ok(None)) {
             return;

@@ -1,5 +1,5 @@
-//! The benchmark's driver works: a tiny round of a few rows, and nothing left afterwards. What it
-//! measures is of no matter here.
+//! The benchmark's driver works: it measures a few rows with few rounds and leaves nothing. The
+//! figures do not matter here.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::{
@@ -31,7 +31,7 @@ fn bench(arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Namespaces of a benchmark's process.
+/// The namespaces of a benchmark's process.
 fn left_by(pid: u32) -> Vec<String> {
     let names = fs::read_dir("/run/netns").into_iter().flatten().flatten();
     let names = names.filter_map(|entry| entry.file_name().into_string().ok());
@@ -81,7 +81,7 @@ fn rows_are_measured_and_written_down() {
 fn an_unknown_row_is_refused_and_the_known_ones_are_named() {
     let output = bench(&["--row", "nonsense"]);
     assert!(!output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("there are local, remote, calls"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("choose from local, remote, calls"));
 }
 
 #[test]
@@ -102,7 +102,10 @@ fn an_interrupted_run_leaves_nothing() {
         .unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
     while left_by(child.id()).len() < 3 {
-        assert!(Instant::now() < deadline, "it makes no namespaces");
+        assert!(
+            Instant::now() < deadline,
+            "the benchmark makes no namespaces"
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());

@@ -1,4 +1,4 @@
-//! Single calls of the plugin, process start to exit.
+//! Single calls of the plugin, from the start of the process to its exit.
 
 use std::{
     path::{Path, PathBuf},
@@ -17,7 +17,7 @@ use crate::{
     stats::Sample,
 };
 
-/// What ptp is given: Debian's own address management, its files in the benchmark's directory.
+/// The config of ptp, with Debian's host-local; its files are in the benchmark's directory.
 fn ptp(bench: &Bench) -> Value {
     json!({
         "cniVersion": "1.0.0", "name": "rb-ptp", "type": "ptp",
@@ -26,7 +26,7 @@ fn ptp(bench: &Bench) -> Value {
     })
 }
 
-/// A plugin's ADD and DEL.
+/// The times of a plugin's ADD and DEL.
 struct Both {
     add: Sample,
     del: Sample,
@@ -55,15 +55,15 @@ impl Both {
     }
 }
 
-/// A DEL waits for the kernel's grace periods, and how long depends on when the last one began:
-/// right behind an ADD that is always the same. So it comes after anything from 0 to 40 ms, every
-/// length as often as every other.
+/// The pause between ADD and DEL: 0 to 40 ms, each length equally often. A DEL waits for the
+/// kernel's grace periods. How long depends on when the last one began, which right after an ADD
+/// would be the same in each round.
 fn pause(round: usize) {
     thread::sleep(Duration::from_millis((round * 17 % 41) as u64));
 }
 
-/// How long the kernel may be at removing the last round's namespaces, for which it holds RTNL
-/// again and again; only what comes first in a round would wait for that.
+/// The pause before a round. The kernel still removes the last round's namespaces, for which it
+/// takes RTNL many times; without the pause only the first measurement of a round would wait.
 const CLEANUP: Duration = Duration::from_millis(150);
 
 /// See [`super::ROWS`].
@@ -89,7 +89,7 @@ pub fn calls(bench: &Bench) -> Result<Vec<Line>> {
             &json!({"cniVersion": "1.0.0", "name": "rb-net", "type": NOOP}),
             number,
         )?;
-        theirs.run(node, &ptp_path, &Pod::stranger("p")?, &ptp_config, number)?;
+        theirs.run(node, &ptp_path, &Pod::unmanaged("p")?, &ptp_config, number)?;
     }
     let mut lines = Vec::new();
     for (verb, ours, theirs, nothing) in [
@@ -120,8 +120,8 @@ pub fn pass_through(bench: &Bench) -> Result<Vec<Line>> {
     let wrapped = node.config_with(config.clone());
     let (mut ours, mut theirs) = (Both::new(), Both::new());
     for round in 0..bench.rounds(30, 400) {
-        ours.run(node, &bench.ratchet, &Pod::stranger("p")?, &wrapped, round)?;
-        theirs.run(node, &path, &Pod::stranger("p")?, &config, round)?;
+        ours.run(node, &bench.ratchet, &Pod::unmanaged("p")?, &wrapped, round)?;
+        theirs.run(node, &path, &Pod::unmanaged("p")?, &config, round)?;
     }
     let line = |verb, ours: &Sample, theirs: &Sample| {
         Line::at_most_more(

@@ -1,4 +1,4 @@
-//! Frames over our links and over the same made by hand.
+//! Throughput and round trips over Ratchet's links and over equal links made by hand.
 
 use std::{ops::Range, process::Stdio, time::Duration};
 
@@ -13,12 +13,14 @@ use crate::{
     world::{Netns, Process, eventually},
 };
 
-/// What equal links may differ by.
+/// The limits of the ratio of equal links.
 const EQUAL: (f64, f64) = (0.97, 1.03);
 /// How long each measurement takes: short, since there are many.
 const SECONDS: usize = 1;
-/// Round trips for each second that iperf3 is given.
-const PINGS_A_SECOND: usize = 10_000;
+/// How many round trips stand for a second of measurement.
+const PINGS_PER_SECOND: usize = 10_000;
+/// How many pairs of measurements are made with each set-up.
+const ROUNDS_PER_SETUP: usize = 4;
 /// The address of the second end of the first link, see [`crate::site::subnet`].
 const FAR: &str = "10.0.0.2";
 
@@ -31,9 +33,9 @@ struct Path<'a> {
 /// What is measured.
 #[derive(Clone, Copy)]
 enum Quantity {
-    /// By iperf3 with so many streams, in Gbit/s.
+    /// Measured by iperf3 with this number of streams, in Gbit/s.
     Throughput(u32),
-    /// By ping, in µs.
+    /// Measured by ping, in µs.
     RoundTrip,
 }
 
@@ -75,27 +77,27 @@ impl<'a> Path<'a> {
     fn measure(&self, quantity: Quantity, seconds: usize) -> Result<f64> {
         match quantity {
             Quantity::Throughput(streams) => {
-                // Not counted: the first second, in which eight streams go at anything between two
-                // thirds and three halves of what they settle at, on any link.
-                let said = self.ends[0].sh(&format!(
+                // The first second is not counted (-O 1): in it, eight streams reach between two
+                // thirds and three halves of their later rate, on any link.
+                let output = self.ends[0].sh(&format!(
                     "iperf3 -J -c {FAR} -O 1 -t {seconds} -P {streams}"
                 ))?;
-                let said: Value = serde_json::from_str(&said)?;
-                let bits = said["end"]["sum_received"]["bits_per_second"]
+                let report: Value = serde_json::from_str(&output)?;
+                let bits = report["end"]["sum_received"]["bits_per_second"]
                     .as_f64()
-                    .context("iperf3 says nothing")?;
+                    .context("iperf3 reports no end.sum_received.bits_per_second")?;
                 Ok(bits / 1e9)
             }
             Quantity::RoundTrip => {
-                // In a flood the next goes when the last has come back. "2000 packets transmitted,
-                // …, time 25ms": finer than ping's own average.
-                let count = seconds * PINGS_A_SECOND;
-                let said = self.ends[0].sh(&format!("ping -q -f -c {count} {FAR}"))?;
-                let took = said
+                // A flood sends the next request when the last answer has arrived. The total time
+                // ("2000 packets transmitted, …, time 25ms") is finer than ping's average.
+                let count = seconds * PINGS_PER_SECOND;
+                let output = self.ends[0].sh(&format!("ping -q -f -c {count} {FAR}"))?;
+                let took = output
                     .split("time ")
                     .nth(1)
                     .and_then(|rest| rest.split("ms").next());
-                let took: f64 = took.context("ping says nothing")?.parse()?;
+                let took: f64 = took.context("ping reports no time")?.parse()?;
                 Ok(took * 1e3 / f64::from(u32::try_from(count)?))
             }
         }
@@ -109,19 +111,16 @@ pub fn frames(bench: &Bench) -> Result<Vec<Line>> {
     Ok(lines)
 }
 
-/// Each set-up is measured so many times.
-const A_SETUP: usize = 4;
-
 fn compare(bench: &Bench, kind: &str, nodes: usize) -> Result<Vec<Line>> {
     let mut measured = Quantity::ALL.map(|quantity| (quantity, Pairs::default()));
-    // Two links made in the same way are not quite alike either: several of each, so that this is
-    // not taken for a difference between us and them.
+    // Even two links made in the same way differ a little. With several set-ups this does not look
+    // like a difference between Ratchet and the comparison.
     let rounds = bench.rounds(2, 16);
-    for first in (0..rounds).step_by(A_SETUP) {
+    for first in (0..rounds).step_by(ROUNDS_PER_SETUP) {
         compare_once(
             bench,
             nodes,
-            first..rounds.min(first + A_SETUP),
+            first..rounds.min(first + ROUNDS_PER_SETUP),
             &mut measured,
         )?;
     }
@@ -132,7 +131,7 @@ fn compare(bench: &Bench, kind: &str, nodes: usize) -> Result<Vec<Line>> {
     Ok(measured.iter().map(line).collect())
 }
 
-/// One link of ours and one made by hand, both new.
+/// Measures one set-up: a new link of Ratchet and a new one made by hand.
 fn compare_once(
     bench: &Bench,
     nodes: usize,
@@ -164,7 +163,7 @@ fn compare_once(
     for (quantity, pairs) in measured {
         let measure = |path: &Path<'_>| path.measure(*quantity, SECONDS);
         for round in rounds.clone() {
-            // In turns, so that neither always comes after the other.
+            // Alternating, so that neither is always measured after the other.
             let (ours, theirs) = if round % 2 == 0 {
                 let ours = measure(&ours)?;
                 (ours, measure(&theirs)?)

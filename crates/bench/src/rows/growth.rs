@@ -1,4 +1,4 @@
-//! What one agent hears as the cluster grows.
+//! What one agent receives from the store as the cluster grows.
 
 use std::{
     collections::BTreeSet,
@@ -22,31 +22,32 @@ use super::store::{open, record, runtime};
 use crate::{
     Bench,
     line::Line,
-    site::{Etcd, links_to},
-    world::Netns,
+    site::{Etcd, links_to, underlay},
 };
 
-/// Pods of a node, and links that each declares with its counterpart on the next node: as many come
-/// from the node before.
+/// The pods of a node.
 const PODS: usize = 10;
+/// The links that each pod declares to its counterpart on the next node; the counterpart on the
+/// node before declares as many to it.
 const LINKS: usize = 5;
-/// What is called flat.
+/// The growth that counts as none.
 const FLAT: f64 = 1.2;
-/// How many calls are under way at once while the cluster is built.
-const AT_ONCE: usize = 32;
-/// No news for this long: all has been heard.
+/// How many calls run at the same time while the cluster is built.
+const CONCURRENCY: usize = 32;
+/// After this time without an event, all events have been received.
 const SILENCE: Duration = Duration::from_millis(700);
-/// Where the watched node finds etcd.
+/// The address by which the watched node reaches etcd.
 const PROXY: &str = "10.92.0.254:2390";
 const ETCD: &str = "10.92.0.254:2379";
 
-/// What the watched node heard.
+/// What the watched node received.
 #[derive(Debug, Clone, Copy, Default)]
-struct Heard {
-    /// Bytes until it knew all it needs.
+struct Received {
+    /// Bytes until it had read everything it needs.
     bytes_to_start: u64,
-    /// Bytes and pods reported while the others changed.
+    /// Bytes while the others changed.
     bytes: u64,
+    /// Pods reported while the others changed.
     events: u64,
 }
 
@@ -54,25 +55,30 @@ struct Heard {
 pub fn cluster(bench: &Bench) -> Result<Vec<Line>> {
     let levels: &[usize] = bench.pick(&[10, 50], &[10, 100, 1000]);
     let mut lines = Vec::new();
-    let mut first: Option<Heard> = None;
+    let mut first: Option<Received> = None;
     for nodes in levels.iter().copied() {
-        let heard = hear(bench, nodes)?;
+        let last = measure(bench, nodes)?;
         let Some(first) = first else {
-            first = Some(heard);
+            first = Some(last);
             continue;
         };
         for (what, unit, now, then) in [
             (
-                "heard to start",
+                "received at the start",
                 "KiB",
-                heard.bytes_to_start,
+                last.bytes_to_start,
                 first.bytes_to_start,
             ),
-            ("heard while others change", "KiB", heard.bytes, first.bytes),
+            (
+                "received while others change",
+                "KiB",
+                last.bytes,
+                first.bytes,
+            ),
             (
                 "events while others change",
                 "pods",
-                heard.events,
+                last.events,
                 first.events,
             ),
         ] {
@@ -92,17 +98,14 @@ pub fn cluster(bench: &Bench) -> Result<Vec<Line>> {
     Ok(lines)
 }
 
-fn hear(bench: &Bench, nodes: usize) -> Result<Heard> {
+fn measure(bench: &Bench, nodes: usize) -> Result<Received> {
     let dir = tempfile::tempdir_in(&bench.scratch)?;
-    let underlay = Netns::new("underlay")?;
-    underlay.sh(
-        "ip link add br0 type bridge && ip addr add 10.92.0.254/16 dev br0 && ip link set br0 up",
-    )?;
+    let underlay = underlay()?;
     let etcd = Etcd::start(&underlay, dir.path(), &["--unsafe-no-fsync"])?;
     underlay.inside(|| runtime()?.block_on(listen(&etcd.url, nodes)))
 }
 
-async fn listen(url: &str, nodes: usize) -> Result<Heard> {
+async fn listen(url: &str, nodes: usize) -> Result<Received> {
     let bytes = Arc::new(AtomicU64::new(0));
     tokio::spawn(proxy(TcpListener::bind(PROXY).await?, bytes.clone()));
     let store = open(url).await?;
@@ -135,14 +138,14 @@ async fn listen(url: &str, nodes: usize) -> Result<Heard> {
     again.extend((2..nodes - 1).map(|node| (node, 0)));
     publish(&store, nodes, again).await?;
     let events = drain(&mut *watch).await?;
-    Ok(Heard {
+    Ok(Received {
         bytes_to_start,
         bytes: bytes.load(Relaxed) - bytes_to_start,
         events,
     })
 }
 
-/// Hears all there is, until nothing comes any more; gives how many pods it was about.
+/// Receives events until none arrives within [`SILENCE`]. Returns the number of pods they name.
 async fn drain(watch: &mut dyn Watch) -> Result<u64> {
     let mut events = 0;
     while let Ok(change) = tokio::time::timeout(SILENCE, watch.next()).await {
@@ -154,7 +157,7 @@ async fn drain(watch: &mut dyn Watch) -> Result<u64> {
     Ok(events)
 }
 
-/// Publishes all pods and numbers all links.
+/// Publishes all pods and claims a VNI for each link.
 async fn build(store: &Arc<dyn Store>, nodes: usize) -> Result<()> {
     let all = (0..nodes)
         .flat_map(|node| (0..PODS).map(move |pod| (node, pod)))
@@ -178,8 +181,8 @@ async fn publish(store: &Arc<dyn Store>, nodes: usize, pods: Vec<(usize, usize)>
             record(&name(node, pod), node, links(nodes, node, pod)?)?,
         );
         running.spawn(async move { store.publish(&record, Publish::New).await.map(drop) });
-        if running.len() >= AT_ONCE {
-            running.join_next().await.context("one runs")???;
+        if running.len() >= CONCURRENCY {
+            running.join_next().await.context("no call runs")???;
         }
     }
     while let Some(done) = running.join_next().await {
@@ -196,8 +199,8 @@ fn key(node: usize, pod: usize) -> Result<PodKey> {
     Ok(PodKey::new("default", &name(node, pod))?)
 }
 
-/// What a pod declares: links to its counterpart on the next node, under names that are its own at
-/// both ends.
+/// What a pod declares: links to its counterpart on the next node. The interfaces are l0, l1, …
+/// here and r0, r1, … there, so that they do not collide with the links the counterpart declares.
 fn links(nodes: usize, node: usize, pod: usize) -> Result<Vec<DeclaredLink>> {
     let peer = name((node + 1) % nodes, pod);
     let text = links_to(&peer, LINKS)
@@ -205,11 +208,11 @@ fn links(nodes: usize, node: usize, pod: usize) -> Result<Vec<DeclaredLink>> {
         .replace(&format!("{peer}/l"), &format!("{peer}/r"));
     let annotations = [("ratchet.dev/links".to_owned(), text)].into();
     let declaration = declare(&key(node, pod)?, &Default::default(), &annotations)?
-        .context("it declares links")?;
+        .context("the annotation declares no links")?;
     Ok(declaration.links)
 }
 
-/// Passes everything on to etcd and counts it, both ways.
+/// Forwards connections to etcd and counts the bytes in both directions.
 async fn proxy(listener: TcpListener, count: Arc<AtomicU64>) -> Result<()> {
     loop {
         let (near, _) = listener.accept().await?;
@@ -217,12 +220,12 @@ async fn proxy(listener: TcpListener, count: Arc<AtomicU64>) -> Result<()> {
         near.set_nodelay(true)?;
         far.set_nodelay(true)?;
         let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
-        tokio::spawn(pass(near_in, far_out, count.clone()));
-        tokio::spawn(pass(far_in, near_out, count.clone()));
+        tokio::spawn(forward(near_in, far_out, count.clone()));
+        tokio::spawn(forward(far_in, near_out, count.clone()));
     }
 }
 
-async fn pass(
+async fn forward(
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
     count: Arc<AtomicU64>,

@@ -13,80 +13,91 @@ use crate::{
     world::{Netns, eventually},
 };
 
-/// What links get on an underlay of 1500 bytes.
+/// The MTU of a VXLAN link on an underlay of 1500 bytes, also for veth links here.
 const MTU: u32 = 1450;
-/// The kernel buries namespaces in the background: it is left in peace before the next measurement.
-const BURIAL: Duration = Duration::from_secs(1);
+/// The limit of the ratio.
+const LIMIT: f64 = 1.5;
+/// The pause before a measurement: the kernel removes namespaces in the background.
+const CLEANUP: Duration = Duration::from_secs(1);
+
+/// The times of the row `local`.
+#[derive(Default)]
+struct Times {
+    add: Sample,
+    /// DEL of both pods at once.
+    del_at_once: Sample,
+    /// DEL of one pod after the other.
+    del_in_turn: Sample,
+    batch_add: Sample,
+    batch_del: Sample,
+}
 
 /// See [`super::ROWS`].
 pub fn local(bench: &Bench) -> Result<Vec<Line>> {
     let count = bench.pick(300, 1500);
-    let [mut ours, mut theirs, mut del, mut one_by_one, mut group] =
-        [const { None }; 5].map(|none: Option<Sample>| none.unwrap_or_default());
+    let mut times = Times::default();
     for round in 0..bench.rounds(2, 5) {
+        ratchet_local(bench, count, round % 2 == 0, &mut times)?;
+        std::thread::sleep(CLEANUP);
         {
-            let site = Site::new(bench, 1, Storage::Sqlite)?;
-            let node = &site.nodes[0];
-            let pods = [Pod::with_links("a", links_to("b", count))?, Pod::new("b")?];
-            node.ratchet("ADD", &pods[0])?;
-            let begun = Instant::now();
-            node.ratchet("ADD", &pods[1])?;
-            until_complete(&pods, count)?;
-            ours.add(begun.elapsed());
-            check(&pods, count)?;
-            let begun = Instant::now();
-            if round % 2 == 0 {
-                at_once(&[&|| node.ratchet("DEL", &pods[0]).map(drop), &|| {
-                    node.ratchet("DEL", &pods[1]).map(drop)
-                }])?;
-                until_gone(&pods)?;
-                del.add(begun.elapsed());
-            } else {
-                node.ratchet("DEL", &pods[0])?;
-                node.ratchet("DEL", &pods[1])?;
-                until_gone(&pods)?;
-                one_by_one.add(begun.elapsed());
-            }
+            let pods = [Netns::new("a")?, Netns::new("b")?];
+            let ends = [&pods[0], &pods[1]];
+            let add = batch::veths(&bench.scratch, ends, count, MTU)?;
+            times.batch_add.add(add);
+            times.batch_del.add(batch::delete(&pods[0])?);
         }
-        std::thread::sleep(BURIAL);
-        let pods = [Netns::new("a")?, Netns::new("b")?];
-        theirs.add(batch::veths(
-            &bench.scratch,
-            [&pods[0], &pods[1]],
-            count,
-            MTU,
-        )?);
-        group.add(batch::delete(&pods[0])?);
-        drop(pods);
-        std::thread::sleep(BURIAL);
+        std::thread::sleep(CLEANUP);
     }
+    let line = |work: String, ours: &Sample, theirs: &Sample| {
+        Line::at_most_times(work, "ms", ours.median(), theirs.median(), LIMIT)
+    };
     let mut lines = vec![
-        Line::at_most_times(
+        line(
             format!("{count} links between two pods of one node"),
-            "ms",
-            ours.median(),
-            theirs.median(),
-            1.5,
+            &times.add,
+            &times.batch_add,
         ),
-        Line::at_most_times(
+        line(
             format!("DEL of both pods with {count} links, at once"),
-            "ms",
-            del.median(),
-            group.median(),
-            1.5,
+            &times.del_at_once,
+            &times.batch_del,
         ),
     ];
-    if one_by_one.len() > 0 {
-        let work = format!("DEL of both pods with {count} links, one after the other");
-        lines.push(Line::at_most_times(
-            work,
-            "ms",
-            one_by_one.median(),
-            group.median(),
-            1.5,
+    if times.del_in_turn.len() > 0 {
+        lines.push(line(
+            format!("DEL of both pods with {count} links, one after the other"),
+            &times.del_in_turn,
+            &times.batch_del,
         ));
     }
     Ok(lines)
+}
+
+/// One round of Ratchet: ADD of two pods with `count` links between them, then DEL of both.
+fn ratchet_local(bench: &Bench, count: usize, at_once: bool, times: &mut Times) -> Result<()> {
+    let site = Site::new(bench, 1, Storage::Sqlite)?;
+    let node = &site.nodes[0];
+    let pods = [Pod::with_links("a", links_to("b", count))?, Pod::new("b")?];
+    node.ratchet("ADD", &pods[0])?;
+    let begun = Instant::now();
+    node.ratchet("ADD", &pods[1])?;
+    until_complete(&pods, count)?;
+    times.add.add(begun.elapsed());
+    check(&pods, count)?;
+    let begun = Instant::now();
+    if at_once {
+        in_parallel(&[&|| node.ratchet("DEL", &pods[0]).map(drop), &|| {
+            node.ratchet("DEL", &pods[1]).map(drop)
+        }])?;
+        until_deleted(&pods)?;
+        times.del_at_once.add(begun.elapsed());
+    } else {
+        node.ratchet("DEL", &pods[0])?;
+        node.ratchet("DEL", &pods[1])?;
+        until_deleted(&pods)?;
+        times.del_in_turn.add(begun.elapsed());
+    }
+    Ok(())
 }
 
 /// See [`super::ROWS`].
@@ -106,13 +117,12 @@ pub fn remote(bench: &Bench) -> Result<Vec<Line>> {
             for (node, pod) in site.nodes.iter().zip(&pods) {
                 node.ratchet("DEL", pod)?;
             }
-            until_gone(&pods)?;
+            until_deleted(&pods)?;
 
-            std::thread::sleep(BURIAL);
+            std::thread::sleep(CLEANUP);
             let pods = [Netns::new("a")?, Netns::new("b")?];
             let nodes = [&site.nodes[0].netns, &site.nodes[1].netns];
-            let addresses = [("10.92.1.2"), ("10.92.1.3")];
-            let ends = [(nodes[0], addresses[0]), (nodes[1], addresses[1])];
+            let ends = [(nodes[0], "10.92.1.2"), (nodes[1], "10.92.1.3")];
             theirs.add(batch::tunnels(
                 &bench.scratch,
                 ends,
@@ -124,7 +134,7 @@ pub fn remote(bench: &Bench) -> Result<Vec<Line>> {
                 batch::delete(pod)?;
             }
         }
-        std::thread::sleep(BURIAL);
+        std::thread::sleep(CLEANUP);
     }
     let work = format!("{count} links between two pods of two nodes, VXLAN");
     Ok(vec![Line::at_most_times(
@@ -132,7 +142,7 @@ pub fn remote(bench: &Bench) -> Result<Vec<Line>> {
         "ms",
         ours.median(),
         theirs.median(),
-        1.5,
+        LIMIT,
     )])
 }
 
@@ -145,18 +155,18 @@ fn until_complete(pods: &[Pod; 2], count: usize) -> Result<()> {
     Ok(())
 }
 
-/// Waits until neither pod has an interface left: DEL may leave that to the agent, when it is busy.
-fn until_gone(pods: &[Pod; 2]) -> Result<()> {
+/// Waits until neither pod has an interface: a DEL may leave the deletion to a busy agent.
+fn until_deleted(pods: &[Pod; 2]) -> Result<()> {
     for pod in pods {
         let mut interfaces = Interfaces::of(&pod.netns)?;
-        eventually("the end of all links", TIMEOUT, || {
+        eventually("the deletion of all links", TIMEOUT, || {
             Ok(interfaces.count()? == 0)
         })?;
     }
     Ok(())
 }
 
-/// That all of them are there and up; outside the measured time.
+/// Checks that all interfaces exist and are up; outside of the measured time.
 fn check(pods: &[Pod; 2], count: usize) -> Result<()> {
     for pod in pods {
         let up = pod
@@ -168,7 +178,7 @@ fn check(pods: &[Pod; 2], count: usize) -> Result<()> {
             .any(|found| found.trim() != count.to_string())
         {
             bail!(
-                "pod {}: {} interfaces, {} up, of {count}",
+                "pod {}: expected {count} interfaces that are up, found {} interfaces, {} up",
                 pod.name,
                 all.trim(),
                 up.trim()
@@ -178,8 +188,8 @@ fn check(pods: &[Pod; 2], count: usize) -> Result<()> {
     Ok(())
 }
 
-/// Does things at the same time.
-fn at_once(works: &[&(dyn Fn() -> Result<()> + Sync)]) -> Result<()> {
+/// Runs functions at the same time.
+fn in_parallel(works: &[&(dyn Fn() -> Result<()> + Sync)]) -> Result<()> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = works.iter().map(|work| scope.spawn(work)).collect();
         threads.into_iter().try_for_each(|thread| {

@@ -13,11 +13,11 @@ use crate::{Bench, line::Line};
 
 /// A row: one or more lines that are measured together.
 pub struct Row {
-    /// What `ROW=` calls it.
+    /// Its name for `--row`.
     pub name: &'static str,
     /// What it measures, and how.
     pub how: &'static str,
-    /// Measures.
+    /// The function that measures it.
     pub run: fn(&Bench) -> Result<Vec<Line>>,
 }
 
@@ -25,83 +25,75 @@ pub struct Row {
 pub const ROWS: &[Row] = &[
     Row {
         name: "local",
-        how: "Two pods of one node, many links; the first pod is there. Ours: start of the second \
-        pod's ADD until every \
-              interface is up with its address (the agent's state and store written, aliases set). \
-              Theirs: `ip -batch`, \
-              born in place, up, one address an end. Then DEL of both pods at once, as when a \
-              topology goes, against \
-              `ip link del group` of the same devices.",
+        how: "Two pods of one node with many links; the first pod exists. Ours: from the start of \
+              the second pod's ADD until every interface is up with its address (the agent's state \
+              and the store are written, aliases are set). Theirs: `ip -batch`; the interfaces are \
+              created in the pods' namespaces, up, with one address per end. Then DEL of both pods \
+              at once, as when a topology is deleted, against `ip link del group` of the same \
+              devices.",
         run: many::local,
     },
     Row {
         name: "remote",
-        how: "The same over two nodes with VXLAN and etcd: until both ends of every link are up \
-        with their addresses. \
-              Theirs: `ip -batch` on both nodes at once.",
+        how: "The same on two nodes with VXLAN and etcd: until both ends of every link are up with \
+              their addresses. Theirs: `ip -batch` on both nodes at once.",
         run: many::remote,
     },
     Row {
         name: "calls",
-        how: "Processes from start to exit, the agent running. ADD and DEL of a pod with one link \
-        whose peer is there, with \
-              a delegate that does nothing; the median of that delegate alone is subtracted. \
-              Theirs: Debian's `ptp` with \
-              `host-local`.",
+        how: "Plugin processes from start to exit, while the agent runs. ADD and DEL of a pod with \
+              one link whose peer exists, with a delegate that does nothing; the median of that \
+              delegate alone is subtracted. Theirs: Debian's `ptp` with `host-local`.",
         run: calls::calls,
     },
     Row {
         name: "pass-through",
-        how: "A pod that is not Ratchet's, ADD and DEL with Debian's `ptp` as the delegate, \
+        how: "ADD and DEL of a pod that is not Ratchet's, with Debian's `ptp` as the delegate, \
               against `ptp` alone.",
         run: calls::pass_through,
     },
     Row {
         name: "start",
-        how: "CNI_COMMAND=VERSION, process start to exit, against Debian's `loopback`.",
+        how: "CNI_COMMAND=VERSION, the process from start to exit, against Debian's `loopback`.",
         run: calls::start,
     },
     Row {
         name: "frames",
         how: "iperf3 (TCP) and ping between two pods over our veth and our VXLAN, against links of \
-        the same kind and MTU \
-              made by hand between two other namespaces of the same nodes: four set-ups with four \
-              pairs of measurements each, \
-              ours and theirs in turns, a second each (iperf3: behind another one that is not \
-              counted); \
-              the median of the ratios.",
+              the same kind and MTU, made by hand between two other namespaces of the same nodes. \
+              There are four set-ups with four pairs of measurements each, ours and theirs in \
+              turns. A measurement takes one second (iperf3: after a first one that is not \
+              counted). The result is the median of the ratios.",
         run: frames::frames,
     },
     Row {
         name: "links",
-        how: "ADD of a pod with 10 links whose peer is there, while ever more links are on the \
-        node; a link's part of it. In turns with the \
-              same on a second node that stays small. Then \
-              the agent's memory (PSS) and CPU time at rest, over more than one of its periods.",
+        how: "ADD of a pod with 10 links whose peer exists, divided by 10, while the number of \
+              links on the node grows. In turns with the same on a second node that stays small. \
+              Then the agent's memory (PSS) and its CPU time at rest, for longer than one of its \
+              periods.",
         run: scale::links,
     },
     Row {
         name: "pods",
-        how: "ADD of a pod with 10 links whose peer is there, while ever more pods with one link \
-              each are on the node.",
+        how: "ADD of a pod with 10 links whose peer exists, divided by 10, while the number of \
+              pods with one link each on the node grows.",
         run: scale::pods,
     },
     Row {
         name: "event",
         how: "A pod waits for its peer. The peer's record is written to etcd, as its node's agent \
-        does; from the answer to that \
-              write until the waiting pod's interface is up with its address. The agent claims the \
-              link's VNI in between, \
-              a second write to etcd.",
+              does it. Measured is the time from the answer to that write until the waiting pod's \
+              interface is up with its address. In between, the agent claims the link's VNI, a \
+              second write to etcd.",
         run: store::event,
     },
     Row {
         name: "cluster",
-        how: "Nodes without kernel work, by ratchet_store against a real etcd (without fsync, \
-        since only traffic is counted): each has \
-              10 pods and 100 links to the next node. One node is watched through a counting proxy \
-              while it reads and then while \
-              a fixed number of its neighbours' pods and one pod of every other node come anew.",
+        how: "Nodes without kernel work: only ratchet_store with a real etcd (without fsync, since \
+              only traffic is counted). Each node has 10 pods and 100 links to its neighbours. One \
+              node is connected through a counting proxy. It reads what it needs; then a fixed \
+              number of its neighbours' pods and one pod of every other node are published again.",
         run: growth::cluster,
     },
 ];

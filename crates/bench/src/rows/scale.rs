@@ -1,4 +1,4 @@
-//! One node with ever more on it.
+//! One node with a growing number of links and pods.
 
 use std::{fs, time::Duration};
 
@@ -14,10 +14,11 @@ use crate::{
 
 /// Links of the pod whose ADD is timed.
 const PROBE: usize = 10;
-/// What is called flat.
+/// The growth that counts as none.
 const FLAT: f64 = 1.2;
-/// What an agent may use: MiB, and percent of a core.
+/// The memory that an agent may use, in MiB.
 const MEMORY: f64 = 64.0;
+/// The CPU time that an agent may use at rest, in percent of a core.
 const IDLE: f64 = 0.1;
 
 /// See [`super::ROWS`].
@@ -26,9 +27,8 @@ pub fn links(bench: &Bench) -> Result<Vec<Line>> {
     let (mut filled, mut lines) = grow(bench, levels, 100, "link")?;
     let most = levels.last().copied().unwrap_or_default();
     let grown = pss(filled.node().agent())?;
-    // What is measured begins behind a look at everything, and is longer than the longest time to
-    // the next one (LONGEST_PERIOD of the agent's engine): so there is one in it, and not none or
-    // two as it happens.
+    // The measurement starts after a resync, and is a little longer than the longest time to the
+    // next one (LONGEST_PERIOD of the agent's engine). So there is exactly one resync in it.
     filled.site.nodes[0].restart()?;
     let agent = filled.node().agent();
     settle(agent)?;
@@ -65,8 +65,9 @@ pub fn pods(bench: &Bench) -> Result<Vec<Line>> {
 /// A node with pods on it.
 struct Filled {
     pods: Vec<Pod>,
-    /// Links, or pods if a pair has one link.
-    have: usize,
+    /// The number of links, or of pods if a pair has one link.
+    level: usize,
+    /// Links of each pair of pods.
     per_pair: usize,
     site: Site,
 }
@@ -75,7 +76,7 @@ impl Filled {
     fn new(bench: &Bench, per_pair: usize) -> Result<Self> {
         Ok(Self {
             pods: Vec::new(),
-            have: 0,
+            level: 0,
             per_pair,
             site: Site::new(bench, 1, Storage::Sqlite)?,
         })
@@ -85,22 +86,22 @@ impl Filled {
         &self.site.nodes[0]
     }
 
-    /// Adds pairs of pods until there is so much.
+    /// Adds pairs of pods until the level is reached.
     fn fill(&mut self, level: usize) -> Result<()> {
-        while self.have < level {
+        while self.level < level {
             let number = self.pods.len();
             let (a, b) = (format!("a{number}"), format!("b{number}"));
-            let count = self.per_pair.min(level - self.have);
+            let count = self.per_pair.min(level - self.level);
             for pod in [Pod::with_links(&a, links_to(&b, count))?, Pod::new(&b)?] {
                 self.node().ratchet("ADD", &pod)?;
                 self.pods.push(pod);
             }
-            self.have += if self.per_pair == 1 { 2 } else { count };
+            self.level += if self.per_pair == 1 { 2 } else { count };
         }
         Ok(())
     }
 
-    /// The ADD of a pod whose peer is there: a link's part of it.
+    /// Measures the ADD of a pod whose peer exists, divided by its number of links.
     fn probe(&self, sample: &mut Sample) -> Result<()> {
         let (node, pods) = (
             self.node(),
@@ -122,8 +123,8 @@ impl Filled {
     }
 }
 
-/// Fills a node level by level, and times the probe on each, in turns with the same on another node
-/// that stays at the first level.
+/// Fills a node level by level and measures the probe on each level, in turns with the same on
+/// another node that stays at the first level.
 fn grow(
     bench: &Bench,
     levels: &[usize],
@@ -135,7 +136,7 @@ fn grow(
     let mut lines = Vec::new();
     for level in &levels[1..] {
         large.fill(*level)?;
-        // What the agent does some seconds after it made a link is not part of the next one.
+        // The agent's work some seconds after it made a link is not part of the next link's time.
         std::thread::sleep(Duration::from_millis(bench.pick(500, 3000)));
         let (mut ours, mut theirs) = (Sample::default(), Sample::default());
         for _ in 0..bench.rounds(7, 31) {
@@ -143,7 +144,7 @@ fn grow(
             small.probe(&mut theirs)?;
         }
         let work = format!(
-            "time a link with {level} {what}s on the node, against {}",
+            "time per link with {level} {what}s on the node, against {}",
             levels[0]
         );
         lines.push(Line::at_most_times(
@@ -158,7 +159,8 @@ fn grow(
     Ok((large, lines))
 }
 
-/// Waits until an agent that has just started has seen to everything: it rests for half a second.
+/// Waits until an agent that was just started has finished its work: it uses less than 2 ms of CPU
+/// time within half a second.
 fn settle(agent: u32) -> Result<()> {
     let mut used = cpu_time(agent)?;
     eventually("an agent at rest", TIMEOUT, || {
@@ -178,7 +180,8 @@ fn pss(pid: u32) -> Result<f64> {
     Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
 }
 
-/// Seconds that all threads have run; /proc/PID/task/TID/schedstat begins with nanoseconds.
+/// CPU time of all threads in seconds; the first field of /proc/PID/task/TID/schedstat is in
+/// nanoseconds.
 fn cpu_time(pid: u32) -> Result<f64> {
     let mut seconds = 0.0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {

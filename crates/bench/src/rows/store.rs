@@ -17,14 +17,14 @@ use crate::{
     stats::Sample,
 };
 
-/// What it may take, ms.
+/// The limit, in ms.
 const LIMIT: f64 = 20.0;
 
 /// See [`super::ROWS`].
 pub fn event(bench: &Bench) -> Result<Vec<Line>> {
     let site = Site::new(bench, 1, Storage::Etcd)?;
     let url = site.etcd.as_ref().context("etcd")?.url.clone();
-    // etcd is on the underlay; so is whoever plays the other node.
+    // etcd is on the underlay, so the other node's write is made there, too.
     let times = site.underlay.inside(|| {
         let runtime = runtime()?;
         let store = runtime.block_on(open(&url))?;
@@ -35,7 +35,7 @@ pub fn event(bench: &Bench) -> Result<Vec<Line>> {
             site.nodes[0].ratchet("ADD", &pod)?;
             let arrival = Arrival::of(&pod.netns)?;
             let record = record(&peer, 2, Vec::new())?;
-            // From the answer on: the write itself is the other node's.
+            // The time starts with the answer: the write itself is the other node's work.
             let answered = {
                 runtime.block_on(store.publish(&record, Publish::New))?;
                 Instant::now()
@@ -58,22 +58,22 @@ pub fn event(bench: &Bench) -> Result<Vec<Line>> {
     Ok(vec![line("p50", 0.5), line("p99", 0.99)])
 }
 
-/// A runtime for a store.
+/// A tokio runtime for the calls of a store.
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?)
 }
 
-/// A store, opened within a runtime.
+/// Opens a store.
 pub(super) async fn open(url: &str) -> Result<Arc<dyn Store>> {
     Ok(ratchet_store::open(&url.parse::<StoreUrl>()?.into()).await?)
 }
 
-/// The record of a pod on node so-and-so.
+/// The record of a pod on the node of this number.
 pub(super) fn record(name: &str, node: usize, links: Vec<DeclaredLink>) -> Result<PodRecord> {
     let Ok(mtu) = Mtu::try_from(1450) else {
-        bail!("1450 is no MTU")
+        bail!("expected an MTU, found 1450")
     };
     let created = SystemTime::now()
         .duration_since(UNIX_EPOCH)
