@@ -150,7 +150,7 @@ fn plan_what_is_missing(bencher: Bencher, count: usize) {
     assert_eq!(wanted.len(), count);
     let scope = PlanScope {
         links: &BTreeSet::new(),
-        places: &both(),
+        namespaces: &both(),
     };
     bencher
         .counter(ItemsCount::new(count))
@@ -163,7 +163,7 @@ fn plan_where_all_is_as_wanted(bencher: Bencher, count: usize) {
     let made = made(&wanted);
     let scope = PlanScope {
         links: &BTreeSet::new(),
-        places: &both(),
+        namespaces: &both(),
     };
     assert_eq!(plan(&wanted, &made, scope).steps, []);
     bencher
@@ -181,7 +181,7 @@ fn plan_the_end_of_both_pods(bencher: Bencher, count: usize) {
     assert!(made.iter().all(|device| device.netns != Netns::Node));
     let scope = PlanScope {
         links: &ids,
-        places: &BTreeSet::new(),
+        namespaces: &BTreeSet::new(),
     };
     bencher
         .counter(ItemsCount::new(count))

@@ -17,7 +17,7 @@ use std::{
 use nix::sched::{CloneFlags, setns, unshare};
 use ratchet_kernel::{Kernel, Look, NetnsHandle};
 use ratchet_model::{
-    device::{Alias, At, Birth, GROUP_OURS, Netns, Operation, Step},
+    device::{Alias, At, GROUP_OURS, Netns, NewDevice, Operation, Step},
     link::{End, Mac},
 };
 
@@ -79,29 +79,29 @@ fn ours(pairs: u16) -> Failing<()> {
     for number in 0..pairs {
         let link = format!("{number:016x}").parse()?;
         let mut step = |operation| steps.push(Step { link, operation });
-        let mut births = Vec::new();
+        let mut creations = Vec::new();
         for (last, (id, name)) in [(1, ("s1", 'a')), (2, ("s2", 'z'))] {
             let at = At {
                 netns: Netns::Sandbox(id.parse()?),
                 name: format!("{name}{number}"),
             };
             let (_, mac) = numbers(number, last);
-            births.push(Birth {
+            creations.push(NewDevice {
                 at,
                 mac: mac.parse::<Mac>()?,
                 mtu: 1450.try_into()?,
                 index: None,
             });
         }
-        let [a, z] = <[Birth; 2]>::try_from(births).map_err(|_| "two ends")?;
-        for (birth, last, end) in [(&a, 1, End::A), (&z, 2, End::Z)] {
-            step(Operation::SetUp(birth.at.clone(), true));
+        let [a, z] = <[NewDevice; 2]>::try_from(creations).map_err(|_| "two ends")?;
+        for (new, last, end) in [(&a, 1, End::A), (&z, 2, End::Z)] {
+            step(Operation::SetUp(new.at.clone(), true));
             step(Operation::AddAddress(
-                birth.at.clone(),
+                new.at.clone(),
                 numbers(number, last).0.parse()?,
             ));
             step(Operation::Commit(
-                birth.at.clone(),
+                new.at.clone(),
                 Alias {
                     link,
                     end,
@@ -121,7 +121,7 @@ fn ours(pairs: u16) -> Failing<()> {
         outcomes.into_iter().collect::<Result<(), _>>()
     };
     let create = |step: &&Step| matches!(step.operation, Operation::CreateVeth { .. });
-    let births: Vec<Step> = steps.iter().filter(create).cloned().collect();
+    let creations: Vec<Step> = steps.iter().filter(create).cloned().collect();
     execute("ratchet: create, up, address, alias", &steps)?;
     let all = BTreeMap::from([("s1", Look::All), ("s2", Look::All)]);
     let scope = all
@@ -181,7 +181,7 @@ fn ours(pairs: u16) -> Failing<()> {
         operation: Operation::Delete(to),
     });
     execute("ratchet: delete", &rest)?;
-    execute("ratchet: create alone", &births)?;
+    execute("ratchet: create alone", &creations)?;
     execute("ratchet: delete what is down", &doomed)?;
     Ok(())
 }

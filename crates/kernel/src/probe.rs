@@ -12,7 +12,7 @@ use ratchet_model::{
 use crate::{
     error::KernelError,
     netns::NetnsHandle,
-    request::{self, Newborn},
+    request::{self, NewLink},
     socket::Channel,
 };
 
@@ -53,7 +53,7 @@ fn try_out() -> Result<Capabilities, KernelError> {
     };
     let new = |name, last| {
         let mac = Mac::from_bytes([2, 0, 0, 0, 0, last]);
-        Newborn {
+        NewLink {
             netns: here.raw_fd(),
             name,
             mac,

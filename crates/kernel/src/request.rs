@@ -29,8 +29,8 @@ use ratchet_model::{
 
 use crate::socket::Request;
 
-/// What a device is born with.
-pub(crate) struct Newborn<'a> {
+/// A device to be created.
+pub(crate) struct NewLink<'a> {
     pub(crate) netns: RawFd,
     pub(crate) name: &'a str,
     pub(crate) mac: Mac,
@@ -50,7 +50,7 @@ fn named(name: &str, attribute: Option<LinkAttribute>) -> LinkMessage {
     link(attributes)
 }
 
-fn newborn(new: &Newborn<'_>) -> Vec<LinkAttribute> {
+fn attributes_of(new: &NewLink<'_>) -> Vec<LinkAttribute> {
     vec![
         LinkAttribute::IfName(new.name.to_owned()),
         LinkAttribute::NetNsFd(new.netns),
@@ -62,11 +62,11 @@ fn newborn(new: &Newborn<'_>) -> Vec<LinkAttribute> {
 
 const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
 
-/// A veth pair, each end in its place. Neither can be born up (ENOTCONN, drivers/net/veth.c
+/// A veth pair, each end in its namespace. Neither can be created up (ENOTCONN, drivers/net/veth.c
 /// `veth_open`).
-pub(crate) fn create_veth(a: &Newborn<'_>, z: &Newborn<'_>) -> Request {
-    let mut attributes = newborn(a);
-    let peer = InfoData::Veth(InfoVeth::Peer(with_index(z, link(newborn(z)))));
+pub(crate) fn create_veth(a: &NewLink<'_>, z: &NewLink<'_>) -> Request {
+    let mut attributes = attributes_of(a);
+    let peer = InfoData::Veth(InfoVeth::Peer(with_index(z, link(attributes_of(z)))));
     attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::Kind(InfoKind::Veth),
         LinkInfo::Data(peer),
@@ -77,14 +77,14 @@ pub(crate) fn create_veth(a: &Newborn<'_>, z: &Newborn<'_>) -> Request {
     }
 }
 
-fn with_index(new: &Newborn<'_>, mut message: LinkMessage) -> LinkMessage {
+fn with_index(new: &NewLink<'_>, mut message: LinkMessage) -> LinkMessage {
     message.header.index = new.index.unwrap_or(0);
     message
 }
 
 /// A VXLAN device. Its UDP socket is made in the namespace of the netlink socket that this is sent
 /// over.
-pub(crate) fn create_vxlan(new: &Newborn<'_>, tunnel: &Tunnel) -> Request {
+pub(crate) fn create_vxlan(new: &NewLink<'_>, tunnel: &Tunnel) -> Request {
     let mut data = far_end(tunnel);
     data.extend([
         InfoVxlan::Id(tunnel.vni.number()),
@@ -101,7 +101,7 @@ pub(crate) fn create_vxlan(new: &Newborn<'_>, tunnel: &Tunnel) -> Request {
             InfoVxlan::UDPZeroCsumRX(true),
         ]);
     }
-    let mut attributes = newborn(new);
+    let mut attributes = attributes_of(new);
     attributes.push(vxlan(data));
     Request {
         message: Rtnl::NewLink(with_index(new, link(attributes))),

@@ -60,13 +60,14 @@ proptest! {
             observed.into_iter().filter(|d| d.alias.as_ref().is_some_and(is_outside)).collect()
         };
         let before = others(world.observe());
-        let (links, places) = (&scope, &BTreeSet::new());
-        let narrow = plan(&some, &world.observe(), PlanScope { links, places });
+        let (links, namespaces) = (&scope, &BTreeSet::new());
+        let narrow = plan(&some, &world.observe(), PlanScope { links, namespaces });
         for step in &narrow.steps {
             world.apply(step);
         }
         prop_assert_eq!(others(world.observe()), before);
-        prop_assert_eq!(plan(&some, &world.observe(), PlanScope { links, places }).steps, vec![]);
+        let again = plan(&some, &world.observe(), PlanScope { links, namespaces });
+        prop_assert_eq!(again.steps, vec![]);
         let rest = plan_all(&all, &world.observe());
         for step in &rest.steps {
             prop_assert!(!scope.contains(&step.link), "left over: {:?}", step);

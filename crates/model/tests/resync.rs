@@ -93,7 +93,7 @@ fn step(
         &observed,
         PlanScope {
             links: &scope,
-            places: whole,
+            namespaces: whole,
         },
     );
     for step in &plan.steps {
@@ -180,7 +180,7 @@ proptest! {
     /// wanted, and nothing of ours is left besides; strangers are as they were; a second resync has
     /// nothing to do, and neither has a plan for everything.
     #[test]
-    fn a_round_leads_to_what_is_wanted((cables, epochs) in history(), portions in portions()) {
+    fn a_resync_leads_to_what_is_wanted((cables, epochs) in history(), portions in portions()) {
         let mut world = World::default();
         for epoch in &epochs {
             let crash = if let Mishap::Crash(after) = epoch.mishap { Some(after) } else { None };
@@ -199,7 +199,7 @@ proptest! {
 
     /// Where all is as wanted, no portion of a resync touches anything.
     #[test]
-    fn a_round_leaves_alone_what_is_wanted((cables, epochs) in history(), portions in portions()) {
+    fn a_resync_leaves_alone_what_is_wanted((cables, epochs) in history(), portions in portions()) {
         let mut world = World::default();
         for epoch in &epochs {
             reconcile(&mut world, &wanted(&cables, epoch), None);

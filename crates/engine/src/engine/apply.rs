@@ -221,7 +221,7 @@ impl Engine {
         } = task;
         let plan_scope = PlanScope {
             links: &links,
-            places: &places,
+            namespaces: &places,
         };
         let mut planned = planner::plan(&wanted, &observed, plan_scope);
         if !planned.replaced.is_empty() {

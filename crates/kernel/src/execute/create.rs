@@ -1,12 +1,12 @@
-//! Creates devices where they are to be, and points VXLAN devices elsewhere.
+//! Creates devices in their namespaces, and changes the addresses of VXLAN devices.
 
 use nix::errno::Errno;
-use ratchet_model::device::{At, Birth, Netns, Operation, Tunnel};
+use ratchet_model::device::{At, Netns, NewDevice, Operation, Tunnel};
 
 use super::{Jobs, Phase, Run, describe};
 use crate::{
     error::KernelError,
-    request::{self, Newborn},
+    request::{self, NewLink},
     socket::{Failure, Request},
 };
 
@@ -14,7 +14,7 @@ impl<'a> Run<'a> {
     pub(super) fn create(&mut self) {
         let mut jobs = Jobs::new();
         for position in self.take(Phase::Create) {
-            match self.birth_request(position, true) {
+            match self.creation_request(position, true) {
                 Ok(Some((netns, request))) => {
                     jobs.entry(netns).or_default().push((position, request))
                 }
@@ -27,8 +27,8 @@ impl<'a> Run<'a> {
                 (Operation::CreateVeth { a, z }, Errno::EEXIST) => {
                     self.name_clash(position, &[&a.at, &z.at], failure)
                 }
-                (Operation::CreateVxlan { birth, tunnel }, Errno::EEXIST) => {
-                    self.vxlan_clash(position, birth, tunnel, failure)
+                (Operation::CreateVxlan { device, tunnel }, Errno::EEXIST) => {
+                    self.vxlan_clash(position, device, tunnel, failure)
                 }
                 (operation, _) => Err(describe::explain(operation, failure)),
             };
@@ -41,16 +41,16 @@ impl<'a> Run<'a> {
     /// Kernels before 6.15 look in the **socket's** namespace whether the name is free
     /// (net/core/rtnetlink.c, `__rtnl_newlink`). A veth pair therefore is made over the socket of
     /// one of its ends; a VXLAN device must be made over the node's, see [`Run::vxlan_clash`].
-    fn birth_request(
+    fn creation_request(
         &self,
         position: usize,
         with_index: bool,
     ) -> Result<Option<(&'a Netns, Request)>, KernelError> {
-        let newborn = |birth: &'a Birth| {
-            let newborn = self.newborn(birth, &birth.at.name)?;
-            Ok(Newborn {
-                index: newborn.index.filter(|_| with_index),
-                ..newborn
+        let new_link = |device: &'a NewDevice| {
+            let new = self.new_link(device, &device.at.name)?;
+            Ok(NewLink {
+                index: new.index.filter(|_| with_index),
+                ..new
             })
         };
         Ok(match self.operation(position) {
@@ -60,12 +60,12 @@ impl<'a> Run<'a> {
                 let (a, z) = if a.index.is_none() { (z, a) } else { (a, z) };
                 Some((
                     &a.at.netns,
-                    request::create_veth(&newborn(a)?, &newborn(z)?),
+                    request::create_veth(&new_link(a)?, &new_link(z)?),
                 ))
             }
-            Operation::CreateVxlan { birth, tunnel } => Some((
+            Operation::CreateVxlan { device, tunnel } => Some((
                 &Netns::Node,
-                request::create_vxlan(&newborn(birth)?, tunnel),
+                request::create_vxlan(&new_link(device)?, tunnel),
             )),
             Operation::Retarget { at, tunnel } => {
                 Some((&at.netns, request::retarget(&at.name, tunnel)))
@@ -74,14 +74,14 @@ impl<'a> Run<'a> {
         })
     }
 
-    fn newborn<'b>(&self, birth: &Birth, name: &'b str) -> Result<Newborn<'b>, KernelError> {
-        let netns = self.kernel.space(&birth.at.netns)?.handle.raw_fd();
-        Ok(Newborn {
+    fn new_link<'b>(&self, new: &NewDevice, name: &'b str) -> Result<NewLink<'b>, KernelError> {
+        let netns = self.kernel.space(&new.at.netns)?.handle.raw_fd();
+        Ok(NewLink {
             netns,
             name,
-            mac: birth.mac,
-            mtu: birth.mtu,
-            index: birth.index,
+            mac: new.mac,
+            mtu: new.mtu,
+            index: new.index,
         })
     }
 
@@ -94,14 +94,14 @@ impl<'a> Run<'a> {
                 .partition(|(position, failure)| {
                     let asked = match self.operation(*position) {
                         Operation::CreateVeth { a, z } => a.index.is_some() || z.index.is_some(),
-                        Operation::CreateVxlan { birth, .. } => birth.index.is_some(),
+                        Operation::CreateVxlan { device, .. } => device.index.is_some(),
                         _ => false,
                     };
                     asked && matches!(failure.errno, Errno::EBUSY | Errno::EEXIST)
                 });
         let mut jobs = Jobs::new();
         for (position, failure) in again {
-            match self.birth_request(position, false) {
+            match self.creation_request(position, false) {
                 Ok(Some((netns, request))) => {
                     jobs.entry(netns).or_default().push((position, request))
                 }
@@ -139,19 +139,19 @@ impl<'a> Run<'a> {
     fn vxlan_clash(
         &self,
         position: usize,
-        birth: &Birth,
+        new: &NewDevice,
         tunnel: &Tunnel,
         failure: Failure,
     ) -> Result<(), KernelError> {
-        self.name_clash(position, &[&birth.at], failure.clone())
+        self.name_clash(position, &[&new.at], failure.clone())
             .or_else(|error| match error {
                 KernelError::VniTaken { .. } => {
                     let there = At {
                         netns: Netns::Node,
-                        name: birth.at.name.clone(),
+                        name: new.at.name.clone(),
                     };
                     match self.kernel.find(&[there])?[0] {
-                        Some(_) => self.create_renamed(position, birth, tunnel),
+                        Some(_) => self.create_renamed(position, new, tunnel),
                         None => Err(error),
                     }
                 }
@@ -162,15 +162,15 @@ impl<'a> Run<'a> {
     fn create_renamed(
         &self,
         position: usize,
-        birth: &Birth,
+        new: &NewDevice,
         tunnel: &Tunnel,
     ) -> Result<(), KernelError> {
         let refused = |failure| describe::explain(self.operation(position), failure);
         let interim = At {
-            netns: birth.at.netns.clone(),
+            netns: new.at.netns.clone(),
             name: format!("rtch-{:06x}", tunnel.vni.number()),
         };
-        let creation = request::create_vxlan(&self.newborn(birth, &interim.name)?, tunnel);
+        let creation = request::create_vxlan(&self.new_link(new, &interim.name)?, tunnel);
         self.kernel
             .talk(&Netns::Node, |channel| channel.once(creation))?
             .map_err(refused)?;
@@ -185,11 +185,11 @@ impl<'a> Run<'a> {
                 at: interim,
             });
         };
-        let netns = &birth.at.netns;
-        let rename = request::move_link(device.index, None, &birth.at.name, None);
+        let netns = &new.at.netns;
+        let rename = request::move_link(device.index, None, &new.at.name, None);
         let renamed = self.kernel.talk(netns, |channel| channel.once(rename))?;
         if renamed.is_err() {
-            // Not to be left behind under a name that nobody looks for.
+            // Nothing looks for a device of that name later.
             let deletion = request::delete_link(device.index);
             if let Err(failure) = self.kernel.talk(netns, |channel| channel.once(deletion))? {
                 tracing::warn!(
@@ -208,10 +208,9 @@ mod tests {
     use crate::{Kernel, NetnsHandle, netns};
     use ratchet_model::device::{Kind, Step};
 
-    /// The kernels that need it are not those that tests run on; so the way around is taken
-    /// directly.
+    /// The kernels that need this are not those that tests run on, so the test calls it directly.
     #[test]
-    fn a_vxlan_device_can_be_born_under_another_name_first() {
+    fn a_vxlan_device_can_be_created_under_another_name_first() {
         let fresh = || {
             std::thread::spawn(|| {
                 nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("needs root");
@@ -229,7 +228,7 @@ mod tests {
                 netns: Netns::Sandbox(id),
                 name: "eth1".into(),
             };
-            let birth = Birth {
+            let new = NewDevice {
                 at: at.clone(),
                 mac: "02:00:00:00:00:01".parse().unwrap(),
                 mtu: 1450.try_into().unwrap(),
@@ -246,7 +245,7 @@ mod tests {
             let steps = [Step {
                 link,
                 operation: Operation::CreateVxlan {
-                    birth: birth.clone(),
+                    device: new.clone(),
                     tunnel: tunnel.clone(),
                 },
             }];
@@ -256,7 +255,7 @@ mod tests {
                 outcomes: vec![None],
                 broken: Default::default(),
             };
-            run.create_renamed(0, &birth, &tunnel).unwrap();
+            run.create_renamed(0, &new, &tunnel).unwrap();
             let device = kernel.find(&[at]).unwrap().pop().flatten().unwrap();
             assert!(matches!(device.kind, Kind::Vxlan { vni: 11, .. }));
             assert!(device.is_ours() && device.name == "eth1");

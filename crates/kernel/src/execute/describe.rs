@@ -17,9 +17,9 @@ pub(crate) fn doing(operation: &Operation) -> String {
         Operation::Delete(at) => format!("delete {at}"),
         Operation::Move { from, to, .. } => format!("move {from} to {to}"),
         Operation::CreateVeth { a, z } => format!("create the veth pair {} and {}", a.at, z.at),
-        Operation::CreateVxlan { birth, tunnel } => format!(
+        Operation::CreateVxlan { device, tunnel } => format!(
             "create the VXLAN device {} (VNI {}, from {} to {})",
-            birth.at, tunnel.vni, tunnel.local, tunnel.remote
+            device.at, tunnel.vni, tunnel.local, tunnel.remote
         ),
         Operation::Retarget { at, tunnel } => {
             format!(

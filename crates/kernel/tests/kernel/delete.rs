@@ -3,7 +3,7 @@
 use ratchet_kernel::KernelError;
 use ratchet_model::device::{At, GROUP_DOOMED, Netns, Operation};
 
-use crate::world::{World, at, birth, pod, sh};
+use crate::world::{World, at, new_device, pod, sh};
 
 /// The ends of one of many pairs.
 fn ends(number: u16) -> (At, At) {
@@ -16,8 +16,8 @@ fn ends(number: u16) -> (At, At) {
 fn create(number: u16) -> Operation {
     let (a, z) = ends(number);
     Operation::CreateVeth {
-        a: birth(&a, number),
-        z: birth(&z, number + 1000),
+        a: new_device(&a, number),
+        z: new_device(&z, number + 1000),
     }
 }
 
@@ -104,8 +104,8 @@ fn one_device_goes_alone_and_gone_is_gone() {
     let world = World::new(2);
     let (a, z) = (at(pod(0), "eth1"), at(pod(1), "eth1"));
     world.do_all([Operation::CreateVeth {
-        a: birth(&a, 1),
-        z: birth(&z, 2),
+        a: new_device(&a, 1),
+        z: new_device(&z, 2),
     }]);
     world.do_all([Operation::Delete(a.clone()), Operation::Delete(z.clone())]);
     world.do_all([Operation::Delete(a)]);
@@ -120,8 +120,8 @@ fn a_stranger_is_not_deleted_and_its_name_not_taken() {
     let outcomes = world.attempt([
         Operation::Delete(a.clone()),
         Operation::CreateVeth {
-            a: birth(&a, 1),
-            z: birth(&z, 2),
+            a: new_device(&a, 1),
+            z: new_device(&z, 2),
         },
     ]);
     assert_eq!(

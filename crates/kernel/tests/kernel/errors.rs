@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use ratchet_kernel::{KernelError, Look, NetnsHandle, probe};
 use ratchet_model::device::{Netns, Operation};
 
-use crate::world::{World, at, birth, pod, sh};
+use crate::world::{World, at, new_device, pod, sh};
 
 #[test]
 fn a_path_that_is_no_namespace_is_named() {
@@ -66,15 +66,15 @@ fn a_vanished_sandbox_fails_only_its_own_links() {
         step(
             2,
             Operation::CreateVeth {
-                a: birth(&b, 3),
-                z: birth(&y, 4),
+                a: new_device(&b, 3),
+                z: new_device(&y, 4),
             },
         ),
         step(
             1,
             Operation::CreateVeth {
-                a: birth(&a, 1),
-                z: birth(&z, 2),
+                a: new_device(&a, 1),
+                z: new_device(&z, 2),
             },
         ),
         step(2, Operation::SetUp(y.clone(), true)),
@@ -108,8 +108,8 @@ fn a_taken_name_is_named_with_its_place() {
     let (a, z) = (at(pod(0), "eth5"), at(pod(1), "eth1"));
     let error = world
         .attempt([Operation::CreateVeth {
-            a: birth(&a, 1),
-            z: birth(&z, 2),
+            a: new_device(&a, 1),
+            z: new_device(&z, 2),
         }])
         .remove(0)
         .unwrap_err();
@@ -121,8 +121,8 @@ fn a_taken_name_is_named_with_its_place() {
     assert_eq!(error.errno(), Some(Errno::EEXIST));
     assert!(world.all(pod(0)).is_empty());
     world.do_all([Operation::CreateVeth {
-        a: birth(&a, 1),
-        z: birth(&at(pod(1), "eth2"), 2),
+        a: new_device(&a, 1),
+        z: new_device(&at(pod(1), "eth2"), 2),
     }]);
     assert_eq!(world.all(Netns::Node).len(), 2);
 }

@@ -8,7 +8,7 @@ use ratchet_model::{
     link::End,
 };
 
-use crate::world::{World, alias, at, birth, pod, sh};
+use crate::world::{World, alias, at, new_device, pod, sh};
 
 #[test]
 fn by_name_and_all_tell_the_same() {
@@ -20,8 +20,8 @@ fn by_name_and_all_tell_the_same() {
         );
         world.do_all([
             Operation::CreateVeth {
-                a: birth(&a, number),
-                z: birth(&z, 100 + number),
+                a: new_device(&a, number),
+                z: new_device(&z, 100 + number),
             },
             Operation::SetUp(a.clone(), true),
             Operation::AddAddress(a, format!("10.1.{number}.1/24").parse().unwrap()),
@@ -79,8 +79,8 @@ fn addresses_are_read_of_those_devices_of_ours_that_are_chosen() {
     let settled = alias(End::A, Some(0));
     world.do_all([
         Operation::CreateVeth {
-            a: birth(&a, 1),
-            z: birth(&z, 2),
+            a: new_device(&a, 1),
+            z: new_device(&z, 2),
         },
         Operation::AddAddress(a.clone(), "10.1.0.1/24".parse().unwrap()),
         Operation::Commit(a.clone(), settled.clone()),

@@ -6,7 +6,7 @@ use ratchet_model::{
     link::End,
 };
 
-use crate::world::{World, alias, at, birth, pod, sh};
+use crate::world::{World, alias, at, new_device, pod, sh};
 
 #[test]
 fn an_end_is_parked_and_taken_over() {
@@ -18,8 +18,8 @@ fn an_end_is_parked_and_taken_over() {
     );
     world.do_all([
         Operation::CreateVeth {
-            a: birth(&a, 1),
-            z: birth(&z, 2),
+            a: new_device(&a, 1),
+            z: new_device(&z, 2),
         },
         Operation::SetUp(a.clone(), true),
         Operation::SetUp(z.clone(), true),
@@ -72,8 +72,8 @@ fn a_move_may_go_where_an_earlier_one_made_room() {
     let (interim, rest) = (at(Netns::Node, "interim"), alias(End::A, None));
     world.do_all([
         Operation::CreateVeth {
-            a: birth(&a, 1),
-            z: birth(&z, 2),
+            a: new_device(&a, 1),
+            z: new_device(&z, 2),
         },
         Operation::SetUp(z.clone(), true),
     ]);
@@ -103,8 +103,8 @@ fn a_move_does_not_go_half_way() {
     let world = World::new(2);
     let (a, z) = (at(pod(0), "eth1"), at(pod(1), "eth1"));
     world.do_all([Operation::CreateVeth {
-        a: birth(&a, 1),
-        z: birth(&z, 2),
+        a: new_device(&a, 1),
+        z: new_device(&z, 2),
     }]);
     sh(
         &world.node,

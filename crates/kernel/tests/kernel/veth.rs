@@ -2,11 +2,11 @@
 
 use ratchet_kernel::KernelError;
 use ratchet_model::{
-    device::{Birth, GROUP_OURS, Kind, Operation},
+    device::{GROUP_OURS, Kind, NewDevice, Operation},
     link::{End, Route},
 };
 
-use crate::world::{World, alias, at, birth, fresh, pod, run, sh, within};
+use crate::world::{World, alias, at, fresh, new_device, pod, run, sh, within};
 
 #[test]
 fn a_pair_is_born_in_place_and_carries_frames() {
@@ -29,8 +29,8 @@ fn a_pair_is_born_in_place_and_carries_frames() {
     };
     world.do_all([
         Operation::CreateVeth {
-            a: birth(&a, 1),
-            z: birth(&z, 2),
+            a: new_device(&a, 1),
+            z: new_device(&z, 2),
         },
         Operation::SetUp(a.clone(), true),
         Operation::SetUp(z.clone(), true),
@@ -104,8 +104,8 @@ fn a_pod_links_to_itself() {
     let (a, z) = (at(pod(0), "eth1"), at(pod(0), "eth2"));
     world.do_all([
         Operation::CreateVeth {
-            a: birth(&a, 1),
-            z: birth(&z, 2),
+            a: new_device(&a, 1),
+            z: new_device(&z, 2),
         },
         Operation::SetUp(a, true),
         Operation::SetUp(z, true),
@@ -136,8 +136,8 @@ fn what_was_configured_can_be_changed_and_removed() {
     };
     world.do_all([
         Operation::CreateVeth {
-            a: birth(&a, 1),
-            z: birth(&z, 2),
+            a: new_device(&a, 1),
+            z: new_device(&z, 2),
         },
         Operation::SetUp(a.clone(), true),
         // Before anything was ever there.
@@ -214,8 +214,8 @@ fn ipv6_is_enabled_where_the_runtime_disabled_it() {
     };
     world.do_all([
         Operation::CreateVeth {
-            a: birth(&a, 1),
-            z: birth(&z, 2),
+            a: new_device(&a, 1),
+            z: new_device(&z, 2),
         },
         Operation::SetUp(a.clone(), true),
         Operation::SetUp(z, true),
@@ -236,12 +236,12 @@ fn ipv6_is_enabled_where_the_runtime_disabled_it() {
 fn a_device_with_a_failed_step_is_not_committed() {
     let world = World::new(2);
     let (a, z) = (at(pod(0), "eth1"), at(pod(1), "eth1"));
-    let mut small = birth(&a, 1);
+    let mut small = new_device(&a, 1);
     small.mtu = 576.try_into().unwrap();
     let outcomes = world.attempt([
         Operation::CreateVeth {
             a: small,
-            z: birth(&z, 2),
+            z: new_device(&z, 2),
         },
         Operation::AddAddress(a.clone(), "fd01::1/64".parse().unwrap()),
         Operation::Commit(a.clone(), alias(End::A, Some(0))),
@@ -269,8 +269,8 @@ fn link_local_addresses_of_the_kernel_are_left_out() {
     let (a, z) = (at(pod(0), "eth1"), at(pod(1), "eth1"));
     world.do_all([
         Operation::CreateVeth {
-            a: birth(&a, 1),
-            z: birth(&z, 2),
+            a: new_device(&a, 1),
+            z: new_device(&z, 2),
         },
         Operation::SetUp(a.clone(), true),
         Operation::SetUp(z, true),
@@ -301,8 +301,8 @@ fn a_forgotten_namespace_can_die() {
     world.kernel.register(crate::world::sandbox(1), fresh());
     let (a, z) = (at(pod(0), "eth1"), at(pod(1), "eth1"));
     world.do_all([Operation::CreateVeth {
-        a: birth(&a, 1),
-        z: birth(&z, 2),
+        a: new_device(&a, 1),
+        z: new_device(&z, 2),
     }]);
     drop(pod0);
     world.kernel.forget(&crate::world::sandbox(0));
@@ -332,8 +332,8 @@ fn a_default_route_out_of_a_link_leaves_the_pods_own_in_place() {
     };
     world.do_all([
         Operation::CreateVeth {
-            a: birth(&a, 1),
-            z: birth(&z, 2),
+            a: new_device(&a, 1),
+            z: new_device(&z, 2),
         },
         Operation::SetUp(z, true),
         Operation::AddAddress(a.clone(), "10.1.0.1/24".parse().unwrap()),
@@ -349,13 +349,13 @@ fn a_default_route_out_of_a_link_leaves_the_pods_own_in_place() {
 fn an_index_is_had_if_it_is_free() {
     let world = World::new(2);
     let (a, z) = (at(pod(0), "eth1"), at(pod(1), "eth1"));
-    let indexed = |at, last, index| Birth {
+    let indexed = |at, last, index| NewDevice {
         index,
-        ..birth(at, last)
+        ..new_device(at, last)
     };
     // Only the second end asks; and a device's index is no hindrance to another namespace's.
     world.do_all([Operation::CreateVeth {
-        a: birth(&a, 1),
+        a: new_device(&a, 1),
         z: indexed(&z, 2, Some(77)),
     }]);
     assert_eq!(world.one(&z).index, 77);

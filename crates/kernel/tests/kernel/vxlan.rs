@@ -8,7 +8,7 @@ use ratchet_model::{
     link::End,
 };
 
-use crate::world::{World, alias, at, birth, fresh, pod, sandbox, sh, tunnel, within};
+use crate::world::{World, alias, at, fresh, new_device, pod, sandbox, sh, tunnel, within};
 
 /// Nodes on a common wire, with 192.0.2.N and fd00::N on eth0, N from 1.
 struct Site {
@@ -60,7 +60,7 @@ impl Site {
         let tunnel = tunnel(vni, local, remote, self.parent(node));
         self.nodes[node].do_all([
             Operation::CreateVxlan {
-                birth: birth(&eth1, u16::try_from(node).unwrap() + 1),
+                device: new_device(&eth1, u16::try_from(node).unwrap() + 1),
                 tunnel,
             },
             Operation::SetUp(eth1.clone(), true),
@@ -224,7 +224,7 @@ fn a_taken_vni_and_a_taken_name_are_told_apart() {
         let at = at(pod(number), name);
         let tunnel = tunnel(vni, "192.0.2.1", "192.0.2.2", parent);
         node.attempt([Operation::CreateVxlan {
-            birth: birth(&at, 5),
+            device: new_device(&at, 5),
             tunnel,
         }])
         .remove(0)

@@ -9,7 +9,7 @@ use std::{
 use nix::sched::{CloneFlags, setns, unshare};
 use ratchet_kernel::{Kernel, Look, NetnsHandle, Outcome};
 use ratchet_model::{
-    device::{Alias, At, Birth, Netns, Observed, Operation, Step, Tunnel},
+    device::{Alias, At, Netns, NewDevice, Observed, Operation, Step, Tunnel},
     link::End,
     names::{LinkId, SandboxId},
 };
@@ -149,12 +149,12 @@ pub fn alias(end: End, sandbox: Option<usize>) -> Alias {
     }
 }
 
-/// A birth with a MAC address that ends in `last`.
-pub fn birth(at: &At, last: u16) -> Birth {
+/// A device to be created, with a MAC address that ends in `last`.
+pub fn new_device(at: &At, last: u16) -> NewDevice {
     let mac = format!("02:00:00:00:{:02x}:{:02x}", last >> 8, last & 0xff)
         .parse()
         .unwrap();
-    Birth {
+    NewDevice {
         at: at.clone(),
         mac,
         mtu: 1450.try_into().unwrap(),

@@ -91,58 +91,17 @@ pub(super) fn links(
 
 fn entry_to_link(
     reader: Reader<'_>,
-    place: &str,
+    key: &str,
     entry: Value,
 ) -> Result<DeclaredLink, DeclarationError> {
-    let Value::Object(fields) = &entry else {
-        return Err(reader.error(
-            place,
-            "expected fields such as interface: eth1, peer: r2/eth1",
-        ));
-    };
-    for field in fields.keys() {
-        if !FIELDS.contains(&field.as_str()) {
-            let hint = match nearest(field, FIELDS) {
-                Some(known) => format!("there is no such field; did you mean {known}?"),
-                None => format!(
-                    "there is no such field; the known ones are {}",
-                    FIELDS.join(", ")
-                ),
-            };
-            return Err(reader.error(format!("{place}.{field}"), hint));
-        }
-    }
-    let entry: Entry = serde_json::from_value(entry).map_err(|e| reader.error(place, e))?;
-    let addresses = |field: &str,
-                     texts: Option<Vec<String>>|
-     -> Result<Option<Vec<IpNet>>, DeclarationError> {
-        let read = |(index, text): (usize, &String)| {
-            address(text, false).map_err(|e| reader.error(format!("{place}.{field}[{index}]"), e))
-        };
-        texts
-            .map(|texts| texts.iter().enumerate().map(read).collect())
-            .transpose()
-    };
-    let routes =
-        |field: &str, routes: Option<Vec<Route>>| -> Result<Option<Vec<Route>>, DeclarationError> {
-            for (index, route) in routes.iter().flatten().enumerate() {
-                if route
-                    .via
-                    .is_some_and(|via| via.is_ipv4() != route.dst.addr().is_ipv4())
-                {
-                    return Err(reader.error(
-                        format!("{place}.{field}[{index}]"),
-                        "dst and via must both be IPv4 or both IPv6",
-                    ));
-                }
-            }
-            Ok(routes)
-        };
-    let (peer, peer_interface) = peer(reader.pod, &entry.peer, &entry.interface)
-        .map_err(|e| reader.error(format!("{place}.peer"), e))?;
+    check_fields(reader, key, &entry)?;
+    let entry: Entry = serde_json::from_value(entry).map_err(|e| reader.error(key, e))?;
+    let peer_key = format!("{key}.peer");
+    let (peer, peer_interface) =
+        peer(reader.pod, &entry.peer, &entry.interface).map_err(|e| reader.error(&peer_key, e))?;
     if peer == *reader.pod && peer_interface == entry.interface {
         return Err(reader.error(
-            format!("{place}.peer"),
+            peer_key,
             format!(
                 "{:?} is this very interface: a link needs two ends (a link within one pod: name \
                  another interface)",
@@ -150,6 +109,8 @@ fn entry_to_link(
             ),
         ));
     }
+    let addresses = |field, texts| addresses(reader, format!("{key}.{field}"), texts);
+    let routes = |field, routes| check_routes(reader, format!("{key}.{field}"), routes);
     Ok(DeclaredLink {
         local: DeclaredEnd {
             pod: reader.pod.clone(),
@@ -168,6 +129,61 @@ fn entry_to_link(
         mtu: entry.mtu,
         vni: entry.vni,
     })
+}
+
+/// Refuses an entry that is no object or has a field that does not exist.
+fn check_fields(reader: Reader<'_>, key: &str, entry: &Value) -> Result<(), DeclarationError> {
+    let Value::Object(fields) = entry else {
+        return Err(reader.error(
+            key,
+            "expected fields such as interface: eth1, peer: r2/eth1",
+        ));
+    };
+    for field in fields.keys() {
+        if !FIELDS.contains(&field.as_str()) {
+            let hint = match nearest(field, FIELDS) {
+                Some(known) => format!("there is no such field; did you mean {known}?"),
+                None => format!(
+                    "there is no such field; the known ones are {}",
+                    FIELDS.join(", ")
+                ),
+            };
+            return Err(reader.error(format!("{key}.{field}"), hint));
+        }
+    }
+    Ok(())
+}
+
+fn addresses(
+    reader: Reader<'_>,
+    key: String,
+    texts: Option<Vec<String>>,
+) -> Result<Option<Vec<IpNet>>, DeclarationError> {
+    let read = |(index, text): (usize, &String)| {
+        address(text, false).map_err(|e| reader.error(format!("{key}[{index}]"), e))
+    };
+    texts
+        .map(|texts| texts.iter().enumerate().map(read).collect())
+        .transpose()
+}
+
+fn check_routes(
+    reader: Reader<'_>,
+    key: String,
+    routes: Option<Vec<Route>>,
+) -> Result<Option<Vec<Route>>, DeclarationError> {
+    for (index, route) in routes.iter().flatten().enumerate() {
+        if route
+            .via
+            .is_some_and(|via| via.is_ipv4() != route.dst.addr().is_ipv4())
+        {
+            return Err(reader.error(
+                format!("{key}[{index}]"),
+                "dst and via must both be IPv4 or both IPv6",
+            ));
+        }
+    }
+    Ok(routes)
 }
 
 /// Reads `pod`, `pod/interface` or `namespace/pod/interface`. Two parts always are pod and

@@ -42,16 +42,16 @@ const KNOWN: [&str; 12] = [
     "ratchet.public_ip",
 ];
 
-/// A value, and where it stands.
+/// A value, and the label or annotation that has it.
 pub(super) struct Found<'a> {
     value: &'a str,
-    place: String,
+    key: String,
 }
 
 /// Ratchet's keys of a pod, from labels and annotations together.
 pub(super) type Keys<'a> = BTreeMap<&'a str, Found<'a>>;
 
-/// Gathers the keys from both places.
+/// Gathers the keys from labels and annotations.
 pub(super) fn gather<'a>(
     reader: Reader<'_>,
     labels: &'a Texts,
@@ -63,7 +63,7 @@ pub(super) fn gather<'a>(
             if key != ELIGIBLE && !key.starts_with(PREFIX) || key.contains('/') {
                 continue;
             }
-            let place = format!("{what} {key}");
+            let written = format!("{what} {key}");
             if !KNOWN.contains(&key.as_str()) {
                 let hint = match nearest(key, KNOWN) {
                     Some(known) => format!("there is no such key; did you mean {known}?"),
@@ -72,7 +72,7 @@ pub(super) fn gather<'a>(
                         KNOWN.join(", ")
                     ),
                 };
-                return Err(reader.error(place, hint));
+                return Err(reader.error(written, hint));
             }
             if let Some(first) = keys.get(key.as_str())
                 && first.value != value
@@ -80,11 +80,17 @@ pub(super) fn gather<'a>(
             {
                 let problem = format!(
                     "is {value:?}, but the {} is {:?}: make them agree or leave one out",
-                    first.place, first.value
+                    first.key, first.value
                 );
-                return Err(reader.error(place, problem));
+                return Err(reader.error(written, problem));
             }
-            keys.insert(key, Found { value, place });
+            keys.insert(
+                key,
+                Found {
+                    value,
+                    key: written,
+                },
+            );
         }
     }
     Ok(keys)
@@ -95,7 +101,7 @@ pub(super) fn pod_name(reader: Reader<'_>, keys: &Keys<'_>) -> Result<PodKey, De
     match keys.get(POD_NAME) {
         None => Ok(reader.pod.clone()),
         Some(found) => PodKey::new(reader.pod.namespace(), found.value)
-            .map_err(|e| reader.error(&found.place, e)),
+            .map_err(|e| reader.error(&found.key, e)),
     }
 }
 
@@ -104,76 +110,23 @@ pub(super) fn link(
     reader: Reader<'_>,
     keys: &Keys<'_>,
 ) -> Result<Option<DeclaredLink>, DeclarationError> {
-    match keys.get(PRIMARY).map(|found| (found.value, found)) {
-        Some(("true", _)) => {}
-        Some(("false", _)) => return Ok(None),
-        Some((other, found)) => {
-            return Err(reader.error(
-                &found.place,
-                format!(
-                    "is {other:?}: expected \"true\" on the pod that declares the link, \
-                         \"false\" on its pair"
-                ),
-            ));
-        }
-        None => match keys.get(PAIR_NAME) {
-            None => return Ok(None),
-            Some(found) => {
-                let problem = format!(
-                    "is given without {PRIMARY}: set {PRIMARY} to \"true\" if this pod declares \
-                     the link, else to \"false\""
-                );
-                return Err(reader.error(&found.place, problem));
-            }
-        },
+    if !is_primary(reader, keys)? {
+        return Ok(None);
     }
-    let need = |key: &str| {
-        keys.get(key).ok_or_else(|| {
-            let given = keys.keys().copied().collect::<Vec<_>>().join(", ");
-            reader.error(
-                key,
-                format!(
-                    "is missing: {PRIMARY} is \"true\", so {LOCAL_IFNAME}, \
-                                       {PAIR_NAME} and {PAIR_IFNAME} are needed (given: {given})"
-                ),
-            )
-        })
-    };
     let interface = |key: &str| {
-        let found = need(key)?;
-        found
-            .value
-            .parse()
-            .map_err(|e| reader.error(&found.place, e))
+        let found = need(reader, keys, key)?;
+        let parsed = found.value.parse();
+        parsed.map_err(|e| reader.error(&found.key, e))
     };
     let addresses = |key: &str| {
-        keys.get(key)
-            .map(|found| {
-                address(found.value, true)
-                    .map(|net| vec![net])
-                    .map_err(|e| reader.error(&found.place, e))
-            })
-            .transpose()
+        let read = |found: &Found<'_>| {
+            address(found.value, true)
+                .map(|net| vec![net])
+                .map_err(|e| reader.error(&found.key, e))
+        };
+        keys.get(key).map(read).transpose()
     };
-
-    let pair = need(PAIR_NAME)?;
-    let (namespace, name) = match (pair.value.split_once('/'), keys.get(PAIR_NAMESPACE)) {
-        (Some((namespace, name)), _) => (namespace, name),
-        (None, Some(namespace)) => (namespace.value, pair.value),
-        (None, None) => (reader.pod.namespace(), pair.value),
-    };
-    let pair_pod = PodKey::new(namespace, name).map_err(|e| reader.error(&pair.place, e))?;
-    if pair_pod == *reader.pod {
-        return Err(reader.error(
-            &pair.place,
-            format!(
-                "{:?} is this pod itself: name the pod at the other end (for a link between \
-                     two interfaces of one pod use the annotation {})",
-                pair.value,
-                super::LINKS
-            ),
-        ));
-    }
+    let pair = pair(reader, keys)?;
     Ok(Some(DeclaredLink {
         local: DeclaredEnd {
             addresses: addresses(LOCAL_IP)?,
@@ -181,11 +134,75 @@ pub(super) fn link(
         },
         remote: DeclaredEnd {
             addresses: addresses(PAIR_IP)?,
-            ..DeclaredEnd::bare(pair_pod, interface(PAIR_IFNAME)?)
+            ..DeclaredEnd::bare(pair, interface(PAIR_IFNAME)?)
         },
         mtu: None,
         vni: None,
     }))
+}
+
+/// Whether the pod is the one of its pair that declares the link.
+fn is_primary(reader: Reader<'_>, keys: &Keys<'_>) -> Result<bool, DeclarationError> {
+    let Some(primary) = keys.get(PRIMARY) else {
+        return match keys.get(PAIR_NAME) {
+            None => Ok(false),
+            Some(found) => {
+                let problem = format!(
+                    "is given without {PRIMARY}: set {PRIMARY} to \"true\" if this pod declares \
+                     the link, else to \"false\""
+                );
+                Err(reader.error(&found.key, problem))
+            }
+        };
+    };
+    match primary.value {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        other => {
+            let problem = format!(
+                "is {other:?}: expected \"true\" on the pod that declares the link, \"false\" on \
+                 its pair"
+            );
+            Err(reader.error(&primary.key, problem))
+        }
+    }
+}
+
+/// A key that a primary must have.
+fn need<'k, 'a>(
+    reader: Reader<'_>,
+    keys: &'k Keys<'a>,
+    key: &str,
+) -> Result<&'k Found<'a>, DeclarationError> {
+    keys.get(key).ok_or_else(|| {
+        let given = keys.keys().copied().collect::<Vec<_>>().join(", ");
+        let problem = format!(
+            "is missing: {PRIMARY} is \"true\", so {LOCAL_IFNAME}, {PAIR_NAME} and {PAIR_IFNAME} \
+             are needed (given: {given})"
+        );
+        reader.error(key, problem)
+    })
+}
+
+/// The pod at the other end.
+fn pair(reader: Reader<'_>, keys: &Keys<'_>) -> Result<PodKey, DeclarationError> {
+    let found = need(reader, keys, PAIR_NAME)?;
+    let (namespace, name) = match (found.value.split_once('/'), keys.get(PAIR_NAMESPACE)) {
+        (Some((namespace, name)), _) => (namespace, name),
+        (None, Some(namespace)) => (namespace.value, found.value),
+        (None, None) => (reader.pod.namespace(), found.value),
+    };
+    let pair = PodKey::new(namespace, name).map_err(|e| reader.error(&found.key, e))?;
+    if pair == *reader.pod {
+        let problem = format!(
+            "{:?} is this pod itself: name the pod at the other end (for a link between two \
+             interfaces of one pod use the annotation {})",
+            found.value,
+            super::LINKS
+        );
+        return Err(reader.error(&found.key, problem));
+    }
+    Ok(pair)
 }
 
 #[cfg(test)]

@@ -33,27 +33,27 @@ pub struct Declaration {
 /// Something is wrong with a declaration. The text names the label or annotation, what was expected
 /// and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("pod {pod}: {place}: {problem}")]
+#[error("pod {pod}: {key}: {problem}")]
 pub struct DeclarationError {
     /// The pod.
     pub pod: String,
-    /// The label, or the place in the annotation.
-    pub place: String,
+    /// The label, or the annotation and the field in it.
+    pub key: String,
     /// What is wrong with it.
     pub problem: String,
 }
 
-/// Where a declaration is being read, to say so in errors.
+/// The pod whose declaration is read, for errors.
 #[derive(Clone, Copy)]
 struct Reader<'a> {
     pod: &'a PodKey,
 }
 
 impl Reader<'_> {
-    fn error(&self, place: impl Into<String>, problem: impl ToString) -> DeclarationError {
+    fn error(&self, key: impl Into<String>, problem: impl ToString) -> DeclarationError {
         DeclarationError {
             pod: self.pod.to_string(),
-            place: place.into(),
+            key: key.into(),
             problem: problem.to_string(),
         }
     }

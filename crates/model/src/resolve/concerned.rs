@@ -1,4 +1,4 @@
-//! Which declarations have a say about some pods' links. What they come to is for the module above.
+//! Which declarations matter for some pods' links. What follows from them is decided elsewhere.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -13,35 +13,36 @@ use crate::{
     record::PodRecord,
 };
 
-/// An end of a link: nothing else tells links apart.
-pub(super) type Place<'r> = (&'r PodKey, &'r InterfaceName);
+/// An end of a link. Two of them identify the link.
+pub(super) type EndKey<'r> = (&'r PodKey, &'r InterfaceName);
 
 /// The two ends of a declared link, in the order of the link's.
-pub(super) fn places(link: &DeclaredLink) -> [Place<'_>; 2] {
-    let mut places = [&link.local, &link.remote].map(|end| (&end.pod, &end.interface));
-    places.sort_unstable();
-    places
+pub(super) fn end_keys(link: &DeclaredLink) -> [EndKey<'_>; 2] {
+    let mut ends = [&link.local, &link.remote].map(|end| (&end.pod, &end.interface));
+    ends.sort_unstable();
+    ends
 }
 
 /// What is declared of links, each with its declarers.
 #[derive(Default)]
 pub(super) struct Declarations<'r> {
-    pub living: HashMap<[Place<'r>; 2], Vec<(&'r PodKey, &'r DeclaredLink)>>,
-    /// By pods that have gone.
-    pub remembered: HashMap<[Place<'r>; 2], Vec<(&'r PodKey, &'r DeclaredLink)>>,
+    /// By pods that are alive.
+    pub living: HashMap<[EndKey<'r>; 2], Vec<(&'r PodKey, &'r DeclaredLink)>>,
+    /// By pods that are gone.
+    pub remembered: HashMap<[EndKey<'r>; 2], Vec<(&'r PodKey, &'r DeclaredLink)>>,
 }
 
 impl<'r> Declarations<'r> {
-    /// Of the links of these pods, and of those that may be in their way.
+    /// Those of the links of these pods, and of links that may be in their way.
     pub fn of(records: &[&'r PodRecord], pods: &BTreeSet<PodKey>) -> Self {
         let all = || records.iter().flat_map(|record| &record.links);
         let mut near = Near::default();
         all()
             .filter(|link| pods.contains(&link.local.pod) || pods.contains(&link.remote.pod))
             .for_each(|l| near.add(l));
-        let concerned: HashSet<[Place<'r>; 2]> = all()
+        let concerned: HashSet<[EndKey<'r>; 2]> = all()
             .filter(|link| near.concerns(link))
-            .map(places)
+            .map(end_keys)
             .collect();
         let mut declarations = Self::default();
         for record in records {
@@ -51,9 +52,9 @@ impl<'r> Declarations<'r> {
                 &mut declarations.remembered
             };
             for link in &record.links {
-                let places = places(link);
-                if concerned.contains(&places) {
-                    by_link.entry(places).or_default().push((&record.pod, link));
+                let ends = end_keys(link);
+                if concerned.contains(&ends) {
+                    by_link.entry(ends).or_default().push((&record.pod, link));
                 }
             }
         }
@@ -61,23 +62,23 @@ impl<'r> Declarations<'r> {
     }
 }
 
-/// What tells which links may be in the way of some.
+/// What some links use. Another link that uses the same may be in their way.
 #[derive(Default)]
 struct Near<'r> {
     pods: HashSet<&'r PodKey>,
-    places: HashSet<Place<'r>>,
+    ends: HashSet<EndKey<'r>>,
     addresses: HashSet<IpAddr>,
 }
 
 impl<'r> Near<'r> {
     fn add(&mut self, link: &'r DeclaredLink) {
-        self.places.extend(places(link));
+        self.ends.extend(end_keys(link));
         self.pods.extend([&link.local.pod, &link.remote.pod]);
         self.addresses.extend(addresses(link));
     }
 
     fn concerns(&self, link: &'r DeclaredLink) -> bool {
-        places(link).iter().any(|place| self.places.contains(place))
+        end_keys(link).iter().any(|end| self.ends.contains(end))
             || [&link.local.pod, &link.remote.pod]
                 .iter()
                 .any(|pod| self.pods.contains(pod))

@@ -306,13 +306,13 @@ pub fn strangers(observed: &[Observed]) -> Vec<Observed> {
 
 /// Plans for everything that is there.
 pub fn plan_all(wanted: &[Wanted], observed: &[Observed]) -> Plan {
-    let places = observed.iter().map(|device| device.netns.clone()).collect();
+    let namespaces = observed.iter().map(|device| device.netns.clone()).collect();
     plan(
         wanted,
         observed,
         PlanScope {
             links: &BTreeSet::new(),
-            places: &places,
+            namespaces: &namespaces,
         },
     )
 }

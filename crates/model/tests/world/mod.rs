@@ -4,7 +4,8 @@
 
 use ipnet::IpNet;
 use ratchet_model::device::{
-    At, Birth, GROUP_OURS, Kind, Netns, Observed, ObservedAddress, ObservedRoute, Operation, Step,
+    At, GROUP_OURS, Kind, Netns, NewDevice, Observed, ObservedAddress, ObservedRoute, Operation,
+    Step,
 };
 
 #[derive(Default)]
@@ -41,8 +42,8 @@ impl World {
                 self.create(a, first, Kind::Veth { peer: second });
                 self.create(z, second, Kind::Veth { peer: first });
             }
-            Operation::CreateVxlan { birth, tunnel } => {
-                let index = self.index_for(birth);
+            Operation::CreateVxlan { device, tunnel } => {
+                let index = self.index_for(device);
                 let kind = Kind::Vxlan {
                     vni: tunnel.vni.number(),
                     remote: Some(tunnel.remote),
@@ -50,7 +51,7 @@ impl World {
                     parent: tunnel.parent,
                     port: tunnel.port,
                 };
-                self.create(birth, index, kind);
+                self.create(device, index, kind);
             }
             Operation::Retarget { at, tunnel } => {
                 let device = self.get(at);
@@ -149,8 +150,8 @@ impl World {
 
     /// The index asked for, if it is free, as it is with the kernel. (Indices are unique in this
     /// whole world.)
-    fn index_for(&mut self, birth: &Birth) -> u32 {
-        let free = birth
+    fn index_for(&mut self, new: &NewDevice) -> u32 {
+        let free = new
             .index
             .filter(|asked| self.devices.iter().all(|device| device.index != *asked));
         free.unwrap_or_else(|| self.index())
@@ -167,15 +168,15 @@ impl World {
         &mut self.devices[index]
     }
 
-    fn create(&mut self, birth: &Birth, index: u32, kind: Kind) {
+    fn create(&mut self, new: &NewDevice, index: u32, kind: Kind) {
         assert!(
-            self.position(&birth.at).is_none(),
+            self.position(&new.at).is_none(),
             "{} exists already",
-            birth.at
+            new.at
         );
-        let mut device = device(birth.at.clone(), index, kind, GROUP_OURS);
-        device.mac = Some(birth.mac);
-        device.mtu = birth.mtu.bytes();
+        let mut device = device(new.at.clone(), index, kind, GROUP_OURS);
+        device.mac = Some(new.mac);
+        device.mtu = new.mtu.bytes();
         self.devices.push(device);
     }
 

@@ -1,0 +1,116 @@
+//! A device's alias (IFLA_IFALIAS).
+
+use std::{fmt, str::FromStr};
+
+use crate::{
+    link::End,
+    names::{LinkId, SandboxId},
+};
+
+/// Which end of which link a device is, and how it was configured. It is written as the **last**
+/// step of a device's set-up: a device whose alias equals the wanted one is complete.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Alias {
+    /// The link.
+    pub link: LinkId,
+    /// The end of it that this device is.
+    pub end: End,
+    /// The sandbox that the device is for; none while it is parked.
+    pub sandbox: Option<SandboxId>,
+    /// Digest of the device's configuration ([`config_digest`](super::config_digest)).
+    pub config: u32,
+}
+
+impl fmt::Display for Alias {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "ratchet link={} end={} config={:08x} ",
+            self.link, self.end, self.config
+        )?;
+        match &self.sandbox {
+            Some(id) => write!(f, "sandbox={id}"),
+            None => f.write_str("parked"),
+        }
+    }
+}
+
+/// The text is not an alias of Ratchet's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an alias of Ratchet's")]
+pub struct NotOurs;
+
+impl FromStr for Alias {
+    type Err = NotOurs;
+    fn from_str(text: &str) -> Result<Self, NotOurs> {
+        let mut words = text.split(' ');
+        let mut value = |prefix: &str| {
+            words
+                .next()
+                .and_then(|w| w.strip_prefix(prefix))
+                .ok_or(NotOurs)
+        };
+        value("ratchet")?;
+        let link = value("link=")?.parse().map_err(|_| NotOurs)?;
+        let end = match value("end=")? {
+            "a" => End::A,
+            "z" => End::Z,
+            _ => return Err(NotOurs),
+        };
+        let config = u32::from_str_radix(value("config=")?, 16).map_err(|_| NotOurs)?;
+        let sandbox = match value("")? {
+            "parked" => None,
+            word => Some(
+                word.strip_prefix("sandbox=")
+                    .ok_or(NotOurs)?
+                    .parse()
+                    .map_err(|_| NotOurs)?,
+            ),
+        };
+        Ok(Self {
+            link,
+            end,
+            sandbox,
+            config,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aliases_read_back_as_they_were_written() {
+        for sandbox in [None, Some("ab.c-d_1".parse().unwrap())] {
+            let alias = Alias {
+                link: "00000000000000ff".parse().unwrap(),
+                end: End::Z,
+                sandbox,
+                config: 7,
+            };
+            assert_eq!(alias.to_string().parse::<Alias>().unwrap(), alias);
+        }
+        for foreign in [
+            "",
+            "ratchet",
+            "uplink to r2",
+            "ratchet link=zz end=a config=0 parked",
+            "ratchet link=00000000000000ff end=q config=0 parked",
+        ] {
+            assert!(foreign.parse::<Alias>().is_err(), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn the_longest_alias_fits_the_kernel() {
+        let sandbox = "x".repeat(SandboxId::MAX).parse().unwrap();
+        let alias = Alias {
+            link: "00000000000000ff".parse().unwrap(),
+            end: End::A,
+            sandbox: Some(sandbox),
+            config: u32::MAX,
+        };
+        assert!(alias.to_string().len() < 256);
+    }
+}

@@ -1,0 +1,99 @@
+//! The observed devices, found by what they are and by where they are.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    device::{At, GROUP_OURS, Kind, Netns, Observed, WantedEnd},
+    link::End,
+    names::LinkId,
+};
+
+/// The observed devices. They are referred to by their number in the slice.
+pub(super) struct Index<'a> {
+    pub observed: &'a [Observed],
+    by_end: BTreeMap<(LinkId, End), Vec<usize>>,
+    by_location: BTreeMap<(&'a Netns, &'a str), usize>,
+}
+
+impl<'a> Index<'a> {
+    pub fn new(observed: &'a [Observed]) -> Self {
+        let mut by_end: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+        for (number, device) in observed.iter().enumerate() {
+            if let Some(alias) = &device.alias {
+                by_end
+                    .entry((alias.link, alias.end))
+                    .or_default()
+                    .push(number);
+            }
+        }
+        let by_location = observed
+            .iter()
+            .enumerate()
+            .map(|(number, device)| ((&device.netns, device.name.as_str()), number))
+            .collect();
+        Self {
+            observed,
+            by_end,
+            by_location,
+        }
+    }
+
+    /// The devices that bear the alias of an end, whatever else it says.
+    pub fn of_end(&self, link: LinkId, end: End) -> &[usize] {
+        self.by_end
+            .get(&(link, end))
+            .map(Vec::as_slice)
+            .unwrap_or_default()
+    }
+
+    /// The device that is where an end is wanted, whosever it is.
+    pub fn at(&self, end: &WantedEnd) -> Option<&'a Observed> {
+        let number = self.by_location.get(&(&end.netns, end.name.as_str()))?;
+        Some(&self.observed[*number])
+    }
+
+    /// The location of a device that is not ours where an end is wanted.
+    pub fn foreign_at(&self, end: &WantedEnd) -> Option<At> {
+        let device = self.at(end)?;
+        (!device.is_ours()).then(|| device.at())
+    }
+
+    /// The devices that may be this end: those with its alias, and an unfinished one where it is
+    /// wanted.
+    pub fn candidates(&self, end: &WantedEnd) -> impl Iterator<Item = usize> + Clone {
+        let unfinished = self
+            .by_location
+            .get(&(&end.netns, end.name.as_str()))
+            .copied()
+            .filter(|number| {
+                let device = &self.observed[*number];
+                device.alias.is_none() && device.group == GROUP_OURS
+            });
+        self.of_end(end.alias.link, end.alias.end)
+            .iter()
+            .copied()
+            .chain(unfinished)
+    }
+
+    /// The existing veth pair for two ends.
+    pub fn pair(&self, a: &WantedEnd, z: &WantedEnd) -> Option<[usize; 2]> {
+        let of_z = self.candidates(z);
+        self.candidates(a).find_map(|number| {
+            let other = of_z
+                .clone()
+                .find(|other| *other != number && self.are_peers(number, *other));
+            other.map(|other| [number, other])
+        })
+    }
+
+    /// Whether two devices are the ends of one veth pair.
+    pub fn are_peers(&self, one: usize, other: usize) -> bool {
+        let [one, other] = [one, other].map(|number| &self.observed[number]);
+        one.kind == Kind::Veth { peer: other.index } && other.kind == Kind::Veth { peer: one.index }
+    }
+
+    /// Whether a device has to be moved to be where an end is wanted.
+    pub fn must_move(&self, number: usize, end: &WantedEnd) -> bool {
+        !self.observed[number].is_at(&end.netns, &end.name)
+    }
+}

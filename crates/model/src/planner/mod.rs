@@ -1,0 +1,46 @@
+//! The planner: from the wanted and the observed devices to the steps that lead from one to the
+//! other.
+//!
+//! A pure function. It compares devices and knows nothing of wirings. What it relies on:
+//! * A device's alias is written last. A device whose alias equals the wanted one needs nothing
+//!   more, and what its pod did to it since (addresses, MTU, down) is the pod's own affair.
+//! * A device of ours without alias, or with another one, is unfinished and is finished.
+//! * A device that is not ours is never touched, even when it is where one of ours is wanted.
+
+mod configure;
+mod create;
+mod hold;
+mod index;
+mod moves;
+mod plan;
+mod settled;
+mod state;
+mod veth;
+mod vxlan;
+
+use crate::device::{Observed, Wanted};
+
+pub use moves::MOVE_LIMIT;
+pub use plan::{Conflict, Plan, PlanScope};
+pub use settled::settled;
+use state::Planner;
+
+/// Plans the way from `observed` to `wanted`.
+///
+/// `observed` must hold all devices of ours in the namespaces of `scope`, and of each of its links
+/// that is not frozen every device that bears its alias and whatever is where its ends are wanted.
+/// `wanted` must hold the links of the scope, and those that have ends in its namespaces. At most
+/// one [`Wanted`] a link.
+pub fn plan(wanted: &[Wanted], observed: &[Observed], scope: PlanScope<'_>) -> Plan {
+    let mut planner = Planner::new(wanted, observed);
+    for object in wanted {
+        match object {
+            Wanted::Veth { a, z } => planner.veth(a, z),
+            Wanted::Vxlan { end, tunnel } => planner.vxlan(end, tunnel),
+            Wanted::Hold { survivor, parked } => planner.hold(survivor, parked),
+            Wanted::Frozen(link) => planner.freeze(*link),
+        }
+    }
+    planner.delete_unclaimed(scope);
+    planner.finish()
+}

@@ -1,0 +1,178 @@
+//! From a link and the places of its pods to the devices that this node wants.
+
+use std::net::IpAddr;
+
+use super::{
+    ends::{in_sandbox, parked},
+    outcome::{Obstacle, Wiring},
+    place::{Node, Place, VniState},
+};
+use crate::{
+    device::{Tunnel, VXLAN_PORT, Wanted},
+    link::{End, Mtu, Vni},
+    names::{NodeName, PodKey, SandboxId},
+    resolve::Link,
+};
+
+/// Whether the link spans this node and another one, and so needs a VNI.
+pub fn needs_vni(link: &Link, places: &[Place; 2]) -> bool {
+    link.problem.is_none()
+        && matches!(
+            places,
+            [Place::Here(_), Place::There { .. }] | [Place::There { .. }, Place::Here(_)]
+        )
+}
+
+/// Wires one link directly. `places` are those of the pods of ends a and z.
+pub fn direct(link: &Link, places: &[Place; 2], vni: VniState, node: &Node) -> Wiring {
+    let (end, sandbox, peer) = match places {
+        [Place::Here(sandbox), peer] => (End::A, sandbox, peer),
+        [peer, Place::Here(sandbox)] => (End::Z, sandbox, peer),
+        _ => {
+            return Wiring {
+                wanted: None,
+                obstacle: None,
+            };
+        }
+    };
+    let local = Local {
+        link,
+        end,
+        sandbox,
+        node,
+    };
+    match (peer, &link.problem) {
+        (Place::Here(_) | Place::There { .. }, Some(problem)) => local.freeze(problem.clone()),
+        // The other pod may be about to go and take its end of a veth with it.
+        (_, Some(problem)) => local.hold(Obstacle::Error(problem.clone())),
+        (Place::Here(other), None) => local.pair(other),
+        (Place::There { node, vtep, mtu }, None) => local.tunnel(vni, node, *vtep, *mtu),
+        (Place::Gone, None) => local.hold(Obstacle::Waiting(format!(
+            "pod {} has gone; waiting for it to come back",
+            local.peer()
+        ))),
+        (Place::Unknown, None) => local.hold(Obstacle::Unheard(format!(
+            "pod {} is not known yet; it must be started with ratchet: \"true\" or the annotation \
+             ratchet.dev/links",
+            local.peer()
+        ))),
+        (Place::Lost(lost), None) => local.hold(Obstacle::Waiting(format!(
+            "pod {} was on this node in sandbox {lost}, which this agent does not know; waiting \
+             for the pod to be started again",
+            local.peer()
+        ))),
+    }
+}
+
+/// A link's end on this node.
+struct Local<'a> {
+    link: &'a Link,
+    end: End,
+    sandbox: &'a SandboxId,
+    node: &'a Node,
+}
+
+impl Local<'_> {
+    fn peer(&self) -> &PodKey {
+        &self.link.endpoint(self.end.other()).pod
+    }
+
+    /// The other end is on this node, too.
+    fn pair(&self, other: &SandboxId) -> Wiring {
+        let mtu = self.mtu_within_node();
+        Wiring {
+            wanted: Some(Wanted::Veth {
+                a: in_sandbox(self.link, self.end, self.sandbox, mtu),
+                z: in_sandbox(self.link, self.end.other(), other, mtu),
+            }),
+            obstacle: None,
+        }
+    }
+
+    /// The other end is on another node.
+    fn tunnel(&self, vni: VniState, other: &NodeName, vtep: IpAddr, mtu: Mtu) -> Wiring {
+        let limit = self.node.mtu.min(mtu);
+        if let Err(problem) = self.check_tunnel(other, vtep, limit) {
+            return self.freeze(problem);
+        }
+        match vni {
+            VniState::Granted(vni) => self.tunnel_with(vni, vtep, limit),
+            VniState::None => self.hold(Obstacle::Waiting(format!(
+                "waiting for a VNI for the tunnel to node {other}"
+            ))),
+            VniState::TakenBy(vni, owner) => self.freeze(format!(
+                "VNI {vni} is asked for, but it is that of link {owner}: ask for another one or \
+                 for none"
+            )),
+        }
+    }
+
+    fn tunnel_with(&self, vni: Vni, vtep: IpAddr, limit: Mtu) -> Wiring {
+        let asked = self.link.mtu.or(self.node.default_mtu);
+        let mtu = asked.unwrap_or(limit).min(limit);
+        Wiring {
+            wanted: Some(Wanted::Vxlan {
+                end: in_sandbox(self.link, self.end, self.sandbox, mtu),
+                tunnel: Tunnel {
+                    vni,
+                    remote: vtep,
+                    local: self.node.vtep,
+                    parent: self.node.parent,
+                    port: VXLAN_PORT,
+                },
+            }),
+            obstacle: None,
+        }
+    }
+
+    /// What this end has stays until the peer comes.
+    fn hold(&self, obstacle: Obstacle) -> Wiring {
+        Wiring {
+            wanted: Some(Wanted::Hold {
+                survivor: in_sandbox(self.link, self.end, self.sandbox, self.mtu_within_node()),
+                parked: parked(self.link, self.end.other()),
+            }),
+            obstacle: Some(obstacle),
+        }
+    }
+
+    /// All that the link has stays until a person has corrected something.
+    fn freeze(&self, problem: String) -> Wiring {
+        Wiring {
+            wanted: Some(Wanted::Frozen(self.link.id)),
+            obstacle: Some(Obstacle::Error(problem)),
+        }
+    }
+
+    /// The MTU of a link within the node. Without a tunnel any would do. It is that of a tunnel, so
+    /// that nothing changes for the pods when one of them moves.
+    fn mtu_within_node(&self) -> Mtu {
+        let asked = self.link.mtu.or(self.node.default_mtu);
+        asked.unwrap_or(self.node.mtu)
+    }
+
+    fn check_tunnel(&self, other: &NodeName, vtep: IpAddr, limit: Mtu) -> Result<(), String> {
+        let Node {
+            name, vtep: own, ..
+        } = self.node;
+        if vtep == *own {
+            return Err(format!(
+                "nodes {name} and {other} have the same parent address {vtep}: give each its own \
+                 parent_address"
+            ));
+        }
+        if vtep.is_ipv4() != own.is_ipv4() {
+            return Err(format!(
+                "node {name} has the parent address {own} and node {other} has {vtep}: both must \
+                 be IPv4 or both IPv6"
+            ));
+        }
+        match self.link.mtu {
+            Some(mtu) if mtu > limit => Err(format!(
+                "MTU {mtu} is asked for, but the underlay between nodes {name} and {other} has \
+                 room for {limit} in a tunnel: ask for less or raise the underlay's MTU"
+            )),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! What a wiring knows of this node, of the pods' places and of the VNI.
+
+use std::net::IpAddr;
+
+use crate::{
+    link::{Mtu, Vni},
+    names::{LinkId, NodeName, SandboxId},
+};
+
+/// This node, as far as wiring goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub name: NodeName,
+    /// Its VTEP: where its tunnels end.
+    pub vtep: IpAddr,
+    /// Index of the parent interface.
+    pub parent: u32,
+    /// The greatest link MTU for which a tunnel has room.
+    pub mtu: Mtu,
+    /// The MTU that links get unless their declaration says otherwise (`mtu` of the config).
+    pub default_mtu: Option<Mtu>,
+}
+
+/// Where a pod is, as this node sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// In a sandbox of this node.
+    Here(SandboxId),
+    /// On another node.
+    There {
+        /// That node.
+        node: NodeName,
+        /// Its VTEP.
+        vtep: IpAddr,
+        /// The greatest link MTU for which its underlay has room.
+        mtu: Mtu,
+    },
+    /// It existed and is gone.
+    Gone,
+    /// No record names it.
+    Unknown,
+    /// Its record says that it is on this node, but this agent has no such sandbox.
+    Lost(SandboxId),
+}
+
+/// What is known of a link's VNI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VniState {
+    /// None has been claimed.
+    None,
+    /// The link has this one.
+    Granted(Vni),
+    /// The one that it asks for belongs to another link.
+    TakenBy(Vni, LinkId),
+}

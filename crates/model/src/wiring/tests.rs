@@ -1,0 +1,157 @@
+//! Tests of the direct wiring.
+
+use super::*;
+use crate::{
+    device::Wanted,
+    link::{End, Endpoint, Mac, Mtu, Route, Vni},
+    names::{InterfaceName, LinkId, PodKey},
+    resolve::Link,
+};
+
+fn link(mtu: Option<u32>) -> Link {
+    let pods = ["r1", "r2"].map(|name| PodKey::new("default", name).unwrap());
+    let eth1: InterfaceName = "eth1".parse().unwrap();
+    let id = LinkId::derive((&pods[0], &eth1), (&pods[1], &eth1));
+    let [a, z] = [End::A, End::Z].map(|end| Endpoint {
+        pod: pods[end as usize].clone(),
+        interface: eth1.clone(),
+        addresses: Vec::new(),
+        mac: Mac::derive(id, end),
+        routes: Vec::<Route>::new(),
+    });
+    let mtu = mtu.map(|mtu| Mtu::try_from(mtu).unwrap());
+    Link {
+        id,
+        a,
+        z,
+        mtu,
+        vni: None,
+        declared_by: Vec::new(),
+        problem: None,
+        warnings: Vec::new(),
+    }
+}
+
+fn node() -> Node {
+    Node {
+        name: "n1".parse().unwrap(),
+        vtep: "10.0.0.1".parse().unwrap(),
+        parent: 2,
+        mtu: Mtu::try_from(1450).unwrap(),
+        default_mtu: None,
+    }
+}
+
+fn there(vtep: &str, mtu: u32) -> Place {
+    Place::There {
+        node: "n2".parse().unwrap(),
+        vtep: vtep.parse().unwrap(),
+        mtu: Mtu::try_from(mtu).unwrap(),
+    }
+}
+
+fn here(id: &str) -> Place {
+    Place::Here(id.parse().unwrap())
+}
+
+#[test]
+fn a_node_of_its_own_means_veth_and_two_mean_vxlan() {
+    let granted = VniState::Granted(Vni::try_from(11).unwrap());
+    let wiring = direct(
+        &link(None),
+        &[here("s1"), here("s2")],
+        VniState::None,
+        &node(),
+    );
+    assert!(matches!(wiring.wanted, Some(Wanted::Veth { ref a, .. }) if a.mtu.bytes() == 1450));
+    let wiring = direct(
+        &link(None),
+        &[there("10.0.0.2", 1400), here("s2")],
+        granted,
+        &node(),
+    );
+    let Some(Wanted::Vxlan { end, tunnel }) = wiring.wanted else {
+        panic!("{wiring:?}")
+    };
+    assert_eq!(
+        (end.alias.end, end.mtu.bytes(), tunnel.port),
+        (End::Z, 1400, 4789)
+    );
+}
+
+#[test]
+fn what_cannot_be_is_said_and_nothing_is_made() {
+    let granted = VniState::Granted(Vni::try_from(11).unwrap());
+    let taken = VniState::TakenBy(Vni::try_from(77).unwrap(), link(None).id);
+    for (link, place, vni, expected) in [
+        (
+            link(Some(9000)),
+            there("10.0.0.2", 1450),
+            granted,
+            "MTU 9000 is asked for, but the underlay between nodes n1 and n2 has room for 1450",
+        ),
+        (
+            link(None),
+            there("10.0.0.1", 1450),
+            granted,
+            "same parent address 10.0.0.1",
+        ),
+        (
+            link(None),
+            there("fd00::2", 1450),
+            granted,
+            "both must be IPv4 or both IPv6",
+        ),
+        (
+            link(None),
+            there("10.0.0.2", 1450),
+            taken,
+            "VNI 77 is asked for, but it is that of link",
+        ),
+        (
+            Link {
+                problem: Some("at odds".into()),
+                ..link(None)
+            },
+            here("s2"),
+            granted,
+            "at odds",
+        ),
+        (
+            Link {
+                problem: Some("at odds".into()),
+                ..link(None)
+            },
+            there("10.0.0.2", 1450),
+            granted,
+            "at odds",
+        ),
+    ] {
+        let wiring = direct(&link, &[here("s1"), place], vni, &node());
+        assert_eq!(wiring.wanted, Some(Wanted::Frozen(link.id)));
+        let Some(Obstacle::Error(text)) = wiring.obstacle else {
+            panic!("no error: {expected}")
+        };
+        assert!(text.contains(expected), "{text}");
+    }
+}
+
+#[test]
+fn a_missing_peer_is_waited_for() {
+    for (place, expected) in [
+        (Place::Unknown, "pod default/r2 is not known yet"),
+        (Place::Gone, "pod default/r2 has gone"),
+        (
+            Place::Lost("old".parse().unwrap()),
+            "sandbox old, which this agent does not know",
+        ),
+        (there("10.0.0.2", 1450), "waiting for a VNI"),
+    ] {
+        let wiring = direct(&link(None), &[here("s1"), place], VniState::None, &node());
+        assert!(matches!(wiring.wanted, Some(Wanted::Hold { .. })));
+        let Some(Obstacle::Waiting(text) | Obstacle::Unheard(text)) = wiring.obstacle else {
+            panic!("not waiting: {expected}")
+        };
+        assert!(text.contains(expected), "{text}");
+    }
+}
