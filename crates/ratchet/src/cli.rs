@@ -1,4 +1,4 @@
-//! The command line's words.
+//! The command line and its help. What a command does is in other modules and crates.
 
 use std::path::PathBuf;
 
@@ -29,30 +29,29 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the node's agent in the foreground
     ///
-    /// One agent a node knows the node's sandboxes, shares them with the other nodes through the
-    /// store, and makes the links. The plugin starts one by itself when none answers; started by
-    /// hand, by systemd or as a DaemonSet, the agent takes over from such a one without dropping a
-    /// link.
+    /// Each node has one agent. It registers the node's sandboxes, shares them with the other nodes
+    /// through the store, and makes the links. The plugin starts an agent if none answers. An agent
+    /// that is started by hand, by systemd or as a DaemonSet takes over from that one without
+    /// dropping a link.
     Agent(Box<AgentOptions>),
 
-    /// Show the node's links: both ends, nodes, kind, VNI, MTU, state, and the reason when one is
-    /// not up
+    /// Show the node's links: both ends, nodes, kind, VNI, MTU, state, and why a link is not up
     Links(LinksOptions),
 
     /// Forget a node that is gone for good: remove its pods, as if the runtime had deleted them
     ///
-    /// Asks the agent of this node, which must be another one. Links of the lost node's pods end,
-    /// and their VNIs are free again, once the pods at the other ends have gone, too. With etcd
-    /// this happens by itself when nobody has heard of a node for its `node_timeout`, and is
-    /// refused before; with another store say --force. A node that comes back all the same
-    /// publishes its pods again, and their links go on.
+    /// Run this on another node: that node's agent does it. The links of the lost node's pods end.
+    /// Their VNIs are free again when the pods at the other ends are deleted, too. With etcd, a node
+    /// is forgotten automatically when its agent has been offline for its `node_timeout`; before
+    /// that, and with another store, this command needs --force. If the node returns later, it
+    /// publishes its pods again and their links come up again.
     ForgetNode(ForgetNodeOptions),
 
-    /// Look at this node and say what is missing for links, and what to do about it
+    /// Check this node: print what is missing for links, and what to do about it
     ///
     /// Checks rights, kernel, underlay and MTU, UDP 4789, the runtime's network configs, the agent
     /// and its settings, the store, permissions and the clock. Changes nothing. The exit status is
-    /// 1 if something must be mended.
+    /// 1 if a check fails.
     Doctor(DoctorOptions),
 
     /// Run a topology on this machine, without Kubernetes: nodes and pods are network namespaces
@@ -70,10 +69,10 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct LinksOptions {
-    /// How to show them
+    /// The format
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     pub output: Format,
-    /// Go on, and show them again after every change
+    /// Keep running, and show the links again after every change
     #[arg(short, long)]
     pub watch: bool,
     /// The agent's socket
@@ -85,7 +84,7 @@ pub(crate) struct LinksOptions {
 pub(crate) struct ForgetNodeOptions {
     /// The node's name, as `ratchet links` shows it
     pub node: NodeName,
-    /// Also when its agent was heard of lately, or when that cannot be known
+    /// Forget the node even if its agent was online lately, or if the store cannot tell
     #[arg(long)]
     pub force: bool,
     /// The agent's socket
@@ -95,11 +94,11 @@ pub(crate) struct ForgetNodeOptions {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// A table with the essentials
+    /// A table
     Table,
-    /// A table with addresses, MACs, link ids and who declared what, too
+    /// The table with addresses, MACs, link ids and the pods that declare each link
     Wide,
-    /// JSON, one document (with --watch: one a line)
+    /// One JSON document (with --watch: one per line)
     Json,
 }
 

@@ -1,4 +1,4 @@
-//! `ratchet forget-node`: has the agent do it and prints what went.
+//! `ratchet forget-node`: sends the request to the agent and prints the pods that were removed.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use ratchet_protocol::{Client, ForgetNode, Reply, Request};
 
 use crate::cli::ForgetNodeOptions;
 
-/// How long the agent may take: it goes through all records there are.
+/// How long the agent may take: it reads all records of the store.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(crate) fn run(options: &ForgetNodeOptions) -> anyhow::Result<()> {
@@ -20,17 +20,20 @@ pub(crate) fn run(options: &ForgetNodeOptions) -> anyhow::Result<()> {
     match Client::call(&options.socket, &request, TIMEOUT).context(hint)? {
         Reply::Forgotten(forgotten) if forgotten.pods.is_empty() => {
             println!(
-                "node {}: nothing to forget, the store knows of no pod there",
+                "node {}: nothing to forget, the store has no pod of this node",
                 options.node
             );
         }
         Reply::Forgotten(forgotten) => {
             for pod in &forgotten.pods {
-                println!("pod {pod} has gone with node {}", options.node);
+                println!("pod {pod} of node {} is removed", options.node);
             }
         }
         Reply::Error(failure) => bail!(failure),
-        other => bail!("the agent answered {other:?}"),
+        other => bail!(
+            "expected the pods that were removed, the agent answered {other:?}: use the version \
+             of ratchet that the agent has"
+        ),
     }
     Ok(())
 }

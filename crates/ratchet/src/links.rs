@@ -1,4 +1,4 @@
-//! `ratchet links`: asks the agent and prints what it says.
+//! `ratchet links`: prints the links that the agent reports.
 
 use std::{
     io::{self, Write},
@@ -28,10 +28,13 @@ pub(crate) fn run(options: &LinksOptions) -> anyhow::Result<()> {
         let links = match client.receive()? {
             Reply::Links(links) => links,
             Reply::Error(failure) => bail!(failure),
-            other => bail!("the agent answered {other:?}"),
+            other => bail!(
+                "expected links, the agent answered {other:?}: use the version of ratchet that \
+                 the agent has"
+            ),
         };
         match print(&links, options) {
-            // Whoever read us has seen enough.
+            // The reader of the pipe has ended (`| head`): that is no error.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
             printed => printed?,
         }

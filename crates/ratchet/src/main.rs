@@ -1,6 +1,6 @@
-//! The `ratchet` binary: with CNI_COMMAND set it is the plugin, under the name `ratchet-child` it
-//! is the agent, else a command line. It joins the crates and holds nothing of its own but
-//! arguments and tables.
+//! The `ratchet` binary. With CNI_COMMAND set it is the plugin, under the name `ratchet-child` it
+//! is the agent, otherwise a command line. It calls the other crates and has only arguments and
+//! tables itself.
 
 mod cli;
 mod forget_node;
@@ -24,12 +24,12 @@ fn main() -> ExitCode {
             .file_name()
             .is_some_and(|name| name == "ratchet-child")
     }) {
-        // 2017's second binary. It may be called with or without the word.
+        // The second binary of 2017. It may be called with or without `agent`.
         if arguments.get(1).is_none_or(|word| word != "agent") {
             arguments.insert(1, "agent".into());
         }
     } else if arguments.len() <= 1 {
-        // Without a word: the CNI convention, text about the plugin on standard error.
+        // No arguments. By CNI's convention, a plugin then prints a text about itself to stderr.
         return ratchet_plugin::run();
     }
     names::look_up_without_libraries();

@@ -329,7 +329,7 @@ fn a_node_is_forgotten_on_somebodys_word() {
     says(
         &forget_node(node, &["node2", "--force"]),
         true,
-        "pod default/leaf has gone with node node2",
+        "pod default/leaf of node node2 is removed",
     );
     eventually("all that was there", || {
         let found = all.etcd.everything();
@@ -344,7 +344,7 @@ fn a_node_is_forgotten_on_somebodys_word() {
     says(
         &forget_node(&all.cluster.nodes[0], &["node2", "--force"]),
         true,
-        "pod default/leaf has gone with node node2",
+        "pod default/leaf of node node2 is removed",
     );
     all.cluster.nodes[0].del(&hub);
     all.etcd.wait_until_empty();
@@ -368,7 +368,7 @@ fn a_node_of_a_host_is_forgotten_on_somebodys_word() {
     says(
         &forget_node(&cluster.nodes[0], &["node2", "--force"]),
         true,
-        "pod default/leaf has gone with node node2",
+        "pod default/leaf of node node2 is removed",
     );
     cluster.nodes[0].del(&hub);
     assert_eq!(cluster.store_rows().trim(), "[]");
