@@ -178,8 +178,8 @@ fn a_node_that_was_cut_off_for_longer_has_its_links_again() {
         }
     });
     assert!(is_located(&all, "hub"));
-    nodes[1].mend();
-    nodes[2].mend();
+    nodes[1].reconnect();
+    nodes[2].reconnect();
     meet();
     local.assert_no_loss();
     eventually("all that was there", || {
@@ -228,7 +228,7 @@ fn a_node_without_etcd_for_longer_does_not_lose_a_frame() {
             links => Err(format!("{links:?}")),
         }
     });
-    all.cluster.nodes[1].mend();
+    all.cluster.nodes[1].reconnect();
     eventually("all that was there", || {
         let found = all.etcd.everything();
         if found == before {

@@ -228,7 +228,7 @@ fn an_etcd_that_lost_everything_while_the_declarer_is_cut_off_cuts_no_link() {
             .all(|link| link.state == LinkState::Up && link.vni == Some(11)),
         "{links:?}"
     );
-    three.all.cluster.nodes[0].mend();
+    three.all.cluster.nodes[0].reconnect();
     eventually("what is the agents' own", || {
         let found = three.all.etcd.everything();
         if found == before {
@@ -280,7 +280,7 @@ fn an_etcd_that_lost_everything_while_agents_restart_cuts_no_link() {
     let node = &mut all.cluster.nodes[0];
     node.kill_agent();
     node.start_agent();
-    node.mend();
+    node.reconnect();
     eventually("what is the agents' own", || {
         let found = all.etcd.everything();
         if found == before {
@@ -317,7 +317,7 @@ fn compaction_under_the_agents_watch() {
             .all
             .etcd
             .ctl(&["compact", &three.all.etcd.revision(), "--physical"]);
-        nodes[0].mend();
+        nodes[0].reconnect();
         three.answers(&["10.0.2.2"]);
         nodes[1].del(&r4);
     }
@@ -346,7 +346,7 @@ fn an_agent_that_was_cut_off_does_not_overwrite_newer_facts() {
             }
         };
         is_new().unwrap();
-        nodes[0].mend();
+        nodes[0].reconnect();
         eventually("the hub to turn to the new one", || {
             if new.netns.ping("10.0.2.1") {
                 Ok(())

@@ -122,7 +122,7 @@ impl World {
             if left == 0 {
                 println!("  node{} is mended", node + 1);
                 self.cut.remove(&node);
-                self.node(node).mend();
+                self.node(node).reconnect();
             } else {
                 self.cut.insert(node, left - 1);
             }

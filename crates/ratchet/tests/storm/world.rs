@@ -102,7 +102,7 @@ impl World {
     /// The storm is over: everything runs, and what is late comes.
     pub fn calm(&mut self) {
         for node in std::mem::take(&mut self.cut).into_keys() {
-            self.node(node).mend();
+            self.node(node).reconnect();
         }
         if !self.all.etcd.is_running() {
             self.all.etcd.start_again();

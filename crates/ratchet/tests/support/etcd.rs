@@ -1,5 +1,5 @@
-//! A real etcd on the cluster's underlay, in a namespace of its own, so that each node can be cut
-//! off from it.
+//! A real etcd on the cluster's underlay, in its own namespace, so that each node can be cut off
+//! from it.
 
 use std::{
     collections::BTreeMap,
@@ -18,31 +18,32 @@ use tempfile::TempDir;
 
 use super::{Cluster, Netns, Node, eventually};
 
-/// Where it is.
+/// etcd's address on the underlay.
 pub const ADDRESS: &str = "10.91.0.250";
 pub const PORT: u16 = 2379;
 
-/// Nodes that share an etcd. The cluster comes first: its agents are stopped while etcd still is
-/// there.
+/// Nodes that share an etcd. The cluster is dropped first: its agents are stopped while etcd still
+/// runs.
 pub struct EtcdCluster {
     pub cluster: Cluster,
     pub etcd: Etcd,
 }
 
 impl EtcdCluster {
-    /// Nodes without agents, and an etcd that runs.
+    /// Nodes without agents, and a running etcd.
     pub fn new(count: usize) -> Self {
         Self::with(count, |_| Vec::new())
     }
 
-    /// The same with an agent on every node.
+    /// Nodes with an agent each, and a running etcd.
     pub fn with_agents(count: usize) -> Self {
         let mut all = Self::new(count);
         all.cluster.nodes.iter_mut().for_each(Node::start_agent);
         all
     }
 
-    /// With further arguments for etcd, which may name files in the cluster's directory.
+    /// As [`EtcdCluster::new`], with further arguments for etcd, which may name files in the
+    /// cluster's directory.
     pub fn with(count: usize, arguments: impl FnOnce(&Cluster) -> Vec<String>) -> Self {
         let mut cluster = Cluster::new(count);
         let arguments = arguments(&cluster);
@@ -60,7 +61,7 @@ pub struct Etcd {
     child: Option<Child>,
     data: TempDir,
     arguments: Vec<String>,
-    /// How etcdctl is to introduce itself.
+    /// Further arguments of etcdctl, for its credentials.
     pub ctl: Vec<String>,
 }
 
@@ -98,9 +99,9 @@ impl Etcd {
         )
     }
 
-    /// Starts it with the data it has, and waits until it listens.
+    /// Starts etcd with its data and waits until it listens.
     ///
-    /// It dies with the thread that calls this.
+    /// It is killed when the calling thread ends (PR_SET_PDEATHSIG).
     pub fn start_again(&mut self) {
         let scheme = if self.is_tls() { "https" } else { "http" };
         let client = format!("{scheme}://{ADDRESS}:{PORT}");
@@ -118,7 +119,7 @@ impl Etcd {
         command
             .arg(format!("--initial-cluster=default={peer}"))
             .args(&self.arguments);
-        // SAFETY: prctl is a plain system call and safe between fork and exec.
+        // SAFETY: prctl is a plain system call, safe between fork and exec.
         unsafe {
             command.pre_exec(|| Ok(prctl::set_pdeathsig(Signal::SIGKILL)?));
         }
@@ -144,17 +145,17 @@ impl Etcd {
         });
     }
 
-    /// From now on it can only be reached at another address of the underlay. It must have been
-    /// told to listen everywhere.
+    /// Moves etcd to another address of the underlay: the old one does not answer any more. etcd
+    /// must listen on all addresses.
     pub fn move_to(&self, address: &str) {
         self.netns.sh(&format!(
-            "ip addr add {address}/24 dev eth0; nft 'table inet moved {{ chain input {{ type \
-            filter hook input priority 0; \
+            "ip addr add {address}/24 dev eth0; \
+             nft 'table inet moved {{ chain input {{ type filter hook input priority 0; \
              iifname eth0 ip daddr {ADDRESS} drop; }}; }}'"
         ));
     }
 
-    /// Kills it; its data remain.
+    /// Kills etcd and keeps its data.
     pub fn stop(&mut self) {
         let mut child = self.child.take().unwrap();
         child.kill().unwrap();
@@ -165,14 +166,14 @@ impl Etcd {
         self.child.is_some()
     }
 
-    /// Kills it and starts it with nothing.
+    /// Kills etcd and starts it without data.
     pub fn wipe(&mut self) {
         self.stop();
         self.data = tempfile::tempdir().unwrap();
         self.start_again();
     }
 
-    /// SIGSTOP and SIGCONT.
+    /// Sends a signal, such as SIGSTOP or SIGCONT.
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child.as_ref().unwrap().id()).unwrap());
         nix::sys::signal::kill(pid, signal).unwrap();
@@ -189,7 +190,7 @@ impl Etcd {
         })
     }
 
-    /// Runs etcdctl; answers with what it prints.
+    /// Runs etcdctl, which must succeed, and returns its output.
     #[track_caller]
     pub fn ctl(&self, arguments: &[&str]) -> String {
         let scheme = if self.is_tls() { "https" } else { "http" };
@@ -207,7 +208,7 @@ impl Etcd {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// All keys, wherever, with their values.
+    /// All keys with their values.
     pub fn everything(&self) -> BTreeMap<String, String> {
         let listing = self.ctl(&["get", "--prefix", ""]);
         let mut lines = listing.lines().map(str::to_owned);
@@ -218,7 +219,7 @@ impl Etcd {
         found
     }
 
-    /// Waits until there is no key.
+    /// Waits until etcd has no key.
     #[track_caller]
     pub fn wait_until_empty(&self) {
         eventually("an empty etcd", || {
@@ -250,7 +251,7 @@ impl Etcd {
         count("etcd_mvcc_put_total ") + count("etcd_mvcc_delete_total ")
     }
 
-    /// The revision it is at.
+    /// The current revision.
     pub fn revision(&self) -> String {
         let status = self.ctl(&["endpoint", "status", "-w", "json"]);
         let revision = status.split("\"revision\":").nth(1).unwrap();
@@ -271,19 +272,19 @@ impl Drop for Etcd {
     }
 }
 
-/// What a node no longer hears, or says.
+/// Which traffic of a node is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
-    /// Nothing goes to etcd and nothing comes from there.
+    /// All traffic to and from etcd.
     Etcd,
-    /// What etcd answers is lost; what it is told arrives.
+    /// The answers of etcd; requests arrive.
     Answers,
-    /// The whole underlay.
+    /// All traffic on the underlay.
     Underlay,
 }
 
 impl Node {
-    /// Cuts the node off, by nftables.
+    /// Drops traffic of the node, by nftables.
     pub fn cut(&self, what: Cut) {
         let (input, output) = match what {
             Cut::Etcd => (
@@ -299,8 +300,8 @@ impl Node {
         ));
     }
 
-    /// Undoes it.
-    pub fn mend(&self) {
+    /// Ends [`Node::cut`].
+    pub fn reconnect(&self) {
         self.netns.sh("nft delete table inet cut");
     }
 }
