@@ -1,5 +1,5 @@
-//! The agent's life: one a node, however many are started; a managed one takes over from one that
-//! was started on demand.
+//! The agent's life: start, serve, stop. A node has one agent, however many are started: a managed
+//! agent takes over from one that was started on demand.
 
 use std::{
     convert::Infallible,
@@ -11,6 +11,7 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -20,7 +21,7 @@ use nix::{
     sys::resource::{Resource, getrlimit, setrlimit},
 };
 use ratchet_engine::{
-    Command, Engine, Setup, StateDir, SystemClock, boot_id, create_private, open_store,
+    Command, Commands, Engine, Setup, StateDir, SystemClock, boot_id, create_private, open_store,
 };
 use ratchet_kernel::Kernel;
 use ratchet_protocol::{Client, ClientError, Reply, Request};
@@ -31,31 +32,39 @@ use tokio::{
     sync::{oneshot, watch},
 };
 
-use crate::{logging, options::AgentOptions, server::Server};
+use crate::{
+    labels::{self, Labels},
+    logging,
+    options::AgentOptions,
+    server::Server,
+};
 
-/// How long an agent that is to give way may take to do so.
-const GIVING_WAY: Duration = Duration::from_secs(30);
+/// How long another agent may take to give way.
+const GIVE_WAY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Why the agent could not start.
+/// Why the agent could not start, or why it failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// Something about the system.
-    #[error("{doing}: {source}")]
+    /// A system call failed.
+    #[error("cannot {doing}: {source}")]
     System {
         /// What was attempted.
         doing: String,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// Not root, or without the right to configure networks.
     #[error("the agent must run as root: it makes network devices in other network namespaces")]
     NotRoot,
-    /// The kernel cannot be talked to.
+    /// The kernel does not answer over netlink.
     #[error("{0}")]
     Kernel(#[from] ratchet_kernel::KernelError),
-    /// Another agent is there and stays.
+    /// Another agent runs and does not give way.
     #[error("{0}")]
     Occupied(String),
+    /// The engine's thread has panicked.
+    #[error("the engine has failed; see the log")]
+    Engine,
 }
 
 fn system(doing: impl Into<String>) -> impl FnOnce(io::Error) -> AgentError {
@@ -63,10 +72,10 @@ fn system(doing: impl Into<String>) -> impl FnOnce(io::Error) -> AgentError {
     move |source| AgentError::System { doing, source }
 }
 
-/// Runs the agent until it is told to stop: by SIGTERM, SIGINT, or by another agent.
+/// Runs the agent until it is told to stop: by SIGTERM, by SIGINT, or by another agent.
 ///
 /// # Errors
-/// When it cannot start. Once it runs, whatever fails is tried again.
+/// When it cannot start. Once it runs, it retries what fails.
 pub fn run(options: &AgentOptions) -> Result<(), AgentError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(AgentError::NotRoot);
@@ -75,7 +84,7 @@ pub fn run(options: &AgentOptions) -> Result<(), AgentError> {
         .map_err(system(format!("make {}", options.state_dir.display())))?;
     logging::start(options).map_err(system("start logging"))?;
     let Some(_lock) = take_the_node(options)? else {
-        tracing::info!("another agent is there already");
+        tracing::info!("another agent runs already");
         return Ok(());
     };
     tracing::info!(
@@ -85,17 +94,30 @@ pub fn run(options: &AgentOptions) -> Result<(), AgentError> {
         on_demand = options.on_demand,
         "agent starts"
     );
-
     if let Err(error) = open_as_many_files_as_allowed() {
-        tracing::warn!(%error, "the limit on open files stays as it is");
+        tracing::warn!(%error, "cannot raise the limit on open files");
     }
-
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(system("start the async runtime"))?;
-    let (engine_commands, engine_inbox) = mpsc::channel();
+    let ran = run_on(&runtime, options);
+    // A program that a kubeconfig names may still run: nothing waits for it.
+    runtime.shutdown_background();
+    ran
+}
+
+fn run_on(runtime: &Runtime, options: &AgentOptions) -> Result<(), AgentError> {
+    let (commands, inbox) = mpsc::channel();
     let progress = watch::Sender::new(0);
+    let labels = Labels::start(labels::Setup {
+        settings: options.settings(),
+        managed: !options.on_demand,
+        connect: Arc::new(labels::connect),
+        engine: commands.clone(),
+        progress: progress.clone(),
+        runtime: runtime.handle().clone(),
+    });
     let engine = Engine::new(Setup {
         settings: options.settings(),
         managed: !options.on_demand,
@@ -104,56 +126,79 @@ pub fn run(options: &AgentOptions) -> Result<(), AgentError> {
         kernel: Box::new(Kernel::new()?),
         clock: Arc::new(SystemClock),
         open_store: Arc::new(|settings| Box::pin(open_store(settings))),
+        events: Box::new(labels.clone()),
         runtime: runtime.handle().clone(),
-        commands: engine_commands.clone(),
+        commands: commands.clone(),
         progress: progress.clone(),
     })
     .map_err(system("read the state directory"))?;
-
     let listener = runtime.block_on(async { listen(&options.socket) })?;
     let (release, released) = tokio::sync::mpsc::channel(1);
     let server = Server {
-        engine: engine_commands.clone(),
+        engine: commands.clone(),
+        labels,
         progress: progress.subscribe(),
         release,
         managed: !options.on_demand,
     };
-    // Closed once the thread has ended, in whatever way.
-    let (running, mut ended) = oneshot::channel::<Infallible>();
-    let thread = std::thread::Builder::new()
-        .name("engine".into())
-        .spawn(move || {
-            let _running = running;
-            engine.run(&engine_inbox);
-        })
-        .map_err(system("start the engine's thread"))?;
-    let reason = serve(&runtime, server, listener, options, released, &mut ended);
+    let mut thread = EngineThread::start(engine, inbox)?;
+    let reason = serve(
+        runtime,
+        server,
+        listener,
+        options,
+        released,
+        &mut thread.ended,
+    );
     tracing::info!(reason, "agent stops");
-    // The engine ends what it is at; requests that are still waiting are told to come again.
-    let _ = engine_commands.send(Command::Stop);
-    if !ended.is_terminated() {
-        let _closed = runtime.block_on(ended);
-    }
-    if thread.join().is_err() {
-        return Err(AgentError::Occupied(
-            "the engine has failed; see the log".to_owned(),
-        ));
-    }
-    // Another agent may be waiting for the lock: first the socket goes, then the lock with this
+    thread.stop(runtime, &commands)?;
+    // Another agent may be waiting for the lock: the socket goes first, the lock goes with this
     // process.
     let _ = fs::remove_file(&options.socket);
     Ok(())
 }
 
-/// A namespace that is worked in takes two descriptors, and a pod may have any number of peers; the
-/// usual limit of 1,024 is only meant for programs that use select(2). (systemd's documentation,
-/// "File Descriptor Limits".)
+/// The engine's thread.
+struct EngineThread {
+    thread: JoinHandle<()>,
+    /// Closed once the thread has ended, in whatever way.
+    ended: oneshot::Receiver<Infallible>,
+}
+
+impl EngineThread {
+    fn start(engine: Engine, inbox: mpsc::Receiver<Command>) -> Result<Self, AgentError> {
+        let (running, ended) = oneshot::channel::<Infallible>();
+        let thread = thread::Builder::new()
+            .name("engine".into())
+            .spawn(move || {
+                let _running = running;
+                engine.run(&inbox);
+            })
+            .map_err(system("start the engine's thread"))?;
+        Ok(Self { thread, ended })
+    }
+
+    /// Lets the engine finish the command that it is working on; requests that still wait are told
+    /// to try again.
+    fn stop(self, runtime: &Runtime, commands: &Commands) -> Result<(), AgentError> {
+        // A thread that has ended takes no command.
+        let _ = commands.send(Command::Stop);
+        if !self.ended.is_terminated() {
+            let _closed = runtime.block_on(self.ended);
+        }
+        self.thread.join().map_err(|_| AgentError::Engine)
+    }
+}
+
+/// Raises the limit on open files to the hard limit. A namespace that is worked in takes two
+/// descriptors, and a pod may have any number of peers. The usual soft limit of 1,024 is for
+/// programs that use select(2) (systemd.exec(5), "LimitNOFILE").
 fn open_as_many_files_as_allowed() -> nix::Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
 }
 
-/// Serves until there is a reason to stop, and gives it.
+/// Serves until there is a reason to stop, and returns it.
 fn serve(
     runtime: &Runtime,
     server: Server,
@@ -167,7 +212,7 @@ fn serve(
             signal(SignalKind::terminate()),
             signal(SignalKind::interrupt()),
         ) else {
-            return "signals cannot be caught";
+            return "cannot catch signals";
         };
         tokio::select! {
             () = server.serve(listener, &options.socket) => "the socket is closed",
@@ -179,11 +224,11 @@ fn serve(
     })
 }
 
-/// Becomes the node's only agent: holds the lock on the state directory for as long as it lives.
-/// `None`: another agent is there, and this one is not needed.
+/// Takes the lock on the state directory, which makes this the node's only agent for as long as it
+/// runs. `None`: another agent runs, and this one is not needed.
 fn take_the_node(options: &AgentOptions) -> Result<Option<Flock<File>>, AgentError> {
     let path = options.state_dir.join("agent.lock");
-    let deadline = Instant::now() + GIVING_WAY;
+    let deadline = Instant::now() + GIVE_WAY_TIMEOUT;
     let mut ask_at = Instant::now();
     loop {
         let file = OpenOptions::new()
@@ -195,7 +240,7 @@ fn take_the_node(options: &AgentOptions) -> Result<Option<Flock<File>>, AgentErr
             .map_err(system(format!("open {}", path.display())))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Ok(Some(lock)),
-            // One that holds the lock and does not listen may be dying: its connections are closed
+            // One that holds the lock and does not listen may be exiting: its connections are closed
             // before its files.
             Err((_, Errno::EWOULDBLOCK))
                 if options.on_demand && UnixStream::connect(&options.socket).is_ok() =>
@@ -207,7 +252,7 @@ fn take_the_node(options: &AgentOptions) -> Result<Option<Flock<File>>, AgentErr
                 return Err(system(format!("lock {}", path.display()))(errno.into()));
             }
         }
-        // Asked again now and then: between two agents the plugin may have started yet another one.
+        // Ask again now and then: the plugin may have started yet another agent meanwhile.
         if !options.on_demand && ask_at <= Instant::now() && ask_to_give_way(&options.socket)? {
             ask_at = Instant::now() + Duration::from_millis(500);
         }
@@ -221,9 +266,9 @@ fn take_the_node(options: &AgentOptions) -> Result<Option<Flock<File>>, AgentErr
     }
 }
 
-/// Asks the agent that is there to give way; gives whether it will.
+/// Asks the running agent to give way; returns whether it will.
 fn ask_to_give_way(socket: &Path) -> Result<bool, AgentError> {
-    match Client::call(socket, &Request::Release, GIVING_WAY) {
+    match Client::call(socket, &Request::Release, GIVE_WAY_TIMEOUT) {
         Ok(Reply::Error(failure)) => Err(AgentError::Occupied(failure.message)),
         Ok(_) => Ok(true),
         // It may be starting or stopping.
@@ -240,15 +285,15 @@ fn listen(socket: &Path) -> Result<UnixListener, AgentError> {
     {
         create_private(dir).map_err(system(format!("make {}", dir.display())))?;
     }
-    // Whoever holds the lock is the only agent: a socket that is there is a dead one's.
+    // The holder of the lock is the only agent: a socket that exists is left from an earlier one.
     match fs::remove_file(socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(system(doing())(error));
         }
         _ => {}
     }
-    // Bound under another name and renamed when it is root's alone, so that nobody ever finds it
-    // open.
+    // Bound under another name and renamed once only root may connect, so that it is never open to
+    // others.
     let mut name = socket.as_os_str().to_owned();
     name.push(".new");
     let fresh = PathBuf::from(name);

@@ -1,4 +1,4 @@
-//! Logs: to standard error, where journald or the terminal has them, and to a file if one is named.
+//! Logs: to standard error, for journald or a terminal, and to a file if the options name one.
 
 use std::{
     fs::OpenOptions,
@@ -11,14 +11,14 @@ use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::Subscribe
 
 use crate::options::AgentOptions;
 
-/// What the libraries below etcd's client have to say is of no use to anybody who debugs Ratchet;
-/// `h2=debug` in the level brings it back.
+/// Debug messages of the HTTP and TLS libraries do not help to debug Ratchet. `h2=debug` in the log
+/// level shows them again.
 const QUIET: &str = "h2=info,hyper=info,hyper_util=info,tonic=info,tower=info,rustls=info";
 
 /// Starts logging.
 ///
 /// # Errors
-/// When the filter cannot be read or the file not opened.
+/// When the filter is not valid or the file cannot be opened.
 pub(crate) fn start(options: &AgentOptions) -> io::Result<()> {
     let filter = || {
         EnvFilter::try_new(format!("{QUIET},{}", options.log_level)).map_err(|e| {
@@ -28,7 +28,6 @@ pub(crate) fn start(options: &AgentOptions) -> io::Result<()> {
             )
         })
     };
-    // journald stamps every line itself; a terminal and a file want the time.
     let terminal = io::stderr().is_terminal();
     let stderr = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
@@ -55,5 +54,5 @@ pub(crate) fn start(options: &AgentOptions) -> io::Result<()> {
         .with(stderr)
         .with(file)
         .try_init()
-        .map_err(|e| io::Error::other(format!("cannot start logging: {e}")))
+        .map_err(|e| io::Error::other(e))
 }

@@ -60,7 +60,10 @@ impl Effective {
 }
 
 /// The node's name: as set, or the host's.
-pub(crate) fn node_name(settings: &Settings) -> Result<NodeName, String> {
+///
+/// # Errors
+/// When it is not set and the host's name cannot be read or is no node name.
+pub fn node_name(settings: &Settings) -> Result<NodeName, String> {
     if let Some(name) = &settings.node {
         return Ok(name.clone());
     }

@@ -1,18 +1,20 @@
 //! The engine: the one owner of a node's links.
 //!
-//! It receives commands (a sandbox comes or goes, the store or the API has news), keeps what must
-//! outlive a process on disk, shares facts through the store, and makes the kernel match.
+//! It receives commands (a sandbox comes or goes, a pod's declaration or the store has changed),
+//! keeps what must outlive a process on disk, shares facts through the store, and makes the kernel
+//! match.
 //! It may not serve sockets, read command lines or decide what a label means: that is the agent's
 //! and the model's.
 //!
 //! What it needs of the world comes in through traits, so that the simulation can run a whole
-//! cluster of engines without root and without waiting: [`Kernel`], [`Clock`], [`Disk`] and
-//! [`OpenStore`].
+//! cluster of engines without root and without waiting: [`Kernel`], [`Clock`], [`Disk`],
+//! [`OpenStore`] and [`Events`].
 
 mod clock;
 mod disk;
 mod effective;
 mod engine;
+mod events;
 mod facts;
 mod kernel;
 mod memory;
@@ -22,7 +24,9 @@ mod watcher;
 
 pub use clock::{Clock, SystemClock};
 pub use disk::{Directory, Disk, create_private};
-pub use engine::{Answer, Command, Commands, Engine, Setup};
+pub use effective::node_name;
+pub use engine::{Answer, Command, Commands, Declared, Engine, NewSandbox, Setup};
+pub use events::{Events, NoEvents};
 pub use kernel::Kernel;
 pub use state::{StateDir, boot_id};
 pub use store::{OpenStore, open_store};

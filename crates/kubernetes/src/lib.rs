@@ -8,8 +8,6 @@ mod events;
 mod source;
 mod watch;
 
-use std::time::Duration;
-
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 
@@ -19,22 +17,25 @@ pub use source::{Source, SourceError};
 pub use watch::{PodFacts, PodNews, watch};
 
 /// Why a request to the API failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
-    /// The API does not answer, or refuses the request.
+    /// The API does not answer.
     #[error("the Kubernetes API {0}")]
     Unavailable(String),
+    /// The API answers, and refuses the request.
+    #[error("the Kubernetes API {0}")]
+    Refused(String),
 }
 
 impl From<kube::Error> for ApiError {
     fn from(error: kube::Error) -> Self {
         match &error {
-            kube::Error::Api(status) if status.code == 403 => Self::Unavailable(format!(
+            kube::Error::Api(status) if status.code == 403 => Self::Refused(format!(
                 "refuses the request: {}; the agent needs get, list and watch on pods \
                  (deploy/rbac.yaml)",
                 status.message
             )),
-            kube::Error::Api(status) => Self::Unavailable(format!(
+            kube::Error::Api(status) => Self::Refused(format!(
                 "refuses the request: {} (HTTP {})",
                 status.message, status.code
             )),
@@ -57,22 +58,27 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Reads one pod; `None` when the API has no pod of that name.
+/// Reads one pod; `None` when the API has no pod of that name. The caller bounds the time.
 ///
 /// # Errors
-/// When the API does not answer within `timeout`, or refuses the request.
+/// When the API does not answer, or refuses the request.
 pub async fn get(
     client: Client,
     namespace: &str,
     name: &str,
-    timeout: Duration,
 ) -> Result<Option<PodFacts>, ApiError> {
     let pods: Api<Pod> = Api::namespaced(client, namespace);
-    match tokio::time::timeout(timeout, pods.get_metadata_opt(name)).await {
-        Ok(found) => Ok(found?.and_then(|pod| PodFacts::of(&pod.metadata))),
-        Err(_) => Err(ApiError::Unavailable(format!(
-            "does not answer within {} s",
-            timeout.as_secs()
-        ))),
+    let found = pods.get_metadata_opt(name).await?;
+    Ok(found.and_then(|pod| PodFacts::of(&pod.metadata)))
+}
+
+/// Returns whether the API answers; a refusal is an answer. The caller bounds the time.
+///
+/// # Errors
+/// When the API does not answer.
+pub async fn probe(client: Client) -> Result<(), ApiError> {
+    match client.apiserver_version().await.map_err(ApiError::from) {
+        Ok(_) | Err(ApiError::Refused(_)) => Ok(()),
+        Err(error) => Err(error),
     }
 }

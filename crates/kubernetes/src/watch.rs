@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt, future::ready};
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api, Client,
@@ -56,35 +56,34 @@ pub enum PodNews {
     Lost(String),
 }
 
-/// Reports the pods of a node to `tell`, until `tell` returns `false`.
-pub async fn watch(client: Client, node: &NodeName, mut tell: impl FnMut(PodNews) -> bool) {
+/// Reports the pods of a node, without end.
+pub fn watch(client: Client, node: &NodeName) -> impl Stream<Item = PodNews> + Send + use<> {
     let pods: Api<PartialObjectMeta<Pod>> = Api::all(client);
     let mine = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
-    let mut stream = watcher(pods, mine).default_backoff().boxed();
     let mut listed = Vec::new();
-    while let Some(event) = stream.next().await {
-        let news = match event {
-            Ok(Event::Init) => {
-                listed.clear();
-                continue;
-            }
-            Ok(Event::InitApply(pod)) => {
-                listed.extend(PodFacts::of(&pod.metadata));
-                continue;
-            }
-            Ok(Event::InitDone) => PodNews::All(std::mem::take(&mut listed)),
-            Ok(Event::Apply(pod)) => match PodFacts::of(&pod.metadata) {
-                Some(facts) => PodNews::Applied(facts),
-                None => continue,
-            },
-            Ok(Event::Delete(pod)) => match PodFacts::of(&pod.metadata) {
-                Some(facts) => PodNews::Deleted(facts.namespace, facts.name),
-                None => continue,
-            },
-            Err(error) => PodNews::Lost(chain(&error)),
-        };
-        if !tell(news) {
-            return;
+    watcher(pods, mine)
+        .default_backoff()
+        .filter_map(move |event| ready(news(event, &mut listed)))
+}
+
+/// What an event of the watch reports. `listed` collects the pods of a list that is coming in.
+fn news(
+    event: watcher::Result<Event<PartialObjectMeta<Pod>>>,
+    listed: &mut Vec<PodFacts>,
+) -> Option<PodNews> {
+    match event {
+        Ok(Event::Init) => {
+            listed.clear();
+            None
         }
+        Ok(Event::InitApply(pod)) => {
+            listed.extend(PodFacts::of(&pod.metadata));
+            None
+        }
+        Ok(Event::InitDone) => Some(PodNews::All(std::mem::take(listed))),
+        Ok(Event::Apply(pod)) => PodFacts::of(&pod.metadata).map(PodNews::Applied),
+        Ok(Event::Delete(pod)) => PodFacts::of(&pod.metadata)
+            .map(|facts| PodNews::Deleted(facts.namespace, facts.name)),
+        Err(error) => Some(PodNews::Lost(chain(&error))),
     }
 }

@@ -5,13 +5,12 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 use ratchet_model::{
     PodKey, SandboxId,
-    declaration::{Declaration, Texts, declare},
     device::{At, Interface, Netns, Wanted},
 };
-use ratchet_protocol::{Attach, Attached, Failure, FailureKind, Prepare, Prepared, Reply};
+use ratchet_protocol::{Attached, Failure, FailureKind, Prepared, Reply, Settings};
 use ratchet_store::{Publish, Published};
 
-use super::{Engine, reconcile::Scope, sandboxes};
+use super::{Engine, NewSandbox, reconcile::Scope, sandboxes};
 use crate::state::SandboxState;
 
 fn invalid(text: impl Into<String>) -> Failure {
@@ -28,48 +27,15 @@ fn unwritten(id: &SandboxId, error: &std::io::Error) -> Failure {
     )
 }
 
-/// Reads a pod's declaration; `None` when it is not Ratchet's.
-fn read(
-    prepare: &Prepare,
-    labels: &Texts,
-    annotations: &Texts,
-) -> Result<Option<Declaration>, Failure> {
-    let pod = PodKey::new(&prepare.pod.namespace, &prepare.pod.name)
-        .map_err(|e| invalid(e.to_string()))?;
-    let Some(declaration) =
-        declare(&pod, labels, annotations).map_err(|e| invalid(e.to_string()))?
-    else {
-        return Ok(None);
-    };
-    let own_ends = declaration
-        .links
-        .iter()
-        .flat_map(|link| [&link.local, &link.remote]);
-    for end in own_ends.filter(|end| end.pod == declaration.pod) {
-        if end.interface.as_str() == prepare.interface {
-            return Err(invalid(format!(
-                "pod {}: a link claims interface {}, which is the name of the pod's own network \
-                 (CNI_IFNAME): give the link another one",
-                end.pod, end.interface
-            )));
-        }
-    }
-    Ok(Some(declaration))
-}
-
 impl Engine {
-    pub(super) fn prepare(&mut self, prepare: &Prepare) -> Result<Reply, Failure> {
-        let (labels, annotations) = self.texts(prepare)?;
-        let ours = read(prepare, &labels, &annotations)?.is_some();
-        if ours {
-            self.agree_on(&prepare.settings)?;
-        }
-        Ok(Reply::Prepared(Prepared { ours }))
+    pub(super) fn prepare(&mut self, settings: &Settings) -> Result<Reply, Failure> {
+        self.agree_on(settings)?;
+        Ok(Reply::Prepared(Prepared { ours: true }))
     }
 
     /// What can be done for an attach before the pod's own network is there: its state is written,
     /// which takes the disk as long as the kernel takes for a link.
-    pub(super) fn expect(&mut self, attach: &Attach) -> Result<Reply, Failure> {
+    pub(super) fn expect(&mut self, attach: &NewSandbox) -> Result<Reply, Failure> {
         if self
             .sandboxes
             .get(&attach.attachment.container_id)
@@ -84,7 +50,7 @@ impl Engine {
         Ok(Reply::Done)
     }
 
-    pub(super) fn attach(&mut self, attach: &Attach) -> Result<Reply, Failure> {
+    pub(super) fn attach(&mut self, attach: &NewSandbox) -> Result<Reply, Failure> {
         let id = attach.attachment.container_id.clone();
         if self.sandboxes.get(&id).is_some_and(|state| state.leaving) {
             // Its DEL was not finished; whoever adds it again has meant it.
@@ -111,16 +77,8 @@ impl Engine {
     }
 
     /// The sandbox that is asked for, if all is well with it.
-    fn state_of(&mut self, attach: &Attach) -> Result<SandboxState, Failure> {
-        let prepare = &attach.prepare;
-        let (labels, annotations) = self.texts(prepare)?;
-        let declaration = read(prepare, &labels, &annotations)?.ok_or_else(|| {
-            invalid(
-                "the pod has neither ratchet: \"true\" nor the annotation ratchet.dev/links: \
-                     it is not Ratchet's",
-            )
-        })?;
-        self.agree_on(&prepare.settings)?;
+    fn state_of(&mut self, attach: &NewSandbox) -> Result<SandboxState, Failure> {
+        self.agree_on(&attach.settings)?;
         let identity = self.kernel.identify(&attach.netns);
         let identity = identity.map_err(|e| invalid(e.to_string()))?;
         if identity == self.kernel.node() {
@@ -134,13 +92,13 @@ impl Engine {
         Ok(SandboxState {
             created: expected.unwrap_or_else(|| self.next_created()),
             id,
-            pod: declaration.pod,
+            pod: attach.declaration.pod.clone(),
             netns: attach.netns.clone(),
             netns_identity: (identity.dev, identity.inode),
             boot_id: self.boot_id.clone(),
-            kubernetes: (prepare.pod.namespace.clone(), prepare.pod.name.clone()),
-            use_labels: prepare.use_labels,
-            links: declaration.links,
+            kubernetes: attach.kubernetes.clone(),
+            use_labels: attach.use_labels,
+            links: attach.declaration.links.clone(),
             attachments: [(
                 attach.attachment.network.clone(),
                 attach.attachment.interface.clone(),
@@ -151,7 +109,11 @@ impl Engine {
     }
 
     /// Another network of a sandbox that is wired already: its links are the pod's and are there.
-    fn attach_again(&mut self, attach: &Attach, mut state: SandboxState) -> Result<Reply, Failure> {
+    fn attach_again(
+        &mut self,
+        attach: &NewSandbox,
+        mut state: SandboxState,
+    ) -> Result<Reply, Failure> {
         let attachment = &attach.attachment;
         if state.leaving {
             let text = format!("sandbox {} is not undone yet since its last DEL", state.id);

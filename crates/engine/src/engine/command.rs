@@ -1,18 +1,20 @@
 //! What the engine is told, and where its answers go.
 
-use std::sync::{Arc, mpsc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, mpsc},
+};
 
-use ratchet_kubernetes::PodNews;
-use ratchet_model::SandboxId;
+use ratchet_model::{SandboxId, declaration::Declaration};
 use ratchet_protocol::{
-    Attach, Check, Collect, Detach, Failure, ForgetNode, Links, Prepare, Reply, Settings,
+    Attachment, Check, Collect, Detach, Failure, ForgetNode, Links, Reply, Settings,
 };
 use tokio::{
     runtime::Handle,
     sync::{oneshot, watch},
 };
 
-use crate::{clock::Clock, kernel::Kernel, state::StateDir, store::OpenStore};
+use crate::{clock::Clock, events::Events, kernel::Kernel, state::StateDir, store::OpenStore};
 
 /// Where commands are sent.
 pub type Commands = mpsc::Sender<Command>;
@@ -22,14 +24,14 @@ pub type Answer<T> = oneshot::Sender<Result<T, Failure>>;
 
 /// What the engine is told.
 pub enum Command {
-    /// Is this pod ours, and is its declaration right?
-    Prepare(Prepare, Answer<Reply>),
+    /// A pod of Ratchet's is coming. Does its config agree with the agent's settings?
+    Prepare(Settings, Answer<Reply>),
     /// This sandbox will be attached soon: write it to disk.
-    Expect(Box<Attach>, Answer<Reply>),
+    Expect(Box<NewSandbox>, Answer<Reply>),
     /// The client that had a sandbox expected has closed its connection.
     Unexpect(SandboxId),
     /// Wire this sandbox.
-    Attach(Box<Attach>, Answer<Reply>),
+    Attach(Box<NewSandbox>, Answer<Reply>),
     /// Undo this attachment.
     Detach(Detach, Answer<Reply>),
     /// Is this attachment as ADD left it?
@@ -50,10 +52,39 @@ pub enum Command {
     StoreLost(String),
     /// The store answers again.
     StoreBack,
-    /// The Kubernetes API has news of pods.
-    Pods(PodNews),
+    /// The labels or annotations of a pod may have changed.
+    Declared(Box<Declared>),
     /// End.
     Stop,
+}
+
+/// A sandbox to attach: what the runtime says of it, and what its pod declares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewSandbox {
+    /// What is attached.
+    pub attachment: Attachment,
+    /// The sandbox's network namespace (CNI_NETNS).
+    pub netns: PathBuf,
+    /// The settings of the plugin's config.
+    pub settings: Settings,
+    /// The pod as Kubernetes names it: namespace and name.
+    pub kubernetes: (String, String),
+    /// Whether the pod's labels count.
+    pub use_labels: bool,
+    /// What the pod declares.
+    pub declaration: Declaration,
+}
+
+/// What a running pod declares now; `Ok(None)`: the pod is not Ratchet's any more, and the text of
+/// an `Err` says what is wrong. The engine knows which of the two counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Declared {
+    /// The pod as Kubernetes names it: namespace and name.
+    pub kubernetes: (String, String),
+    /// By its labels and annotations.
+    pub with_labels: Result<Option<Declaration>, String>,
+    /// By its annotations only.
+    pub annotations_only: Result<Option<Declaration>, String>,
 }
 
 /// What an engine is made with.
@@ -72,9 +103,11 @@ pub struct Setup {
     pub clock: Arc<dyn Clock>,
     /// Opens the store.
     pub open_store: OpenStore,
-    /// Runs what waits: the store's watch, the API's.
+    /// Tells users what they have to fix.
+    pub events: Box<dyn Events>,
+    /// Runs what waits, such as the store's watch.
     pub runtime: Handle,
-    /// Where those send their commands.
+    /// Where that sends its commands.
     pub commands: Commands,
     /// Told after every reconcile.
     pub progress: watch::Sender<u64>,

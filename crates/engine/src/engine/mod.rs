@@ -36,15 +36,14 @@ use ratchet_store::{Interest, Store};
 use tokio::{runtime::Handle, sync::watch, task::JoinHandle};
 
 use crate::{
-    clock::Clock, effective::Effective, facts::Known, kernel::Kernel, memory, store::OpenStore,
-    watcher::News,
+    clock::Clock, effective::Effective, events::Events, facts::Known, kernel::Kernel, memory,
+    store::OpenStore, watcher::News,
 };
 use announce::Announcements;
-pub use command::{Answer, Command, Commands, Setup};
+pub use command::{Answer, Command, Commands, Declared, NewSandbox, Setup};
 use leftovers::Leftovers;
 use nodes::Nodes;
 use offline::Offline;
-use pods::Pods;
 use restore::RestoredLinks;
 use resync::{PERIOD, Resync};
 use sandboxes::Sandboxes;
@@ -66,6 +65,7 @@ pub struct Engine {
     kernel: Box<dyn Kernel>,
     clock: Arc<dyn Clock>,
     open_store: OpenStore,
+    events: Box<dyn Events>,
     runtime: Handle,
     commands: Commands,
     progress: watch::Sender<u64>,
@@ -90,7 +90,6 @@ pub struct Engine {
     /// Leaving sandboxes in which nothing of ours is left.
     swept: BTreeSet<SandboxId>,
     announcements: Announcements,
-    pods: Pods,
     nodes: Nodes,
     restored: RestoredLinks,
     /// The look at everything that is under way.
@@ -112,6 +111,7 @@ impl Engine {
             kernel: setup.kernel,
             clock: setup.clock,
             open_store: setup.open_store,
+            events: setup.events,
             runtime: setup.runtime,
             commands: setup.commands,
             progress: setup.progress,
@@ -130,7 +130,6 @@ impl Engine {
             taken_vnis: BTreeMap::new(),
             swept: BTreeSet::new(),
             announcements: Announcements::default(),
-            pods: Pods::default(),
             nodes: Nodes::new(now),
             restored: RestoredLinks::default(),
             resync: None,
@@ -164,7 +163,6 @@ impl Engine {
         if let Some(watcher) = self.watcher.take() {
             watcher.abort();
         }
-        self.pods.stop();
     }
 
     /// When there is something to do although no command comes.
@@ -245,7 +243,7 @@ impl Engine {
     pub fn handle(&mut self, command: Command) {
         // Whoever asked may have gone meanwhile; what was done is done.
         match command {
-            Command::Prepare(prepare, answer) => drop(answer.send(self.prepare(&prepare))),
+            Command::Prepare(settings, answer) => drop(answer.send(self.prepare(&settings))),
             Command::Expect(attach, answer) => drop(answer.send(self.expect(&attach))),
             Command::Unexpect(id) => self.sandboxes.forget_expected(&id),
             Command::Attach(attach, answer) => drop(answer.send(self.attach(&attach))),
@@ -273,7 +271,7 @@ impl Engine {
                 self.look_again_soon();
                 self.tell();
             }
-            Command::Pods(news) => self.hear_of_pods(news),
+            Command::Declared(declared) => self.declared(&declared),
             Command::Stop => {}
         }
     }

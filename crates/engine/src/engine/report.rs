@@ -58,9 +58,6 @@ impl Engine {
         if let Some(trouble) = &self.store_trouble {
             notices.push(format!("store: {trouble}"));
         }
-        if let Some(trouble) = &self.pods.trouble {
-            notices.push(format!("Kubernetes API: {trouble}"));
-        }
         Links {
             node: self
                 .effective

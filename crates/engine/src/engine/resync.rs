@@ -51,7 +51,6 @@ impl Engine {
         // Whatever goes wrong from here on brings it forward.
         self.next_look = begun + LONGEST_PERIOD;
         self.refresh_effective();
-        self.watch_pods(&self.asked.clone());
         if !self.adopt() {
             // Whose the devices are that are there is not known: nothing is done to them.
             self.look_again_soon();

@@ -11,6 +11,7 @@ use tokio::{runtime::Runtime, sync::watch};
 use super::{Command, Engine, Setup};
 use crate::{
     clock::SystemClock,
+    events::NoEvents,
     state::{StateDir, boot_id},
     store::open_store,
 };
@@ -73,6 +74,7 @@ impl Node {
             kernel: Box::new(ratchet_kernel::Kernel::new().unwrap()),
             clock: Arc::new(SystemClock),
             open_store: Arc::new(|settings| Box::pin(open_store(settings))),
+            events: Box::new(NoEvents),
             runtime: self.runtime.handle().clone(),
             commands: commands.clone(),
             progress: self.progress.clone(),

@@ -10,15 +10,17 @@ use std::{
     thread,
 };
 
-use ratchet_model::{End, leftover::Leftover};
-use ratchet_protocol::{
-    Attach, Attachment, Detach, Failure, FailureKind, Pod, Prepare, Reply, Settings,
+use ratchet_model::{
+    End, PodKey,
+    declaration::{Texts, declare},
+    leftover::Leftover,
 };
+use ratchet_protocol::{Attachment, Detach, Failure, FailureKind, Reply, Settings};
 use tokio::sync::oneshot;
 
 use crate::{
     engine::{
-        Command,
+        Command, NewSandbox,
         testing::{Node, ip},
     },
     state::StateDir,
@@ -115,7 +117,7 @@ impl Node {
     fn records(&self, pods: &[&str]) -> Vec<String> {
         let own = pods
             .iter()
-            .map(|pod| ratchet_model::PodKey::new("default", pod).unwrap())
+            .map(|pod| PodKey::new("default", pod).unwrap())
             .collect();
         self.runtime.block_on(async {
             let store = open_store(self.settings.clone()).await.unwrap();
@@ -148,24 +150,17 @@ fn attach_at(pod: &str, interface: &str, netns: &Path, peers: &[&str]) -> Asked 
         .iter()
         .map(|peer| format!("{{interface: to-{peer}, peer: {peer}/to-{pod}}}"));
     let links = format!("[{}]", links.collect::<Vec<_>>().join(", "));
-    let prepare = Prepare {
-        pod: Pod {
-            namespace: "default".into(),
-            name: pod.into(),
-            uid: None,
-        },
-        labels: [].into(),
-        annotations: [("ratchet.dev/links".to_owned(), links)].into(),
-        annotations_passed: true,
-        use_labels: true,
-        settings: Settings::default(),
-        interface: interface.into(),
-    };
+    let pod_key = PodKey::new("default", pod).unwrap();
+    let annotations = [("ratchet.dev/links".to_owned(), links)].into();
+    let declaration = declare(&pod_key, &Texts::new(), &annotations);
     let (sender, receiver) = oneshot::channel();
-    let attach = Attach {
+    let attach = NewSandbox {
         attachment: attachment(pod, interface),
         netns: netns.to_owned(),
-        prepare,
+        settings: Settings::default(),
+        kubernetes: ("default".into(), pod.into()),
+        use_labels: true,
+        declaration: declaration.unwrap().unwrap(),
     };
     (Command::Attach(Box::new(attach), sender), receiver)
 }

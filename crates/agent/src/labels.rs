@@ -1,0 +1,188 @@
+//! The label source: what a pod declares, from the plugin's request and the Kubernetes API.
+//!
+//! It reads declarations on the tasks of the async runtime, so that neither a slow API nor a large
+//! declaration holds up the engine, which receives the result. Every wait has a bound; the first
+//! call that the API does not answer makes it *offline*, and from then on calls that need it fail
+//! at once until it answers again.
+//!
+//! Each call names the API by its config's `kubeconfig`. It decides nothing about links and may
+//! not touch the kernel or the store.
+
+mod connection;
+mod declaration;
+mod kubernetes;
+mod pods;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use futures_util::{future::BoxFuture, stream::BoxStream};
+use ratchet_engine::{Commands, Events};
+use ratchet_kubernetes::{ApiError, PodFacts, PodNews};
+use ratchet_model::{NodeName, declaration::Declaration};
+use ratchet_protocol::{Failure, Prepare, Settings};
+use tokio::{runtime::Handle, sync::watch};
+
+use connection::Connection;
+pub(crate) use kubernetes::connect;
+
+/// Where the API is, and whose pods are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// The setting `kubeconfig`: a path, or `auto`.
+    pub kubeconfig: String,
+    /// The setting `node`; without it, the host's name counts.
+    pub node: Option<NodeName>,
+}
+
+/// The Kubernetes API, as far as it is needed here. None of these has a bound of its own.
+#[async_trait]
+pub(crate) trait Api: Send + Sync {
+    /// Reads one pod by namespace and name; `None` when there is none.
+    async fn pod(&self, namespace: &str, name: &str) -> Result<Option<PodFacts>, ApiError>;
+    /// Returns whether the API answers.
+    async fn probe(&self) -> Result<(), ApiError>;
+    /// Reports the node's pods and their changes, without end.
+    fn watch(&self) -> BoxStream<'static, PodNews>;
+    /// Posts a warning on a pod, each text once per pod.
+    async fn warn(&self, pod: &PodFacts, text: &str);
+    /// Drops what was posted on a pod, by its uid.
+    async fn forget(&self, uid: &str);
+}
+
+/// Makes a client for an API, without a request to it; the text of an error says what is missing.
+pub(crate) type Connect =
+    Arc<dyn Fn(Target) -> BoxFuture<'static, Result<Arc<dyn Api>, String>> + Send + Sync>;
+
+/// What a label source is made with.
+pub(crate) struct Setup {
+    /// The settings that the process was started with.
+    pub settings: Settings,
+    /// Whether they, and not a config's, count where both name an API.
+    pub managed: bool,
+    /// Makes a client.
+    pub connect: Connect,
+    /// Where changes of declarations go.
+    pub engine: Commands,
+    /// Told when the reports of [`Labels::trouble`] change.
+    pub progress: watch::Sender<u64>,
+    /// Runs what waits for the API.
+    pub runtime: Handle,
+}
+
+/// The label source. Clones share everything.
+#[derive(Clone)]
+pub(crate) struct Labels(Arc<Inner>);
+
+struct Inner {
+    setup: Setup,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// The process's own settings, or, on demand, those of the last config over them.
+    settings: Settings,
+    /// The API in use. It is replaced whole when a config names another one.
+    connection: Option<Arc<Connection>>,
+}
+
+impl Labels {
+    /// A source that watches the API of the process's own settings, if they name one.
+    pub fn start(setup: Setup) -> Self {
+        let state = Mutex::new(State {
+            settings: setup.settings.clone(),
+            connection: None,
+        });
+        let labels = Self(Arc::new(Inner { setup, state }));
+        labels.connection(&Settings::default());
+        labels
+    }
+
+    /// Reads what a pod declares (`None`: it is not Ratchet's), waits for the API where that is
+    /// needed, and hands the result to `send`. No change of the pod's labels overtakes what `send`
+    /// sends to the engine.
+    pub async fn resolve<T>(
+        &self,
+        prepare: &Prepare,
+        send: impl FnOnce(Result<Option<Declaration>, Failure>) -> T,
+    ) -> T {
+        let read = |labels: &_, annotations: &_| declaration::read(prepare, labels, annotations);
+        let given = || read(&prepare.labels, &prepare.annotations);
+        // Without labels, the annotations that the runtime passed are all that counts.
+        let is_complete = prepare.annotations_passed && !prepare.use_labels;
+        let connection = self.connection(&prepare.settings);
+        let Some(connection) = connection.filter(|_| !is_complete) else {
+            return send(given());
+        };
+        let resolved = connection.pod(&prepare.pod, |facts| {
+            send(match facts {
+                Ok(Some(facts)) => {
+                    let (labels, annotations) = declaration::texts(prepare, facts);
+                    read(&labels, &annotations)
+                }
+                // Not a pod of Kubernetes: the call has all there is.
+                Ok(None) => given(),
+                // The annotations decide, if they are all known.
+                Err(_) if prepare.annotations_passed => given(),
+                Err(why) => Err(declaration::unknown(prepare, &why)),
+            })
+        });
+        resolved.await
+    }
+
+    /// Why the API cannot be watched now, for reports.
+    pub fn trouble(&self) -> Option<String> {
+        self.state().connection.as_ref()?.trouble()
+    }
+
+    /// The API that a call's settings name, or the process's own; `None` when neither names one.
+    fn connection(&self, asked: &Settings) -> Option<Arc<Connection>> {
+        let mut state = self.state();
+        let settings = if self.0.setup.managed {
+            asked.overridden_by(&state.settings)
+        } else {
+            state.settings = state.settings.overridden_by(asked);
+            state.settings.clone()
+        };
+        let target = Target {
+            kubeconfig: settings.kubeconfig?,
+            node: settings.node,
+        };
+        if let Some(connection) = &state.connection
+            && *connection.target() == target
+        {
+            return Some(connection.clone());
+        }
+        if let Some(before) = state.connection.take() {
+            before.stop();
+        }
+        let connection = Connection::start(&self.0.setup, target);
+        state.connection = Some(connection.clone());
+        Some(connection)
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Events for Labels {
+    fn is_online(&self) -> bool {
+        let state = self.state();
+        state
+            .connection
+            .as_ref()
+            .is_some_and(|api| api.is_watched())
+    }
+
+    fn warn(&self, namespace: &str, name: &str, text: &str) {
+        let Some(connection) = self.state().connection.clone() else {
+            return;
+        };
+        let (pod, text) = ((namespace.to_owned(), name.to_owned()), text.to_owned());
+        let posted = async move { connection.warn(&pod, &text).await };
+        self.0.setup.runtime.spawn(posted);
+    }
+}

@@ -1,0 +1,294 @@
+//! One connection to the Kubernetes API: its client, its watch, what is known of the pods, and
+//! whether the API answers. It lives and dies as one.
+
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use futures_util::StreamExt;
+use ratchet_engine::{Command, Commands};
+use ratchet_kubernetes::{ApiError, PodFacts, PodNews};
+use ratchet_protocol::Pod;
+use tokio::{
+    sync::watch,
+    task::{AbortHandle, yield_now},
+    time::{sleep, timeout},
+};
+
+use super::{
+    Api, Connect, Setup, Target, declaration,
+    pods::{Key, Pods},
+};
+
+/// How long a call waits for the API, and the probe for an answer.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The pause between two attempts of the probe: at first, and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// Whether the API answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Reach {
+    /// The pods are not listed yet, since the start or since the API was offline.
+    Starting,
+    /// The watch works: what is known is current.
+    Watched,
+    /// The watch fails, for this reason. What is known may be stale; calls ask the API.
+    Unwatched(String),
+    /// The API does not answer, for this reason. Calls do not ask it; a probe does.
+    Offline(String),
+}
+
+impl Reach {
+    fn trouble(&self) -> Option<String> {
+        match self {
+            Self::Starting | Self::Watched => None,
+            Self::Unwatched(why) => Some(format!("the Kubernetes API cannot be watched: {why}")),
+            Self::Offline(why) => Some(why.clone()),
+        }
+    }
+
+    fn is_offline(&self) -> bool {
+        matches!(self, Self::Offline(_))
+    }
+}
+
+pub(super) struct Connection {
+    target: Target,
+    client: OnceLock<Arc<dyn Api>>,
+    reach: watch::Sender<Reach>,
+    pods: Mutex<Pods>,
+    task: OnceLock<AbortHandle>,
+    engine: Commands,
+    progress: watch::Sender<u64>,
+}
+
+impl Connection {
+    /// Connects and watches in the background, until it is stopped.
+    pub fn start(setup: &Setup, target: Target) -> Arc<Self> {
+        let connection = Arc::new(Self {
+            target,
+            client: OnceLock::new(),
+            reach: watch::Sender::new(Reach::Starting),
+            pods: Mutex::default(),
+            task: OnceLock::new(),
+            engine: setup.engine.clone(),
+            progress: setup.progress.clone(),
+        });
+        let run = connection.clone().run(setup.connect.clone());
+        let task = setup.runtime.spawn(run).abort_handle();
+        connection.task.get_or_init(|| task);
+        connection
+    }
+
+    /// Ends the watch.
+    pub fn stop(&self) {
+        if let Some(task) = self.task.get() {
+            task.abort();
+        }
+    }
+
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Why what is known may be stale.
+    pub fn trouble(&self) -> Option<String> {
+        self.reach.borrow().trouble()
+    }
+
+    /// Returns whether what is known is current.
+    pub fn is_watched(&self) -> bool {
+        *self.reach.borrow() == Reach::Watched
+    }
+
+    /// Posts a warning on a pod that is known.
+    pub async fn warn(&self, pod: &Key, text: &str) {
+        let facts = self.pods().get(pod).cloned();
+        if let (Some(facts), Some(api)) = (facts, self.client.get()) {
+            api.warn(&facts, text).await;
+        }
+    }
+
+    /// Hands a pod's facts to `send`: those that are known, or else those that the API answers
+    /// with; `Ok(None)` if it has no such pod. They are the latest that are known as long as `send`
+    /// runs.
+    pub async fn pod<T>(
+        &self,
+        pod: &Pod,
+        send: impl FnOnce(Result<Option<&PodFacts>, String>) -> T,
+    ) -> T {
+        let key = (pod.namespace.clone(), pod.name.clone());
+        let before = {
+            let pods = self.pods();
+            if let Some(facts) = pods.current(pod) {
+                return send(Ok(Some(facts)));
+            }
+            pods.get(&key).cloned()
+        };
+        let fetched = self.fetch(&key).await;
+        let mut pods = self.pods();
+        match fetched {
+            Ok(None) => send(Ok(None)),
+            Ok(Some(facts)) => {
+                pods.fetched(&key, before.as_ref(), facts);
+                send(Ok(pods.get(&key)))
+            }
+            // Facts of an earlier pod with this name are better than none.
+            Err(why) => match pods.get(&key) {
+                Some(facts) => send(Ok(Some(facts))),
+                None => send(Err(why)),
+            },
+        }
+    }
+
+    /// Asks the API for a pod, unless it is offline.
+    async fn fetch(&self, (namespace, name): &Key) -> Result<Option<PodFacts>, String> {
+        let api = self.api().await?;
+        match bounded(api.pod(namespace, name)).await {
+            Ok(found) => Ok(found),
+            Err(ApiError::Refused(why)) => Err(ApiError::Refused(why).to_string()),
+            Err(error @ ApiError::Unavailable(_)) => Err(self.set_offline(error.to_string())),
+        }
+    }
+
+    /// The client, once there is one.
+    async fn api(&self) -> Result<Arc<dyn Api>, String> {
+        let mut reach = self.reach.subscribe();
+        let decided = |reach: &Reach| reach.is_offline() || self.client.get().is_some();
+        let offline = match timeout(TIMEOUT, reach.wait_for(decided)).await {
+            Ok(Ok(reach)) => reach.trouble().filter(|_| reach.is_offline()),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        match (offline, self.client.get()) {
+            (Some(why), _) => Err(why),
+            (None, Some(api)) => Ok(api.clone()),
+            (None, None) => Err(self.set_offline(format!(
+                "the Kubernetes API cannot be asked: the credentials of {} are not there after \
+                 {} s",
+                self.target.kubeconfig,
+                TIMEOUT.as_secs()
+            ))),
+        }
+    }
+
+    async fn run(self: Arc<Self>, connect: Connect) {
+        let client = self.connect(connect).await;
+        let api = self.client.get_or_init(|| client).clone();
+        loop {
+            self.set(Reach::Starting);
+            self.watch(&*api).await;
+            self.wait_for_answer(&*api).await;
+        }
+    }
+
+    async fn connect(&self, connect: Connect) -> Arc<dyn Api> {
+        let mut pause = PAUSE.0;
+        loop {
+            match connect(self.target.clone()).await {
+                Ok(api) => return api,
+                Err(why) => self.set_offline(format!("the Kubernetes API cannot be asked: {why}")),
+            };
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE.1);
+        }
+    }
+
+    /// Follows the watch until the API is offline: a watch may hang for minutes then, so a new one
+    /// begins with a new list when the API is back.
+    async fn watch(&self, api: &dyn Api) {
+        let mut news = api.watch();
+        let mut reach = self.reach.subscribe();
+        loop {
+            let next = tokio::select! {
+                next = news.next() => next,
+                _ = reach.wait_for(Reach::is_offline) => None,
+            };
+            match next {
+                Some(news) => self.hear(news, api).await,
+                None => return,
+            }
+        }
+    }
+
+    async fn wait_for_answer(&self, api: &dyn Api) {
+        let mut pause = PAUSE.0;
+        loop {
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE.1);
+            if bounded(api.probe()).await.is_ok() {
+                tracing::info!("the Kubernetes API answers again");
+                return;
+            }
+        }
+    }
+
+    async fn hear(&self, news: PodNews, api: &dyn Api) {
+        match news {
+            PodNews::All(all) => {
+                self.set(Reach::Watched);
+                self.pods().replace(&all);
+                for facts in &all {
+                    self.declare(facts);
+                    // Other calls go on between two pods.
+                    yield_now().await;
+                }
+            }
+            PodNews::Applied(facts) => {
+                self.set(Reach::Watched);
+                let mut pods = self.pods();
+                self.declare(&facts);
+                pods.insert(facts);
+            }
+            PodNews::Deleted(namespace, name) => {
+                let removed = self.pods().remove(&(namespace, name));
+                if let Some(facts) = removed {
+                    api.forget(&facts.uid).await;
+                }
+            }
+            PodNews::Lost(why) => {
+                self.set(Reach::Unwatched(why));
+                if let Err(error) = bounded(api.probe()).await {
+                    self.set_offline(error.to_string());
+                }
+            }
+        }
+    }
+
+    /// Tells the engine what a pod declares. An engine that has stopped needs no more.
+    fn declare(&self, facts: &PodFacts) {
+        let declared = Box::new(declaration::of_running(facts));
+        let _ = self.engine.send(Command::Declared(declared));
+    }
+
+    /// Notes that the API does not answer, and returns the reason.
+    fn set_offline(&self, why: String) -> String {
+        self.set(Reach::Offline(why.clone()));
+        why
+    }
+
+    fn set(&self, reach: Reach) {
+        let trouble = reach.trouble();
+        let before = self.reach.send_replace(reach).trouble();
+        if trouble != before {
+            if let Some(trouble) = trouble {
+                tracing::warn!(trouble, "no news of pods; what is known stands");
+            }
+            self.progress.send_modify(|count| *count += 1);
+        }
+    }
+
+    fn pods(&self) -> MutexGuard<'_, Pods> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits for an answer of the API for as long as that may take.
+async fn bounded<T>(answer: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
+    timeout(TIMEOUT, answer).await.unwrap_or_else(|_| {
+        let why = format!("does not answer within {} s", TIMEOUT.as_secs());
+        Err(ApiError::Unavailable(why))
+    })
+}

@@ -1,0 +1,105 @@
+//! From labels and annotations to a declaration. Pure.
+
+use ratchet_engine::Declared;
+use ratchet_kubernetes::PodFacts;
+use ratchet_model::{
+    PodKey,
+    declaration::{Declaration, Texts, declare},
+};
+use ratchet_protocol::{Failure, FailureKind, Prepare};
+
+/// The most bytes of labels and annotations that are read. Kubernetes allows 256 KiB of
+/// annotations on a pod (`TotalAnnotationSizeLimitB` in
+/// k8s.io/apimachinery/pkg/api/validation/objectmeta.go). They are read on the thread that serves
+/// the socket, so the bound is what keeps other calls from waiting.
+const MAX_BYTES: usize = 1 << 20;
+
+fn invalid(text: impl Into<String>) -> Failure {
+    Failure::new(FailureKind::Invalid, text)
+}
+
+/// Reads what a pod declares; `None` when it is not Ratchet's.
+pub(super) fn read(
+    prepare: &Prepare,
+    labels: &Texts,
+    annotations: &Texts,
+) -> Result<Option<Declaration>, Failure> {
+    let (namespace, name) = (&prepare.pod.namespace, &prepare.pod.name);
+    let Some(declaration) = parse(namespace, name, labels, annotations).map_err(invalid)? else {
+        return Ok(None);
+    };
+    for end in declaration
+        .links
+        .iter()
+        .flat_map(|link| [&link.local, &link.remote])
+    {
+        if end.pod == declaration.pod && end.interface.as_str() == prepare.interface {
+            return Err(invalid(format!(
+                "pod {}: a link claims interface {}, which is the name of the pod's own network \
+                 (CNI_IFNAME): give the link another one",
+                end.pod, end.interface
+            )));
+        }
+    }
+    Ok(Some(declaration))
+}
+
+fn parse(
+    namespace: &str,
+    name: &str,
+    labels: &Texts,
+    annotations: &Texts,
+) -> Result<Option<Declaration>, String> {
+    let bytes: usize = [labels, annotations]
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| key.len() + value.len())
+        .sum();
+    if bytes > MAX_BYTES {
+        return Err(format!(
+            "pod {namespace}/{name}: labels and annotations have {bytes} bytes, expected at most \
+             {MAX_BYTES}: declare fewer links on one pod"
+        ));
+    }
+    let pod = PodKey::new(namespace, name).map_err(|e| e.to_string())?;
+    declare(&pod, labels, annotations).map_err(|e| e.to_string())
+}
+
+/// The labels and annotations that count for a call: what came with it, and what the API says.
+pub(super) fn texts(prepare: &Prepare, facts: &PodFacts) -> (Texts, Texts) {
+    let labels = if prepare.use_labels {
+        let mut labels = facts.labels.clone();
+        labels.extend(prepare.labels.clone());
+        labels
+    } else {
+        Texts::new()
+    };
+    let annotations = if prepare.annotations_passed {
+        &prepare.annotations
+    } else {
+        &facts.annotations
+    };
+    (labels, annotations.clone())
+}
+
+/// What a running pod declares.
+pub(super) fn of_running(facts: &PodFacts) -> Declared {
+    let read = |labels| parse(&facts.namespace, &facts.name, labels, &facts.annotations);
+    Declared {
+        kubernetes: (facts.namespace.clone(), facts.name.clone()),
+        with_labels: read(&facts.labels),
+        annotations_only: read(&Texts::new()),
+    }
+}
+
+/// The failure of a call that needs the API and cannot reach it.
+pub(super) fn unknown(prepare: &Prepare, why: &str) -> Failure {
+    Failure::new(
+        FailureKind::TryLater,
+        format!(
+            "pod {}/{}: {why}, so its labels are not known; to do without them, declare the \
+             capability io.kubernetes.cri.pod-annotations in the config and use annotations",
+            prepare.pod.namespace, prepare.pod.name
+        ),
+    )
+}
