@@ -1,4 +1,5 @@
-//! The agent's life: started on demand once a node, taken over from, disagreed with, killed.
+//! The life of an agent: it is started on demand once per node, replaced by another agent, has other
+//! settings than the config, is killed.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod support;
@@ -22,7 +23,7 @@ fn pair() -> [Sandbox; 2] {
     ]
 }
 
-/// Processes whose command line holds all of these words.
+/// Processes whose command line has all of these words.
 fn processes(words: &[&str]) -> Vec<u32> {
     let pids = std::fs::read_dir("/proc")
         .unwrap()
@@ -37,7 +38,7 @@ fn processes(words: &[&str]) -> Vec<u32> {
     .collect()
 }
 
-/// What the agent says of itself.
+/// The agent's answer to `Hello`.
 fn hello(node: &Node) -> ratchet_protocol::Hello {
     match Client::call(&node.socket, &Request::Hello, DEADLINE) {
         Ok(Reply::Hello(hello)) => *hello,
@@ -67,7 +68,7 @@ fn fifty_plugins_start_one_agent() {
     assert_eq!(processes(&["agent", &socket]).len(), 1);
     assert!(!hello(node).managed);
     node.wait_for_links(50);
-    // The agent holds nothing of the plugins': its files are its own.
+    // The agent inherits no files of the plugin that started it.
     let pid = node.agent_pid().unwrap();
     for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
         let target = std::fs::read_link(entry.unwrap().path()).unwrap_or_default();
@@ -76,7 +77,7 @@ fn fifty_plugins_start_one_agent() {
         let kernel = ["socket:", "anon_inode:", "net:", "/dev/null"]
             .iter()
             .any(|kind| target.starts_with(kind));
-        assert!(own || kernel, "the agent holds {target}");
+        assert!(own || kernel, "the agent has {target} open");
     }
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(
@@ -98,12 +99,12 @@ fn an_agent_on_demand_outwaits_one_that_is_dying() {
     let mut cluster = Cluster::new(1);
     let node = &mut cluster.nodes[0];
     std::fs::create_dir_all(&node.state_dir).unwrap();
-    // As a killed process does for a moment: it holds the lock, and listens no more.
+    // As a killed process does for a moment: it holds the lock but does not listen any more.
     let lock = std::fs::File::create(node.state_dir.join("agent.lock")).unwrap();
     lock.lock().unwrap();
     node.spawn_agent(&["--on-demand"]);
     let pid = node.agent.as_ref().unwrap().id();
-    eventually("its look at the lock", || {
+    eventually("a second agent that has opened the lock", || {
         let files = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
         let mut paths = files.filter_map(|file| std::fs::read_link(file.unwrap().path()).ok());
         paths
@@ -149,7 +150,7 @@ fn a_managed_agent_takes_over_without_dropping_a_frame() {
     };
     assert_eq!(index(&before.0), index(&a.netns.links()));
     assert_eq!(index(&before.1), index(&z.netns.links()));
-    // A second managed one is refused, and says by whom.
+    // A second managed agent is refused, and its error names the first.
     let node = &cluster.nodes[0];
     let refused = node
         .netns
@@ -182,14 +183,14 @@ fn a_managed_agent_that_disagrees_with_the_config_says_so() {
     let mut config = node.config();
     config["runtimeConfig"] =
         serde_json::json!({"io.kubernetes.cri.pod-annotations": a.pod.annotations});
-    config["node"] = "somebody-else".into();
+    config["node"] = "another-node".into();
     config["mtu"] = 1300.into();
     let output = node.plugin("ADD", &a, &config);
     let error: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(error["code"], 7, "{error}");
     let text = error.to_string();
     assert!(
-        text.contains("node is node1 for the agent and somebody-else in the config"),
+        text.contains("node is node1 for the agent and another-node in the config"),
         "{text}"
     );
     assert!(
@@ -200,7 +201,7 @@ fn a_managed_agent_that_disagrees_with_the_config_says_so() {
 }
 
 #[test]
-fn an_agent_on_demand_takes_over_what_the_config_says() {
+fn an_agent_on_demand_adopts_the_settings_of_the_config() {
     let mut cluster = Cluster::new(1);
     let [a, z] = pair();
     cluster.nodes[0].add(&a);
@@ -216,7 +217,7 @@ fn an_agent_on_demand_takes_over_what_the_config_says() {
     );
     node.wait_for_links(1);
     assert!(a.netns.ping("10.0.0.2"));
-    // The store can change as well: what is here is published there.
+    // The store can change, too: the pods of this node are published in the new one.
     let elsewhere = format!("sqlite:{}", cluster.dir.path().join("other.db").display());
     cluster.nodes[0].set_store(&elsewhere);
     let pod = Pod::with_links(
@@ -231,9 +232,9 @@ fn an_agent_on_demand_takes_over_what_the_config_says() {
 }
 
 #[test]
-fn the_socket_speaks_its_protocol_and_nothing_else() {
+fn the_socket_accepts_its_protocol_and_nothing_else() {
     let cluster = Cluster::with_agents(1);
-    let ask = |line: &str| {
+    let send = |line: &str| {
         let mut stream = UnixStream::connect(&cluster.nodes[0].socket).unwrap();
         stream.write_all(line.as_bytes()).unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
@@ -241,13 +242,13 @@ fn the_socket_speaks_its_protocol_and_nothing_else() {
         stream.read_to_string(&mut answer).unwrap();
         answer
     };
-    // A client of a later release, with fields that this one does not know.
+    // A client of a later release, with a field that this release does not have.
     let answer =
-        ask("{\"protocol\":1,\"request\":\"links\",\"watch\":false,\"of_tomorrow\":[1]}\n");
+        send("{\"protocol\":1,\"request\":\"links\",\"watch\":false,\"of_tomorrow\":[1]}\n");
     assert!(answer.contains("\"links\":{\"node\":\"node1\""), "{answer}");
-    assert!(ask("{\"protocol\":99,\"request\":\"hello\"}\n").contains("[1] are understood"));
-    assert!(ask("not json\n").contains("not a request"));
-    assert_eq!(ask(""), "");
+    assert!(send("{\"protocol\":99,\"request\":\"hello\"}\n").contains("[1] are understood"));
+    assert!(send("not json\n").contains("not a request"));
+    assert_eq!(send(""), "");
     cluster.nodes[0].wait_for_agent();
 }
 
@@ -280,7 +281,7 @@ fn a_sandbox_that_was_expected_and_never_comes_leaves_nothing() {
         let mut client = Client::ask(&node.socket, &expect, DEADLINE).unwrap();
         assert_eq!(client.receive().unwrap(), Reply::Done);
         assert!(node.state_dir.join("sandboxes/c1.leaving").exists());
-        // It is none yet: nobody is to find it here.
+        // The sandbox is not registered yet, so no other node may find the pod here.
         assert_eq!(cluster.store_rows().matches("r1").count(), 0);
         client
     };
@@ -302,7 +303,7 @@ fn a_sandbox_that_was_expected_and_never_comes_leaves_nothing() {
 }
 
 #[test]
-fn watching_the_links_tells_of_every_change() {
+fn watching_the_links_reports_every_change() {
     let cluster = Cluster::with_agents(1);
     let node = &cluster.nodes[0];
     let mut client = Client::ask(&node.socket, &Request::Links { watch: true }, DEADLINE).unwrap();
@@ -342,19 +343,19 @@ fn under_its_name_of_2017_the_binary_is_the_agent() {
 }
 
 #[test]
-fn with_the_store_away_links_stay_and_a_del_leaves_the_survivor_its_end() {
+fn with_the_store_offline_links_stay_and_a_del_leaves_the_survivor_its_end() {
     let mut cluster = Cluster::with_agents(1);
     let [a, z] = pair();
     cluster.nodes[0].add(&a);
     cluster.nodes[0].add(&z);
     let index = z.netns.links()["eth1"]["ifindex"].clone();
-    // Gone in a way that no retry mends: a directory in the file's place.
+    // Retries cannot open the store: a directory has replaced the file.
     cluster.nodes[0].kill_agent();
     let store = cluster.dir.path().join("store.db");
     for suffix in ["", "-wal", "-shm"] {
         let _ = std::fs::rename(
             format!("{}{suffix}", store.display()),
-            format!("{}{suffix}.away", store.display()),
+            format!("{}{suffix}.moved", store.display()),
         );
     }
     std::fs::create_dir(&store).unwrap();
@@ -370,23 +371,23 @@ fn with_the_store_away_links_stay_and_a_del_leaves_the_survivor_its_end() {
             .iter()
             .any(|notice| notice.contains("store.db"))
     );
-    // It comes back, and with it the pod.
+    // The store returns, and so does the pod.
     std::fs::remove_dir(&store).unwrap();
     for suffix in ["", "-wal", "-shm"] {
         let _ = std::fs::rename(
-            format!("{}{suffix}.away", store.display()),
+            format!("{}{suffix}.moved", store.display()),
             format!("{}{suffix}", store.display()),
         );
     }
     let again = a.pod.sandbox();
-    eventually("an ADD with the store back", || {
+    eventually("an ADD after the store has returned", || {
         cluster.nodes[0].try_add(&again).map_err(|e| e.to_string())
     });
     assert!(again.netns.ping("10.0.0.2"));
     assert_eq!(z.netns.links()["eth1"]["ifindex"], index);
     cluster.nodes[0].del(&again);
     cluster.nodes[0].del(&z);
-    eventually("nothing", || {
+    eventually("a store without pods", || {
         let left = cluster.store_rows();
         if left.contains("default/") {
             Err(left)
@@ -397,13 +398,13 @@ fn with_the_store_away_links_stay_and_a_del_leaves_the_survivor_its_end() {
     cluster.assert_nothing_left();
 }
 
-/// A pod of which the Kubernetes API cannot be asked: what the runtime passes decides, and where it
-/// passes nothing, the pod waits.
+/// With the Kubernetes API offline, the annotations that the runtime passes decide. If it passes
+/// none, the ADD fails and is tried again.
 #[test]
-fn with_the_kubernetes_api_away_annotations_decide_or_the_pod_waits() {
+fn with_the_kubernetes_api_offline_annotations_decide_or_the_pod_waits() {
     let mut cluster = Cluster::new(1);
     let kubeconfig = cluster.dir.path().join("kubeconfig");
-    // The discard port: nobody listens.
+    // Port 9 (discard), where no program listens.
     let text = r#"{"apiVersion": "v1", "kind": "Config", "current-context": "c",
         "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:9"}}],
         "users": [{"name": "u", "user": {"token": "t"}}],
@@ -425,7 +426,7 @@ fn with_the_kubernetes_api_away_annotations_decide_or_the_pod_waits() {
         "its labels are not known",
         "io.kubernetes.cri.pod-annotations",
     ] {
-        assert!(says.contains(words), "does not say {words:?}: {says}");
+        assert!(says.contains(words), "expected {words:?} in: {says}");
     }
     assert!(node.plugin("DEL", &unknown, &config).status.success());
 
@@ -440,7 +441,7 @@ fn with_the_kubernetes_api_away_annotations_decide_or_the_pod_waits() {
             Err("none".into())
         }
     });
-    // Of its annotations none is ours.
+    // None of the annotations is Ratchet's, so this pod has no links.
     let plain = Pod::new("plain").sandbox();
     assert_eq!(node.add(&plain)["interfaces"][0]["name"], "lo");
     [&a, &z, &plain]
@@ -450,10 +451,10 @@ fn with_the_kubernetes_api_away_annotations_decide_or_the_pod_waits() {
 }
 
 #[test]
-fn a_pod_with_more_peers_than_an_agent_may_open_files_is_wired() {
+fn a_pod_with_more_peers_than_an_agent_may_open_files_gets_its_links() {
     const PEERS: usize = 40;
     let mut cluster = Cluster::new(1);
-    // Each peer's namespace is open with a socket in it while the pod is wired.
+    // While the pod's links are made, each peer's namespace is open, with a socket in it.
     cluster.nodes[0].open_files = Some(64);
     cluster.nodes[0].start_agent();
     let node = &cluster.nodes[0];

@@ -20,7 +20,8 @@ fn answers(netns: &Netns, address: &str) {
     });
 }
 
-/// The cloud router's places: left half on the first node, right half on the second.
+/// The node of each of the cloud router's pods: the left half on the first, the right half on the
+/// second.
 const PLACES: [usize; 4] = [0, 0, 1, 1];
 
 fn assert_cloud_router(cluster: &Cluster, sandboxes: &BTreeMap<usize, Sandbox>) {
@@ -86,7 +87,7 @@ fn assert_cloud_router(cluster: &Cluster, sandboxes: &BTreeMap<usize, Sandbox>) 
     let own: Vec<usize> = (0..4)
         .map(|pod| sandboxes[&pod].netns.links().len())
         .collect();
-    assert_eq!(own, [1, 2, 2, 1], "interfaces a pod");
+    assert_eq!(own, [1, 2, 2, 1], "interfaces of each pod");
 }
 
 fn delete_all(cluster: &Cluster, sandboxes: BTreeMap<usize, Sandbox>) {
@@ -117,7 +118,7 @@ fn permutations(of: &[usize]) -> Vec<Vec<usize>> {
 }
 
 #[test]
-fn all_24_orders_end_in_the_same_links() {
+fn all_24_orders_result_in_the_same_links() {
     let cluster = Cluster::with_agents(2);
     let pods = cloud_router();
     for order in permutations(&[0, 1, 2, 3]) {
@@ -138,7 +139,7 @@ fn all_24_orders_end_in_the_same_links() {
 }
 
 #[test]
-fn all_at_once_end_in_the_same_links() {
+fn all_at_once_result_in_the_same_links() {
     let cluster = Cluster::with_agents(2);
     let pods = cloud_router();
     for _ in 0..5 {
@@ -155,8 +156,8 @@ fn all_at_once_end_in_the_same_links() {
     }
 }
 
-/// Which of the three links a pod has an end of.
-fn concerned(pod: usize) -> &'static [usize] {
+/// The links of a pod, by number.
+fn links_of(pod: usize) -> &'static [usize] {
     [&[0][..], &[0, 1], &[1, 2], &[2]][pod]
 }
 
@@ -178,22 +179,21 @@ fn a_pod_that_goes_and_comes_back_disturbs_no_other_link() {
     ];
     for pod in 0..4 {
         let pingers: Vec<Pinger> = (0..3)
-            .filter(|link| !concerned(pod).contains(link))
+            .filter(|link| !links_of(pod).contains(link))
             .map(|link| Pinger::start(&sandboxes[&pings[link].0].netns, pings[link].1))
             .collect();
         let home = PLACES[pod];
-        let away = 1 - home;
         let mut at = home;
-        for to in [home, away, home] {
+        for to in [home, 1 - home, home] {
             cluster.nodes[at].del(&sandboxes.remove(&pod).unwrap());
             let sandbox = pods[pod].sandbox();
             cluster.nodes[to].add(&sandbox);
             sandboxes.insert(pod, sandbox);
             at = to;
-            for link in concerned(pod) {
+            for link in links_of(pod) {
                 let (from, address) = pings[*link];
                 eventually(
-                    &format!("link {link} after pod {pod} came to node {to}"),
+                    &format!("link {link} after pod {pod} has moved to node {to}"),
                     || {
                         if sandboxes[&from].netns.ping(address) {
                             Ok(())
@@ -239,15 +239,15 @@ fn the_survivors_interface_stays_what_it_is() {
     let cluster = Cluster::with_agents(3);
     let r1 = Pod::with_links(
         "r1",
-        "[{interface: eth1, peer: r2/eth1, addresses: [10.0.0.1/24, 'fd00::1/64'], peerAddresses: \
-        [10.0.0.2/24, 'fd00::2/64'], \
+        "[{interface: eth1, peer: r2/eth1, addresses: [10.0.0.1/24, 'fd00::1/64'], \
+          peerAddresses: [10.0.0.2/24, 'fd00::2/64'], \
           peerRoutes: [{dst: 10.9.0.0/16, via: 10.0.0.1}]}]",
     );
     let survivor = Pod::with_links("r2", "[]").sandbox();
     cluster.nodes[0].add(&survivor);
     let mut peer = r1.sandbox();
     cluster.nodes[0].add(&peer);
-    // A user adds something by hand.
+    // A user adds an address and a route by hand.
     survivor
         .netns
         .sh("ip addr add 172.31.0.2/24 dev eth1 && ip route add 10.8.0.0/16 via 10.0.0.1 dev eth1");
@@ -257,7 +257,7 @@ fn the_survivors_interface_stays_what_it_is() {
         before.3.contains("10.9.0.0/16 via 10.0.0.1") && before.3.contains("10.8.0.0/16"),
         "{before:?}"
     );
-    // On the same node, to another one (veth becomes VXLAN), from there to a third, and back.
+    // The peer stays on the node, moves to another one (veth becomes VXLAN), to a third, and back.
     for to in [0, 1, 2, 1, 0, 0] {
         cluster.nodes[at].del(&peer);
         peer = r1.sandbox();
@@ -267,20 +267,20 @@ fn the_survivors_interface_stays_what_it_is() {
         let after = identity(&survivor, "eth1");
         assert_eq!(
             after.0, before.0,
-            "index of the survivor after the peer came to node {to}"
+            "index of the survivor after the peer has moved to node {to}"
         );
         assert_eq!(
             (&after.1, &after.2, &after.3),
             (&before.1, &before.2, &before.3),
-            "after the peer came to node {to}"
+            "after the peer has moved to node {to}"
         );
         before = after;
     }
     answers(&survivor.netns, "fd00::1");
 }
 
-/// Two linked pods on a node: the first, its sandbox, and that of the other one, which is to
-/// survive it.
+/// Two linked pods on a node: the first pod, its sandbox, and the sandbox of the other one, the
+/// survivor.
 fn linked_pair(node: &Node) -> (Pod, Sandbox, Sandbox) {
     let link = "[{interface: eth1, peer: r2/eth1, addresses: [10.0.0.1/24], \
                 peerAddresses: [10.0.0.2/24]}]";
@@ -301,7 +301,7 @@ fn a_late_del_of_the_old_sandbox_harms_nothing() {
     cluster.nodes[0].del(&first);
     answers(&second.netns, "10.0.0.2");
     assert_eq!(identity(&survivor, "eth1").0, index);
-    // The same over two nodes: the old sandbox's DEL comes after the new one is up elsewhere.
+    // The same on two nodes: the old sandbox's DEL comes after the new one is up elsewhere.
     let third = r1.sandbox();
     cluster.nodes[1].add(&third);
     cluster.nodes[0].del(&second);
@@ -317,7 +317,7 @@ fn a_namespace_that_vanishes_without_a_del() {
     let second = r1.sandbox();
     cluster.nodes[0].add(&second);
     answers(&second.netns, "10.0.0.2");
-    // Its DEL comes at last, with a path where nothing is.
+    // Now its DEL comes, with a path that does not exist.
     let ghost = Sandbox {
         netns: second.netns,
         id,
@@ -338,7 +338,7 @@ fn a_namespace_that_vanishes_without_a_del() {
     .unwrap();
     assert!(child.wait().unwrap().success());
     answers(&ghost.netns, "10.0.0.2");
-    // And a restart of the agent changes nothing.
+    // A restart of the agent changes nothing.
     cluster.nodes[0].kill_agent();
     cluster.nodes[0].start_agent();
     cluster.nodes[0].wait_for_links(1);
@@ -381,7 +381,7 @@ fn a_pod_linked_to_itself_and_two_pods_with_many_links() {
     node.add(&z);
     node.wait_for_links(70);
     assert!(a.netns.ping("10.0.70.2") && a.netns.ping("10.0.1.2"));
-    // More links than are worth parking: they are made anew, with the same names and addresses.
+    // These are too many links for parking: they are made again, with the same names and addresses.
     node.del(&a);
     assert_eq!(z.netns.links().len(), 0);
     let again = pods[0].sandbox();
@@ -435,8 +435,8 @@ fn one_agent_killed_in_the_middle_of_a_hundred_adds() {
             .flat_map(|worker| worker.join().unwrap())
             .collect()
     });
-    // The plugin has started another agent by itself; a runtime follows a failed ADD by a DEL and
-    // tries again.
+    // The plugin has started another agent. After a failed ADD, a runtime calls DEL and tries
+    // again.
     let node = &mut cluster.nodes[0];
     node.agent.take().unwrap().wait().unwrap();
     for sandbox in failed {
@@ -484,13 +484,13 @@ fn a_link_ends_when_its_declarer_comes_back_without_it() {
 fn links_say_what_they_wait_for() {
     let cluster = Cluster::with_agents(1);
     let node = &cluster.nodes[0];
-    let lonely = Pod::with_links("lonely", "[{interface: eth1, peer: nobody}]").sandbox();
+    let lonely = Pod::with_links("lonely", "[{interface: eth1, peer: missing}]").sandbox();
     node.add(&lonely);
     let links = node.links().links;
     assert_eq!(links[0].state, LinkState::Pending);
     let reason = links[0].reason.as_deref().unwrap();
     assert!(
-        reason.contains("pod default/nobody is not known yet")
+        reason.contains("pod default/missing is not known yet")
             && reason.contains("file of this host"),
         "{reason}"
     );

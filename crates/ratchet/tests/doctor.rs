@@ -1,4 +1,4 @@
-//! `ratchet doctor` on nodes that are well and on nodes that are not.
+//! `ratchet doctor` on healthy nodes and on nodes with mistakes.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod support;
@@ -37,7 +37,7 @@ impl Runtime {
         Self { net, bin }
     }
 
-    /// Runs it on the node; gives its exit status and what it printed.
+    /// Runs the doctor on the node. Returns its exit status and its output.
     fn doctor(&self, node: &Node) -> (Option<i32>, String) {
         let mut command = node.netns.command(RATCHET);
         command
@@ -55,19 +55,19 @@ impl Runtime {
 }
 
 #[track_caller]
-fn assert_says(report: &(Option<i32>, String), code: i32, says: &[&str]) {
-    for words in says {
+fn assert_reports(report: &(Option<i32>, String), code: i32, lines: &[&str]) {
+    for line in lines {
         assert!(
-            report.1.contains(words),
-            "does not say {words:?}:\n{}",
+            report.1.contains(line),
+            "expected {line:?} in:\n{}",
             report.1
         );
     }
     assert_eq!(report.0, Some(code), "{}", report.1);
 }
 
-/// The files that users are to start from are good configs, and what the documentation shows is one
-/// of them.
+/// The example files for users are good configs, and the config in the documentation is one of
+/// them.
 #[test]
 fn the_examples_are_good_configs() {
     let cluster = Cluster::new(1);
@@ -85,14 +85,14 @@ fn the_examples_are_good_configs() {
             text.replace("/opt/cni/bin", runtime.bin.to_str().unwrap()),
         )
         .unwrap();
-        let (_, says) = runtime.doctor(&cluster.nodes[0]);
+        let (_, report) = runtime.doctor(&cluster.nodes[0]);
         for words in [
             format!("✓ CNI config: {name} is the first"),
             format!("✓ config's keys: {name} is good"),
         ] {
-            assert!(says.contains(&words), "does not say {words:?}:\n{says}");
+            assert!(report.contains(&words), "expected {words:?} in:\n{report}");
         }
-        assert!(says.contains("✓ plugins: "), "{says}");
+        assert!(report.contains("✓ plugins: "), "{report}");
         fs::remove_file(file).unwrap();
     }
     let example: Value =
@@ -107,12 +107,12 @@ fn the_examples_are_good_configs() {
 }
 
 #[test]
-fn a_node_that_is_well_passes_and_each_mistake_is_named() {
+fn a_healthy_node_passes_and_each_mistake_is_named() {
     let mut cluster = Cluster::with_agents(1);
     let runtime = Runtime::new(&cluster);
-    let well = runtime.doctor(&cluster.nodes[0]);
-    assert_says(
-        &well,
+    let healthy = runtime.doctor(&cluster.nodes[0]);
+    assert_reports(
+        &healthy,
         0,
         &[
             "✓ rights: root",
@@ -132,52 +132,52 @@ fn a_node_that_is_well_passes_and_each_mistake_is_named() {
             "✓ state directory",
         ],
     );
-    assert!(!well.1.contains('✗'), "{}", well.1);
+    assert!(!healthy.1.contains('✗'), "{}", healthy.1);
 
-    // Another network's config sorts before ours.
+    // The config of another network sorts before Ratchet's.
     let other = runtime.net.join("05-bridge.conf");
     fs::write(
         &other,
         r#"{"cniVersion":"1.0.0","name":"b","type":"bridge"}"#,
     )
     .unwrap();
-    assert_says(
+    assert_reports(
         &runtime.doctor(&cluster.nodes[0]),
         1,
         &["✗ CNI config: 05-bridge.conf (bridge) comes before"],
     );
     fs::remove_file(other).unwrap();
 
-    // A program and a device that do not share the tunnels' port.
+    // A device and a program that occupy the tunnels' port.
     cluster.nodes[0]
         .netns
         .sh("ip link add ovs0 type vxlan dstport 4789 external && ip link set ovs0 up");
-    assert_says(
+    assert_reports(
         &runtime.doctor(&cluster.nodes[0]),
         1,
         &["✗ UDP 4789: VXLAN device ovs0"],
     );
     cluster.nodes[0].netns.sh("ip link del ovs0");
-    let squatter = "import socket, sys; s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('', \
-                    4789)); print(); sys.stdout.flush(); sys.stdin.read()";
-    let mut squatter = cluster.nodes[0]
+    let script = "import socket, sys; s = socket.socket(type=socket.SOCK_DGRAM); \
+                  s.bind(('', 4789)); print(); sys.stdout.flush(); sys.stdin.read()";
+    let mut program = cluster.nodes[0]
         .netns
         .command("python3")
-        .args(["-c", squatter])
+        .args(["-c", script])
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    std::io::Read::read_exact(squatter.stdout.as_mut().unwrap(), &mut [0]).unwrap();
-    assert_says(
+    std::io::Read::read_exact(program.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+    assert_reports(
         &runtime.doctor(&cluster.nodes[0]),
         1,
         &["✗ UDP 4789: python3 (pid"],
     );
-    drop(squatter.stdin.take());
-    squatter.wait().unwrap();
+    drop(program.stdin.take());
+    program.wait().unwrap();
 
-    // The config's parent address is not the node's; the agent has another one.
+    // The config's parent address is neither the node's nor the agent's.
     cluster.nodes[0].set("parent_address", json!("10.91.0.77"));
     fs::write(
         runtime.net.join("10-ratchet.conf"),
@@ -186,11 +186,11 @@ fn a_node_that_is_well_passes_and_each_mistake_is_named() {
     .unwrap();
     let differs = "✗ agent and config: parent_address is 10.91.0.1 for the agent and 10.91.0.77 in \
                    the config";
-    assert_says(&runtime.doctor(&cluster.nodes[0]), 1, &[differs]);
+    assert_reports(&runtime.doctor(&cluster.nodes[0]), 1, &[differs]);
     cluster.nodes[0].stop_agent();
     let nowhere = "✗ underlay: parent_address 10.91.0.77 is not on parent interface eth0, which \
                    has 10.91.0.1/24";
-    assert_says(
+    assert_reports(
         &runtime.doctor(&cluster.nodes[0]),
         1,
         &[nowhere, "! agent: none answers", "✓ store: sqlite:"],

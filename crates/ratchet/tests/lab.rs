@@ -1,4 +1,4 @@
-//! The article's cloud router in the lab: real agents, plugin, links, and FRR's OSPF daemons.
+//! The article's cloud router in a lab: real agents, plugin, links, and FRR's OSPF daemons.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod support;
@@ -39,7 +39,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        // Says that there is no such lab where the test has come to its end.
+        // Fails, as there is no such lab, when the test has passed.
         self.run(&["down"]);
     }
 }
@@ -86,7 +86,7 @@ fn the_cloud_router_of_the_article() {
         "{neighbours}"
     );
 
-    // An agent's death is nothing to the links, and `down` comes to its end without it.
+    // The end of an agent does not affect the links, and `down` works without it.
     let status = Lab::text(&lab.run(&["status"]));
     let pid = status
         .split("pid ")

@@ -1,4 +1,4 @@
-//! Mistakes of users, and what they are told.
+//! Mistakes of users, and the errors for them.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod support;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use support::{Cluster, Pod, cloud_router, eventually, sh};
 
-/// ADD must fail with this code and say this.
+/// ADD must fail with this code and these words.
 #[track_caller]
 fn refused(cluster: &Cluster, pod: &Pod, code: u64, says: &[&str]) {
     let sandbox = pod.sandbox();
@@ -22,7 +22,7 @@ fn refused(cluster: &Cluster, pod: &Pod, code: u64, says: &[&str]) {
     );
     assert_eq!(error["code"], code, "{text}");
     for words in says {
-        assert!(text.contains(words), "{text}\n  does not say: {words}");
+        assert!(text.contains(words), "expected {words:?} in: {text}");
     }
     assert_eq!(
         sandbox.netns.links().len(),
@@ -117,9 +117,9 @@ fn an_interface_that_is_not_ours_is_an_error_and_stays() {
     );
     assert_eq!(r1.netns.links()["eth1"]["address"], "02:00:00:00:00:99");
     node.del(&r1);
-    assert_eq!(r1.netns.links().len(), 2, "the stranger stays");
+    assert_eq!(r1.netns.links().len(), 2, "the foreign device stays");
     assert_eq!(r2.netns.links().len(), 0);
-    // In the peer's namespace it is the link's error, not the newcomer's.
+    // In the peer's namespace, it is an error of the link, and the new pod's ADD succeeds.
     let r3 = Pod::with_links("r3", "[{interface: eth1, peer: r2/eth5}]").sandbox();
     r2.netns.sh("ip link add eth5 type veth peer name other5");
     node.add(&r3);
@@ -136,7 +136,7 @@ fn an_interface_that_is_not_ours_is_an_error_and_stays() {
             .contains("interface eth5 exists in sandbox"),
         "{link:?}"
     );
-    // It goes; the link comes.
+    // Without the device, the link comes up.
     r2.netns.sh("ip link del eth5");
     eventually("the link", || {
         let links = node.links().links;
@@ -149,7 +149,7 @@ fn an_interface_that_is_not_ours_is_an_error_and_stays() {
 }
 
 #[test]
-fn pods_that_contradict_each_other_are_both_told_and_nothing_is_wired() {
+fn pods_that_contradict_each_other_both_get_the_error_and_no_link() {
     let cluster = Cluster::with_agents(2);
     let r1 = Pod::with_links("r1", "[{interface: eth1, peer: r2, mtu: 1300}]").sandbox();
     let r2 = Pod::with_links("r2", "[{interface: eth1, peer: r1, mtu: 1400}]").sandbox();
@@ -175,7 +175,7 @@ fn pods_that_contradict_each_other_are_both_told_and_nothing_is_wired() {
 }
 
 #[test]
-fn two_declarations_on_one_interface_do_not_cut_the_link_that_is_there() {
+fn two_declarations_on_one_interface_do_not_cut_the_existing_link() {
     let cluster = Cluster::with_agents(1);
     let node = &cluster.nodes[0];
     let r1 = Pod::with_links(
@@ -188,15 +188,14 @@ fn two_declarations_on_one_interface_do_not_cut_the_link_that_is_there() {
     node.add(&r2);
     let rude = Pod::with_links("rude", "[{interface: eth1, peer: r2/eth1}]").sandbox();
     node.add(&rude);
-    // The other link is looked at again when the agent hears from the store that somebody else
-    // names its pod.
-    eventually("both links to be at odds", || {
+    // The existing link is resolved again when the store's watch reports the second declaration.
+    eventually("an error of both links", || {
         let links = node.links().links;
-        let at_odds = links
+        let reasons = links
             .iter()
             .filter(|link| link.state == LinkState::Error)
             .filter_map(|link| link.reason.as_ref());
-        match at_odds
+        match reasons
             .filter(|why| {
                 why.contains("interface eth1 of pod default/r2 is claimed by several links")
             })
@@ -213,7 +212,7 @@ fn two_declarations_on_one_interface_do_not_cut_the_link_that_is_there() {
 }
 
 #[test]
-fn one_address_on_two_pods_is_warned_about() {
+fn one_address_on_two_pods_is_a_warning() {
     let cluster = Cluster::with_agents(1);
     let r1 = Pod::with_links(
         "r1",
@@ -256,15 +255,12 @@ fn bad_keys_of_the_config() {
         let text = error.to_string();
         assert_eq!(error["code"], code, "{key}: {text}");
         for words in says {
-            assert!(
-                text.contains(words),
-                "{key}: {text}\n  does not say: {words}"
-            );
+            assert!(text.contains(words), "{key}: expected {words:?} in: {text}");
         }
         let original = Cluster::defaults(&cluster.nodes[0], key);
         cluster.nodes[0].set(key, original);
     }
-    // A key that is not known is only warned about, with the nearest.
+    // An unknown key is only a warning, which names the most similar key.
     cluster.nodes[0].set("parent_adress", "10.91.0.1".into());
     let sandbox = pod.sandbox();
     let config = sandbox.pod.configure(cluster.nodes[0].config());
@@ -295,7 +291,7 @@ fn a_corrupt_database_a_full_disk_and_a_namespace_that_goes_in_the_middle() {
     assert!(error["code"] == 5 || error["code"] == 7, "{error}");
     cluster.nodes[0].del(&sandbox);
 
-    // A state directory with no room left: a tiny tmpfs, filled.
+    // A state directory on a full file system: a small tmpfs with a large file.
     let store = cluster.store.clone();
     cluster.nodes[0].set_store(&store);
     cluster.nodes[0].stop_agent();
@@ -315,17 +311,17 @@ fn a_corrupt_database_a_full_disk_and_a_namespace_that_goes_in_the_middle() {
     let error = cluster.nodes[0].try_add(&sandbox).unwrap_err();
     assert_eq!(error["code"], 5, "{error}");
     assert_eq!(sandbox.netns.links().len(), 0);
-    let nobody = cluster.nodes[0].links().links;
+    let links = cluster.nodes[0].links().links;
     std::fs::remove_file(small.join("filler")).unwrap();
-    // With room again, the same sandbox is attached.
+    // With free space again, the same sandbox is attached.
     cluster.nodes[0].del(&sandbox);
     cluster.nodes[0].add(&sandbox);
     cluster.nodes[0].del(&sandbox);
     cluster.nodes[0].stop_agent();
     sh(&format!("umount {}", small.display()));
-    assert_eq!(nobody, []);
+    assert_eq!(links, []);
 
-    // A path where there is no namespace.
+    // A path that does not exist.
     cluster.nodes[0].start_agent();
     let ghost = pod.sandbox();
     let mut command = cluster.nodes[0].plugin_command("ADD", &ghost);
@@ -377,11 +373,11 @@ fn a_pod_that_is_not_ours_gets_byte_for_byte_what_its_delegate_printed() {
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), config.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), printed);
-    assert_eq!(node.agent_pid(), None, "no agent is needed for it");
+    assert_eq!(node.agent_pid(), None, "no agent is started for it");
 }
 
 #[test]
-fn a_change_that_fails_half_way_is_mended_by_the_next_declaration() {
+fn a_change_that_fails_half_way_is_repaired_by_the_next_declaration() {
     let cluster = Cluster::with_agents(1);
     let node = &cluster.nodes[0];
     let good = Pod::with_links(
@@ -389,8 +385,8 @@ fn a_change_that_fails_half_way_is_mended_by_the_next_declaration() {
         "[{interface: eth1, peer: b, addresses: [192.168.7.1/24], \
           peerAddresses: [192.168.7.2/24]}]",
     );
-    // IPv6 needs an MTU of 1280: the survivor's end has its MTU and has lost its address when that
-    // is found out.
+    // IPv6 needs an MTU of at least 1280. The change fails after the survivor's end has got the new
+    // MTU and has lost its address.
     let bad = Pod::with_links(
         "a",
         "[{interface: eth1, peer: b, mtu: 1000, addresses: ['fd07::1/64'], \
@@ -413,7 +409,7 @@ fn a_change_that_fails_half_way_is_mended_by_the_next_declaration() {
 }
 
 #[test]
-fn others_may_open_and_close_the_store_beside_an_agent_that_was_restarted() {
+fn others_may_open_and_close_the_store_of_an_agent_that_was_restarted() {
     let mut cluster = Cluster::with_agents(1);
     let [a, z] = [cloud_router()[0].sandbox(), cloud_router()[1].sandbox()];
     cluster.nodes[0].add(&a);

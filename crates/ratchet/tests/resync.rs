@@ -1,6 +1,5 @@
-//! The agent's look at everything, over more links than it looks at in one go: what is ours and
-//! wanted by nobody is found wherever it is, what is wanted is as it was, and what is somebody
-//! else's is not touched.
+//! A resync over more links than one portion has: leftovers of Ratchet are found wherever they are,
+//! wanted devices stay as they are, and devices of others are not touched.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod support;
@@ -39,8 +38,7 @@ fn indexes(netns: &Netns) -> BTreeMap<String, Value> {
         .collect()
 }
 
-/// Puts a veth pair there, one end in each namespace, in a device group and with an alias if there
-/// is one.
+/// Makes a veth pair with one end in each namespace, in this device group and with this alias.
 fn plant(near: (&Netns, &str), far: (&Netns, &str), group: u32, alias: Option<&str>) {
     near.0.sh(&format!(
         "ip link add {} type veth peer name {} netns {}",
@@ -55,11 +53,11 @@ fn plant(near: (&Netns, &str), far: (&Netns, &str), group: u32, alias: Option<&s
 }
 
 #[test]
-fn strays_of_every_kind_are_found_and_nothing_else_is_touched() {
+fn leftovers_of_every_kind_are_found_and_nothing_else_is_touched() {
     let mut cluster = Cluster::with_agents(1);
     let node = &mut cluster.nodes[0];
     let pairs: Vec<[Sandbox; 2]> = (0..3).map(|number| pair(node, number)).collect();
-    // One whose peer has gone: the peer's end waits in the node's namespace.
+    // A link whose pod was deleted: the survivor's end is parked in the node's namespace.
     let [gone, survivor] = [
         Pod::with_links("gone", "[{interface: eth1, peer: survivor}]"),
         Pod::with_links("survivor", "[]"),
@@ -85,9 +83,9 @@ fn strays_of_every_kind_are_found_and_nothing_else_is_touched() {
         (&node.netns, "mine0"),
         (&node.netns, "mine1"),
         0,
-        Some("somebody else"),
+        Some("of another program"),
     );
-    // Two links of a pod whose links are in two portions are to be mended.
+    // Two links need a repair. Their pod's links are in two portions.
     middle[0].netns.sh("ip link del e7");
     middle[1].netns.sh("ip link set f8 alias ''");
     let wanted = |netns: &Netns| {
@@ -103,10 +101,10 @@ fn strays_of_every_kind_are_found_and_nothing_else_is_touched() {
     };
     let before = (in_sandboxes(), indexes(&node.netns));
 
-    // Unfinished, in two portions and in the node's namespace.
+    // Devices whose creation was not finished, in two portions and in the node's namespace.
     plant((&first.netns, "s0"), (&last.netns, "s1"), GROUP_OURS, None);
     plant((&node.netns, "s2"), (&node.netns, "s3"), GROUP_OURS, None);
-    // About to be deleted.
+    // Devices whose deletion was not finished.
     plant(
         (&middle[0].netns, "s4"),
         (&first.netns, "s5"),
@@ -119,7 +117,7 @@ fn strays_of_every_kind_are_found_and_nothing_else_is_touched() {
         GROUP_DOOMED,
         None,
     );
-    // Of links that nobody knows: in a sandbox, and parked.
+    // Devices of unknown links: in a sandbox, and parked.
     let of = |sandbox: &Sandbox| {
         format!(
             "ratchet link=00000000000000aa end=a config=00000000 sandbox={}",
@@ -139,7 +137,7 @@ fn strays_of_every_kind_are_found_and_nothing_else_is_touched() {
         0,
         Some(parked),
     );
-    // Of a link that has all it needs.
+    // Surplus parked ends of a link that is complete.
     let surplus = format!("ratchet link={link} end=a config=00000000 parked");
     let [one, other] = End::BOTH.map(|end| parked_name(link, end));
     plant(
@@ -150,7 +148,7 @@ fn strays_of_every_kind_are_found_and_nothing_else_is_touched() {
     );
 
     node.start_agent();
-    eventually("what is wanted, and nothing more", || {
+    eventually("the wanted devices and no others", || {
         let now = (in_sandboxes(), indexes(&node.netns));
         if now == before {
             Ok(())
@@ -158,7 +156,7 @@ fn strays_of_every_kind_are_found_and_nothing_else_is_touched() {
             Err(format!("{now:?}, not {before:?}"))
         }
     });
-    eventually("what was missing", || {
+    eventually("the repaired links", || {
         let all = [&middle[0], &middle[1]].map(|sandbox| indexes(&sandbox.netns).len());
         let aliased = middle[1].netns.links()["f8"]["ifalias"]
             .as_str()
