@@ -1,5 +1,5 @@
-//! One node, fake plugins that note how they were called, and calls of the binary that may differ
-//! in anything.
+//! One node, fake plugins that record their calls, and calls of the binary of which a test can
+//! change everything.
 
 use std::{
     ffi::OsStr,
@@ -17,7 +17,7 @@ use crate::support::{Cluster, Node, Pod, Sandbox};
 /// The real plugins.
 pub const PLUGINS: &str = "/usr/lib/cni";
 
-/// What the fake `main` prints: more than enough to see that none of it is lost.
+/// The result of the fake `main`. It has enough fields to see that none is lost.
 pub const ANSWER: &str = r#"{ "cniVersion":"1.0.0",
  "interfaces":[{"name":"veth0","mac":"02:00:00:00:00:01"},{"name":"eth0","mac":"02:00:00:00:00:02",
  "sandbox":"$CNI_NETNS"}],
@@ -31,7 +31,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Without an agent; the plugin starts one where it needs one.
+    /// A node without an agent; the plugin starts one when it needs one.
     pub fn new() -> Self {
         let bench = Self {
             cluster: Cluster::new(1),
@@ -57,8 +57,8 @@ impl Bench {
         &self.cluster.nodes[0]
     }
 
-    /// A fake plugin: notes verb, stdin and environment of each call, then runs this script. `$S`
-    /// is where it notes.
+    /// Makes a fake plugin, which records verb, stdin and environment of each call and then runs
+    /// the script. `$S` is the directory of its records.
     pub fn fake(&self, kind: &str, script: &str) {
         let seen = self.dir().join("seen");
         let script = format!(
@@ -69,11 +69,11 @@ impl Bench {
         self.program(&format!("fakes/{kind}"), &script);
     }
 
-    /// A program in the bench's directory.
+    /// Makes a program in the bench's directory.
     pub fn program(&self, path: &str, script: &str) -> PathBuf {
         let path = self.dir().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        // A new file, put in place whole: the old one may be running.
+        // A new file replaces the old one in one step: the old one may be running.
         let new = path.with_extension("new");
         fs::write(&new, script).unwrap();
         fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
@@ -81,14 +81,14 @@ impl Bench {
         path
     }
 
-    /// What a fake noted: `stdin` or `env` of its last call with this verb; empty if there was
-    /// none.
+    /// The record of a fake: `stdin` or `env` of its last call with this verb; empty if there was
+    /// no such call.
     pub fn seen(&self, kind: &str, verb: &str, what: &str) -> String {
         fs::read_to_string(self.dir().join(format!("seen/{kind}.{verb}.{what}")))
             .unwrap_or_default()
     }
 
-    /// The same as JSON.
+    /// The recorded `stdin`, parsed.
     #[track_caller]
     pub fn seen_json(&self, kind: &str, verb: &str) -> Value {
         let text = self.seen(kind, verb, "stdin");
@@ -96,7 +96,7 @@ impl Bench {
             .unwrap_or_else(|error| panic!("{error}: {kind} {verb} got {text:?}"))
     }
 
-    /// `VERB kind` of all calls of fakes so far, in order; forgets them.
+    /// `VERB kind` of all calls of fakes since the last call of this function, in order.
     pub fn calls(&self) -> Vec<String> {
         let path = self.dir().join("seen/calls");
         let calls = fs::read_to_string(&path)
@@ -108,7 +108,7 @@ impl Bench {
         calls
     }
 
-    /// A config with the fake as delegate; the keys of `more` come on top, `null` removes one.
+    /// A config with the fake as delegate. The keys of `more` are set; `null` removes a key.
     pub fn config(&self, more: Value) -> Value {
         let mut config = self.node().config();
         config["delegate"] = json!({"type": "main"});
@@ -116,15 +116,15 @@ impl Bench {
         config
     }
 
-    /// The same for a pod of ours with these links, as the annotation says them; the fake is its
-    /// boot network.
+    /// As [`Bench::config`], for a pod of Ratchet with these links in its annotation. The fake is
+    /// its boot network.
     pub fn ours(&self, links: &str, more: Value) -> Value {
         let mut config = self.config(json!({"runtimeConfig": annotated(links)}));
         merge(&mut config, more);
         config
     }
 
-    /// A call as a runtime makes it.
+    /// Prepares a call as a runtime makes it.
     pub fn call(&self, verb: &str, sandbox: &Sandbox, config: &Value) -> Call {
         let mut command = self.node().plugin_command(verb, sandbox);
         command.env("CNI_PATH", self.cni_path());
@@ -134,12 +134,12 @@ impl Bench {
         }
     }
 
-    /// The same, run.
+    /// Calls the plugin as a runtime does.
     pub fn run(&self, verb: &str, sandbox: &Sandbox, config: &Value) -> Seen {
         self.call(verb, sandbox, config).run()
     }
 
-    /// Fakes first, then the real ones.
+    /// CNI_PATH: the fakes first, then the real plugins.
     pub fn cni_path(&self) -> String {
         format!("{}:{PLUGINS}", self.dir().join("fakes").display())
     }
@@ -153,7 +153,7 @@ impl Bench {
             .join("eth0.json")
     }
 
-    /// All files that the plugin keeps, locks included.
+    /// All files of the plugin's state, with its locks.
     pub fn state(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         walk(&self.node().state_dir.join("attachments"), &mut found);
@@ -161,14 +161,14 @@ impl Bench {
         found
     }
 
-    /// The sandboxes that the agent keeps.
+    /// The files of the sandboxes that the agent has registered.
     pub fn sandboxes(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         walk(&self.node().state_dir.join("sandboxes"), &mut found);
         found
     }
 
-    /// Nothing of any pod is left: no state, no device, no record.
+    /// Asserts that nothing of any pod is left: no state, no device, no record.
     #[track_caller]
     pub fn assert_clean(&self) {
         assert_eq!(self.state(), Vec::<PathBuf>::new());
@@ -177,7 +177,7 @@ impl Bench {
         assert!(!rows.contains("default/"), "{rows}");
     }
 
-    /// A bridge with host-local, both real, whose leases are in this bench.
+    /// A config of the real bridge with the real host-local, whose leases are in this bench.
     pub fn bridge(&self) -> Value {
         json!({
             "type": "bridge", "cniVersion": "1.0.0", "bridge": "cni0", "isGateway": true,
@@ -199,7 +199,7 @@ impl Bench {
     }
 }
 
-/// A pod that is anything; its annotations are in the config.
+/// A sandbox of any pod; the annotations are in the config.
 pub fn sandbox() -> Sandbox {
     Pod::new("pod").sandbox()
 }
@@ -208,7 +208,7 @@ pub fn sandbox_of(pod: &str) -> Sandbox {
     Pod::new(pod).sandbox()
 }
 
-/// One link to a peer.
+/// The declaration of one link to a peer.
 pub fn link(interface: &str, peer: &str) -> String {
     format!(
         "[{{interface: {interface}, peer: {peer}/{interface}, addresses: [192.168.7.1/24], \
@@ -221,15 +221,15 @@ pub fn annotated(links: &str) -> Value {
     json!({"io.kubernetes.cri.pod-annotations": {"ratchet.dev/links": links}})
 }
 
-/// A fake's script: this on ADD, nothing otherwise.
+/// The script of a fake that prints an answer on ADD and nothing otherwise.
 pub fn answering(answer: &str) -> String {
     format!("[ \"$CNI_COMMAND\" = ADD ] || exit 0\ncat <<END\n{answer}\nEND")
 }
 
-/// A fake's script: this error on that verb, `ANSWER` on another ADD.
+/// The script of a fake that fails on `verb` with this code, and otherwise prints `ANSWER` on ADD.
 pub fn failing(verb: &str, code: u32) -> String {
     let error =
-        format!(r#"{{"cniVersion":"1.0.0","code":{code},"msg":"it is so","details":"because"}}"#);
+        format!(r#"{{"cniVersion":"1.0.0","code":{code},"msg":"a fault","details":"because"}}"#);
     format!(
         "if [ \"$CNI_COMMAND\" = {verb} ]; then echo '{error}'; exit 1; fi\n{}",
         answering(ANSWER)
@@ -265,7 +265,7 @@ fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Another process that holds the lock of a database of SQLite.
+/// Starts another process that holds the exclusive lock of an SQLite database.
 pub fn hold(path: &Path) -> Child {
     let script = format!(
         "import sqlite3; c = sqlite3.connect('{}', isolation_level=None); c.execute('begin \
@@ -292,7 +292,7 @@ pub fn release(mut holder: Child) {
     holder.wait().unwrap();
 }
 
-/// A call to be made.
+/// A prepared call.
 pub struct Call {
     pub command: Command,
     pub stdin: Vec<u8>,
@@ -314,7 +314,7 @@ impl Call {
         self
     }
 
-    /// Makes it, and waits until it has ended and its outputs are closed, as a runtime does.
+    /// Runs the call and waits until it has ended and its outputs are closed, as a runtime does.
     pub fn run(mut self) -> Seen {
         let piped = self
             .command
@@ -341,7 +341,7 @@ impl Call {
     }
 }
 
-/// What a call left behind.
+/// The exit status and outputs of a call.
 #[derive(Debug)]
 pub struct Seen {
     pub status: Option<i32>,
@@ -350,14 +350,14 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// It succeeded and printed exactly one document.
+    /// Asserts that it succeeded and printed exactly one document. Returns the document.
     #[track_caller]
     pub fn json(&self) -> Value {
         assert_eq!(self.status, Some(0), "{self:#?}");
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
     }
 
-    /// It succeeded and printed nothing.
+    /// Asserts that it succeeded and printed nothing.
     #[track_caller]
     pub fn silent(&self) {
         assert_eq!(
@@ -367,7 +367,7 @@ impl Seen {
         );
     }
 
-    /// It failed as a plugin has to: with one error document, which this is.
+    /// Asserts that it failed as a plugin has to, with one error document. Returns the document.
     #[track_caller]
     pub fn error(&self) -> Value {
         assert!(self.status.is_some_and(|status| status != 0), "{self:#?}");
@@ -379,7 +379,7 @@ impl Seen {
         error
     }
 
-    /// It failed with this code; gives message and details.
+    /// Asserts that it failed with this code. Returns message and details.
     #[track_caller]
     pub fn failed(&self, code: u64) -> String {
         let error = self.error();

@@ -1,4 +1,4 @@
-//! Points 22 to 25, 28, 30 and 31: pods of ours, and the result that tells of them.
+//! Points 22 to 25, 28, 30 and 31: pods of Ratchet, and the results of their ADDs.
 
 use serde_json::{Value, json};
 
@@ -7,16 +7,15 @@ use crate::{
     support::{Sandbox, eventually},
 };
 
-/// The real bridge behind a script that keeps what it printed.
-fn noted_bridge(bench: &Bench) -> Value {
+/// The real bridge, called by a script that keeps its output.
+fn recorded_bridge(bench: &Bench) -> Value {
     bench.fake(
-        "noted-bridge",
-        "[ $CNI_COMMAND = ADD ] || exec /usr/lib/cni/bridge \
-                                <$S/$N.$CNI_COMMAND.stdin\n/usr/lib/cni/bridge <$S/$N.ADD.stdin \
-                                >$S/out; status=$?; cat $S/out; exit $status",
+        "recorded-bridge",
+        "[ $CNI_COMMAND = ADD ] || exec /usr/lib/cni/bridge <$S/$N.$CNI_COMMAND.stdin\n\
+         /usr/lib/cni/bridge <$S/$N.ADD.stdin >$S/out; status=$?; cat $S/out; exit $status",
     );
     let mut bridge = bench.bridge();
-    bridge["type"] = json!("noted-bridge");
+    bridge["type"] = json!("recorded-bridge");
     bridge
 }
 
@@ -24,10 +23,10 @@ fn printed(bench: &Bench) -> Value {
     serde_json::from_str(&std::fs::read_to_string(bench.dir().join("seen/out")).unwrap()).unwrap()
 }
 
-/// Two pods with a link, behind a real bridge: the second one's ADD finds its peer. Gives its
-/// result and the bridge's own.
+/// Adds two linked pods with a real bridge as boot network. Returns the result of the second ADD,
+/// which makes the link, and the bridge's own result.
 fn linked(bench: &Bench, version: &str) -> ([Sandbox; 2], [Value; 2]) {
-    let bridge = noted_bridge(bench);
+    let bridge = recorded_bridge(bench);
     let pods = [sandbox_of("a"), sandbox_of("b")];
     let config = |links: &str| {
         bench.ours(
@@ -91,7 +90,7 @@ fn p22_result_of_boot_mode() {
     }
 }
 
-/// What go-cni (containerd) takes for the addresses of eth0.
+/// The addresses that go-cni (containerd) uses for eth0.
 fn containerd_ips(result: &Value) -> Vec<String> {
     let interfaces = result["interfaces"].as_array().cloned().unwrap_or_default();
     let is_on_eth0 = |ip: &&Value| match ip["interface"].as_u64() {
@@ -103,7 +102,7 @@ fn containerd_ips(result: &Value) -> Vec<String> {
         .collect()
 }
 
-/// What ocicni (CRI-O) takes for the pod's addresses: all.
+/// The addresses that ocicni (CRI-O) uses for the pod: all of them.
 fn crio_ips(result: &Value) -> Vec<String> {
     result["ips"]
         .as_array()
@@ -122,7 +121,7 @@ fn p23_addresses_of_the_pod() {
         assert_eq!(ips(&result), crio_ips(&boot));
     }
     unlink(&bench, &pods);
-    // Two families on eth0, in their order.
+    // Addresses of both families on eth0 keep their order.
     bench.fake(
         "dual",
         &answering(
@@ -147,8 +146,8 @@ fn p23_addresses_of_the_pod() {
         )
     );
     unlink(&bench, &[a, b]);
-    // A boot network without address: the pod's first link address, on no interface, so that the
-    // pod starts.
+    // For a boot network without addresses, the result has the pod's first link address, without an
+    // interface. A runtime starts no pod without an address.
     let a = sandbox_of("a");
     for (links, address) in [
         (link("eth1", "b"), "192.168.7.1/24"),
@@ -192,7 +191,7 @@ fn p24_names_of_links() {
             assert_eq!((bench.calls(), bench.state()), (vec![], vec![]), "{links}");
         }
     }
-    // CNI_IFNAME is what counts, not eth0.
+    // CNI_IFNAME is reserved, not eth0.
     let config = bench.ours(&one("net1"), json!({}));
     let call = bench.call("ADD", &pod, &config).env("CNI_IFNAME", "net1");
     call.run().failed(7);
@@ -215,7 +214,7 @@ fn p25_foreign_interface() {
     assert_eq!(b.netns.links(), before);
     assert_eq!((bench.leases().len(), bench.sandboxes().len()), (1, 1));
     assert!(!bench.state_file(&b).exists());
-    // Once it is away, the same works.
+    // Without the device, the same ADD succeeds.
     bench.run("DEL", &b, &config("[]")).silent();
     assert_eq!(b.netns.links(), before);
     b.netns.sh("ip link del eth1");
@@ -235,7 +234,7 @@ fn p28_order_of_the_two_ends() {
         };
         let declared = link("eth1", "b");
         match order {
-            // The first does not wait for the second: it has ended without an interface.
+            // The first ADD does not wait for the second pod and makes no interface.
             "ab" => assert_eq!((add(&a, &declared), add(&b, "[]")), (false, true)),
             "ba" => assert_eq!((add(&b, "[]"), add(&a, &declared)), (false, true)),
             _ => std::thread::scope(|scope| {
@@ -302,7 +301,7 @@ fn p30_many_at_once() {
         assert!(pod.netns.links().is_empty());
     }
 
-    // One container, two attachments at once: the links are the pod's and there once.
+    // One container, two attachments at once: the links belong to the pod and are made once.
     let [a, b] = [sandbox_of("a"), sandbox_of("b")];
     bench.run("ADD", &b, &bench.ours("[]", json!({}))).json();
     let config = bench.ours(&link("x1", "b"), boot.clone());
@@ -380,7 +379,7 @@ fn p31_add_twice() {
         }
     });
     unlink(&bench, &[a, b]);
-    // Nor does the delegate of a pod that is not ours run twice.
+    // The delegate of a pod that is not Ratchet's does not run twice either.
     let config = bench.config(json!({"runtimeConfig": annotated("[]"), "use_labels": false}));
     let plain = bench.config(json!({}));
     let c = sandbox_of("c");

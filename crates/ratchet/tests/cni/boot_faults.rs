@@ -1,8 +1,7 @@
-//! Points 26, 27 and 29: an ADD that fails, or dies, at any step leaves nothing behind.
+//! Points 26, 27 and 29: an ADD that fails or is killed at any step leaves nothing behind.
 //!
-//! Steps are made to fail from outside: by plugins, by a foreign device, by limits and locks. Every
-//! step of the plugin itself is killed in crates/plugin/tests/failpoints.rs and
-//! crates/ratchet/tests/kills.
+//! Steps are made to fail from outside: by plugins, by a foreign device, by limits and locks.
+//! crates/plugin/tests/failpoints.rs and crates/ratchet/tests/kills kill the plugin at every step.
 
 use std::{
     fs,
@@ -17,15 +16,15 @@ use crate::{
     support::{RATCHET, Sandbox, eventually},
 };
 
-/// A pod's ptp network with host-local's leases in the bench: real, and without a device that
-/// stays.
+/// A config of the real ptp with host-local, whose leases are in the bench. Unlike bridge, it
+/// leaves no device on the node.
 fn ptp(bench: &Bench) -> Value {
     let mut ptp = bench.bridge();
     ptp["type"] = json!("ptp");
     ptp
 }
 
-/// Of this ADD nothing is left; the peer has what it had.
+/// Asserts that nothing of this pod's ADD is left.
 #[track_caller]
 fn assert_undone(bench: &Bench, pod: &Sandbox, what: &str) {
     assert_eq!(
@@ -51,8 +50,8 @@ fn assert_undone(bench: &Bench, pod: &Sandbox, what: &str) {
 fn p26_faults_at_each_step() {
     let bench = Bench::with_agent();
     let [a, b] = [sandbox_of("a"), sandbox_of("b")];
-    // The peer is there, so that ADD of `a` makes the link. Its state is the only one to stay, so
-    // it has its own network.
+    // The peer exists, so that the ADD of `a` makes the link. The peer's state stays, so it has
+    // another network.
     let peer = bench.ours("[]", json!({"name": "peers"}));
     bench.run("ADD", &b, &peer).json();
     let peer_state = bench.state();
@@ -79,7 +78,7 @@ fn p26_faults_at_each_step() {
         assert_undone(&bench, &a, what);
     };
 
-    // boot: the second plugin of the list fails after the first.
+    // boot: the second plugin of the list fails.
     bench.fake("bad", "[ $CNI_COMMAND = ADD ] || exit 0; exit 1");
     let list = json!({"name": "test-net", "cniVersion": "1.0.0", "plugins": [ptp(&bench),
         {"type": "bad"}]});
@@ -91,7 +90,7 @@ fn p26_faults_at_each_step() {
         )
         .failed(100);
     works("boot");
-    // link: its name is taken.
+    // link: the interface name is in use.
     a.netns.sh("ip link add eth1 type bridge");
     bench.run("ADD", &a, &config).failed(7);
     a.netns.sh("ip link del eth1");
@@ -113,7 +112,7 @@ fn p26_faults_at_each_step() {
             .error();
         works(what);
     }
-    // state: first no directory can be made; then the disk is full, before the boot network ran and
+    // state: no directory can be made. Then the disk is full: before the boot network runs, and
     // after the links were made.
     let _ = fs::remove_dir(&root);
     fs::write(&root, "").unwrap();
@@ -141,14 +140,14 @@ fn p26_faults_at_each_step() {
             stdin: call.stdin,
         };
         call.run().failed(5);
-        works(&format!("a disk with room for {limit} of {size} bytes"));
+        works(&format!("a disk with space for {limit} of {size} bytes"));
     }
-    // store: somebody else holds its lock all the while.
+    // store: another process holds its lock during the whole ADD.
     let holder = hold(&bench.dir().join("store.db"));
     bench.run("ADD", &a, &config).failed(11);
     assert!(a.netns.links().is_empty() && bench.leases().is_empty());
     release(holder);
-    eventually("the sandbox is forgotten", || {
+    eventually("a deregistered sandbox", || {
         let kept = bench
             .sandboxes()
             .into_iter()
@@ -161,7 +160,7 @@ fn p26_faults_at_each_step() {
         }
     });
     works("store");
-    // print: nobody can read the result.
+    // print: the result cannot be written.
     let mut call = bench.call("ADD", &a, &config);
     let full = fs::File::options().write(true).open("/dev/full").unwrap();
     let mut child = call
@@ -189,15 +188,15 @@ fn p27_results_without_form() {
     let [a, b] = [sandbox_of("a"), sandbox_of("b")];
     bench.run("ADD", &b, &bench.ours("[]", json!({}))).json();
     bench.calls();
-    // A delegate's L2-only result cannot be said in 0.2.0.
+    // A delegate's result without addresses cannot be expressed in 0.2.0.
     let layer2 = r#"{"cniVersion":"1.0.0","interfaces":[{"name":"eth0","sandbox":"$CNI_NETNS"}]}"#;
     bench.fake("l2", &answering(layer2));
     let more = json!({"cniVersion": "0.2.0", "delegate": {"type": "l2"}});
     bench.run("ADD", &a, &bench.config(more.clone())).failed(1);
     assert_eq!(bench.calls(), ["ADD l2", "DEL l2"]);
     assert!(!bench.state_file(&a).exists());
-    // Of a pod of ours it can: it reports an address, so that it starts. Its links are not told of,
-    // but made.
+    // For a pod of Ratchet it can: the result has a link's address, so that the pod starts. 0.2.0
+    // has no interfaces, so the links are made but not reported.
     let config = bench.ours(&link("eth1", "b"), more);
     let result = bench.run("ADD", &a, &config).json();
     assert_eq!(
@@ -207,8 +206,8 @@ fn p27_results_without_form() {
     assert!(a.netns.ping("192.168.7.2"));
     bench.run("DEL", &a, &config).silent();
     bench.calls();
-    // An address that says of itself that it is of no family has no form either: then the links go,
-    // too.
+    // An address without a family cannot be expressed either: the ADD fails and the links are
+    // removed, too.
     bench.fake(
         "l2",
         &answering(r#"{"cniVersion":"0.4.0","ips":[{"address":"10.1.0.2/24"}]}"#),
@@ -227,7 +226,7 @@ fn p29_killed() {
     bench
         .run("ADD", &b, &bench.ours("[]", json!({"name": "peers"})))
         .json();
-    // While the delegate runs: it dies with the plugin.
+    // Killed while the delegate runs: the delegate ends with the plugin.
     bench.fake(
         "slow",
         "[ $CNI_COMMAND = ADD ] || exit 0; echo $$ >$S/pid; exec sleep 1000",
@@ -246,7 +245,7 @@ fn p29_killed() {
         });
         plugin.kill().unwrap();
         plugin.wait().unwrap();
-        eventually("the delegate's end", || {
+        eventually("the end of the delegate", || {
             match fs::read_to_string(format!("/proc/{pid}/cmdline")) {
                 Ok(line) if line.contains("sleep") => Err(line),
                 _ => Ok(()),
@@ -257,7 +256,7 @@ fn p29_killed() {
         assert_eq!(bench.calls().last().unwrap(), "DEL slow");
         assert!(!bench.state_file(&a).exists());
     }
-    // And anywhere else. (The thousand runs are another test's.)
+    // Killed at any other moment. (tests/kills does this a thousand times.)
     let config = bench.ours(&link("eth1", "b"), json!({"boot_network": ptp(&bench)}));
     for millis in 0..30 {
         let mut plugin = start(&bench, &a, &config);
@@ -265,7 +264,7 @@ fn p29_killed() {
         plugin.kill().unwrap();
         plugin.wait().unwrap();
         bench.run("DEL", &a, &config).silent();
-        // What the agent was doing when the plugin died, it has done or undone by now.
+        // The agent has finished or undone the work of the killed plugin.
         assert!(
             a.netns.links().is_empty(),
             "after {millis}: {:?}",

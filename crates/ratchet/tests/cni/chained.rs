@@ -1,4 +1,4 @@
-//! Points 32 to 36: behind other plugins, and before them.
+//! Points 32 to 36: after other plugins in a list, and before them.
 
 use std::{
     io::{BufRead, BufReader},
@@ -12,14 +12,14 @@ use crate::{
     runtime_fit::{Cnitool, newest_cnitool},
 };
 
-/// A config behind another plugin.
+/// A config after another plugin of a list.
 fn behind(bench: &Bench, version: &str, prev: Value, runtime: Value) -> Value {
     let more = json!({"cniVersion": version, "delegate": null, "prevResult": prev,
         "runtimeConfig": runtime});
     bench.config(more)
 }
 
-/// A result that has everything that its version knows, and something that it does not.
+/// A result with all fields of its version, and an unknown one.
 fn rich(version: &str) -> Value {
     let mut result = json!({
         "cniVersion": version,
@@ -44,7 +44,7 @@ fn rich(version: &str) -> Value {
 
 #[test]
 fn p32_pass_through() {
-    // No agent answers, and none is started: for a pod that is not ours none is needed.
+    // No agent answers and none is started: a pod that is not Ratchet's needs none.
     let bench = Bench::new();
     let sandbox = sandbox();
     for version in ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
@@ -52,7 +52,7 @@ fn p32_pass_through() {
         let config = behind(&bench, version, prev.clone(), Value::Null);
         let seen = bench.run("ADD", &sandbox, &config);
         assert_eq!(seen.json(), prev);
-        // Byte for byte, even.
+        // The result stays the same byte for byte.
         let spaced = prev.to_string().replace(",\"vendor\"", ",\n  \"vendor\"");
         let stdin = config.to_string().replace(&prev.to_string(), &spaced);
         assert_eq!(
@@ -69,7 +69,7 @@ fn p32_pass_through() {
         }
         bench.run("DEL", &sandbox, &config).silent();
     }
-    // One that says another version than the config's is converted.
+    // A result of another version than the config's is converted.
     let result = bench
         .run(
             "ADD",
@@ -119,7 +119,7 @@ fn p33_lenient_prev_results() {
                 .run()
                 .json();
             if !links.is_empty() {
-                // What was there is there, and ours is behind it.
+                // The earlier content is unchanged, and the link's interface follows it.
                 assert_eq!(names(&result), ["eth1"], "{prev}");
                 let own = if prev.contains("10.1.0.2") {
                     "10.1.0.2/24"
@@ -162,20 +162,20 @@ fn p34_where_the_plugin_stands() {
     let bench = Bench::with_agent();
     let sandbox = sandbox();
     for runtime in [Value::Null, annotated("[]")] {
-        // Neither first nor behind another.
+        // Neither a delegate nor a prevResult.
         let nowhere = behind(&bench, "1.0.0", Value::Null, runtime.clone());
         let text = bench.run("ADD", &sandbox, &nowhere).failed(7);
         assert!(
             text.contains("prevResult") && text.contains("delegate"),
             "{text}"
         );
-        // Both: somebody has made the network, and the config says to make one.
+        // Both: another plugin has made the network, and the config says to make one.
         for key in ["delegate", "boot_network"] {
             let mut both = behind(&bench, "1.0.0", rich("1.0.0"), runtime.clone());
             both[key] = json!({"type": "main"});
             let text = bench.run("ADD", &sandbox, &both).failed(7);
             assert!(text.contains("another plugin"), "{text}");
-            // DEL gets a prevResult wherever it stands; so it does what it can.
+            // A DEL may get a prevResult in any position, so it does what it can.
             bench.run("DEL", &sandbox, &both).silent();
             assert_eq!(bench.calls(), ["DEL main"]);
         }
@@ -214,7 +214,8 @@ fn p35_real_chain() {
             .args("IgnoreUnknown=1;K8S_POD_NAME=a");
         let result = tool.run("add", &a).json();
         assert_eq!(names(&result)[2..], ["eth0", "eth1"], "{result}");
-        // The MAC that tuning set is told, and neither bridge's CHECK nor ours minds.
+        // The MAC that tuning has set is in the result, and both bridge's CHECK and Ratchet's accept
+        // it.
         assert_eq!(a.netns.links()["eth0"]["address"], "02:00:00:00:00:77");
         assert!(a.netns.ping("192.168.7.2") && a.netns.ping("10.77.0.1"));
         tool.run("check", &a).silent();
@@ -267,7 +268,7 @@ fn p36_first_in_a_list() {
         rules.contains(&format!("{ip}:8080")) && !rules.contains("192.168.7"),
         "{rules}"
     );
-    // A word from the node's own address to the pod and back.
+    // A connection from the node's own address to the pod.
     let server = "import socket; s = socket.create_server(('0.0.0.0', 8080)); print('up', \
                   flush=True); c, _ = s.accept(); c.sendall(b'hello'); c.close()";
     let mut server = a
@@ -282,7 +283,7 @@ fn p36_first_in_a_list() {
         .unwrap();
     let client = "import socket,sys; print(socket.create_connection((sys.argv[1], 18080), \
                   10).recv(9).decode())";
-    let said = bench
+    let output = bench
         .node()
         .netns
         .command("python3")
@@ -292,9 +293,9 @@ fn p36_first_in_a_list() {
     server.kill().unwrap();
     server.wait().unwrap();
     assert_eq!(
-        String::from_utf8_lossy(&said.stdout).trim(),
+        String::from_utf8_lossy(&output.stdout).trim(),
         "hello",
-        "{said:?}"
+        "{output:?}"
     );
     tool.run("check", &a).silent();
     tool.run("del", &a).silent();

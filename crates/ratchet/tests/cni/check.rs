@@ -7,7 +7,7 @@ use crate::{
     support::{Netns, Sandbox},
 };
 
-/// The config of an ADD, as CHECK gets it.
+/// The config of an ADD with its result, as CHECK gets it.
 fn with_result(config: &Value, result: &Value) -> Value {
     let mut config = config.clone();
     config["prevResult"] = result.clone();
@@ -28,7 +28,7 @@ fn p37_check_at_once() {
         "ips": [{"address": "10.1.0.2/24"}]}});
     for (config, prev) in [
         (bench.config(json!({})), None),
-        // The peer is absent, and may be for ever.
+        // The peer is absent. It may stay absent.
         (bench.ours(&link("eth1", "b"), json!({})), None),
         (
             bench.ours(
@@ -52,10 +52,9 @@ fn p37_check_at_once() {
         assert!(text.contains("prevResult"), "{text}");
         without["prevResult"] = Value::Null;
         bench.run("CHECK", &a, &without).failed(7);
-        // Of what is not what it should be, it says so.
         bench.run("DEL", &a, &config).silent();
     }
-    // Nothing was added, and looking makes nothing.
+    // Without an ADD, CHECK fails and makes nothing.
     let config = bench.ours("[]", json!({}));
     bench
         .run(
@@ -74,7 +73,7 @@ fn p38_check_finds_it() {
     let config = bench.ours(&link("eth1", "b"), json!({}));
     let peer = bench.ours("[]", json!({}));
     let elsewhere = Netns::new("elsewhere");
-    for (spoil, mend) in [
+    for (spoil, restore) in [
         ("ip link del eth1".to_owned(), ""),
         (format!("ip link set eth1 netns {}", elsewhere.name), ""),
         (
@@ -98,18 +97,18 @@ fn p38_check_finds_it() {
             .run("CHECK", &a, &with_result(&config, &result))
             .failed(111);
         assert!(text.contains("eth1"), "{text}");
-        if !mend.is_empty() {
-            a.netns.sh(mend);
+        if !restore.is_empty() {
+            a.netns.sh(restore);
         }
         del(&bench, &[&a, &b], &peer);
-        // Neither does DEL leave what was moved and renamed.
+        // DEL also removes devices that were moved or renamed.
         assert!(
             a.netns.links().is_empty(),
             "{spoil}: {:?}",
             a.netns.links().keys()
         );
     }
-    // What a pod may do with its interface is no fault.
+    // Changes that a pod may make to its interface are not errors.
     bench.run("ADD", &b, &peer).json();
     let result = bench.run("ADD", &a, &config).json();
     a.netns
@@ -117,7 +116,7 @@ fn p38_check_finds_it() {
     bench
         .run("CHECK", &a, &with_result(&config, &result))
         .silent();
-    // Another namespace than ADD's.
+    // CHECK with another namespace than ADD's fails.
     let call = bench
         .call("CHECK", &a, &with_result(&config, &result))
         .env("CNI_NETNS", elsewhere.path());
@@ -125,7 +124,8 @@ fn p38_check_finds_it() {
     del(&bench, &[&a, &b], &peer);
     drop(elsewhere);
 
-    // An embedded plugin's error, with its code; one of before 0.4.0 is not asked.
+    // An embedded plugin's error is reported with its code. CHECK is not called for a plugin of a
+    // version before 0.4.0.
     bench.fake("checks", &failing("CHECK", 77));
     for ours in [false, true] {
         for (version, code) in [("1.0.0", Some(77)), ("0.4.0", Some(77)), ("0.3.1", None)] {
@@ -159,7 +159,8 @@ fn p39_check_of_embedded_plugins() {
     let [a, b] = [sandbox_of("a"), sandbox_of("b")];
     let peer = bench.ours("[]", json!({"name": "peers"}));
     bench.run("ADD", &b, &peer).json();
-    // It sees its own result, with what others did since, and without what is ours.
+    // An embedded plugin gets its own result, with later changes by others and without Ratchet's
+    // links.
     let config = bench.ours(&link("eth1", "b"), json!({}));
     let result = bench.run("ADD", &a, &config).json();
     assert_eq!(names(&result), ["veth0", "eth0", "eth1"]);
@@ -183,7 +184,7 @@ fn p39_check_of_embedded_plugins() {
     assert_eq!(seen["prevResult"], expected);
     assert_eq!(seen["name"], "test-net");
     bench.run("DEL", &a, &config).silent();
-    // The address that is told so that the pod starts is not the boot network's either.
+    // The link's address that Ratchet adds so that the pod starts is left out, too.
     let layer2 = r#"{"cniVersion":"1.0.0","interfaces":[{"name":"eth0","sandbox":"$CNI_NETNS"}]}"#;
     bench.fake("l2", &crate::bench::answering(layer2));
     let config = bench.ours(&link("eth1", "b"), json!({"boot_network": {"type": "l2"}}));
@@ -195,7 +196,7 @@ fn p39_check_of_embedded_plugins() {
     let prev = &bench.seen_json("l2", "CHECK")["prevResult"];
     assert_eq!((names(prev), prev.get("ips")), (vec!["eth0"], None));
     bench.run("DEL", &a, &config).silent();
-    // The real ones.
+    // Real plugins.
     for kind in ["bridge", "ptp"] {
         for version in ["0.4.0", "1.0.0"] {
             let mut boot = bench.bridge();
@@ -215,7 +216,7 @@ fn p39_check_of_embedded_plugins() {
         }
     }
     bench.run("DEL", &b, &peer).silent();
-    // Of a list all are asked, in order; with `disableCheck` none.
+    // CHECK is called for all plugins of a list, in order; with `disableCheck` for none.
     for (disabled, calls) in [
         (json!(false), vec!["CHECK main", "CHECK l2"]),
         (json!(true), vec![]),

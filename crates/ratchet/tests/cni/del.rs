@@ -75,7 +75,7 @@ fn p41_del_without_a_namespace() {
             );
         }
     }
-    // Also where there is no state.
+    // Also without state.
     let a = sandbox_of("a");
     let config = bench.config(json!({"delegate": bridge}));
     bench.run("ADD", &a, &config).json();
@@ -108,8 +108,8 @@ fn p42_del_with_the_config_of_add() {
     for (ours, kind) in [(true, "boot"), (false, "main")] {
         bench.run("ADD", &a, &with(ours, &embedded)).json();
         bench.calls();
-        // Edited, and the pod seems to be what it was not; and nothing is left of the config but
-        // its name.
+        // The config was edited and the pod looks like another kind; or only the name is left of the
+        // config.
         for more in [
             edited.clone(),
             json!({"delegate": null, "boot_network": 7, "runtimeConfig": 5, "mtu": "x"}),
@@ -163,7 +163,7 @@ fn p43_del_without_state() {
         bench.calls();
         let seen = bench.run("DEL", &a, &config);
         if content == Some("dir") {
-            // What stands in the way is said; the rest is done.
+            // The directory that cannot be removed is an error; everything else is done.
             seen.failed(5);
             fs::remove_dir(&path).unwrap();
             assert_eq!(bench.calls(), ["DEL boot", "DEL main"]);
@@ -179,13 +179,13 @@ fn p43_del_without_state() {
         assert!(a.netns.links().is_empty(), "{content:?}");
         assert!(!path.parent().unwrap().exists());
     }
-    // A plugin that is not installed (any more) blocks no pod's end for ever; one that fails does.
+    // A plugin that is not installed does not make the DEL fail; a plugin that fails does.
     let a = sandbox_of("a");
     bench
         .run(
             "DEL",
             &a,
-            &bench.config(json!({"boot_network": {"type": "gone"}})),
+            &bench.config(json!({"boot_network": {"type": "missing"}})),
         )
         .silent();
     bench.fake("boot", &failing("DEL", 77));
@@ -211,7 +211,7 @@ fn p44_del_that_fails() {
     let kept = fs::read(bench.state_file(&a)).unwrap();
     for _ in 0..2 {
         assert!(bench.run("DEL", &a, &config).failed(77).contains("because"));
-        // The links are gone, and the state is what it was.
+        // The links are removed, and the state is unchanged.
         assert!(a.netns.links().is_empty());
         assert_eq!(
             (
@@ -237,7 +237,7 @@ fn p44_del_that_fails() {
 fn p45_words_of_unfinished_dels() {
     let bench = Bench::new();
     let a = sandbox_of("a");
-    let says = |script: &str| {
+    let fails_with = |script: &str| {
         bench.fake(
             "boot",
             &format!(
@@ -253,7 +253,7 @@ fn p45_words_of_unfinished_dels() {
         "echo 'stat: no such file or directory'; exit 1",
     ] {
         for state in [true, false] {
-            says(script);
+            fails_with(script);
             let config = bench.config(json!({"delegate": {"type": "boot"}}));
             bench.run("ADD", &a, &config).json();
             if !state {
@@ -266,15 +266,16 @@ fn p45_words_of_unfinished_dels() {
                 !text.contains("not found") && !text.contains("no such file or directory"),
                 "{text}"
             );
-            says("exit 0");
+            fails_with("exit 0");
             bench.run("DEL", &a, &config).silent();
         }
     }
-    // The plugin that state names is gone: its work is undone, so it is an error, in other words.
+    // The plugin that the state names is not installed any more. Its work cannot be undone, so this
+    // is an error, without the words that a runtime takes for success.
     let config = bench.config(json!({"delegate": {"type": "boot"}}));
     bench.run("ADD", &a, &config).json();
     let program = bench.dir().join("fakes/boot");
-    fs::rename(&program, program.with_extension("away")).unwrap();
+    fs::rename(&program, program.with_extension("moved")).unwrap();
     let seen = bench.run("DEL", &a, &config);
     seen.failed(101);
     assert!(
@@ -282,7 +283,7 @@ fn p45_words_of_unfinished_dels() {
         "{}",
         seen.stdout
     );
-    fs::rename(program.with_extension("away"), &program).unwrap();
+    fs::rename(program.with_extension("moved"), &program).unwrap();
     bench.run("DEL", &a, &config).silent();
     bench.assert_clean();
 }
@@ -343,7 +344,7 @@ fn p47_del_without_store_or_agent() {
         let config = bench.ours(&link("eth1", "b"), boot);
         bench.run("ADD", &a, &config).json();
         assert_eq!(a.netns.links().keys().collect::<Vec<_>>(), ["eth0", "eth1"]);
-        // Nobody can be told.
+        // Neither the store nor the agent can be reached.
         let holder = agent.then(|| hold(&bench.dir().join("store.db")));
         if !agent {
             bench.cluster.nodes[0].stop_agent();
@@ -363,7 +364,7 @@ fn p47_del_without_store_or_agent() {
             "[]",
             json!({"cniVersion": "1.1.0", "cni.dev/valid-attachments": valid}),
         );
-        eventually("all is gone", || {
+        eventually("a GC that removes everything", || {
             bench.run("GC", &a, &gc).silent();
             let left = (a.netns.links().len(), bench.sandboxes().len());
             if left == (0, 1) {
@@ -388,7 +389,7 @@ fn p48_late_del() {
     bench.run("ADD", &old, &config).json();
     let result = bench.run("ADD", &new, &config).json();
     assert!(new.netns.ping("192.168.7.2"));
-    // With its own namespace, with none, with one that by now is the new sandbox's, and once more.
+    // With its own namespace, with none, with the new sandbox's, and once more with its own.
     let late = || bench.call("DEL", &old, &config);
     for netns in [
         old.netns.path(),
@@ -397,8 +398,8 @@ fn p48_late_del() {
         old.netns.path(),
     ] {
         if netns == new.netns.path() {
-            // The boot network cannot tell: it is asked to take eth0 of this namespace away. So not
-            // for it.
+            // The boot network cannot tell the two apart and would delete eth0 of this namespace, so
+            // this DEL runs without it.
             let plain = bench.ours(&link("eth1", "b"), json!({}));
             bench
                 .call("DEL", &old, &plain)
@@ -430,11 +431,10 @@ fn p49_order_of_del() {
     let [a, b] = [sandbox_of("a"), sandbox_of("b")];
     let peer = bench.ours("[]", json!({"name": "peers"}));
     bench.run("ADD", &b, &peer).json();
-    // Each says whether the link is there when it is called.
-    let looks = "ls -d /sys/class/net/eth1 >/dev/null 2>&1; nsenter --net=$CNI_NETNS ip link show \
-                 eth1 >/dev/null 2>&1 && echo link >>$S/calls";
+    // Each plugin records whether the link exists when it is called.
+    let look = "nsenter --net=$CNI_NETNS ip link show eth1 >/dev/null 2>&1 && echo link >>$S/calls";
     for kind in ["one", "two", "three"] {
-        bench.fake(kind, &format!("{looks}\n{}", answering(ANSWER)));
+        bench.fake(kind, &format!("{look}\n{}", answering(ANSWER)));
     }
     let list = json!({"cniVersion": "1.0.0", "name": "list", "plugins": [{"type": "one"},
         {"type": "two"}, {"type": "three"}]});
@@ -463,7 +463,8 @@ fn p49_order_of_del() {
     );
     bench.run("DEL", &a, &config).silent();
     assert_eq!(bench.calls(), ["DEL three", "DEL two", "DEL one"]);
-    // Without state the same; the delegate, which may have been a pod's network too, last.
+    // The same without state. The delegate is called last, as the pod may have been one that is not
+    // Ratchet's.
     bench.run("DEL", &a, &config).silent();
     assert_eq!(
         bench.calls(),

@@ -1,5 +1,4 @@
-//! Points 13 to 17 and 21: what a delegate is given, where it is found, and what becomes of its
-//! answer.
+//! Points 13 to 17 and 21: how a delegate is called and found, and how its answer is converted.
 
 use std::{
     collections::BTreeMap,
@@ -21,8 +20,8 @@ use crate::{
 fn p13_stdin_of_the_delegate() {
     let bench = Bench::new();
     let sandbox = sandbox();
-    // Nested and unknown keys, numbers that no float holds, repeated keys, white space: as they
-    // are.
+    // Nested and unknown keys, numbers that do not fit into a float, repeated keys, white space:
+    // all of it is passed unchanged.
     let embedded = r#"{ "type":"main" , "big": 12345678901234567890.10,
   "nested":{"a":[1.50,{"b":null}],"a":2}, "é":"\u00e9" }"#;
     let outer = bench
@@ -42,8 +41,8 @@ fn p13_stdin_of_the_delegate() {
         let expected = format!(r#"{body},"name":"test-net","cniVersion":"1.0.0"}}"#);
         assert_eq!(bench.seen("main", verb, "stdin"), expected);
     }
-    // A name and a version of its own stay; what the runtime passes comes in as far as it is
-    // declared.
+    // The delegate's own name and version stay. Of the runtime's values it gets those whose
+    // capabilities it declares.
     let own = json!({"type": "main", "name": "own", "cniVersion": "0.4.0",
         "capabilities": {"mac": true, "ips": false}});
     let config = bench.config(
@@ -73,7 +72,7 @@ fn p14_environment_of_the_delegate() {
         .env("TRACEPARENT", "00-ab")
         .env("EMPTY", "")
         .env("CNI_NETNS_OVERRIDE", "");
-    let given: BTreeMap<String, String> = call
+    let passed: BTreeMap<String, String> = call
         .command
         .get_envs()
         .map(|(name, value)| {
@@ -84,18 +83,18 @@ fn p14_environment_of_the_delegate() {
         })
         .collect();
     call.run().json();
-    let noted = bench.seen("main", "ADD", "env");
-    let noted: BTreeMap<&str, &str> = noted
+    let recorded = bench.seen("main", "ADD", "env");
+    let recorded: BTreeMap<&str, &str> = recorded
         .lines()
         .filter_map(|line| line.split_once('='))
         .collect();
-    for (name, value) in &given {
-        assert_eq!(noted.get(name.as_str()), Some(&value.as_str()), "{name}");
+    for (name, value) in &passed {
+        assert_eq!(recorded.get(name.as_str()), Some(&value.as_str()), "{name}");
     }
-    // Nothing else either, but for what the shell adds.
-    let foreign = noted
+    // Nothing is added, except for the variables that the shell sets.
+    let foreign = recorded
         .keys()
-        .filter(|name| !given.contains_key(**name) && std::env::var_os(name).is_none());
+        .filter(|name| !passed.contains_key(**name) && std::env::var_os(name).is_none());
     let foreign: Vec<_> = foreign
         .filter(|name| !["PWD", "OLDPWD", "SHLVL", "_"].contains(name))
         .collect();
@@ -121,7 +120,7 @@ fn p14_environment_of_the_delegate() {
 fn p15_finding_the_delegate() {
     let bench = Bench::new();
     let sandbox = sandbox();
-    // A program that would betray itself, where a path in the type would lead.
+    // A program that a path in the type would find. It records that it ran.
     bench.program("evil", "#!/bin/sh\necho ADD evil >>\"$CNI_TEST_CALLS\"");
     for kind in [
         "", ".", "..", "a/b", "../x", "../evil", "/bin/sh", "a\\b", "a\0b",
@@ -139,8 +138,8 @@ fn p15_finding_the_delegate() {
     }
     assert_eq!((bench.calls(), bench.state()), (vec![], vec![]));
 
-    // In order; directories of that name and empty segments (which would be the working directory)
-    // are passed over.
+    // The directories are searched in order. Directories of the plugin's name and empty segments
+    // (which would be the working directory) are skipped.
     let answer = |dir: &str| answering(&format!(r#"{{"cniVersion":"1.0.0","from":"{dir}"}}"#));
     let script = |dir: &str| format!("#!/bin/sh\ncat >/dev/null\n{}", answer(dir));
     for dir in ["one", "two"] {
@@ -180,7 +179,7 @@ fn p15_finding_the_delegate() {
 fn p16_busy_program_and_much_output() {
     let bench = Bench::new();
     let sandbox = sandbox();
-    // The program is just being written while the plugin wants to start it.
+    // The program is open for writing when the plugin starts it (ETXTBSY).
     let busy = fs::OpenOptions::new()
         .append(true)
         .open(bench.dir().join("fakes/main"))
@@ -197,10 +196,10 @@ fn p16_busy_program_and_much_output() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // It has tried once it sleeps.
+    // It sleeps after its first try.
     let sleeping =
         [nix::libc::SYS_clock_nanosleep, nix::libc::SYS_nanosleep].map(|number| number.to_string());
-    eventually("a pause between two tries", || {
+    eventually("a plugin that sleeps between two tries", || {
         let now = fs::read_to_string(format!("/proc/{}/syscall", child.id())).unwrap_or_default();
         let number = now.split(' ').next().unwrap_or_default().to_owned();
         if sleeping.contains(&number) {
@@ -217,7 +216,7 @@ fn p16_busy_program_and_much_output() {
         .run("DEL", &sandbox, &bench.config(json!({})))
         .silent();
 
-    // 1 MiB each way, and stdin is read last.
+    // 1 MiB in each direction, and stdin is read last.
     let mib = "head -c 1048576 /dev/zero | tr '\\0'";
     let flood = format!(
         "#!/bin/sh\n{mib} e >&2\nif [ $CNI_COMMAND = ADD ]; then printf \
@@ -238,11 +237,11 @@ fn p16_busy_program_and_much_output() {
     }
 }
 
-/// By body, by the answer's version, by the config's: an index into the results, or -1.
+/// By body, by the answer's version, by the config's version: an index into the results, or -1.
 type Table = BTreeMap<String, BTreeMap<String, [i64; 7]>>;
 
-/// Every answer of every golden file, towards two of the seven versions in turn; crates/cni has all
-/// of them as a unit test.
+/// Converts every answer of every golden file to two of the seven versions, alternating. A unit
+/// test of crates/cni converts to all seven.
 #[test]
 fn p17_conversion_matrix() {
     const VERSIONS: [&str; 7] = [
@@ -251,7 +250,7 @@ fn p17_conversion_matrix() {
     let bench = Bench::new();
     let sandbox = sandbox();
     bench.program(
-        "fakes/says",
+        "fakes/answers",
         "#!/bin/sh\n[ $CNI_COMMAND = ADD ] && cat \"$ANSWER\"\ncat >/dev/null\n",
     );
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cni/tests/golden");
@@ -266,8 +265,7 @@ fn p17_conversion_matrix() {
     paths.sort();
     let (mut rows, mut wrong) = (0, Vec::new());
     for path in &paths {
-        // Made by Go's own library; the README of the generator beside it says what the members
-        // are.
+        // Made by CNI's Go library. The README of the generator explains the members.
         let golden: BTreeMap<String, Box<RawValue>> =
             serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
         let bodies: BTreeMap<String, Box<RawValue>> =
@@ -282,7 +280,7 @@ fn p17_conversion_matrix() {
                     rows += 1;
                     let to = VERSIONS[at];
                     let config =
-                        bench.config(json!({"cniVersion": to, "delegate": {"type": "says"}}));
+                        bench.config(json!({"cniVersion": to, "delegate": {"type": "answers"}}));
                     let call = bench
                         .call("ADD", &sandbox, &config)
                         .env("ANSWER", bench.dir().join("answer"));
@@ -366,7 +364,7 @@ fn p21_capabilities() {
         );
         bench.run("DEL", &sandbox, &config).silent();
     }
-    // And the annotations of a pod of ours.
+    // The annotations of a pod of Ratchet.
     let mut config = bench.ours("[]", json!({"delegate": declared}));
     config["runtimeConfig"][ANNOTATIONS]["note"] = json!(long);
     bench.run("ADD", &sandbox, &config).json();

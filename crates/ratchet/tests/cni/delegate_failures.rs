@@ -53,12 +53,12 @@ fn p19_errors_of_the_delegate() {
         for config in [bench.config(bad.clone()), bench.ours("[]", bad)] {
             let seen = bench.run("ADD", &sandbox, &config);
             let text = seen.failed(code.into());
-            assert!(text.contains("it is so"), "{text}");
+            assert!(text.contains("a fault"), "{text}");
             assert_eq!(seen.error()["details"], "because");
         }
     }
-    // No CNI error at all: a code of our own, with what was said.
-    for (script, said) in [
+    // Without a CNI error: Ratchet's own code, with the plugin's output.
+    for (script, expected) in [
         ("echo the cause >&2; exit 7", "the cause"),
         ("echo on stdout; exit 1", "on stdout"),
         ("echo the cause >&2; kill -9 $$", "the cause"),
@@ -73,7 +73,10 @@ fn p19_errors_of_the_delegate() {
                 &bench.config(json!({"delegate": {"type": "bad"}})),
             )
             .failed(100);
-        assert!(text.contains(said) && text.contains("\"bad\""), "{text}");
+        assert!(
+            text.contains(expected) && text.contains("\"bad\""),
+            "{text}"
+        );
     }
     bench.assert_clean();
 }
@@ -88,7 +91,7 @@ fn p20_rollback_of_the_delegate() {
         (format!("{first} exit 0; echo '{error}'; exit 1"), 77),
         (format!("{first} exit 0; exit 3"), 100),
         (format!("{first} exit 0; kill -9 $$"), 100),
-        // The error is the ADD's, also when its DEL fails, in whatever way.
+        // The error is the one of the ADD, also when the DEL fails.
         (
             format!(
                 "{first} {{ echo '{{\"code\":88,\"msg\":\"late\"}}'; exit 1; }}; echo '{error}'; \
@@ -110,7 +113,7 @@ fn p20_rollback_of_the_delegate() {
             bench.assert_clean();
         }
     }
-    // Not executable: neither ADD nor DEL can be.
+    // The plugin is not executable: neither ADD nor DEL can run.
     bench.fake("bad", &answering(ANSWER));
     fs::set_permissions(
         bench.dir().join("fakes/bad"),
@@ -126,7 +129,7 @@ fn p20_rollback_of_the_delegate() {
         .failed(100);
     assert!(text.contains("ermission denied"), "{text}");
     bench.assert_clean();
-    // Of a list those that ran, in reverse order.
+    // In a list, the plugins that ran get a DEL, in reverse order.
     bench.fake("bad", &failing("ADD", 77));
     let list = json!({"name": "list", "cniVersion": "1.0.0", "plugins": [{"type": "main"},
         {"type": "bad"}, {"type": "never"}]});

@@ -13,7 +13,7 @@ use crate::{
     support::{Sandbox, eventually},
 };
 
-/// The config of a GC: these are valid.
+/// The config of a GC with these valid attachments.
 fn valid(config: &Value, attachments: &[(&Sandbox, &str)]) -> Value {
     let list: Vec<Value> = attachments
         .iter()
@@ -26,7 +26,7 @@ fn valid(config: &Value, attachments: &[(&Sandbox, &str)]) -> Value {
     config
 }
 
-/// As libcni calls GC and STATUS.
+/// Calls GC or STATUS as libcni does.
 fn run(bench: &Bench, verb: &str, config: &Value) -> crate::bench::Seen {
     let call = bench.call(verb, &sandbox(), config);
     let names = ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS"];
@@ -71,7 +71,7 @@ fn p50_what_gc_removes() {
     )
     .silent();
     assert_eq!(bench.calls(), ["GC main", "GC boot"]);
-    // One attachment of a container that has two: the links stay as long as it has any.
+    // A container with two attachments loses one: the links stay as long as it has an attachment.
     run(
         &bench,
         "GC",
@@ -89,7 +89,8 @@ fn p50_what_gc_removes() {
     }
     assert!(env.contains("K8S_POD_NAME=a"), "{env}");
     assert!(a.netns.ping("192.168.7.2"));
-    // The pair counts: that this container has another attachment does not save this one.
+    // Container and interface are compared together: another attachment of the same container does
+    // not keep this one.
     run(
         &bench,
         "GC",
@@ -104,7 +105,7 @@ fn p50_what_gc_removes() {
             && !bench.state_file(&a).exists()
             && !bench.state_file(&d).exists()
     );
-    // The other network's link lives.
+    // The other network's link stays up.
     assert_eq!(c.netns.links().keys().collect::<Vec<_>>(), ["eth2"]);
     assert!(c.netns.ping("192.168.8.2") && bench.state_file(&b).exists());
     run(&bench, "GC", &valid(&ours("[]", "another"), &[])).silent();
@@ -122,7 +123,7 @@ fn p51_spellings_of_the_list() {
     for (keys, stay) in [
         (vec![(right, one(&a))], [true, false]),
         (vec![(old, one(&a))], [true, false]),
-        // What either names stays.
+        // An attachment that one of the two lists names stays.
         (vec![(right, one(&a)), (old, one(&b))], [true, true]),
         (vec![(right, json!([]))], [false, false]),
         (vec![(right, Value::Null)], [false, false]),
@@ -150,8 +151,8 @@ fn p51_spellings_of_the_list() {
             bench.run("DEL", pod, &config).silent();
         }
     }
-    // Absent: nobody has said what is valid, so nothing is removed. The same for a list that cannot
-    // be read.
+    // Without a list it is unknown what is valid, so nothing is removed; the same for a list that
+    // cannot be parsed.
     bench.run("ADD", &a, &config).json();
     bench.calls();
     let text = run(&bench, "GC", &config).failed(7);
@@ -197,8 +198,8 @@ fn p52_gc_of_embedded_plugins() {
         }
         bench.calls();
     };
-    // The delegate is old, the boot network new: the stale one has its DEL, and whoever knows GC
-    // hears of it.
+    // The delegate is of an old version, the boot network of a new one. The stale attachment gets a
+    // DEL, and GC is called for the plugin that supports it.
     let both = json!({"delegate": old, "boot_network": new});
     add(both.clone());
     run(
@@ -219,7 +220,7 @@ fn p52_gc_of_embedded_plugins() {
     assert!(!bench.seen("new", "GC", "env").contains(&a.id));
     bench.run("DEL", &b, &bench.config(json!({}))).silent();
 
-    // All errors, and all of the work.
+    // An error does not stop the work, and all errors are reported.
     add(both.clone());
     bench.fake(
         "new",
@@ -227,22 +228,22 @@ fn p52_gc_of_embedded_plugins() {
     );
     bench.fake(
         "old",
-        "[ $CNI_COMMAND = DEL ] && echo \
-                       '{\"code\":77,\"msg\":\"busy '$CNI_CONTAINERID'\"}'; exit 1",
+        "[ $CNI_COMMAND = DEL ] && echo '{\"code\":77,\"msg\":\"busy '$CNI_CONTAINERID'\"}'; \
+         exit 1",
     );
     let text = run(&bench, "GC", &valid(&bench.config(both.clone()), &[])).failed(77);
     for part in [a.id.as_str(), &b.id, "no room", "code 78"] {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert_eq!(bench.calls(), ["DEL old", "DEL old", "GC new"]);
-    // What failed is tried again.
+    // The next GC tries the failed ones again.
     assert!(bench.state_file(&a).exists());
     for kind in ["new", "old"] {
         bench.fake(kind, &answering(ANSWER));
     }
     run(&bench, "GC", &valid(&bench.config(both), &[])).silent();
     assert!(bench.state().is_empty());
-    // A list that says that it collects by itself: neither DEL nor GC.
+    // A list with disableGC gets neither DEL nor GC.
     let list = json!({"delegate": {"cniVersion": "1.1.0", "disableGC": true,
         "plugins": [{"type": "new"}]}});
     add(list.clone());
@@ -268,7 +269,7 @@ fn p53_gc_again_and_beside_others() {
         assert_eq!(bench.calls(), calls);
         bench.assert_clean();
     }
-    // An ADD that is under way, of which the runtime's list does not know yet.
+    // A running ADD, which is not in the runtime's list yet.
     let fifo = bench.dir().join("go");
     assert!(
         Command::new("mkfifo")
@@ -307,9 +308,12 @@ fn p53_gc_again_and_beside_others() {
         });
         run(&bench, "GC", &valid(&config, &[])).silent();
         assert_eq!(bench.calls(), ["GC slow"]);
-        // And the delegate is told to leave it alone, too.
-        let told = &bench.seen_json("slow", "GC")["cni.dev/valid-attachments"];
-        assert_eq!(*told, json!([{"containerID": b.id, "ifname": "eth0"}]));
+        // The list for the delegate has it as valid, too.
+        let valid_there = &bench.seen_json("slow", "GC")["cni.dev/valid-attachments"];
+        assert_eq!(
+            *valid_there,
+            json!([{"containerID": b.id, "ifname": "eth0"}])
+        );
         fs::write(&fifo, "go").unwrap();
         assert!(child.wait_with_output().unwrap().status.success());
         assert!(bench.state_file(&b).exists());
@@ -331,7 +335,7 @@ fn p54_status() {
         crate::bench::merge(&mut config, more);
         config
     };
-    // With nothing in the environment but what the specification demands.
+    // The environment has only the variables that the specification demands.
     let bare = |bench: &Bench, config: &Value| {
         let mut call = bench.call("STATUS", &sandbox(), config);
         call.command
@@ -342,7 +346,7 @@ fn p54_status() {
         call.run()
     };
     bare(&bench, &base).silent();
-    // The older one is not asked, only looked for; and nothing is made.
+    // STATUS is not called for a plugin of an older version; it only has to exist. Nothing is made.
     assert_eq!(bench.calls(), ["STATUS main"]);
     assert_eq!(
         bench.seen_json("main", "STATUS"),
@@ -356,9 +360,9 @@ fn p54_status() {
     );
 
     for version in ["1.0.0", "1.1.0"] {
-        let gone = with(json!({"delegate": {"type": "gone", "cniVersion": version}}));
-        let text = bare(&bench, &gone).failed(50);
-        assert!(text.contains("\"gone\""), "{text}");
+        let missing = with(json!({"delegate": {"type": "missing", "cniVersion": version}}));
+        let text = bare(&bench, &missing).failed(50);
+        assert!(text.contains("\"missing\""), "{text}");
     }
     for code in [50, 51, 11, 7, 120] {
         bench.fake("ill", &failing("STATUS", code));
@@ -366,10 +370,10 @@ fn p54_status() {
         assert!(text.contains("because"), "{text}");
     }
     bare(&bench, &with(json!({"mtu": "x"}))).failed(7);
-    // The config and the agent are at odds.
+    // The config differs from the agent's settings.
     bare(&bench, &with(json!({"parent_address": "10.91.0.77"}))).failed(50);
-    // A store that somebody holds can still be read; one that cannot be opened is told of, and so
-    // is an agent that is not there.
+    // A store that another process has locked can still be read. A store that cannot be opened is
+    // an error, and so is an agent that cannot be started.
     let holder = hold(&bench.dir().join("store.db"));
     bare(&bench, &base).silent();
     release(holder);
@@ -381,7 +385,7 @@ fn p54_status() {
     );
     bare(&bench, &with(json!({"store": nowhere}))).failed(50);
     bench.cluster.nodes[0].stop_agent();
-    // When all is well, one is started on demand.
+    // Without these errors, an agent is started on demand.
     bare(&bench, &base).silent();
     assert!(bench.node().agent_pid().is_some());
 }

@@ -1,8 +1,8 @@
-//! The 58 points of the CNI checklist, one test each, named by its number; docs/cni.md is the table
-//! of them.
+//! The 58 points of the CNI checklist, one test each, named by the point's number. docs/cni.md has
+//! the table of points.
 //!
-//! All of it is black box: the built binary is called as a runtime calls it, with real plugins or
-//! small scripts in the places of the embedded ones.
+//! All tests are black box: they call the built binary as a runtime does, with real plugins or
+//! small scripts as embedded plugins.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[path = "../support/mod.rs"]

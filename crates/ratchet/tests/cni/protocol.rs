@@ -13,7 +13,7 @@ const VERSIONS: [&str; 7] = [
     "0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0",
 ];
 
-/// Runs the binary through a shell line, in an environment that holds nothing but these.
+/// Runs the binary by a shell command, with exactly this environment.
 fn shell(line: &str, env: &[(&str, &str)]) -> Seen {
     let output = Command::new("/bin/sh")
         .arg("-c")
@@ -149,7 +149,7 @@ fn p04_required_variables() {
     ];
     let config = bench.config(json!({"cniVersion": "1.1.0"}));
     for (verb, required) in table {
-        // Each alone, and all of them, unset and empty.
+        // Each one and all of them, unset and empty.
         let sets: Vec<Vec<&str>> = required
             .iter()
             .map(|name| vec![*name])
@@ -341,8 +341,7 @@ fn p08_verbs_of_later_versions() {
 fn p09_errors() {
     let bench = Bench::new();
     let sandbox = sandbox();
-    // One document on stdout in every case (`Seen::error`), in the config's version where there is
-    // one.
+    // Every error is one document on stdout (`Seen::error`), in the config's version if it has one.
     let version_of = |seen: Seen| seen.error()["cniVersion"].as_str().unwrap().to_owned();
     let bad = |version: Value| bench.config(json!({"cniVersion": version, "mtu": "x"}));
     for version in VERSIONS {
@@ -368,7 +367,7 @@ fn p09_errors() {
         ),
         "1.1.0"
     );
-    // Debug logging, a backtrace, words of an embedded plugin: none of it gets onto stdout.
+    // Debug logs, a backtrace and the output of an embedded plugin do not get onto stdout.
     bench.fake(
         "loud",
         "echo text on stderr >&2; echo '{\"code\":42,\"msg\":\"m\"}'; exit 3",
@@ -389,8 +388,7 @@ fn p09_errors() {
         "{}",
         seen.stderr
     );
-    // An error with exit status 0 is one all the same: the runtime would take it for an empty
-    // result.
+    // An error with exit status 0 still is an error: a runtime would take it for an empty result.
     bench.fake("zero", "echo '{\"code\":43,\"msg\":\"m\"}'");
     bench
         .run(
@@ -418,7 +416,7 @@ fn p10_outputs() {
         with["cni.dev/valid-attachments"] = json!([]);
         bench.run("GC", &sandbox, &with).silent();
     }
-    // Nor does it show when embedded plugins print where nothing is due.
+    // The output of an embedded plugin on DEL is not passed on.
     bench.fake("chatty", "echo '{}'");
     bench
         .run(
@@ -439,7 +437,7 @@ fn p11_own_namespace() {
     let own = bench.node().netns.path().display().to_string();
     let before = bench.node().netns.links();
     for verb in ["ADD", "DEL"] {
-        // As the kernel names it, and as a bind mount.
+        // By the kernel's paths, and by a bind mount.
         for path in ["/proc/self/ns/net", "/proc/thread-self/ns/net", &own] {
             let text = bench
                 .call(verb, &sandbox, &config)
@@ -479,8 +477,8 @@ fn p12_no_namespace() {
     let sandbox = sandbox();
     let file = bench.dir().join("file");
     std::fs::write(&file, "").unwrap();
-    // bridge, ptp and all others say it themselves; for Ratchet's pods Ratchet does, before they
-    // run.
+    // bridge, ptp and all others report it themselves. For its own pods, Ratchet reports it before
+    // they run.
     let real = bench.config(json!({"delegate": bench.bridge()}));
     for netns in [
         "/run/netns/rt-not-there".as_ref(),

@@ -1,4 +1,4 @@
-//! Points 55 to 58: what runtimes do, and what they must not be left with.
+//! Points 55 to 58: calls as runtimes make them, and what the plugin may not leave to a runtime.
 
 use std::{
     fs,
@@ -14,11 +14,11 @@ use crate::{
     support::{Pod, Sandbox},
 };
 
-/// The releases whose way of calling plugins differs.
+/// Releases that call plugins in different ways.
 const CNITOOLS: [&str; 3] = ["1.1.2", "1.2.3", "1.3.0"];
 
-/// `cnitool`, built from these releases of Go's library; `None`, said on stderr, where there is no
-/// Go toolchain.
+/// `cnitool`, built from these releases of CNI's Go library. `None`, with a note on stderr, without
+/// a Go toolchain.
 fn cnitools() -> Option<Vec<PathBuf>> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/cnitool.sh");
     let output = Command::new(script).args(CNITOOLS).output().unwrap();
@@ -46,21 +46,21 @@ pub fn newest_cnitool() -> Option<PathBuf> {
     cnitools()?.pop()
 }
 
-/// A runtime: `cnitool` on the node, with a network list and a cache of its own.
+/// A runtime: `cnitool` on the node, with its own network list and cache.
 pub struct Cnitool<'a> {
     bench: &'a Bench,
     program: &'a Path,
     conf: PathBuf,
     network: String,
     env: Vec<(&'static str, String)>,
-    /// Its PATH, as far as it differs from ours.
+    /// Its PATH; it may contain `$PATH`.
     path: String,
 }
 
 impl<'a> Cnitool<'a> {
     pub fn new(bench: &'a Bench, program: &'a Path, list: &Value) -> Self {
         let mut list = list.clone();
-        // A key that was taken away was set to null.
+        // `null` means that the key is removed.
         for plugin in list["plugins"].as_array_mut().unwrap() {
             plugin
                 .as_object_mut()
@@ -88,8 +88,8 @@ impl<'a> Cnitool<'a> {
         self
     }
 
-    /// Where there is no ip6tables: portmap before 1.2 takes IPv4 rules for IPv6 ones in CHECK,
-    /// where there is (Debian 12 has 1.1.1).
+    /// Hides ip6tables. With it, CHECK of portmap before 1.2 mistakes IPv4 rules for IPv6 rules
+    /// (Debian 12 has 1.1.1).
     pub fn without_ip6tables(mut self) -> Self {
         let dir = self.bench.dir().join("sbin");
         fs::create_dir_all(&dir).unwrap();
@@ -104,7 +104,7 @@ impl<'a> Cnitool<'a> {
     }
 
     pub fn run(&self, verb: &str, sandbox: &Sandbox) -> Seen {
-        // Its cache is in /var/lib/cni, wherever it runs.
+        // Its cache is always in /var/lib/cni.
         let line = format!(
             "mount --bind \"$0\" /var/lib && PATH=\"{}\" && exec \"$@\"",
             self.path
@@ -117,7 +117,7 @@ impl<'a> Cnitool<'a> {
             .arg(self.program)
             .args([verb, &self.network])
             .arg(sandbox.netns.path());
-        // The plugin is found by its name.
+        // Ratchet is found by its name, too.
         let bin = Path::new(crate::support::RATCHET).parent().unwrap();
         let path = format!("{}:{}", bin.display(), self.bench.cni_path());
         command
@@ -132,7 +132,7 @@ impl<'a> Cnitool<'a> {
         .run()
     }
 
-    /// What its cache holds.
+    /// The number of results in its cache.
     fn cached(&self) -> usize {
         fs::read_dir(self.bench.dir().join("var-lib/cni/results")).map_or(0, Iterator::count)
     }
@@ -152,8 +152,8 @@ fn p55_cnitool() {
             if version == "1.1.0" && !knows_1_1 {
                 continue;
             }
-            // Debian's plugins are of before 1.1.0: embedded, they keep a version of their own;
-            // behind us they cannot.
+            // Debian's plugins do not support 1.1.0. As an embedded plugin, one has its own version;
+            // later in the list it cannot.
             let mut boot = bench.bridge();
             boot["cniVersion"] = json!(version.min("1.0.0"));
             let capabilities = json!({"io.kubernetes.cri.pod-annotations": true});
@@ -171,7 +171,7 @@ fn p55_cnitool() {
             let list = json!({"cniVersion": version, "name": "tooled", "plugins": plugins});
             let tool = Cnitool::new(&bench, program, &list)
                 .args("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=a");
-            // A pod of ours, and one that is not.
+            // A pod of Ratchet, and another pod.
             for (links, interfaces) in [(link("eth1", "b"), 2), (String::new(), 1)] {
                 let what = format!("{} {version} {links:?}", program.display());
                 let runtime = if links.is_empty() {
@@ -210,8 +210,8 @@ fn p55_cnitool() {
                     );
                 }
                 if version == "1.1.0" {
-                    // It sends DEL for all that it knows of, and then GC without a list, which we
-                    // refuse: see docs/cni.md.
+                    // cnitool calls DEL for all attachments in its cache and then GC without a list,
+                    // which Ratchet refuses: see docs/cni.md.
                     tool.run("add", &a).json();
                     let seen = tool.run("gc", &a);
                     assert!(
@@ -255,7 +255,7 @@ fn p56_cni_args() {
             ";;K8S_POD_NAME=x;junk;=;A=b=c;NOT_KNOWN=ü;K8S_POD_UID=u=1",
             Some("default/x"),
         ),
-        // Nobody says who it is: it is known by its container.
+        // Without a pod name, the pod is named after its container.
         ("", None),
         ("IgnoreUnknown=1", None),
         ("K8S_POD_NAME=;K8S_POD_NAMESPACE=", None),
@@ -275,14 +275,14 @@ fn p56_cni_args() {
             .flat_map(|l| [l.a.pod.to_string(), l.z.pod.to_string()])
             .collect();
         assert!(ends.contains(&own), "{args:?}: {ends:?}");
-        // DEL may come with others, or none.
+        // DEL may have other arguments, or none.
         bench
             .call("DEL", &a, &config)
             .env("CNI_ARGS", "junk")
             .run()
             .silent();
         assert!(a.netns.links().is_empty());
-        // And a pod that is not ours.
+        // A pod that is not Ratchet's.
         let plain = bench.config(json!({}));
         bench
             .call("ADD", &a, &plain)
@@ -301,8 +301,8 @@ fn p56_cni_args() {
 
 #[test]
 fn p57_who_holds_the_outputs() {
-    // Each call is read until both outputs are closed, so that this returns at all is most of the
-    // test.
+    // Each call is read until both outputs are closed. So most of this test is that the calls
+    // return.
     let bench = Bench::new();
     let a = sandbox_of("a");
     let config = bench.ours("[]", json!({"log_level": "debug"}));
@@ -327,7 +327,7 @@ fn p57_who_holds_the_outputs() {
         fs::read_link(format!("/proc/{pid}/cwd")).unwrap(),
         Path::new("/")
     );
-    // It is nobody's child but init's, and of no session of ours.
+    // The agent is in another session than this process.
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat
         .rsplit_once(')')
@@ -338,7 +338,7 @@ fn p57_who_holds_the_outputs() {
     let session = fields[3].parse::<i32>().unwrap();
     assert_ne!(session, nix::unistd::getsid(None).unwrap().as_raw());
     bench.run("DEL", &a, &config).silent();
-    // A daemon that an embedded plugin leaves behind holds that plugin's outputs, but not ours.
+    // A daemon that an embedded plugin leaves keeps that plugin's outputs open, but not Ratchet's.
     bench.fake(
         "leaver",
         &format!(
@@ -365,7 +365,7 @@ fn p57_who_holds_the_outputs() {
 
 #[test]
 fn p58_state() {
-    // Neither is it where runtimes clean, nor where a reboot does.
+    // The state directory is neither in a path that runtimes clean nor in one that a reboot clears.
     let default = Path::new(ratchet_protocol::DEFAULT_STATE_DIR);
     assert!(default.starts_with("/var/lib") && !default.starts_with("/var/lib/cni"));
     let help = Command::new(crate::support::RATCHET)
@@ -428,9 +428,9 @@ fn p58_state() {
     assert!(seen >= 5, "{seen}");
     let socket = fs::metadata(bench.node().socket.parent().unwrap()).unwrap();
     assert_eq!(socket.mode() & 0o7777, 0o700);
-    // Names of their own for network, container and interface: none is another's.
+    // Each attachment has its own file, named by network, container and interface.
     assert!(bench.state_file(&a).exists() && bench.state_file(&b).exists());
-    // The runtime restarts, and forgets its cache: DEL has all that it needs.
+    // A runtime that was restarted without its cache: DEL has all that it needs.
     for pod in [&a, &b] {
         bench
             .call("DEL", pod, &bench.config(json!({"delegate": null})))
