@@ -82,8 +82,9 @@ fn news(
         }
         Ok(Event::InitDone) => Some(PodNews::All(std::mem::take(listed))),
         Ok(Event::Apply(pod)) => PodFacts::of(&pod.metadata).map(PodNews::Applied),
-        Ok(Event::Delete(pod)) => PodFacts::of(&pod.metadata)
-            .map(|facts| PodNews::Deleted(facts.namespace, facts.name)),
+        Ok(Event::Delete(pod)) => {
+            PodFacts::of(&pod.metadata).map(|facts| PodNews::Deleted(facts.namespace, facts.name))
+        }
         Err(error) => Some(PodNews::Lost(chain(&error))),
     }
 }

@@ -41,10 +41,10 @@ pub(crate) enum Command {
     /// Forget a node that is gone for good: remove its pods, as if the runtime had deleted them
     ///
     /// Run this on another node: that node's agent does it. The links of the lost node's pods end.
-    /// Their VNIs are free again when the pods at the other ends are deleted, too. With etcd, a node
-    /// is forgotten automatically when its agent has been offline for its `node_timeout`; before
-    /// that, and with another store, this command needs --force. If the node returns later, it
-    /// publishes its pods again and their links come up again.
+    /// Their VNIs are free again when the pods at the other ends are deleted, too. With etcd, a
+    /// node is forgotten automatically when its agent has been offline for its `node_timeout`;
+    /// before that, and with another store, this command needs --force. If the node returns later,
+    /// it publishes its pods again and their links come up again.
     ForgetNode(ForgetNodeOptions),
 
     /// Check this node: print what is missing for links, and what to do about it

@@ -1,5 +1,5 @@
-//! The life of an agent: it is started on demand once per node, replaced by another agent, has other
-//! settings than the config, is killed.
+//! The life of an agent: it is started on demand once per node, replaced by another agent, has
+//! other settings than the config, is killed.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod support;

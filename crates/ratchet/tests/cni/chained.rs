@@ -214,8 +214,8 @@ fn p35_real_chain() {
             .args("IgnoreUnknown=1;K8S_POD_NAME=a");
         let result = tool.run("add", &a).json();
         assert_eq!(names(&result)[2..], ["eth0", "eth1"], "{result}");
-        // The MAC that tuning has set is in the result, and both bridge's CHECK and Ratchet's accept
-        // it.
+        // The MAC that tuning has set is in the result, and both bridge's CHECK and Ratchet's
+        // accept it.
         assert_eq!(a.netns.links()["eth0"]["address"], "02:00:00:00:00:77");
         assert!(a.netns.ping("192.168.7.2") && a.netns.ping("10.77.0.1"));
         tool.run("check", &a).silent();

@@ -108,8 +108,8 @@ fn p42_del_with_the_config_of_add() {
     for (ours, kind) in [(true, "boot"), (false, "main")] {
         bench.run("ADD", &a, &with(ours, &embedded)).json();
         bench.calls();
-        // The config was edited and the pod looks like another kind; or only the name is left of the
-        // config.
+        // The config was edited and the pod looks like another kind; or only the name is left of
+        // the config.
         for more in [
             edited.clone(),
             json!({"delegate": null, "boot_network": 7, "runtimeConfig": 5, "mtu": "x"}),
@@ -398,8 +398,8 @@ fn p48_late_del() {
         old.netns.path(),
     ] {
         if netns == new.netns.path() {
-            // The boot network cannot tell the two apart and would delete eth0 of this namespace, so
-            // this DEL runs without it.
+            // The boot network cannot tell the two apart and would delete eth0 of this namespace,
+            // so this DEL runs without it.
             let plain = bench.ours(&link("eth1", "b"), json!({}));
             bench
                 .call("DEL", &old, &plain)

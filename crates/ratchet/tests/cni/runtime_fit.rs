@@ -152,8 +152,8 @@ fn p55_cnitool() {
             if version == "1.1.0" && !knows_1_1 {
                 continue;
             }
-            // Debian's plugins do not support 1.1.0. As an embedded plugin, one has its own version;
-            // later in the list it cannot.
+            // Debian's plugins do not support 1.1.0. As an embedded plugin, one has its own
+            // version; later in the list it cannot.
             let mut boot = bench.bridge();
             boot["cniVersion"] = json!(version.min("1.0.0"));
             let capabilities = json!({"io.kubernetes.cri.pod-annotations": true});
@@ -210,8 +210,8 @@ fn p55_cnitool() {
                     );
                 }
                 if version == "1.1.0" {
-                    // cnitool calls DEL for all attachments in its cache and then GC without a list,
-                    // which Ratchet refuses: see docs/cni.md.
+                    // cnitool calls DEL for all attachments in its cache and then GC without a
+                    // list, which Ratchet refuses: see docs/cni.md.
                     tool.run("add", &a).json();
                     let seen = tool.run("gc", &a);
                     assert!(

@@ -67,8 +67,8 @@ impl Cluster {
         config[key].take()
     }
 
-    /// Asserts that nothing of any pod is left on the nodes. It waits for that: a DEL succeeds while
-    /// the store is busy, and the agent catches up later.
+    /// Asserts that nothing of any pod is left on the nodes. It waits for that: a DEL succeeds
+    /// while the store is busy, and the agent catches up later.
     #[track_caller]
     pub fn assert_nothing_left(&self) {
         for node in &self.nodes {
