@@ -1,7 +1,8 @@
-//! The part of the CRI that a kubelet needs to start and stop a pod, by hand: a dozen messages.
+//! The part of the CRI that a kubelet needs to start and stop a pod: a dozen messages, written by
+//! hand.
 //!
-//! Names and numbers are those of `runtime/v1/api.proto` (k8s.io/cri-api). The crate k8s-cri would
-//! bring another tonic and the protobuf compiler for them.
+//! Names and numbers are from `runtime/v1/api.proto` (k8s.io/cri-api). The crate k8s-cri has them,
+//! but needs another version of tonic and the protobuf compiler.
 
 use std::{collections::HashMap, path::Path};
 
@@ -52,7 +53,7 @@ struct RunSandbox {
     config: Option<Sandbox>,
 }
 
-/// Every request and answer that holds an id and nothing else, or nothing at all.
+/// All requests and answers with only an id, or without fields.
 #[derive(Clone, PartialEq, Message)]
 struct Id {
     #[prost(string, tag = "1")]
@@ -138,7 +139,7 @@ pub struct Cri {
 }
 
 impl Cri {
-    /// Connects; fails as long as there is no containerd.
+    /// Connects. Fails while containerd does not answer.
     pub fn connect(socket: &Path) -> Result<Self, String> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -203,7 +204,7 @@ impl Cri {
             .map(drop)
     }
 
-    /// The pod's address, as it is shown to Kubernetes.
+    /// The pod's address that Kubernetes sees.
     pub fn address(&self, id: &str) -> String {
         let answer: StatusAnswer = self
             .call("PodSandboxStatus", Id { id: id.to_owned() })
@@ -241,7 +242,7 @@ impl Cri {
         id
     }
 
-    /// Runs a command in a container; what it printed if it succeeded.
+    /// Runs a command in a container. Returns its output if it succeeds.
     pub fn exec(&self, container: &str, command: &str) -> Result<String, String> {
         let command = command.split(' ').map(str::to_owned).collect();
         let answer: ExecAnswer = self.call(

@@ -1,4 +1,4 @@
-//! An image without a registry: busybox and nothing else, as a docker archive.
+//! Makes an image without a registry: a docker archive with busybox.
 
 use std::{
     os::unix::fs::symlink,
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::support::sh;
 
-/// Its name; `:latest` would be pulled.
+/// The image's name. containerd would pull `:latest`.
 pub const IMAGE: &str = "ratchet.test/busybox:1";
 
 /// Debian's busybox-static.

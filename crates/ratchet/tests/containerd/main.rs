@@ -1,5 +1,5 @@
-//! A real containerd runs sandboxes through Ratchet: over the CRI, as a kubelet does it, and by
-//! `ctr run --cni`.
+//! A real containerd runs sandboxes with Ratchet: by the CRI, as for a kubelet, and by `ctr run
+//! --cni`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[path = "../support/mod.rs"]
@@ -21,8 +21,8 @@ use image::IMAGE;
 use node::{DATABASE, ETCD_HOST, Node};
 use support::eventually;
 
-/// The article's 10-ratchet.conf, with ptp instead of flannel, which wants a cluster, and with the
-/// pods' annotations.
+/// The article's 10-ratchet.conf, with the pods' annotations, and with ptp instead of flannel,
+/// which needs a cluster.
 fn article() -> Value {
     json!({
         "name": "ratchet-demo",
@@ -44,7 +44,7 @@ fn article() -> Value {
     })
 }
 
-/// The same with a store on the node.
+/// The article's config with an SQLite store on the node.
 fn without_etcd() -> Value {
     let mut config = article();
     config
@@ -74,10 +74,11 @@ fn pod(node: &Node, name: &str, attempt: u32, annotations: &[(&str, &str)]) -> S
     }
 }
 
-/// Compares with what was there at first; the kernel takes its time with namespaces that are gone.
+/// Waits until the node has no other traces than `before`. The kernel deletes namespaces in the
+/// background.
 #[track_caller]
 fn assert_nothing_left(node: &Node, before: &BTreeSet<String>) {
-    eventually("the end of all traces", || {
+    eventually("no traces of pods", || {
         let now = node.traces();
         let left: Vec<&String> = now.difference(before).collect();
         if left.is_empty() {
@@ -92,10 +93,10 @@ const LINKS: &str = "[{interface: net1, peer: r2/net1, addresses: [10.0.0.1/24, 
                      peerAddresses: [10.0.0.2/24]}]";
 
 /// Starts, stops and removes pods as a kubelet does, with this network config.
-fn a_kubelets_day(node: &Node, file: &str, config: &Value) {
+fn kubelet_calls(node: &Node, file: &str, config: &Value) {
     let cri = node.cri();
     node.configure(file, config);
-    // containerd looks for configs by itself; until it has found one, it starts nothing.
+    // containerd watches the directory of configs. Until it has found one, it starts no pod.
     let plain = pod(node, "plain", 0, &[]);
     let first = eventually("the network config", || match cri.run(&plain) {
         Err(error)
@@ -112,7 +113,7 @@ fn a_kubelets_day(node: &Node, file: &str, config: &Value) {
         "{}",
         cri.address(&first)
     );
-    // The first pod's end is what every end is to look like, mounts and all.
+    // The state after the first pod's end is the reference for all later ones.
     cri.stop(&first).unwrap();
     cri.remove(&first).unwrap();
     let before = node.traces();
@@ -122,8 +123,8 @@ fn a_kubelets_day(node: &Node, file: &str, config: &Value) {
     let r2 = pod(node, "r2", 0, &[("ratchet", "true")]);
     let r3 = pod(node, "r3", 0, &[("ratchet", "true")]);
     let [r1_id, r2_id, r3_id] = [&r1, &r2, &r3].map(|pod| cri.run(pod).unwrap());
-    // Boot network loopback alone: containerd wants an address, and is shown the link's or else the
-    // loopback's.
+    // With loopback alone as boot network, the result has an address of a link or of loopback, as
+    // containerd needs one.
     assert_eq!(
         (cri.address(&r1_id).as_str(), cri.address(&r3_id).as_str()),
         ("10.0.0.1", "127.0.0.1")
@@ -141,7 +142,7 @@ fn a_kubelets_day(node: &Node, file: &str, config: &Value) {
         node.traces()
     );
 
-    // No agent: what is wired stays, and pods come and go all the same.
+    // Without an agent, existing links stay, and pods can be stopped and started.
     assert!(node.kill_agent());
     ping(&containers[0], "10.0.0.2").unwrap();
     cri.stop(&r1_id).unwrap();
@@ -152,12 +153,12 @@ fn a_kubelets_day(node: &Node, file: &str, config: &Value) {
     eventually("an answer from r1 in its new sandbox", || {
         ping(&containers[1], "10.0.0.1")
     });
-    // The old sandbox goes late, and takes nothing of the new one along.
+    // The old sandbox is removed late, which does not affect the new one.
     cri.remove(&r1_id).unwrap();
     cri.remove(&r1_id).unwrap();
     ping(&containers[1], "10.0.0.1").unwrap();
 
-    // A kubelet that starts anew finds the pods and goes on.
+    // A kubelet that was restarted finds the pods and stops them.
     assert_eq!(cri.sandboxes().len(), 4);
     for id in [&plain_id, &again_id, &r2_id, &r3_id] {
         cri.stop(id).unwrap();
@@ -169,22 +170,22 @@ fn a_kubelets_day(node: &Node, file: &str, config: &Value) {
     assert_nothing_left(node, &before);
 }
 
-/// As it stands in the article: a plugin's config without a version, which is CNI 0.1.0.
+/// The article's config has no version, which means CNI 0.1.0.
 #[test]
-fn a_kubelets_day_with_the_articles_config() {
+fn a_kubelets_calls_with_the_articles_config() {
     let node = Node::new("article");
     node.start_etcd();
-    a_kubelets_day(&node, "10-ratchet.conf", &article());
+    kubelet_calls(&node, "10-ratchet.conf", &article());
 }
 
-/// As it is written today: a list, of the newest version that this containerd knows.
+/// A list, of the newest version that this containerd supports.
 #[test]
-fn a_kubelets_day_with_a_list() {
+fn a_kubelets_calls_with_a_list() {
     let list = json!({"cniVersion": "1.0.0", "name": "ratchet-demo", "plugins": [without_etcd()]});
-    a_kubelets_day(&Node::new("list"), "10-ratchet.conflist", &list);
+    kubelet_calls(&Node::new("list"), "10-ratchet.conflist", &list);
 }
 
-/// A broken declaration is told to the kubelet, and the failed sandbox leaves nothing.
+/// The kubelet gets the error of a broken declaration, and the failed sandbox leaves nothing.
 #[test]
 fn a_pod_that_cannot_be_started_says_why_and_leaves_nothing() {
     let node = Node::new("refused");
@@ -211,7 +212,7 @@ fn a_pod_that_cannot_be_started_says_why_and_leaves_nothing() {
     assert_nothing_left(&node, &before);
 }
 
-/// A container in the foreground of `ctr`, which sends DEL when it ends.
+/// A container in the foreground of `ctr`, which calls DEL when the container ends.
 struct Foreground<'a> {
     node: &'a Node,
     name: &'static str,
@@ -268,7 +269,7 @@ impl<'a> Foreground<'a> {
             .sh(&format!("ctr task kill -s KILL {}", self.name));
         let output = self.child.wait_with_output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
-        // That is how it tells of a failed DEL.
+        // ctr reports a failed DEL as an error of the network.
         assert!(!stderr.contains("network"), "{stderr}");
     }
 }
@@ -278,8 +279,8 @@ fn unique() -> u32 {
     COUNTER.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
 }
 
-/// `ctr` knows no annotations: what the pod declares stands in the config, as CNI's conventions
-/// have it.
+/// `ctr` passes no annotations: the declarations are in the config, under the key of CNI's
+/// conventions.
 #[test]
 fn ctr_runs_containers_with_links() {
     let node = Node::new("ctr");
@@ -323,7 +324,8 @@ fn ctr_runs_containers_with_links() {
             assert!(node.kill_agent());
             c2.exec("ping -c1 -W2 192.168.2.100").unwrap();
         }
-        // Its DEL comes with the other's labels, without CNI_NETNS, and without an agent.
+        // The DEL of c1 has the labels of c2 in the config and no CNI_NETNS, and there may be no
+        // agent.
         c1.stop();
         c2.stop();
         node.kill_agent();

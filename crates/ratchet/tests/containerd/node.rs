@@ -1,6 +1,6 @@
-//! A node with a containerd of its own: in its own network, mount, process and UTS namespaces, all
-//! of its files on a tmpfs that nobody else sees. When the first process of these namespaces is
-//! killed, everything else goes with it.
+//! A node with its own containerd. It has its own network, mount, process and UTS namespaces, and
+//! its files are on a tmpfs in them. When the first process of these namespaces is killed, the
+//! kernel removes everything else.
 
 use std::{
     collections::BTreeSet,
@@ -18,8 +18,8 @@ use super::{
 };
 use crate::support::{Netns, RATCHET, eventually, sh};
 
-/// What is to be there before containerd starts. `/etc`, `/opt` and `/var/lib` are the machine's
-/// with a layer of the node's own above: whatever is written there is the node's.
+/// Prepares the namespaces for containerd. `/etc`, `/opt` and `/var/lib` are overlays on the
+/// machine's directories, so that writes stay in the node.
 const SET_UP: &str = r#"
 set -e
 mount -t tmpfs tmpfs /run
@@ -46,9 +46,9 @@ touch /run/ready
 while :; do sleep 1000; done
 "#;
 
-/// Where the store is, if it is a file.
+/// The file of an SQLite store.
 pub const DATABASE: &str = "/var/lib/ratchet/ratchet.db";
-/// Where etcd is, if there is one: the article's name for it.
+/// The host name of etcd, from the article.
 pub const ETCD_HOST: &str = "etcd-client.ratchet.svc.cluster.local";
 
 pub struct Node {
@@ -66,12 +66,10 @@ pub struct Node {
 impl Node {
     pub fn new(label: &str) -> Self {
         let netns = Netns::new(label);
-        // The underlay: nobody is there, but a device with the article's address.
-        netns.sh(
-            "ip link add eth0 type veth peer name uplink && ip addr add 192.168.1.73/24 dev \
-        eth0 && \
-             ip link set eth0 up && ip link set uplink up",
-        );
+        // The underlay has no other node, only a device with the article's address.
+        netns.sh("ip link add eth0 type veth peer name uplink && \
+             ip addr add 192.168.1.73/24 dev eth0 && \
+             ip link set eth0 up && ip link set uplink up");
         let dir = tempfile::tempdir().unwrap();
         let mut command = netns.command("unshare");
         command.args([
@@ -88,9 +86,9 @@ impl Node {
             .args(["sh", "-c", SET_UP])
             .env("RATCHET", RATCHET)
             .env("IMAGE", IMAGE);
-        // SAFETY: prctl is a plain system call and safe between fork and exec.
+        // SAFETY: prctl is a plain system call, safe between fork and exec.
         unsafe {
-            // Also when this process is killed nothing stays.
+            // Nothing may be left when this process is killed either.
             command.pre_exec(|| {
                 Ok(nix::sys::prctl::set_pdeathsig(
                     nix::sys::signal::Signal::SIGKILL,
@@ -178,7 +176,7 @@ impl Node {
     /// Starts an etcd on the node, under the article's name.
     pub fn start_etcd(&self) {
         self.sh(&format!("echo '127.0.0.1 {ETCD_HOST}' >>/etc/hosts"));
-        // The node's end is its end.
+        // etcd ends with the node.
         self.sh(
             "etcd --log-level error --unsafe-no-fsync --data-dir /run/etcd >/run/etcd.log 2>&1 \
                  </dev/null &",
@@ -197,7 +195,7 @@ impl Node {
         self.cri.as_ref().unwrap()
     }
 
-    /// A shell line to be run on the node.
+    /// A command that runs a shell line on the node.
     pub fn command(&self, line: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.args([
@@ -232,7 +230,7 @@ impl Node {
         text(&output.stdout)
     }
 
-    /// Puts a network config where containerd looks for it, alone.
+    /// Makes this the only network config of containerd.
     pub fn configure(&self, file: &str, config: &Value) {
         let dir = self.root("/etc/cni/net.d");
         for entry in std::fs::read_dir(&dir).unwrap() {
@@ -241,14 +239,14 @@ impl Node {
         std::fs::write(dir.join(file), config.to_string()).unwrap();
     }
 
-    /// SIGKILL for the agent, if there is one; whether there was.
+    /// Kills the agent with SIGKILL. Returns whether there was one.
     pub fn kill_agent(&self) -> bool {
         let pids = self.pids_of("ratchet");
         for pid in &pids {
             let pid = nix::unistd::Pid::from_raw(*pid);
             nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
         }
-        eventually("the agent's end", || {
+        eventually("the end of the agent", || {
             if self.pids_of("ratchet").is_empty() {
                 Ok(())
             } else {
@@ -258,7 +256,7 @@ impl Node {
         !pids.is_empty()
     }
 
-    /// The node's processes whose name begins so, zombies not counted.
+    /// The node's processes whose name starts with `name`, without zombies.
     fn pids_of(&self, name: &str) -> Vec<i32> {
         let namespace = |proc: &Path| std::fs::read_link(proc.join("ns/pid")).ok();
         let own = namespace(Path::new(&format!("/proc/{}", self.pid)));
@@ -277,8 +275,8 @@ impl Node {
             .collect()
     }
 
-    /// What a pod leaves if its end is not complete: everything that can be named, but for what was
-    /// there at first.
+    /// Everything of pods on the node that has a name: namespaces, devices, leases, files, mounts,
+    /// processes, cgroups and the rows of the store.
     pub fn traces(&self) -> BTreeSet<String> {
         let mut traces = BTreeSet::new();
         let mut note = |what: &str, lines: String| {
@@ -299,7 +297,7 @@ impl Node {
                 .join("\n"),
         );
         let leases = "find /var/lib/cni -type f ! -name lock ! -name 'last_reserved_ip*'";
-        note("of CNI", self.sh(leases));
+        note("lease", self.sh(leases));
         note(
             "state",
             self.sh(
@@ -329,14 +327,14 @@ impl Node {
         traces
     }
 
-    /// What the store holds, whichever it is.
+    /// The contents of the store, SQLite or etcd.
     fn rows(&self) -> String {
-        // In the node's own mount namespace: SQLite does not find its way through /proc/PID/root.
+        // This runs in the node's mount namespace: SQLite cannot open a file by /proc/PID/root.
         let script = format!(
-            "import os, sqlite3; c = sqlite3.connect('{DATABASE}') if os.path.exists('{DATABASE}') \
-            else exit(); \
-             [print(t, r) for t in ('pods', 'declared', 'vnis') for r in c.execute('select * from \
-             ' + t)]"
+            "import os, sqlite3; \
+             c = sqlite3.connect('{DATABASE}') if os.path.exists('{DATABASE}') else exit(); \
+             [print(t, r) for t in ('pods', 'declared', 'vnis') \
+             for r in c.execute('select * from ' + t)]"
         );
         let rows = self.sh(&format!("python3 -c \"{script}\""));
         let has_etcd = self.root("/run/etcd").exists();
@@ -351,15 +349,15 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.cri = None;
-        // The death of the first process kills the others of its namespace: containerd, shims,
-        // containers, the agent.
+        // When the first process is killed, the kernel kills the others of its namespace:
+        // containerd, shims, containers, the agent.
         let _ = self.holder.kill();
         let _ = self.holder.wait();
         if let Some(mut containerd) = self.containerd.take() {
-            // nsenter, which only waits for it.
+            // This child is nsenter, which waits for containerd.
             let _ = containerd.wait();
         }
-        // Empty by now, or the kernel refuses.
+        // The kernel refuses to remove a cgroup with processes.
         let rmdir = format!(
             "find /sys/fs/cgroup -depth -type d -path '*{}*' -exec rmdir {{}} ';'",
             self.cgroup

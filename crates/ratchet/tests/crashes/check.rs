@@ -1,4 +1,4 @@
-//! Whether everything is as declared, in the kernel, on disk and in the store.
+//! Checks that kernel, disk and store have what is declared.
 
 use std::{collections::BTreeSet, fs};
 
@@ -9,17 +9,18 @@ use crate::{
     world::{Life, Operation, World},
 };
 
-/// What somebody adds by hand to the survivors' interfaces.
+/// The address and the route (network and gateway) that are added by hand to the survivors'
+/// interfaces.
 const BY_HAND: (&str, &str, &str) = ("10.77.0.1", "10.78.0.0/24", "10.77.0.2");
 
-/// By what a bystander or survivor knows its interfaces: name, index, Ethernet address, and the
-/// routes that were added by hand.
-pub fn known_by(sandbox: &Sandbox) -> Vec<(String, Value, Value, String)> {
+/// What may not change of a pod's interfaces: name, index, MAC, and the routes that were added by
+/// hand.
+pub fn identities(sandbox: &Sandbox) -> Vec<(String, Value, Value, String)> {
     let routes = sandbox
         .netns
         .sh("ip route show proto boot")
         .replace(" linkdown", "");
-    let known = |(name, link): (String, Value)| {
+    let identity = |(name, link): (String, Value)| {
         (
             name,
             link["ifindex"].clone(),
@@ -27,10 +28,10 @@ pub fn known_by(sandbox: &Sandbox) -> Vec<(String, Value, Value, String)> {
             routes.clone(),
         )
     };
-    sandbox.netns.links().into_iter().map(known).collect()
+    sandbox.netns.links().into_iter().map(identity).collect()
 }
 
-/// Somebody adds an address and a route to a survivor's interface.
+/// Adds an address and a route to a survivor's interface.
 pub fn add_by_hand(sandbox: &Sandbox) {
     let (address, network, via) = BY_HAND;
     sandbox.netns.sh(&format!(
@@ -40,8 +41,8 @@ pub fn add_by_hand(sandbox: &Sandbox) {
 
 impl World {
     /// Waits until everything is as declared.
-    pub fn assert_order(&self, life: &Life, operation: Operation, story: &str) {
-        eventually(story, || {
+    pub fn assert_as_declared(&self, life: &Life, operation: Operation, what: &str) {
+        eventually(&format!("the declared state ({what})"), || {
             let problems = self.problems(life, operation == Operation::DelLast);
             if problems.is_empty() {
                 Ok(())
@@ -51,7 +52,7 @@ impl World {
         });
         let Some(subject) = &life.subject else { return };
         for address in ["10.0.3.2", "10.0.4.2", "fd00:3::2", "fd00:4::2"] {
-            eventually(&format!("{story}: an answer from {address}"), || {
+            eventually(&format!("an answer from {address} ({what})"), || {
                 if subject.netns.ping(address) {
                     Ok(())
                 } else {
@@ -135,7 +136,7 @@ impl World {
                 .into_keys()
                 .filter(|name| name != "eth0")
                 .collect();
-            // While its peer is away, the survivor's other end is parked here.
+            // While the subject has no sandbox, the survivor's other end is parked here.
             let parked = usize::from(
                 std::ptr::eq(node, &self.cluster.nodes[0]) && life.subject.is_none() && !is_over,
             );
@@ -158,7 +159,7 @@ impl World {
         problems
     }
 
-    /// All that is in the store, as text.
+    /// The contents of the store, as text.
     fn store(&self) -> String {
         self.etcd.as_ref().map_or_else(
             || self.cluster.store_rows(),
@@ -167,7 +168,7 @@ impl World {
     }
 }
 
-/// What matters of a device: name, kind, MTU, whether it is up, and its addresses.
+/// The compared properties of a device: name, kind, MTU, whether it is up, and its addresses.
 fn describe(link: &Value) -> String {
     let addresses = link["addr_info"]
         .as_array()

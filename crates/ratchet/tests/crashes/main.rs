@@ -1,13 +1,13 @@
-//! The agent dies at each of its steps: after every request to the kernel, around every write to
-//! its state directory and every call to the store. Started again, it finishes or undoes what was
-//! begun; in the end kernel, disk and store hold what is declared, and the survivors' interfaces
-//! are the ones they had.
+//! The agent crashes at each of its steps: after every request to the kernel, around every write to
+//! its state directory, and around every call to the store. After a restart it finishes or undoes
+//! the step. Then kernel, disk and store have what is declared, and the survivors still have the
+//! same interfaces.
 //!
-//! A life is that of one pod: it comes, is replaced, goes, comes back, moves to the other node and
-//! back, outlives a loss of the agent's memory, and vanishes; in each of these operations the agent
-//! dies once. Which points an operation passes is counted and not listed here, so that no new step
-//! is forgotten. `RATCHET_LONG=1` goes through all points and all ways to recover; without it a
-//! sample spread over them.
+//! A life is the history of one pod: it is added, replaced, deleted, added again, moved to the
+//! other node and back, survives the loss of the state directory, and vanishes. The agent crashes
+//! once in each of these operations. The points that an operation passes are counted and not listed
+//! here, so that no new step is forgotten. `RATCHET_LONG=1` tests all points with all kinds of
+//! recovery; by default it is a sample of them.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[path = "../support/mod.rs"]
@@ -21,19 +21,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use world::{Operation, Recovery, World};
 
-/// Lives with a death in each operation, when not all points are gone through.
+/// The number of lives with crashes in a sample.
 const SAMPLE: usize = 6;
 
-/// What has been seen of an operation.
+/// The points of an operation.
 #[derive(Default)]
 struct Seen {
-    /// How many points it passes when nobody dies.
+    /// How many points it passes without a crash.
     count: usize,
-    /// The names of these.
+    /// The names of these points.
     names: BTreeSet<String>,
-    /// At which of them the agent has died, by number, and by name.
-    died_at: BTreeSet<usize>,
-    died_after: BTreeSet<String>,
+    /// The points at which the agent has crashed, by number.
+    crashed_at: BTreeSet<usize>,
+    /// The same by name.
+    crashed_after: BTreeSet<String>,
 }
 
 fn all_steps(mut world: World) {
@@ -62,7 +63,7 @@ fn all_steps(mut world: World) {
             .iter()
             .map(|(operation, seen)| (*operation, seen.count))
             .collect();
-        let death = |operation: Operation| {
+        let crash_at = |operation: Operation| {
             let count = counts[&operation];
             if is_long {
                 life / recoveries.len() % count + 1
@@ -75,40 +76,43 @@ fn all_steps(mut world: World) {
             recovery,
             |operation, script| {
                 let seen = seen.get_mut(&operation).unwrap();
-                if script.has_died {
-                    seen.died_at.insert(script.passed.len());
-                    seen.died_after.extend(script.passed.last().cloned());
+                if script.has_crashed {
+                    seen.crashed_at.insert(script.passed.len());
+                    seen.crashed_after.extend(script.passed.last().cloned());
                 }
             },
-            death,
+            crash_at,
         );
     }
     for (operation, seen) in &seen {
         println!(
-            "{operation:?}: {} points, died at {:?} ({:?})",
-            seen.count, seen.died_at, seen.died_after
+            "{operation:?}: {} points, crashed at {:?} ({:?})",
+            seen.count, seen.crashed_at, seen.crashed_after
         );
-        assert!(seen.count > 0 && !seen.died_at.is_empty(), "{operation:?}");
+        assert!(
+            seen.count > 0 && !seen.crashed_at.is_empty(),
+            "{operation:?}"
+        );
     }
     if is_long {
-        // News from the store come when they come, so that a point may have another number in
-        // another life.
+        // The store's events arrive at any time, so a point may have another number in another
+        // life.
         let of = |names: fn(&Seen) -> &BTreeSet<String>| {
             seen.values().flat_map(names).collect::<BTreeSet<_>>()
         };
-        let (passed, died_after) = (of(|seen| &seen.names), of(|seen| &seen.died_after));
-        let missed: Vec<_> = passed.difference(&died_after).collect();
-        assert!(missed.is_empty(), "never died after {missed:?}");
+        let (passed, crashed_after) = (of(|seen| &seen.names), of(|seen| &seen.crashed_after));
+        let missed: Vec<_> = passed.difference(&crashed_after).collect();
+        assert!(missed.is_empty(), "never crashed after {missed:?}");
     }
     world.end();
 }
 
 #[test]
-fn sqlite_agent_dies_at_every_step() {
+fn sqlite_agent_crashes_at_every_step() {
     all_steps(World::on_sqlite());
 }
 
 #[test]
-fn etcd_agent_dies_at_every_step() {
+fn etcd_agent_crashes_at_every_step() {
     all_steps(World::on_etcd());
 }

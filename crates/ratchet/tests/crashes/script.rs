@@ -1,17 +1,17 @@
-//! Which point an agent is to die at, and which it has passed; see `ratchet_failpoint`.
+//! The point at which an agent crashes, and the points that it has passed; see `ratchet_failpoint`.
 
 use std::{fs, path::PathBuf};
 
-/// The file that an agent counts in.
+/// The file in which an agent counts points.
 pub struct Script {
     path: PathBuf,
 }
 
-/// What came of it.
+/// What an operation has done.
 pub struct Played {
     /// The points that were passed, in order.
     pub passed: Vec<String>,
-    pub has_died: bool,
+    pub has_crashed: bool,
 }
 
 impl Script {
@@ -19,15 +19,15 @@ impl Script {
         Self { path }
     }
 
-    /// From here on points are counted; the process dies at this one (0: at none).
-    pub fn begin(&self, death: usize) {
-        // In place at once, so that no agent finds it half written.
+    /// Starts the counting. The process crashes at the point of this number (0: at none).
+    pub fn begin(&self, crash_at: usize) {
+        // Replaced in one step, so that no agent reads half of it.
         let fresh = self.path.with_extension("new");
-        fs::write(&fresh, format!("{death}\n")).unwrap();
+        fs::write(&fresh, format!("{crash_at}\n")).unwrap();
         fs::rename(&fresh, &self.path).unwrap();
     }
 
-    /// Nothing is counted any more.
+    /// Ends the counting. Returns the names of the points that were passed.
     pub fn end(&self) -> Vec<String> {
         let done = self.path.with_extension("done");
         fs::rename(&self.path, &done).unwrap();

@@ -1,11 +1,11 @@
-//! Two nodes; on the first one agents die.
+//! Two nodes; agents crash on the first one.
 
 use std::{fs, path::PathBuf};
 
 use serde_json::{Value, json};
 
 use crate::{
-    check::{add_by_hand, known_by},
+    check::{add_by_hand, identities},
     script::{Played, Script},
     support::{
         Cluster, Netns, Node, Pinger, Pod, Sandbox,
@@ -14,40 +14,40 @@ use crate::{
     },
 };
 
-/// In the course of what the agent dies.
+/// The operation during which the agent crashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
     /// ADD of a pod with a link to a pod here and one to a pod on the other node.
     Add,
     /// ADD of its next sandbox, and then DEL of the old one.
     Replace,
-    /// DEL, its peers staying.
+    /// DEL; its peers stay.
     Del,
-    /// ADD, its peers having waited.
+    /// ADD; its peers have stayed.
     AddAgain,
-    /// Its next sandbox comes on the other node, and then DEL of the old one: the link with the pod
-    /// here becomes a tunnel.
+    /// ADD of its next sandbox on the other node, and then DEL of the old one: the link with the
+    /// pod here becomes a tunnel.
     MoveAway,
-    /// The other way round.
+    /// The reverse of `MoveAway`.
     MoveBack,
-    /// The agent's start after the state directory was lost.
+    /// Start of the agent after the state directory was lost.
     Lost,
-    /// The agent's start after the pod's namespace has vanished.
+    /// Start of the agent after the pod's namespace has vanished.
     Start,
-    /// DEL of its peer, the last pod of the link that is here.
+    /// DEL of its peer here, the last pod of the link.
     DelLast,
 }
 
-/// What follows a death.
+/// What happens after a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recovery {
-    /// The plugin starts another agent; a runtime whose ADD has failed sends DEL and makes a new
+    /// The plugin starts another agent. A runtime whose ADD has failed calls DEL and makes a new
     /// sandbox.
     OnDemand,
-    /// The same with a runtime that repeats what has failed.
+    /// As `OnDemand`, with a runtime that repeats the ADD.
     Repeat,
-    /// The plugin can start nothing, and undo nothing; somebody else starts the agent, and then the
-    /// runtime sends DEL.
+    /// The plugin cannot start an agent and cannot undo anything. The agent is started by hand, and
+    /// then the runtime calls DEL.
     Managed,
 }
 
@@ -64,13 +64,23 @@ pub struct Life {
     pub subject: Option<Sandbox>,
     /// Whether the subject is on the other node.
     pub is_away: bool,
-    /// Whether somebody has added something to the survivors' interfaces.
+    /// Whether an address and a route were added by hand to the survivors' interfaces.
     pub by_hand: bool,
-    /// The subject's sandbox whose namespace vanished, and whose DEL is yet to come.
+    /// The subject's sandbox whose namespace has vanished, until its DEL.
     vanished: Option<Sandbox>,
 }
 
 impl Life {
+    /// A new sandbox of the subject.
+    fn next_subject(&self) -> Sandbox {
+        let number = self.number;
+        let [near, far] = [
+            link("en", &format!("near-{number}/es"), 3),
+            link("ef", &format!("far-{number}/es"), 4),
+        ];
+        Pod::with_links(&format!("subject-{number}"), &format!("[{near}, {far}]")).sandbox()
+    }
+
     /// The subject, if it is on this node.
     pub fn subject_on(&self, node: usize) -> Option<&Sandbox> {
         self.subject
@@ -79,9 +89,18 @@ impl Life {
     }
 }
 
+/// The sandboxes of an attempted operation that the runtime has to deal with.
+#[derive(Default)]
+struct Attempt {
+    /// The sandbox whose ADD has failed, and the error.
+    failed: Option<(Sandbox, String)>,
+    /// The old sandbox of a pod that has moved to the other node.
+    moved: Option<Sandbox>,
+}
+
 pub struct World {
     pingers: Vec<Pinger>,
-    /// Pods with links of their own, which nothing happens to.
+    /// Linked pods that no operation touches.
     pub still: [Sandbox; 3],
     script: Script,
     pub cluster: Cluster,
@@ -90,10 +109,10 @@ pub struct World {
 
 fn link(interface: &str, peer: &str, subnet: u8) -> String {
     format!(
-        "{{interface: {interface}, peer: {peer}, addresses: [10.0.{subnet}.1/24, \
-        'fd00:{subnet}::1/64'], \
-          peerAddresses: [10.0.{subnet}.2/24, 'fd00:{subnet}::2/64'], routes: [{{dst: \
-          10.9.{subnet}.0/24, via: 10.0.{subnet}.2}}]}}"
+        "{{interface: {interface}, peer: {peer}, \
+          addresses: [10.0.{subnet}.1/24, 'fd00:{subnet}::1/64'], \
+          peerAddresses: [10.0.{subnet}.2/24, 'fd00:{subnet}::2/64'], \
+          routes: [{{dst: 10.9.{subnet}.0/24, via: 10.0.{subnet}.2}}]}}"
     )
 }
 
@@ -139,7 +158,7 @@ impl World {
         }
     }
 
-    /// Everything goes, and nothing is left.
+    /// Deletes all pods. Nothing may be left.
     pub fn end(self) {
         self.pingers.into_iter().for_each(Pinger::assert_no_loss);
         for (node, sandbox) in [0, 0, 1].into_iter().zip(&self.still) {
@@ -156,16 +175,17 @@ impl World {
         }
     }
 
-    /// One life, with a death in each operation: at the point that `death` says (0: none).
+    /// One life, with a crash in each operation at the point `crash_at` (0: no crash). Calls
+    /// `report` after each operation.
     pub fn live(
         &mut self,
         number: usize,
         recovery: Recovery,
-        mut tell: impl FnMut(Operation, &Played),
-        death: impl Fn(Operation) -> usize,
+        mut report: impl FnMut(Operation, &Played),
+        crash_at: impl Fn(Operation) -> usize,
     ) {
         let mut life = self.begin(number, recovery);
-        let still: Vec<_> = self.still.iter().map(known_by).collect();
+        let still: Vec<_> = self.still.iter().map(identities).collect();
         let mut survivors = None;
         for operation in [
             Operation::Add,
@@ -178,13 +198,13 @@ impl World {
             Operation::Start,
             Operation::DelLast,
         ] {
-            let death = death(operation);
-            let played = self.perform(&mut life, operation, death);
-            let story = format!(
-                "life {number}, {recovery:?}, {operation:?}, death {death}, after {:?}",
+            let crash_at = crash_at(operation);
+            let played = self.perform(&mut life, operation, crash_at);
+            let what = format!(
+                "life {number}, {recovery:?}, {operation:?}, crash at {crash_at}, after {:?}",
                 played.passed
             );
-            self.assert_order(&life, operation, &story);
+            self.assert_as_declared(&life, operation, &what);
             if !life.by_hand {
                 add_by_hand(&life.near);
                 add_by_hand(&life.far);
@@ -192,23 +212,19 @@ impl World {
             }
             // A namespace that vanishes takes the survivor's end with it.
             if operation < Operation::Start {
-                let now = [known_by(&life.near), known_by(&life.far)];
-                assert_eq!(
-                    *survivors.get_or_insert_with(|| now.clone()),
-                    now,
-                    "{story}"
-                );
+                let now = [identities(&life.near), identities(&life.far)];
+                assert_eq!(*survivors.get_or_insert_with(|| now.clone()), now, "{what}");
             }
             assert_eq!(
-                self.still.iter().map(known_by).collect::<Vec<_>>(),
+                self.still.iter().map(identities).collect::<Vec<_>>(),
                 still,
-                "{story}"
+                "{what}"
             );
-            tell(operation, &played);
+            report(operation, &played);
         }
     }
 
-    /// The pod's peers come.
+    /// Adds the pod's peers.
     fn begin(&self, number: usize, recovery: Recovery) -> Life {
         let [near, far] = ["near", "far"]
             .map(|name| Pod::with_links(&format!("{name}-{number}"), "[]").sandbox());
@@ -226,46 +242,74 @@ impl World {
         }
     }
 
-    /// Does it, with a death of the agent in it, and what follows that.
-    fn perform(&mut self, life: &mut Life, operation: Operation, death: usize) -> Played {
-        let number = life.number;
-        let subject = || {
-            let [near, far] = [
-                link("en", &format!("near-{number}/es"), 3),
-                link("ef", &format!("far-{number}/es"), 4),
-            ];
-            Pod::with_links(&format!("subject-{number}"), &format!("[{near}, {far}]")).sandbox()
-        };
-        let recovery = life.recovery;
+    /// Performs an operation with a crash of the agent in it, and the runtime's calls afterwards.
+    fn perform(&mut self, life: &mut Life, operation: Operation, crash_at: usize) -> Played {
+        self.prepare(life, operation);
+        self.script.begin(crash_at);
+        let attempt = self.attempt(life, operation);
+        let played = self.end_of_script(operation);
+        assert!(
+            played.has_crashed || attempt.failed.is_none(),
+            "{operation:?}: {:?}",
+            attempt.failed.map(|(_, error)| error)
+        );
+        if played.has_crashed {
+            let mut crashed = self.cluster.nodes[0].agent.take().unwrap();
+            eventually("the end of the agent", || {
+                match crashed.try_wait().unwrap() {
+                    Some(_) => Ok(()),
+                    None => Err(format!(
+                        "{operation:?}, {crash_at}, {:?}; {:?}",
+                        played.passed,
+                        self.cluster.nodes[0].agent_pid()
+                    )),
+                }
+            });
+            self.cluster.nodes[0].start_agent();
+        }
+        self.finish(life, operation, attempt);
+        played
+    }
+
+    /// Makes what an operation finds: a state directory or a namespace that is lost.
+    fn prepare(&mut self, life: &mut Life, operation: Operation) {
+        let node = &mut self.cluster.nodes[0];
         if operation == Operation::Start {
-            self.cluster.nodes[0].kill_agent();
-            // The old namespace goes; the new one only stands for it, and DEL is not told of it.
+            node.kill_agent();
+            // This drops the old namespace. The new one replaces it only in this value; DEL does
+            // not get its path.
             life.vanished = life.subject.take().map(|subject| Sandbox {
                 netns: Netns::new("gone"),
                 ..subject
             });
         }
         if operation == Operation::Lost {
-            self.cluster.nodes[0].kill_agent();
-            fs::remove_dir_all(&self.cluster.nodes[0].state_dir).unwrap();
+            node.kill_agent();
+            fs::remove_dir_all(&node.state_dir).unwrap();
         }
-        self.script.begin(death);
-        let (mut failed, mut moved) = (None, None);
+    }
+
+    /// The calls of an operation, during which the agent may crash.
+    fn attempt(&mut self, life: &mut Life, operation: Operation) -> Attempt {
+        let recovery = life.recovery;
+        let mut attempt = Attempt::default();
         match operation {
-            Operation::Add | Operation::AddAgain => failed = self.try_add(life, subject()),
+            Operation::Add | Operation::AddAgain => {
+                attempt.failed = self.try_add(life, life.next_subject());
+            }
             Operation::MoveAway => {
-                let next = subject();
+                let next = life.next_subject();
                 self.cluster.nodes[1].add(&next);
                 let old = life.subject.replace(next).unwrap();
                 life.is_away = true;
                 self.del(recovery, &old);
                 self.wait_for_tunnel(&life.near);
-                moved = Some(old);
+                attempt.moved = Some(old);
             }
             Operation::Replace | Operation::MoveBack => {
                 let old = life.subject.take().unwrap();
-                failed = self.try_add(life, subject());
-                if failed.is_some() {
+                attempt.failed = self.try_add(life, life.next_subject());
+                if attempt.failed.is_some() {
                     life.subject = Some(old);
                 } else if operation == Operation::MoveBack {
                     self.cluster.nodes[1].del(&old);
@@ -277,34 +321,21 @@ impl World {
             Operation::DelLast => self.del(recovery, &life.near),
             Operation::Start | Operation::Lost => self.cluster.nodes[0].spawn_agent(&[]),
         }
-        let played = self.end_of_script(operation);
-        assert!(
-            played.has_died || failed.is_none(),
-            "{operation:?}: {:?}",
-            failed.map(|(_, error)| error)
-        );
-        if played.has_died {
-            let mut dead = self.cluster.nodes[0].agent.take().unwrap();
-            eventually("the end of the agent", || match dead.try_wait().unwrap() {
-                Some(_) => Ok(()),
-                None => Err(format!(
-                    "{operation:?}, {death}, {:?}; {:?}",
-                    played.passed,
-                    self.cluster.nodes[0].agent_pid()
-                )),
-            });
-            self.cluster.nodes[0].start_agent();
-        }
-        // The runtime goes on.
+        attempt
+    }
+
+    /// The runtime's calls after an operation, crashed or not.
+    fn finish(&self, life: &mut Life, operation: Operation, attempt: Attempt) {
+        let recovery = life.recovery;
         let node = &self.cluster.nodes[0];
         match operation {
             Operation::Add | Operation::AddAgain | Operation::Replace | Operation::MoveBack => {
-                if let Some((failed, _)) = failed {
+                if let Some((failed, _)) = attempt.failed {
                     let next = if recovery == Recovery::Repeat {
                         failed
                     } else {
                         node.del(&failed);
-                        subject()
+                        life.next_subject()
                     };
                     node.add(&next);
                     if let Some(old) = life.subject.replace(next) {
@@ -313,12 +344,12 @@ impl World {
                 }
                 life.is_away = false;
             }
-            Operation::MoveAway => node.del(&moved.unwrap()),
+            Operation::MoveAway => node.del(&attempt.moved.unwrap()),
             Operation::Lost => {}
             Operation::Del => {
-                let gone = life.subject.take().unwrap();
+                let deleted = life.subject.take().unwrap();
                 if recovery == Recovery::Managed {
-                    node.del(&gone);
+                    node.del(&deleted);
                 }
             }
             Operation::DelLast => {
@@ -334,17 +365,16 @@ impl World {
                 assert!(output.status.success(), "{output:?}");
             }
         }
-        played
     }
 
-    /// Stops the counting; gives what was passed, and whether the agent is dead.
+    /// Stops the counting. Returns the points that were passed, and whether the agent has crashed.
     fn end_of_script(&mut self, operation: Operation) -> Played {
         let node = &mut self.cluster.nodes[0];
         if matches!(operation, Operation::Start | Operation::Lost) {
-            // It answers once it has dealt with everything.
+            // An agent answers after its first resync.
             let Node { agent, socket, .. } = node;
             let agent = agent.as_mut().unwrap();
-            eventually("the agent's start, or its end", || {
+            eventually("an agent that answers or has ended", || {
                 let has_ended = agent.try_wait().unwrap().is_some();
                 if has_ended
                     || ratchet_protocol::Client::call(
@@ -362,15 +392,18 @@ impl World {
         }
         let passed = self.script.end();
         let node = &self.cluster.nodes[0];
-        // Asked after the script's end: an agent that answers now has passed its last point.
-        let has_died = node.agent_pid() != Some(node.agent.as_ref().unwrap().id());
-        Played { passed, has_died }
+        // Called after the script's end: an agent that answers now has passed its last point.
+        let has_crashed = node.agent_pid() != Some(node.agent.as_ref().unwrap().id());
+        Played {
+            passed,
+            has_crashed,
+        }
     }
 
-    /// Waits until a survivor's interface has become a tunnel's end, or the agent is dead.
+    /// Waits until a survivor's interface is the end of a tunnel, or the agent has ended.
     fn wait_for_tunnel(&mut self, survivor: &Sandbox) {
         let agent = self.cluster.nodes[0].agent.as_mut().unwrap();
-        eventually("the tunnel, or the agent's end", || {
+        eventually("a tunnel, or the end of the agent", || {
             let links = survivor.netns.links();
             let is_done = links.get("es").is_some_and(|link| {
                 let alias = link["ifalias"].as_str().unwrap_or_default();
@@ -392,7 +425,7 @@ impl World {
         config
     }
 
-    /// ADD; gives the sandbox back when it has failed, with the error.
+    /// Calls ADD. Returns the sandbox and the error if it fails.
     fn try_add(&self, life: &mut Life, sandbox: Sandbox) -> Option<(Sandbox, String)> {
         let output =
             self.cluster.nodes[0].plugin("ADD", &sandbox, &self.config(life.recovery, &sandbox));

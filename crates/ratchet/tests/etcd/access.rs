@@ -1,4 +1,4 @@
-//! Certificates and passwords, through the keys of the plugin's config.
+//! Certificates and passwords, set by keys of the plugin's config.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::support::{
     eventually, sh,
 };
 
-/// An authority, and certificates that it signed.
+/// A certificate authority, and certificates that it has signed.
 struct Certificates {
     dir: PathBuf,
 }
@@ -22,9 +22,8 @@ impl Certificates {
             dir: dir.to_owned(),
         };
         sh(&format!(
-            "cd {} && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout \
-            ca.key -out ca.crt \
-             -days 2 -subj /CN=test-ca 2>/dev/null",
+            "cd {} && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
+             -keyout ca.key -out ca.crt -days 2 -subj /CN=test-ca 2>/dev/null",
             dir.display()
         ));
         new.sign("server", &format!("subjectAltName=IP:{ADDRESS}"));
@@ -34,12 +33,11 @@ impl Certificates {
 
     fn sign(&self, name: &str, extension: &str) {
         sh(&format!(
-            "cd {} && openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout \
-            {name}.key -out {name}.csr \
-             -subj /CN={name} 2>/dev/null && echo '{extension}' > {name}.ext && openssl x509 -req \
-             -in {name}.csr \
-             -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile {name}.ext -out {name}.crt \
-             2>/dev/null",
+            "cd {} && openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
+             -keyout {name}.key -out {name}.csr -subj /CN={name} 2>/dev/null && \
+             echo '{extension}' > {name}.ext && \
+             openssl x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 \
+             -extfile {name}.ext -out {name}.crt 2>/dev/null",
             self.dir.display()
         ));
     }
@@ -53,8 +51,7 @@ fn certificates(cluster: &Cluster, name: &str) -> Certificates {
     Certificates::new(&cluster.dir.path().join(name))
 }
 
-/// The code and text that an ADD with these keys is refused with, by an agent that the plugin
-/// starts.
+/// The code and text of the error of an ADD with these keys, by an agent that the plugin starts.
 fn refusal(node: &mut Node, keys: &[(&str, Value)]) -> (u64, String) {
     let sandbox = Pod::with_links("r1", "[]").sandbox();
     let mut config = sandbox.pod.configure(node.config());
@@ -65,7 +62,8 @@ fn refusal(node: &mut Node, keys: &[(&str, Value)]) -> (u64, String) {
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(!output.status.success(), "{answer}");
     assert!(node.plugin("DEL", &sandbox, &config).status.success());
-    // What a config does not say, an agent that runs keeps as it is.
+    // A running agent keeps a setting that the config does not have, so the next call needs a new
+    // agent.
     node.stop_agent();
     (
         answer["code"].as_u64().unwrap(),
@@ -84,8 +82,8 @@ fn assert_works(node: &mut Node, keys: &[(&str, Value)]) {
     node.del(&sandbox);
 }
 
-/// The host's name leads elsewhere while agents run: they find it there, with nobody doing
-/// anything. Names are looked up without the services that nsswitch.conf has, which may be
+/// The address of etcd's host name changes while agents run: they find etcd at the new address
+/// without any action. Names are looked up without the services of nsswitch.conf, which may be
 /// libraries.
 #[test]
 fn a_name_that_changes_its_address() {
@@ -124,15 +122,15 @@ fn a_name_that_changes_its_address() {
         }
     });
 
-    // In place: the file is mounted.
+    // Written in place, as the file is mounted.
     std::fs::write(&hosts, "10.91.0.251 etcd.example\n").unwrap();
     all.etcd.move_to("10.91.0.251");
     for (node, sandbox) in [(&nodes[0], &two), (&nodes[1], &at_two)] {
-        // It finds out by asking, and gives the connection up when that has not answered for 15 s.
+        // This call has no answer, and the agent closes the connection after 15 s.
         if node.try_add(sandbox).is_err() {
             node.del(sandbox);
         }
-        eventually("etcd to be found", || {
+        eventually("an agent that has found etcd", || {
             let notices = node.links().notices;
             if notices.is_empty() {
                 Ok(())
@@ -150,7 +148,7 @@ fn a_name_that_changes_its_address() {
             })
         });
     }
-    // Both agents hear of each other's pods again, too.
+    // The watches of both agents work again, too.
     eventually("a link", || {
         if two.netns.ping("10.0.2.2") {
             Ok(())

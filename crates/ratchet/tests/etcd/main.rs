@@ -1,5 +1,5 @@
-//! Nodes that share a real etcd: the article's config, what it costs, and everything that can
-//! befall etcd and the nodes.
+//! Nodes that share a real etcd: the article's config, its costs, and the failures of etcd and of
+//! nodes.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[path = "../support/mod.rs"]

@@ -1,4 +1,4 @@
-//! Nodes that are gone for good, and nodes that only seem to be.
+//! Nodes that are lost, and nodes that only seem to be.
 
 use std::process::Output;
 
@@ -10,11 +10,14 @@ use crate::support::{
     eventually,
 };
 
-/// `node_timeout` of these nodes, in seconds. An agent that gets no time for so long is taken for
-/// dead; it must be found out within the time that tests wait.
+/// `node_timeout` of these nodes, in seconds. It is shorter than the deadline of the tests, and
+/// long enough for an agent on a busy machine.
 const TIMEOUT: &str = "5";
 
-/// Nodes with agents that are not waited for for long.
+/// What an agent logs when it has forgotten a lost node.
+const FORGOTTEN: &str = "its pods have gone";
+
+/// Nodes with agents that count as lost after [`TIMEOUT`].
 fn nodes(count: usize) -> EtcdCluster {
     let mut all = EtcdCluster::new(count);
     for node in &mut all.cluster.nodes {
@@ -27,7 +30,7 @@ fn pod(name: &str, links: &str) -> Sandbox {
     Pod::with_links(name, &format!("[{links}]")).sandbox()
 }
 
-/// A link from a pod's `eth<n>` to a peer's of the same name, with addresses 10.0.n.1 here and
+/// A link from `eth<n>` to the peer's interface of the same name, with addresses 10.0.n.1 here and
 /// 10.0.n.2 there.
 fn link(n: u32, peer: &str) -> String {
     format!(
@@ -47,7 +50,7 @@ fn answers(sandbox: &Sandbox, address: &str) {
     });
 }
 
-/// Waits until these are all keys, but for those of links.
+/// Waits until these are all keys, except for those of links.
 #[track_caller]
 fn wait_for_keys(all: &EtcdCluster, expected: &[&str]) {
     eventually("the keys", || {
@@ -82,27 +85,27 @@ fn is_located(all: &EtcdCluster, pod: &str) -> bool {
 }
 
 #[test]
-fn what_a_dead_node_had_goes_by_itself() {
+fn a_lost_node_is_forgotten_automatically() {
     let mut all = nodes(3);
     let hub = pod("hub", &link(1, "leaf"));
     all.cluster.nodes[0].add(&hub);
-    // One that the survivor declares a link with, and two that are linked with each other.
-    let dead = [
+    // A pod that the survivor declares a link to, and two pods that are linked to each other.
+    let lost = [
         (1, pod("leaf", "")),
         (1, pod("one", &link(2, "two"))),
         (2, pod("two", "")),
     ];
-    for (node, sandbox) in &dead {
+    for (node, sandbox) in &lost {
         all.cluster.nodes[*node].add(sandbox);
     }
     answers(&hub, "10.0.1.2");
-    answers(&dead[1].1, "10.0.2.2");
+    answers(&lost[1].1, "10.0.2.2");
     assert_eq!(vnis(&all).as_deref(), Some("11-12"));
     let index = hub.netns.links()["eth1"]["ifindex"].clone();
     for mut node in all.cluster.nodes.drain(1..) {
         node.kill_agent();
     }
-    drop(dead);
+    drop(lost);
     wait_for_keys(
         &all,
         &[
@@ -113,10 +116,18 @@ fn what_a_dead_node_had_goes_by_itself() {
             "vnis",
         ],
     );
+    eventually("a log of the forgotten nodes", || {
+        let log = all.cluster.nodes[0].log_text();
+        if log.matches(FORGOTTEN).count() == 2 {
+            Ok(())
+        } else {
+            Err(log)
+        }
+    });
     assert_eq!(
         vnis(&all).as_deref(),
         Some("11"),
-        "the other one is free again"
+        "the other VNI is free again"
     );
     assert_eq!(
         hub.netns.links()["eth1"]["ifindex"],
@@ -129,11 +140,11 @@ fn what_a_dead_node_had_goes_by_itself() {
 }
 
 #[test]
-fn a_node_that_was_cut_off_for_longer_has_its_links_again() {
+fn a_node_that_was_cut_off_for_longer_gets_its_links_back() {
     let all = nodes(3);
     let nodes = &all.cluster.nodes;
-    // Links within the node that is cut off, to the one that remains (declared here and there), and
-    // to another that is cut off.
+    // Links within the node that is cut off, to the node that remains (one declared by each side),
+    // and to another node that is cut off.
     let sandboxes = [
         (0, pod("hub", &link(1, "one"))),
         (
@@ -150,39 +161,40 @@ fn a_node_that_was_cut_off_for_longer_has_its_links_again() {
         nodes[*node].add(sandbox);
     }
     let [hub, one, ..] = &sandboxes.each_ref().map(|(_, sandbox)| sandbox);
-    let meet = || {
+    let all_answer = || {
         answers(hub, "10.0.1.2");
         ["10.0.2.2", "10.0.3.2", "10.0.4.2"]
             .iter()
             .for_each(|address| answers(one, address));
     };
-    meet();
+    all_answer();
     let (before, devices) = (all.etcd.everything(), one.netns.links());
     assert_eq!(vnis(&all).as_deref(), Some("11-13"));
     let local = Pinger::start(&one.netns, "10.0.2.2");
     nodes[1].cut(Cut::Underlay);
     nodes[2].cut(Cut::Underlay);
     for pod in ["one", "two", "far"] {
-        eventually(&format!("{pod} to be given up"), || {
+        eventually(&format!("no location of {pod}"), || {
             if is_located(&all, pod) {
-                Err("it is there".into())
+                Err("it has one".into())
             } else {
                 Ok(())
             }
         });
     }
-    eventually("the VNI of the link between the lost", || {
-        match vnis(&all) {
+    eventually(
+        "a free VNI of the link between the lost nodes",
+        || match vnis(&all) {
             Some(vnis) if !vnis.contains("11-13") => Ok(()),
             vnis => Err(format!("{vnis:?}")),
-        }
-    });
+        },
+    );
     assert!(is_located(&all, "hub"));
     nodes[1].reconnect();
     nodes[2].reconnect();
-    meet();
+    all_answer();
     local.assert_no_loss();
-    eventually("all that was there", || {
+    eventually("the keys as before", || {
         let found = all.etcd.everything();
         if found == before {
             Ok(())
@@ -193,7 +205,7 @@ fn a_node_that_was_cut_off_for_longer_has_its_links_again() {
     for (name, device) in one.netns.links() {
         assert_eq!(
             device["ifindex"], devices[&name]["ifindex"],
-            "{name} is the same"
+            "{name} is the same device"
         );
     }
     for (node, sandbox) in &sandboxes {
@@ -203,8 +215,8 @@ fn a_node_that_was_cut_off_for_longer_has_its_links_again() {
     all.etcd.wait_until_empty();
 }
 
-/// Only etcd cannot be reached: frames go on between the nodes, whatever the others make of the
-/// silence.
+/// Only etcd cannot be reached: frames pass between the nodes all the time, although the others
+/// forget the node.
 #[test]
 fn a_node_without_etcd_for_longer_does_not_lose_a_frame() {
     let all = nodes(2);
@@ -215,21 +227,21 @@ fn a_node_without_etcd_for_longer_does_not_lose_a_frame() {
     let before = all.etcd.everything();
     let pinger = Pinger::start(&hub.netns, "10.0.1.2");
     all.cluster.nodes[1].cut(Cut::Etcd);
-    eventually("it to be given up", || {
+    eventually("no location of the leaf", || {
         if is_located(&all, "leaf") {
-            Err("it is there".into())
+            Err("it has one".into())
         } else {
             Ok(())
         }
     });
-    eventually("the survivor to wait for its peer", || {
+    eventually("a survivor that waits for its peer", || {
         match &all.cluster.nodes[0].links().links[..] {
             [link] if link.state == LinkState::Pending => Ok(()),
             links => Err(format!("{links:?}")),
         }
     });
     all.cluster.nodes[1].reconnect();
-    eventually("all that was there", || {
+    eventually("the keys as before", || {
         let found = all.etcd.everything();
         if found == before {
             Ok(())
@@ -245,7 +257,7 @@ fn a_node_without_etcd_for_longer_does_not_lose_a_frame() {
 }
 
 #[test]
-fn an_agent_that_is_only_restarted_is_not_given_up() {
+fn an_agent_that_is_only_restarted_is_not_forgotten() {
     let mut all = nodes(2);
     let (hub, leaf) = (pod("hub", &link(1, "leaf")), pod("leaf", ""));
     all.cluster.nodes[0].add(&hub);
@@ -256,7 +268,7 @@ fn an_agent_that_is_only_restarted_is_not_given_up() {
         node.kill_agent();
         node.start_agent_with(&["--node-timeout", TIMEOUT]);
     }
-    // The leases of the agents that were killed end, and the node lives on.
+    // The leases of the killed agents expire, and the node stays known.
     eventually("two leases", || {
         let list = all.etcd.ctl(&["lease", "list"]);
         if list.starts_with("found 2 leases") {
@@ -267,7 +279,7 @@ fn an_agent_that_is_only_restarted_is_not_given_up() {
     });
     assert!(is_located(&all, "leaf"));
     let log = all.cluster.nodes[0].log_text();
-    assert!(!log.contains("its pods have gone"), "{log}");
+    assert!(!log.contains(FORGOTTEN), "{log}");
     all.cluster.nodes[1].del(&leaf);
     all.cluster.nodes[0].del(&hub);
     all.etcd.wait_until_empty();
@@ -291,20 +303,20 @@ fn forget_node(by: &Node, arguments: &[&str]) -> Output {
 }
 
 #[track_caller]
-fn says(output: &Output, succeeds: bool, text: &str) {
-    let said = format!(
+fn assert_output(output: &Output, succeeds: bool, text: &str) {
+    let printed = format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
     assert!(
-        output.status.success() == succeeds && said.contains(text),
+        output.status.success() == succeeds && printed.contains(text),
         "{output:?}"
     );
 }
 
 #[test]
-fn a_node_is_forgotten_on_somebodys_word() {
+fn a_node_is_forgotten_on_request() {
     let mut all = EtcdCluster::with_agents(2);
     let (hub, leaf) = (pod("hub", &link(1, "leaf")), pod("leaf", ""));
     all.cluster.nodes[0].add(&hub);
@@ -312,26 +324,26 @@ fn a_node_is_forgotten_on_somebodys_word() {
     answers(&hub, "10.0.1.2");
     let before = all.etcd.everything();
     let node = &all.cluster.nodes[0];
-    says(
+    assert_output(
         &forget_node(node, &["node1"]),
         false,
         "node node1 is this one",
     );
-    says(
+    assert_output(
         &forget_node(node, &["node2"]),
         false,
         "node node2 lives: its agent has been heard of within its node_timeout",
     );
-    says(&forget_node(node, &["node3"]), true, "nothing to forget");
-    says(&forget_node(node, &["no/name"]), false, "node name");
+    assert_output(&forget_node(node, &["node3"]), true, "nothing to forget");
+    assert_output(&forget_node(node, &["no/name"]), false, "node name");
     assert_eq!(all.etcd.everything(), before);
-    // Somebody was wrong: the node lives, and says so.
-    says(
+    // A wrong request: the node is alive and publishes its pod again.
+    assert_output(
         &forget_node(node, &["node2", "--force"]),
         true,
         "pod default/leaf of node node2 is removed",
     );
-    eventually("all that was there", || {
+    eventually("the keys as before", || {
         let found = all.etcd.everything();
         if found == before {
             Ok(())
@@ -341,7 +353,7 @@ fn a_node_is_forgotten_on_somebodys_word() {
     });
     answers(&hub, "10.0.1.2");
     all.cluster.nodes[1].kill_agent();
-    says(
+    assert_output(
         &forget_node(&all.cluster.nodes[0], &["node2", "--force"]),
         true,
         "pod default/leaf of node node2 is removed",
@@ -352,7 +364,7 @@ fn a_node_is_forgotten_on_somebodys_word() {
 }
 
 #[test]
-fn a_node_of_a_host_is_forgotten_on_somebodys_word() {
+fn a_node_with_a_local_store_is_forgotten_on_request() {
     let mut cluster = Cluster::with_agents(2);
     let (hub, leaf) = (pod("hub", &link(1, "leaf")), pod("leaf", ""));
     cluster.nodes[0].add(&hub);
@@ -360,12 +372,12 @@ fn a_node_of_a_host_is_forgotten_on_somebodys_word() {
     answers(&hub, "10.0.1.2");
     cluster.nodes[1].kill_agent();
     drop((cluster.nodes.remove(1), leaf));
-    says(
+    assert_output(
         &forget_node(&cluster.nodes[0], &["node2"]),
         false,
         "cannot tell whether node node2 lives; use --force",
     );
-    says(
+    assert_output(
         &forget_node(&cluster.nodes[0], &["node2", "--force"]),
         true,
         "pod default/leaf of node node2 is removed",

@@ -1,5 +1,5 @@
-//! etcd is away, hangs, forgets, or a node cannot reach it: what is there stays, and afterwards
-//! everything catches up.
+//! etcd is offline, hangs, loses its data, or cannot be reached by a node: existing links stay, and
+//! afterwards the agents catch up.
 
 use std::time::{Duration, Instant};
 
@@ -12,16 +12,15 @@ use crate::support::{
     eventually,
 };
 
-/// What the plugin may take for a DEL, whatever happens.
+/// How long the plugin may take for a DEL in any case.
 const DEL_LIMIT: Duration = Duration::from_secs(10);
 
-/// A pod with a link to each of the others that are named, and addresses 10.0.n.1 here and 10.0.n.2
-/// there.
+/// A pod with a link to each of the peers, with addresses 10.0.n.1 here and 10.0.n.2 there.
 fn hub(name: &str, peers: &[&str]) -> Pod {
     let links = peers.iter().enumerate().map(|(n, peer)| {
         format!(
-            "{{interface: e{n}, peer: {peer}/eth1, addresses: [10.0.{n}.1/24], peerAddresses: \
-                 [10.0.{n}.2/24]}}"
+            "{{interface: e{n}, peer: {peer}/eth1, addresses: [10.0.{n}.1/24], \
+             peerAddresses: [10.0.{n}.2/24]}}"
         )
     });
     Pod::with_links(name, &format!("[{}]", links.collect::<Vec<_>>().join(", ")))
@@ -74,7 +73,7 @@ impl Three {
         ["10.0.0.2", "10.0.1.2"].map(|address| Pinger::start(&self.hub.netns, address))
     }
 
-    /// All go; nothing is left.
+    /// Deletes all pods. Nothing may be left.
     fn end(self, more: &[(usize, &Sandbox)]) {
         let sandboxes = [(0, &self.hub), (0, &self.near), (1, &self.far)];
         for (node, sandbox) in sandboxes.iter().chain(more) {
@@ -94,11 +93,11 @@ fn location(etcd: &Etcd, pod: &str) -> Option<(String, String)> {
 }
 
 #[test]
-fn etcd_away_at_add_is_a_clear_refusal() {
+fn etcd_offline_at_add_is_a_clear_error() {
     let EtcdCluster { cluster, mut etcd } = EtcdCluster::with_agents(1);
     let node = &cluster.nodes[0];
     let pod = hub("r1", &["r2"]);
-    for has_been_there in [false, true] {
+    for was_online in [false, true] {
         etcd.stop();
         let sandbox = pod.sandbox();
         let error = node.try_add(&sandbox).unwrap_err();
@@ -122,7 +121,7 @@ fn etcd_away_at_add_is_a_clear_refusal() {
         });
         assert!(
             etcd.everything().contains_key("/ratchet/pods/default/r1"),
-            "etcd was there: {has_been_there}"
+            "etcd was online before: {was_online}"
         );
         node.del(&again);
         etcd.wait_until_empty();
@@ -151,7 +150,7 @@ fn etcd_hangs_and_comes_back() {
     let deleting = Instant::now();
     nodes[1].del(&unlinked);
     assert!(deleting.elapsed() < DEL_LIMIT, "{:?}", deleting.elapsed());
-    // The time that etcd hangs for is what this test is about.
+    // This does not wait for a state: it is the time for which etcd hangs.
     std::thread::sleep(pause.saturating_sub(begun.elapsed()));
     for (node, links) in nodes.iter().zip([2, 1]) {
         let up = node
@@ -163,10 +162,12 @@ fn etcd_hangs_and_comes_back() {
         assert_eq!(up, links, "{:?}", node.links());
     }
     three.all.etcd.signal(Signal::SIGCONT);
-    // Nothing is left of the pod that went meanwhile, and another one is linked.
-    eventually("its keys to go", || match location(&three.all.etcd, "r5") {
-        None => Ok(()),
-        found => Err(format!("{found:?}")),
+    // Nothing is left of the pod that was deleted meanwhile, and another pod gets its link.
+    eventually("etcd without r5", || {
+        match location(&three.all.etcd, "r5") {
+            None => Ok(()),
+            found => Err(format!("{found:?}")),
+        }
     });
     let r4 = leaf("r4").sandbox();
     eventually("ADD", || {
@@ -186,7 +187,7 @@ fn an_etcd_that_lost_everything_is_filled_again() {
     let pingers = three.pingers();
     let before = three.all.etcd.everything();
     three.all.etcd.wipe();
-    eventually("what is the agents' own", || {
+    eventually("the keys of all agents", || {
         let found = three.all.etcd.everything();
         if found == before {
             Ok(())
@@ -201,8 +202,8 @@ fn an_etcd_that_lost_everything_is_filled_again() {
     three.end(&[(1, &r4)]);
 }
 
-/// The declaration of the link between the nodes is lost, and for now nobody can say it again: no
-/// VNI is given for it.
+/// The declaration of the link between the nodes is lost, and its node cannot publish it again yet.
+/// The other node claims no VNI for the link.
 #[test]
 fn an_etcd_that_lost_everything_while_the_declarer_is_cut_off_cuts_no_link() {
     let mut three = Three::new();
@@ -210,17 +211,17 @@ fn an_etcd_that_lost_everything_while_the_declarer_is_cut_off_cuts_no_link() {
     let before = three.all.etcd.everything();
     three.all.cluster.nodes[0].cut(Cut::Etcd);
     three.all.etcd.wipe();
-    eventually("the other node's pod to be published again", || {
+    eventually("the other node's pod in etcd", || {
         location(&three.all.etcd, "r3")
             .map(drop)
-            .ok_or_else(|| "not there".to_owned())
+            .ok_or_else(|| "no location of r3".to_owned())
     });
     let found = three.all.etcd.everything();
     assert!(
         !found.contains_key("/ratchet/pods/default/r1") && !found.contains_key("/ratchet/vnis"),
         "{found:#?}"
     );
-    // The agent answers when it is through with what it found.
+    // The agent answers when it has applied what it has read.
     let links = three.all.cluster.nodes[1].links().links;
     assert!(
         links
@@ -229,7 +230,7 @@ fn an_etcd_that_lost_everything_while_the_declarer_is_cut_off_cuts_no_link() {
         "{links:?}"
     );
     three.all.cluster.nodes[0].reconnect();
-    eventually("what is the agents' own", || {
+    eventually("the keys of all agents", || {
         let found = three.all.etcd.everything();
         if found == before {
             Ok(())
@@ -241,7 +242,7 @@ fn an_etcd_that_lost_everything_while_the_declarer_is_cut_off_cuts_no_link() {
     three.end(&[]);
 }
 
-/// The agents' memory is lost with etcd's: devices are all that is left to know links by.
+/// Agents restart after etcd has lost its data: only the devices still show which links there are.
 #[test]
 fn an_etcd_that_lost_everything_while_agents_restart_cuts_no_link() {
     let mut all = EtcdCluster::with_agents(2);
@@ -258,7 +259,7 @@ fn an_etcd_that_lost_everything_while_agents_restart_cuts_no_link() {
             Err("no answer".into())
         }
     });
-    // Not the VNI that a new link would get.
+    // The link that stays has another VNI than a new link would get.
     all.cluster.nodes[0].del(&first);
     all.cluster.nodes[1].del(&second);
     let before = all.etcd.everything();
@@ -269,19 +270,19 @@ fn an_etcd_that_lost_everything_while_agents_restart_cuts_no_link() {
     let node = &mut all.cluster.nodes[1];
     node.kill_agent();
     node.start_agent();
-    eventually("the leaf to be published again", || {
+    eventually("the leaf in etcd", || {
         location(&all.etcd, "r3")
             .map(drop)
-            .ok_or_else(|| "not there".to_owned())
+            .ok_or_else(|| "no location of r3".to_owned())
     });
-    // It answers when it is through with its first look, and knows of no link.
+    // The agent answers after its first sync, and knows no link.
     assert_eq!(node.links().links, []);
     assert!(far.netns.links().contains_key("eth1"));
     let node = &mut all.cluster.nodes[0];
     node.kill_agent();
     node.start_agent();
     node.reconnect();
-    eventually("what is the agents' own", || {
+    eventually("the keys of all agents", || {
         let found = all.etcd.everything();
         if found == before {
             Ok(())
@@ -294,7 +295,7 @@ fn an_etcd_that_lost_everything_while_agents_restart_cuts_no_link() {
         .iter()
         .for_each(|node| node.wait_for_links(1));
     pinger.assert_no_loss();
-    // What was kept is undone with its pod all the same.
+    // The devices that were kept are removed with their pod.
     all.cluster.nodes[1].del(&far);
     all.cluster.nodes[0].del(&hub);
     all.cluster.assert_nothing_left();
@@ -307,7 +308,7 @@ fn compaction_under_the_agents_watch() {
     let nodes = &three.all.cluster.nodes;
     for _ in 0..3 {
         nodes[0].cut(Cut::Etcd);
-        // Changes that the first node does not hear of, compacted away before it does.
+        // Changes that are compacted before the first node's watch can report them.
         let r4 = leaf("r4").sandbox();
         nodes[1].add(&r4);
         nodes[1].del(&r4);
@@ -333,21 +334,21 @@ fn an_agent_that_was_cut_off_does_not_overwrite_newer_facts() {
         nodes[0].add(&old);
         three.answers(&["10.0.2.2"]);
         nodes[0].cut(what);
-        // The pod comes up on the other node, and the first one does not hear of it.
+        // The pod moves to the other node, and the first node's watch does not report it.
         let new = leaf("r4").sandbox();
         nodes[1].add(&new);
         let is_new = || {
-            let said = location(&three.all.etcd, "r4");
+            let found = location(&three.all.etcd, "r4");
             let expected = Some(("node2".to_owned(), new.id.clone()));
-            if said == expected {
+            if found == expected {
                 Ok(())
             } else {
-                Err(format!("{said:?}"))
+                Err(format!("{found:?}"))
             }
         };
         is_new().unwrap();
         nodes[0].reconnect();
-        eventually("the hub to turn to the new one", || {
+        eventually("the hub's link to the new sandbox", || {
             if new.netns.ping("10.0.2.1") {
                 Ok(())
             } else {

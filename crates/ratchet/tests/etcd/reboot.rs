@@ -1,4 +1,4 @@
-//! A node that booted anew, and one that lost its memory.
+//! A node that was rebooted, and a node that lost its state directory.
 
 use crate::support::{Netns, Node, Pod, Sandbox, etcd::EtcdCluster, eventually};
 
@@ -17,8 +17,7 @@ fn pods() -> [Pod; 3] {
     ]
 }
 
-/// The state files as a node finds them after a reboot: of another boot, and with namespaces that
-/// are no more.
+/// Changes the state files to what a node finds after a reboot: files of another boot.
 fn age_state(node: &Node) {
     for file in std::fs::read_dir(node.state_dir.join("sandboxes")).unwrap() {
         let path = file.unwrap().path();
@@ -41,7 +40,7 @@ fn answers(netns: &Netns, address: &str) {
 }
 
 #[test]
-fn after_a_reboot_dead_sandboxes_are_forgotten_and_new_ones_served() {
+fn after_a_reboot_old_sandboxes_are_deregistered_and_new_ones_get_links() {
     let EtcdCluster { mut cluster, etcd } = EtcdCluster::with_agents(2);
     let [hub, near, far] = pods();
     let old = [hub.sandbox(), near.sandbox()];
@@ -53,7 +52,7 @@ fn after_a_reboot_dead_sandboxes_are_forgotten_and_new_ones_served() {
     let index = survivor.netns.links()["eth1"]["ifindex"].clone();
 
     cluster.nodes[0].kill_agent();
-    // Their namespaces are gone; the runtime will send their DELs nonetheless.
+    // The old namespaces are gone, but the runtime will still call DEL for them.
     let ghosts = old.map(|Sandbox { id, pod, .. }| Sandbox {
         netns: Netns::new("ghost"),
         id,
@@ -61,9 +60,9 @@ fn after_a_reboot_dead_sandboxes_are_forgotten_and_new_ones_served() {
     });
     age_state(&cluster.nodes[0]);
     cluster.nodes[0].start_agent();
-    eventually("the withdrawal of locations", || {
+    eventually("etcd without the old sandboxes", || {
         let found = etcd.everything();
-        // The hub's declaration is kept for its living peer; the near pod is nobody's any more.
+        // The hub's declaration is kept for the peer on the other node. No pod needs r2's record.
         let hub = found
             .get("/ratchet/pods/default/r1")
             .cloned()
@@ -92,7 +91,7 @@ fn after_a_reboot_dead_sandboxes_are_forgotten_and_new_ones_served() {
     assert_eq!(
         survivor.netns.links()["eth1"]["ifindex"],
         index,
-        "the survivor's interface stays what it is"
+        "the survivor keeps its interface"
     );
     ghosts
         .iter()
@@ -111,7 +110,7 @@ fn lose_state(node: &mut Node) {
 }
 
 #[test]
-fn a_state_directory_that_was_lost_is_made_again_from_store_and_kernel() {
+fn a_lost_state_directory_is_restored_from_store_and_kernel() {
     let EtcdCluster { mut cluster, etcd } = EtcdCluster::with_agents(2);
     let [hub, near, far] = pods().map(|pod| pod.sandbox());
     for (node, sandbox) in [(0, &hub), (0, &near), (1, &far)] {
@@ -124,7 +123,7 @@ fn a_state_directory_that_was_lost_is_made_again_from_store_and_kernel() {
     pingers
         .into_iter()
         .for_each(crate::support::Pinger::assert_no_loss);
-    // The peer moves, and the links of the pods that were found again follow.
+    // The peer moves, and the links of the restored sandboxes follow.
     cluster.nodes[1].del(&far);
     let far = Pod::with_links("r3", "[]").sandbox();
     cluster.nodes[0].add(&far);
@@ -138,14 +137,14 @@ fn a_state_directory_that_was_lost_is_made_again_from_store_and_kernel() {
 }
 
 #[test]
-fn what_was_lost_and_has_gone_is_withdrawn() {
+fn a_lost_sandbox_whose_namespace_is_gone_is_removed() {
     let EtcdCluster { mut cluster, etcd } = EtcdCluster::with_agents(2);
     let [hub, near, far] = pods().map(|pod| pod.sandbox());
     for (node, sandbox) in [(0, &hub), (0, &near), (1, &far)] {
         cluster.nodes[node].add(sandbox);
     }
     answers(&hub.netns, "10.0.1.2");
-    // The near pod's namespace goes together with all memory of it; its DEL never comes.
+    // The near pod's namespace and its state are lost together, and its DEL never comes.
     let Sandbox { netns, .. } = near;
     cluster.nodes[0].kill_agent();
     drop(netns);

@@ -1,4 +1,4 @@
-//! It works, as in 2017, and costs what it should.
+//! The article's config works as in 2017, and links cost as many writes as they should.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::support::{
     eventually,
 };
 
-/// The article's keys for the store; the agent is started by the plugin.
+/// A config with the article's keys for the store; the plugin starts the agent.
 fn articles_config(node: &Node, pod: &Pod) -> Value {
     let mut config = pod.configure(node.config());
     config.as_object_mut().unwrap().remove("store");
@@ -55,7 +55,7 @@ fn the_articles_config_from_first_to_last() {
         (&json!("vxlan"), &json!(11))
     );
     let keys: Vec<String> = etcd.everything().into_keys().collect();
-    // Four records, three links with one declarer each, one VNI, the list of VNIs, and two keys a
+    // Four records, three links with one declarer each, one VNI, the list of VNIs, and two keys per
     // node.
     assert_eq!(keys.len(), 4 + 3 + 1 + 1 + 2 * 2, "{keys:#?}");
     assert!(
@@ -74,7 +74,7 @@ fn the_articles_config_from_first_to_last() {
 fn a_thousand_links_are_two_writes_each_at_most() {
     const PODS: usize = 20;
     const LINKS: usize = 50;
-    // Of the links, half stay on a node and half do not.
+    // Half of the links are within a node.
     let node_of = |pod: usize| pod / 2 % 2;
     let EtcdCluster { cluster, etcd } = EtcdCluster::with_agents(2);
     let pods = (0..PODS).map(|n| {

@@ -1,7 +1,7 @@
-//! The plugin is killed at any step of ADD and DEL; after one DEL that is left alone nothing may
-//! remain.
+//! The plugin is killed at any step of ADD and DEL. After one DEL that is not killed, nothing may
+//! be left.
 //!
-//! `RATCHET_KILL_RUNS=1000` makes it longer, `RATCHET_KILL_SEED=…` repeats a run of which the seed
+//! `RATCHET_KILL_RUNS=1000` makes more runs, `RATCHET_KILL_SEED=…` repeats runs by the seed that
 //! was printed.
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -23,7 +23,7 @@ fn from_env(name: &str) -> Option<u64> {
     })
 }
 
-/// SplitMix64: small, and the same everywhere.
+/// SplitMix64 (Steele, Lea and Flood 2014): small, and the same numbers on every machine.
 struct Random(u64);
 
 impl Random {
@@ -46,7 +46,7 @@ impl Random {
         items[usize::try_from(self.below(items.len() as u64)).unwrap()]
     }
 
-    /// How this call dies: at a step of its own, at any instant, or not at all.
+    /// How this call is killed: at one of its steps, at any moment, or not at all.
     fn kill(&mut self, verb: &str) -> Kill {
         let prefix = verb.to_lowercase();
         let steps: Vec<&str> = ratchet_failpoint::PLUGIN
@@ -73,19 +73,19 @@ fn whenever_the_plugin_is_killed_a_del_leaves_nothing() {
     });
     eprintln!("RATCHET_KILL_SEED={seed} RATCHET_KILL_RUNS={runs}");
     let mut world = World::new();
-    let mut died = std::collections::BTreeMap::<String, u32>::new();
+    let mut killed = std::collections::BTreeMap::<String, u32>::new();
     for run in 0..runs {
-        // A seed a run: the story of each can be told again without the ones before.
+        // Each run has its own seed, so that it can be repeated without the ones before.
         let mut random = Random(seed.wrapping_add(run));
         let shape = Shape::ALL[usize::try_from(random.below(Shape::ALL.len() as u64)).unwrap()];
-        let mut story = vec![format!("run {run} of seed {seed}: {shape:?}")];
+        let mut history = vec![format!("run {run} of seed {seed}: {shape:?}")];
         if random.chance(10) {
             world.stop_agents();
-            story.push("no agent runs".into());
+            history.push("no agent runs".into());
         }
         let mut sandbox = world.begin(run, shape);
         let mut calls = vec![("ADD", random.kill("ADD"))];
-        // A runtime that has had no answer may try the same again.
+        // A runtime that got no answer may repeat the call.
         if random.chance(20) {
             calls.push(("ADD", random.kill("ADD")));
         }
@@ -96,11 +96,11 @@ fn whenever_the_plugin_is_killed_a_del_leaves_nothing() {
         let mut is_lost = false;
         for (index, (verb, kill)) in calls.iter().enumerate() {
             let is_last = index + 1 == calls.len();
-            // The namespace may be gone when the last DEL comes; then runtimes send no CNI_NETNS.
+            // The namespace may have vanished before the last DEL; then runtimes set no CNI_NETNS.
             is_lost = is_last && random.chance(15);
             if is_lost {
                 world.lose_netns(&mut sandbox);
-                story.push("the namespace is gone".into());
+                history.push("the namespace has vanished".into());
             }
             let outcome = world.call(
                 &sandbox,
@@ -115,30 +115,30 @@ fn whenever_the_plugin_is_killed_a_del_leaves_nothing() {
                 let how = if let Kill::At(step) = kill {
                     step.clone()
                 } else {
-                    format!("{verb} at any instant")
+                    format!("{verb} at any moment")
                 };
-                *died.entry(how).or_default() += 1;
+                *killed.entry(how).or_default() += 1;
             }
-            story.push(format!("{verb} {kill:?}: {outcome}"));
+            history.push(format!("{verb} {kill:?}: {outcome}"));
             assert!(
                 !is_last || outcome.is_good,
                 "the last DEL failed\n{}",
-                story.join("\n")
+                history.join("\n")
             );
         }
         if let Err(left) = world.end(sandbox, shape, is_lost) {
-            panic!("{left}\n{}", story.join("\n"));
+            panic!("{left}\n{}", history.join("\n"));
         }
     }
-    eprintln!("killed: {died:#?}");
+    eprintln!("killed: {killed:#?}");
     if runs >= 500 {
         for step in ratchet_failpoint::PLUGIN {
-            assert!(died.contains_key(*step), "no run died at {step}");
+            assert!(killed.contains_key(*step), "no run was killed at {step}");
         }
     }
     world.stop_agents();
-    // Those that a killed plugin was just starting find that there is one, or have nobody's socket
-    // to take.
+    // A plugin may be killed while it starts an agent. That agent ends when it finds another one,
+    // or is stopped here.
     eventually("the end of all agents", || {
         world.stop_agents();
         let left = world.processes();
@@ -151,7 +151,7 @@ fn whenever_the_plugin_is_killed_a_del_leaves_nothing() {
 }
 
 #[test]
-fn a_build_that_is_no_test_has_no_failpoints() {
+fn a_build_without_tests_has_no_failpoints() {
     let tree = std::process::Command::new(env!("CARGO"))
         .args([
             "tree",

@@ -1,4 +1,5 @@
-//! Two nodes with pods that come and go, plugins that die, and the question what is left.
+//! Two nodes, pods that are added and deleted by plugins that are killed, and the check that
+//! nothing is left.
 
 use std::{
     fmt,
@@ -14,22 +15,22 @@ use serde_json::{Value, json};
 
 use crate::support::{Cluster, Netns, Pod, Sandbox, eventually};
 
-/// What kind of pod it is, and which of its steps there are.
+/// The kind of pod, which decides the steps of ADD and DEL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
-    /// Not Ratchet's: the delegate alone.
+    /// Not Ratchet's: only the delegate runs.
     NotOurs,
     /// Linked to itself.
     Loop,
-    /// Linked to a pod of this node, which lives.
+    /// Linked to an existing pod of this node.
     Veth,
-    /// Linked to a pod of another node, which lives.
+    /// Linked to an existing pod of another node.
     Vxlan,
-    /// Linked to a pod that never comes.
+    /// Linked to a pod that does not exist.
     Lonely,
-    /// Behind another plugin of the runtime's list.
+    /// Set up by another plugin of the runtime's list first.
     Chained,
-    /// Somebody else's interface has the name of its own: ADD fails, and undoes.
+    /// A foreign interface has the name of the link's: ADD fails and undoes its work.
     Conflict,
 }
 
@@ -45,12 +46,12 @@ impl Shape {
     ];
 }
 
-/// How a plugin dies.
+/// How a plugin is killed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kill {
-    /// By its own hand, at this step.
+    /// By a failpoint, at this step.
     At(String),
-    /// So long after its start.
+    /// This long after its start.
     After(Duration),
     Never,
 }
@@ -83,7 +84,7 @@ impl fmt::Display for Outcome {
 
 pub struct World {
     cluster: Cluster,
-    /// One namespace for all sandboxes of the pod: what one leaves is in the next one's way.
+    /// One namespace for all sandboxes, so that a leftover of one disturbs the next.
     netns: Option<Netns>,
     peer: Option<Sandbox>,
     leases: PathBuf,
@@ -101,7 +102,7 @@ impl World {
         }
     }
 
-    /// The pod's peer comes, and whatever else the shape needs.
+    /// Makes a sandbox, and adds its peer if the shape has one.
     pub fn begin(&mut self, run: u64, shape: Shape) -> Sandbox {
         let victim = format!("victim-{run}");
         let link = |peer: &str| {
@@ -113,7 +114,7 @@ impl World {
         let pod = match shape {
             Shape::NotOurs => Pod::new(&victim),
             Shape::Loop => Pod::with_links(&victim, &link(&format!("{victim}/eth2"))),
-            Shape::Lonely | Shape::Chained => Pod::with_links(&victim, &link("nobody")),
+            Shape::Lonely | Shape::Chained => Pod::with_links(&victim, &link("missing")),
             Shape::Veth | Shape::Vxlan | Shape::Conflict => {
                 Pod::with_links(&victim, &link(&format!("peer-{run}")))
             }
@@ -135,13 +136,13 @@ impl World {
         sandbox
     }
 
-    /// The pod's namespace vanishes with all that is in it.
+    /// Removes the pod's namespace with everything in it.
     pub fn lose_netns(&self, sandbox: &mut Sandbox) {
-        // Another one takes its place, for the next pod; the old one's name is not used again.
+        // The next pod gets a new namespace. The old name is not used again.
         sandbox.netns = Netns::new("victim");
     }
 
-    /// The peer goes; then nothing may be left. The namespace goes back to the next pod.
+    /// Deletes the peer; then nothing may be left. Keeps the namespace for the next pod.
     pub fn end(&mut self, sandbox: Sandbox, shape: Shape, is_lost: bool) -> Result<(), String> {
         let mut left: Vec<String> = Vec::new();
         if let (Some(node), Some(peer)) = (peers_node(shape), self.peer.take()) {
@@ -154,9 +155,9 @@ impl World {
             );
         }
         if is_lost {
-            // The kernel takes its time to delete the devices of a namespace that is gone; nobody
-            // can wait for it.
-            eventually("the end of the namespace's devices", || {
+            // The kernel deletes the devices of a removed namespace in the background and does not
+            // report the end.
+            eventually("no devices of the removed namespace", || {
                 let left = self.devices();
                 if left.is_empty() {
                     Ok(())
@@ -203,7 +204,7 @@ impl World {
         config
     }
 
-    /// One call of the plugin, which ends or is killed.
+    /// Calls the plugin, which ends or is killed.
     pub fn call(&self, sandbox: &Sandbox, call: &Call<'_>) -> Outcome {
         let mut command = self.cluster.nodes[0].plugin_command(call.verb, sandbox);
         if let Kill::At(step) = call.kill {
@@ -212,7 +213,8 @@ impl World {
         if !call.has_netns {
             command.env("CNI_NETNS", "");
         }
-        // Files instead of pipes: they do not wait for what a killed plugin may leave running.
+        // Files instead of pipes: reading a pipe would wait for processes that a killed plugin
+        // leaves.
         let (stdout, stderr) = (
             self.cluster.dir.path().join("stdout"),
             self.cluster.dir.path().join("stderr"),
@@ -222,7 +224,7 @@ impl World {
             .stdout(File::create(&stdout).unwrap())
             .stderr(File::create(&stderr).unwrap());
         let mut child = command.spawn().unwrap();
-        // It may be dead before it has read anything.
+        // It may be killed before it has read its input.
         let _ = child
             .stdin
             .take()
@@ -241,9 +243,9 @@ impl World {
         }
     }
 
-    /// Everything that is there and should not be.
+    /// Everything of the sandbox that is left.
     fn left(&self, sandbox: &Sandbox) -> Vec<String> {
-        // A killed plugin's children may be in the middle of dying.
+        // The children of a killed plugin end a moment later.
         let of_sandbox = format!("CNI_CONTAINERID={}", sandbox.id);
         eventually("the end of the embedded plugins", || {
             let left = with_environment(&of_sandbox);
@@ -299,7 +301,7 @@ impl World {
         left
     }
 
-    /// The nodes' devices beside their underlay.
+    /// The nodes' devices, without the underlay.
     fn devices(&self) -> Vec<String> {
         let of = |node: &crate::support::Node| {
             let devices = node
@@ -334,7 +336,7 @@ impl World {
         }
     }
 
-    /// Processes that have to do with this world.
+    /// The processes of this world.
     pub fn processes(&self) -> Vec<String> {
         let dir = self.cluster.dir.path().to_str().unwrap();
         let lines = processes().filter_map(|proc| std::fs::read(proc.join("cmdline")).ok());

@@ -1,4 +1,4 @@
-//! Whether kernel, store and disk are as declared.
+//! Checks that kernel, store and disk have what is declared.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,25 +10,28 @@ use crate::{
     world::{NODES, World},
 };
 
-/// The store's contents, taken apart.
+/// The contents of the store, parsed.
 #[derive(Default)]
 struct Contents {
     records: BTreeMap<usize, PodRecord>,
     /// Pod and declarer.
     index: BTreeSet<(usize, usize)>,
     vnis: BTreeMap<LinkId, u64>,
-    taken: BTreeSet<u64>,
-    /// Nodes that may have records, and those whose agents live.
+    /// The VNIs in the list of those in use.
+    in_use: BTreeSet<u64>,
+    /// Nodes that may have records.
     nodes: BTreeSet<String>,
+    /// Nodes whose agents are alive.
     alive: BTreeSet<String>,
-    strange: Vec<String>,
+    /// Keys that could not be parsed.
+    unknown: Vec<String>,
 }
 
 impl World {
-    /// What is not as it should be.
+    /// Everything that differs from what is declared.
     pub fn problems(&self) -> Vec<String> {
         let contents = self.contents();
-        let mut problems = contents.strange.clone();
+        let mut problems = contents.unknown.clone();
         self.check_store(&contents, &mut problems);
         for pod in 0..PODS {
             self.check_pod(pod, &contents, &mut problems);
@@ -49,7 +52,7 @@ impl World {
             let read = path
                 .strip_prefix("/ratchet/")
                 .and_then(|path| path.split_once('/').or(Some((path, ""))));
-            let understood = match read {
+            let is_known = match read {
                 Some(("pods", name)) => pod(name)
                     .zip(serde_json::from_str(&value).ok())
                     .map(|(pod, record)| contents.records.insert(pod, record))
@@ -70,7 +73,7 @@ impl World {
                     for range in value.split(',') {
                         let (first, last) = range.split_once('-').unwrap_or((range, range));
                         contents
-                            .taken
+                            .in_use
                             .extend(first.parse::<u64>().unwrap()..=last.parse().unwrap());
                     }
                     true
@@ -79,8 +82,8 @@ impl World {
                 Some(("alive", name)) => contents.alive.insert(name.to_owned()),
                 _ => false,
             };
-            if !understood {
-                contents.strange.push(format!("store: {path} = {value}"));
+            if !is_known {
+                contents.unknown.push(format!("store: {path} = {value}"));
             }
         }
         contents
@@ -90,7 +93,7 @@ impl World {
         self.living.contains_key(&pod)
     }
 
-    /// How many of a link's ends have a living pod.
+    /// The number of a link's ends that have a living pod.
     fn living_ends(&self, link: &Link) -> usize {
         link.ends.iter().filter(|(pod, _)| self.lives(*pod)).count()
     }
@@ -105,6 +108,13 @@ impl World {
     }
 
     fn check_store(&self, contents: &Contents, problems: &mut Vec<String>) {
+        self.check_locations(contents, problems);
+        self.check_nodes(contents, problems);
+        check_index(contents, problems);
+        self.check_vnis(contents, problems);
+    }
+
+    fn check_locations(&self, contents: &Contents, problems: &mut Vec<String>) {
         for pod in 0..PODS {
             let location = contents
                 .records
@@ -112,23 +122,23 @@ impl World {
                 .map(|record| record.location.as_ref());
             match (self.living.get(&pod), location) {
                 (Some(instance), Some(Some(location))) => {
-                    let said = (location.node.as_str(), location.sandbox.as_str());
-                    let is = (
+                    let found = (location.node.as_str(), location.sandbox.as_str());
+                    let expected = (
                         self.node(instance.node).name.as_str(),
                         instance.sandbox.id.as_str(),
                     );
-                    if said != is {
+                    if found != expected {
                         problems.push(format!(
-                            "store: p{pod} is said to be {said:?} and is {is:?}"
+                            "store: p{pod} is in {expected:?}, but its record has {found:?}"
                         ));
                     }
                 }
-                (Some(_), said) => {
-                    problems.push(format!("store: p{pod} lives, and is said to be {said:?}"))
+                (Some(_), found) => {
+                    problems.push(format!("store: p{pod} lives, but its record has {found:?}"))
                 }
-                (None, Some(Some(said))) => {
-                    problems.push(format!("store: p{pod} has gone and is said to be {said:?}"))
-                }
+                (None, Some(Some(found))) => problems.push(format!(
+                    "store: p{pod} is deleted, but its record has {found:?}"
+                )),
                 (None, Some(None)) => {
                     let needed = self
                         .topology
@@ -136,13 +146,17 @@ impl World {
                         .any(|link| link.declarers().contains(&pod) && self.living_ends(link) > 0);
                     if !needed {
                         problems.push(format!(
-                            "store: p{pod} has gone, and nobody needs its record"
+                            "store: p{pod} is deleted, but its record is kept, though no link \
+                             needs it"
                         ));
                     }
                 }
                 (None, None) => {}
             }
         }
+    }
+
+    fn check_nodes(&self, contents: &Contents, problems: &mut Vec<String>) {
         let inhabited: BTreeSet<String> = self
             .living
             .values()
@@ -154,25 +168,14 @@ impl World {
                 "store: nodes {nodes:?}, alive {alive:?}, and pods live on {inhabited:?}"
             ));
         }
-        let declared = contents.records.iter().flat_map(|(pod, record)| {
-            let peers = record
-                .peers()
-                .into_iter()
-                .map(|peer| peer.name()[1..].parse().unwrap());
-            peers.map(|peer: usize| (peer, *pod)).collect::<Vec<_>>()
-        });
-        let declared: BTreeSet<(usize, usize)> = declared.collect();
-        problems.extend(
-            contents
-                .index
-                .symmetric_difference(&declared)
-                .map(|e| format!("store: index entry {e:?}")),
-        );
+    }
+
+    fn check_vnis(&self, contents: &Contents, problems: &mut Vec<String>) {
         let numbers: BTreeSet<u64> = contents.vnis.values().copied().collect();
-        if numbers != contents.taken || numbers.len() != contents.vnis.len() {
+        if numbers != contents.in_use || numbers.len() != contents.vnis.len() {
             problems.push(format!(
-                "store: VNIs {:?}, taken {:?}",
-                contents.vnis, contents.taken
+                "store: VNIs of links {:?}, in use {:?}",
+                contents.vnis, contents.in_use
             ));
         }
         let mut unneeded = contents.vnis.clone();
@@ -244,7 +247,7 @@ impl World {
         };
         let info = &device["linkinfo"];
         if info["info_kind"] != kind {
-            return Some(format!("is no {kind}: {info}"));
+            return Some(format!("expected a {kind}, found {info}"));
         }
         let flags: Vec<&str> = device["flags"]
             .as_array()
@@ -278,7 +281,7 @@ impl World {
         None
     }
 
-    /// Nothing of sandboxes that have gone, in the node's namespace or on its disk.
+    /// Checks that nothing of deleted sandboxes is in the node's namespace or on its disk.
     fn check_node(&self, number: usize, problems: &mut Vec<String>) {
         let node = self.node(number);
         let is_here = |pod: usize| {
@@ -286,10 +289,10 @@ impl World {
                 .get(&pod)
                 .is_some_and(|instance| instance.node == number)
         };
-        let widowed = self.topology.links.iter().filter(|link| {
+        let without_peer = self.topology.links.iter().filter(|link| {
             self.living_ends(link) == 1 && link.ends.iter().any(|(pod, _)| is_here(*pod))
         });
-        let parked: BTreeSet<String> = widowed
+        let parked: BTreeSet<String> = without_peer
             .flat_map(|link| End::BOTH.map(|end| parked_name(link.id(), end)))
             .collect();
         let devices = node
@@ -318,4 +321,22 @@ impl World {
                 .map(|id| format!("{}: state of sandbox {id}", node.name)),
         );
     }
+}
+
+/// Checks that the index by peer has exactly the peers that the records declare.
+fn check_index(contents: &Contents, problems: &mut Vec<String>) {
+    let declared = contents.records.iter().flat_map(|(pod, record)| {
+        let peers = record
+            .peers()
+            .into_iter()
+            .map(|peer| peer.name()[1..].parse().unwrap());
+        peers.map(|peer: usize| (peer, *pod)).collect::<Vec<_>>()
+    });
+    let declared: BTreeSet<(usize, usize)> = declared.collect();
+    problems.extend(
+        contents
+            .index
+            .symmetric_difference(&declared)
+            .map(|e| format!("store: index entry {e:?}")),
+    );
 }

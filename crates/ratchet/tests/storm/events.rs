@@ -1,4 +1,4 @@
-//! What befalls the cluster: bursts of events, those of one burst all at the same time.
+//! The events of a storm: bursts, whose events happen at the same time.
 
 use std::{collections::BTreeSet, fmt, sync::Mutex};
 
@@ -16,15 +16,15 @@ use crate::{
 /// CNI: try again later.
 const TRY_LATER: u64 = 11;
 
-/// What a pod's part of a burst is.
+/// The calls for one pod in a burst.
 enum Act {
     Add(Instance),
     Del(Instance),
     /// DEL on the old node, then ADD on the new one.
     Move(Instance, Instance),
-    /// ADD of the new sandbox; the old one's DEL is yet to come.
+    /// ADD of the new sandbox; the old one's DEL follows in a later burst.
     Replace(Instance, Instance),
-    /// A DEL that has been due for some time.
+    /// The DEL of a sandbox that was replaced in an earlier burst.
     LateDel(Instance),
 }
 
@@ -42,7 +42,7 @@ impl fmt::Display for Act {
     }
 }
 
-/// What becomes of a pod.
+/// The sandboxes of a pod after an act.
 struct Outcome {
     pod: usize,
     living: Option<Instance>,
@@ -51,7 +51,7 @@ struct Outcome {
 }
 
 impl World {
-    /// One to six events at once; gives how many.
+    /// Runs one to six events at the same time. Returns how many.
     pub fn burst(&mut self) -> usize {
         let mut acts = Vec::new();
         let mut busy = BTreeSet::new();
@@ -62,9 +62,9 @@ impl World {
                 acts.push((pod, act));
             }
         }
-        let trouble = self.trouble();
+        let fault = self.inject_fault();
         let victim = self.random.percent(12).then(|| self.random.below(NODES));
-        let count = acts.len() + usize::from(trouble) + usize::from(victim.is_some());
+        let count = acts.len() + usize::from(fault) + usize::from(victim.is_some());
         let outcomes = self.all_at_once(acts, victim);
         if let Some(victim) = victim {
             self.count("agents killed");
@@ -84,7 +84,7 @@ impl World {
         count
     }
 
-    /// Somebody to whom something happens.
+    /// Chooses a pod that is not busy, and an act for it.
     fn choose(&mut self, busy: &BTreeSet<usize>) -> Option<(usize, Act)> {
         let pod = STILL + self.random.below(PODS - STILL);
         if busy.contains(&pod) {
@@ -115,12 +115,13 @@ impl World {
         Some((pod, act.1))
     }
 
-    /// Cuts, mends, switches off and on; gives whether anything happened that was not bound to.
-    fn trouble(&mut self) -> bool {
+    /// Ends the faults whose time is over, and may stop etcd or cut a node off. Returns whether it
+    /// did.
+    fn inject_fault(&mut self) -> bool {
         for node in self.cut.keys().copied().collect::<Vec<_>>() {
             let left = self.cut[&node];
             if left == 0 {
-                println!("  node{} is mended", node + 1);
+                println!("  node{} is reconnected", node + 1);
                 self.cut.remove(&node);
                 self.node(node).reconnect();
             } else {
@@ -129,7 +130,7 @@ impl World {
         }
         if !self.all.etcd.is_running() {
             if self.etcd_off == 0 {
-                println!("  etcd is back");
+                println!("  etcd is started");
                 self.all.etcd.start_again();
             } else {
                 self.etcd_off -= 1;
@@ -144,7 +145,7 @@ impl World {
         }
         let node = self.random.below(NODES);
         if self.random.percent(8) && !self.cut.contains_key(&node) {
-            // Between the first two nodes pings go on.
+            // The pings between the first two nodes must not be interrupted.
             let cut = match self.random.below(3) {
                 0 => Cut::Etcd,
                 1 => Cut::Answers,
@@ -161,7 +162,7 @@ impl World {
         false
     }
 
-    /// Does them all at the same time; and kills the agent of a node.
+    /// Performs all acts at the same time, and kills the agent of a node.
     fn all_at_once(&self, acts: Vec<(usize, Act)>, victim: Option<usize>) -> Vec<Outcome> {
         let outcomes = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
@@ -204,7 +205,7 @@ impl World {
         outcome
     }
 
-    /// As a runtime: what cannot be added is deleted.
+    /// Calls ADD, and DEL if it fails, as a runtime does.
     fn try_add(&self, new: Instance, outcome: &mut Outcome) {
         let node = self.node(new.node);
         match node.try_add(&new.sandbox) {

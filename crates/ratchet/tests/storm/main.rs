@@ -1,6 +1,6 @@
-//! A simulated cluster in a storm: five nodes, an etcd, 60 pods with 300 links between them, and
-//! random events, several at once. After quiet, kernel, store and disk hold what is declared and
-//! nothing else.
+//! A simulated cluster with many random events: five nodes, an etcd, 60 pods with 300 links between
+//! them, several events at the same time. After the last event, kernel, store and disk have what is
+//! declared and nothing else.
 //!
 //! `RATCHET_STORM_SEEDS` (`1,2,3` or `10-29`) and `RATCHET_STORM_EVENTS` set other seeds and
 //! numbers of events.
@@ -20,14 +20,14 @@ use std::time::Instant;
 use support::Pinger;
 use world::World;
 
-/// Events of a run, unless the environment says otherwise.
+/// The events of a run by default.
 const EVENTS: usize = 100;
 
 fn events() -> usize {
     std::env::var("RATCHET_STORM_EVENTS").map_or(EVENTS, |number| number.parse().unwrap())
 }
 
-/// The seeds asked for, or the one given.
+/// The seeds of the environment, or the default.
 fn seeds(default: u64) -> Vec<u64> {
     let Ok(text) = std::env::var("RATCHET_STORM_SEEDS") else {
         return vec![default];
@@ -44,8 +44,8 @@ fn storm(seed: u64, events: usize) {
     let begun = Instant::now();
     let mut world = World::new(seed);
     world.add_all();
-    world.wait_for_order("the beginning");
-    println!("all pods are there after {:?}", begun.elapsed());
+    world.wait_until_as_declared("before the first event");
+    println!("all pods are added after {:?}", begun.elapsed());
     let pingers = world
         .undisturbed()
         .map(|(netns, address)| Pinger::start(netns, &address));
@@ -54,11 +54,11 @@ fn storm(seed: u64, events: usize) {
         done += world.burst();
     }
     println!("{done} events after {:?}", begun.elapsed());
-    world.calm();
-    world.wait_for_order("order after the storm");
+    world.end_faults();
+    world.wait_until_as_declared("after the last event");
     pingers.into_iter().for_each(Pinger::assert_no_loss);
     world.ping_everything();
-    println!("in order after {:?}", begun.elapsed());
+    println!("as declared after {:?}", begun.elapsed());
     world.del_all();
     println!("seed {seed}: {} in {:?}", world.tally(), begun.elapsed());
 }
@@ -70,7 +70,7 @@ fn storm_one() {
 
 #[test]
 fn storm_two() {
-    // Only one of the two tests obeys the environment.
+    // With seeds in the environment, only the other test runs.
     if std::env::var("RATCHET_STORM_SEEDS").is_err() {
         storm(2, events());
     }

@@ -1,4 +1,4 @@
-//! Numbers that look random and come from a seed (SplitMix64, Steele, Lea and Flood 2014).
+//! Pseudo-random numbers from a seed (SplitMix64; Steele, Lea and Flood 2014).
 
 pub struct Random(u64);
 
@@ -15,12 +15,12 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// From 0 up to but not including `end`.
+    /// A number from 0 to `end` - 1.
     pub fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.next() % end as u64).unwrap()
     }
 
-    /// So many times in a hundred.
+    /// True in this percentage of calls.
     pub fn percent(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }

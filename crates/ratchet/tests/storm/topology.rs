@@ -1,4 +1,4 @@
-//! What is declared: pods and links between them.
+//! The declarations: pods and links between them.
 
 use std::collections::BTreeSet;
 
@@ -9,8 +9,8 @@ use crate::{random::Random, support::Pod};
 pub const PODS: usize = 60;
 const LINKS: usize = 300;
 
-/// The first pods are left alone by all events. The first link is between two of them on one node,
-/// the second between two on two nodes.
+/// The number of pods, from the first, that no event touches. The first link is between two of them
+/// on one node, the second between two on different nodes.
 pub const STILL: usize = 4;
 
 /// A link between two ends, each a pod and an interface.
@@ -96,7 +96,7 @@ impl Topology {
             .filter(move |link| link.ends.iter().any(|(other, _)| *other == pod))
     }
 
-    /// A pod as it is declared.
+    /// A pod with its declarations.
     pub fn pod(&self, pod: usize) -> Pod {
         let mut entries = Vec::new();
         for link in self.of(pod) {

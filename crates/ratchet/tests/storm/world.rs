@@ -1,4 +1,4 @@
-//! The cluster and what it is at: who lives where, who is cut off, what is switched off.
+//! The cluster and its state: the node of each pod, and the current faults.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,8 +14,8 @@ use crate::{
 
 pub const NODES: usize = 5;
 
-/// How long everything may take to be in order again. An agent that was cut off notices it after 15
-/// s (keepalive) at the latest.
+/// How long the cluster may take until everything is as declared. An agent that was cut off notices
+/// it within 15 s (keepalive).
 const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A sandbox and its node.
@@ -30,11 +30,11 @@ pub struct World {
     pub random: Random,
     /// By pod.
     pub living: BTreeMap<usize, Instance>,
-    /// Sandboxes of pods that have another one by now, or none, and whose DEL is yet to come.
+    /// Sandboxes that were replaced and had no DEL yet.
     pub stale: Vec<Instance>,
-    /// Nodes that are cut off, and for how many bursts still.
+    /// Nodes that are cut off, and for how many more bursts.
     pub cut: BTreeMap<usize, usize>,
-    /// For how many bursts etcd stays switched off.
+    /// For how many more bursts etcd stays stopped.
     pub etcd_off: usize,
     pub counts: BTreeMap<String, usize>,
 }
@@ -58,9 +58,10 @@ impl World {
         &self.all.cluster.nodes[number]
     }
 
-    /// All pods come, eight at a time.
+    /// Adds all pods, eight at a time.
     pub fn add_all(&mut self) {
-        // The first two on one node, the next two on two that are never cut off from each other.
+        // The first two are on one node, the next two on two nodes that are never cut off from each
+        // other.
         let fixed = [2, 2, 0, 1];
         let instances: Vec<(usize, Instance)> = (0..PODS)
             .map(|pod| {
@@ -90,7 +91,7 @@ impl World {
         self.living.extend(instances);
     }
 
-    /// Namespaces and what to ping from there: over links that no event concerns.
+    /// Namespaces, and the addresses to ping from there over links that no event touches.
     pub fn undisturbed(&self) -> [(&Netns, String); 2] {
         const { assert!(STILL >= 4) };
         [0, 1].map(|link| {
@@ -99,8 +100,8 @@ impl World {
         })
     }
 
-    /// The storm is over: everything runs, and what is late comes.
-    pub fn calm(&mut self) {
+    /// Ends all faults and calls the DELs that are due.
+    pub fn end_faults(&mut self) {
         for node in std::mem::take(&mut self.cut).into_keys() {
             self.node(node).reconnect();
         }
@@ -113,7 +114,7 @@ impl World {
     }
 
     #[track_caller]
-    pub fn wait_for_order(&self, what: &str) {
+    pub fn wait_until_as_declared(&self, when: &str) {
         let deadline = Instant::now() + TIMEOUT;
         loop {
             let problems = self.problems();
@@ -123,7 +124,7 @@ impl World {
             if Instant::now() > deadline {
                 let shown = &problems[..problems.len().min(30)];
                 panic!(
-                    "{what}: {} things are not in order after {TIMEOUT:?}: {shown:#?}",
+                    "{when}: {} problems after {TIMEOUT:?}: {shown:#?}",
                     problems.len()
                 );
             }
@@ -142,7 +143,7 @@ impl World {
                         .map(|end| link.address(1 - end))
                 });
                 let far_ends: BTreeSet<String> = far_ends.collect();
-                // The first may be lost on the way: neighbours are being looked up.
+                // The first request may be lost while the neighbour is resolved.
                 let pings = far_ends.iter().map(|address| {
                     format!("ping -qc3 -i0.2 -W1 {address} >/dev/null || echo {address}")
                 });
@@ -172,7 +173,7 @@ impl World {
         assert!(silent.is_empty(), "no answer: {silent:#?}");
     }
 
-    /// All pods go; nothing remains.
+    /// Deletes all pods. Nothing may be left.
     pub fn del_all(&mut self) {
         for instance in std::mem::take(&mut self.living).into_values() {
             self.node(instance.node).del(&instance.sandbox);
