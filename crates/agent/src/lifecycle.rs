@@ -285,7 +285,7 @@ fn listen(socket: &Path) -> Result<UnixListener, AgentError> {
     {
         create_private(dir).map_err(system(format!("make {}", dir.display())))?;
     }
-    // The holder of the lock is the only agent: a socket that exists is left from an earlier one.
+    // The holder of the lock is the only agent: an existing socket is left from an earlier one.
     match fs::remove_file(socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(system(doing())(error));
