@@ -11,11 +11,13 @@
 //! | `plugin` | a node's CNI config, and calls of the plugin on it |
 //! | `pod` | pods and their sandboxes |
 //! | `etcd` | a cluster with a real etcd |
+//! | `api` | a Kubernetes API that hangs until it is told to answer |
 //! | `netns` | network namespaces |
 //! | `pinger` | a ping that counts lost packets |
 // Each test uses a part of this only, and clippy.toml allows unwrap in `#[test]` functions only.
 #![allow(dead_code, unused_imports, clippy::unwrap_used, missing_docs)]
 
+pub mod api;
 mod cluster;
 pub mod etcd;
 mod netns;
