@@ -93,7 +93,7 @@ fn wanted(count: usize) -> Vec<Wanted> {
     let links = resolve(&records(count));
     links
         .iter()
-        .filter_map(|link| wiring::direct(link, &places, VniState::None, &node()).wanted)
+        .flat_map(|link| wiring::direct(link, &places, VniState::None, &node()).wanted)
         .collect()
 }
 

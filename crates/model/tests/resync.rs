@@ -137,11 +137,10 @@ fn resync(world: &mut World, cables: &[Cable], epoch: &Epoch, portions: &[usize]
     }
     // The node's own namespace: what is there and does not wait for its pod, and what is wanted of
     // those links.
-    let is_held = |device: &Observed, wanted: &Wanted| match wanted {
-        Wanted::Hold { parked, .. } => {
+    let is_held = |device: &Observed, wanted: &Wanted| {
+        wanted.parked().is_some_and(|parked| {
             device.name == parked.name && device.alias.as_ref() == Some(&parked.alias)
-        }
-        _ => false,
+        })
     };
     let stray = |d: &Observed| {
         d.netns == Netns::Node && d.is_ours() && !all.iter().any(|wanted| is_held(d, wanted))

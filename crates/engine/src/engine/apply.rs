@@ -78,16 +78,10 @@ impl Engine {
         self.announcements
             .note(&plan.steps, &results, self.clock.now());
         let failures = failures(&plan, &results);
-        let makes = |wiring: &Wiring| {
-            matches!(
-                wiring.wanted,
-                Some(Wanted::Veth { .. } | Wanted::Vxlan { .. })
-            )
-        };
         let is_made = |id| {
             fresh
                 .iter()
-                .any(|(link, _, wiring)| link.id == id && makes(wiring))
+                .any(|(link, _, wiring)| link.id == id && wiring.kind().is_some())
         };
         let sandboxes = &self.sandboxes;
         self.leftovers.retain(|left| {
@@ -141,7 +135,7 @@ impl Engine {
     ) -> Result<Task, KernelError> {
         let mut wanted: Vec<Wanted> = fresh
             .iter()
-            .filter_map(|(_, _, wiring)| wiring.wanted.clone())
+            .flat_map(|(_, _, wiring)| wiring.wanted.iter().cloned())
             .collect();
         wanted.extend(self.left_alone(scope));
         self.leftovers.hand_out(&mut wanted);
@@ -284,8 +278,7 @@ impl Engine {
                     .links
                     .all()
                     .filter(|tracked| !strays.contains(&tracked.link.id));
-                let held = held
-                    .filter(|tracked| matches!(tracked.wiring.wanted, Some(Wanted::Hold { .. })));
+                let held = held.filter(|tracked| tracked.wiring.parked().next().is_some());
                 held.map(|tracked| Wanted::Frozen(tracked.link.id))
                     .chain(self.restored.wanted())
                     .collect()
@@ -297,12 +290,10 @@ impl Engine {
     /// pod.
     pub(super) fn strays(&self) -> Result<BTreeSet<LinkId>, KernelError> {
         let is_held = |device: &Observed, alias: &Alias| {
-            let tracked = self
-                .links
-                .get(alias.link)
-                .and_then(|tracked| tracked.wiring.wanted.as_ref());
-            matches!(tracked, Some(Wanted::Hold { parked, .. })
-                if parked.alias == *alias && parked.name == device.name)
+            let tracked = self.links.get(alias.link).into_iter();
+            tracked
+                .flat_map(|tracked| tracked.wiring.parked())
+                .any(|parked| parked.alias == *alias && parked.name == device.name)
         };
         let devices = self
             .kernel

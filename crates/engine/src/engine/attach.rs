@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 use ratchet_model::{
     PodKey, SandboxId,
-    device::{At, Interface, Netns, Wanted},
+    device::{At, Interface, Netns, WantedEnd},
 };
 use ratchet_protocol::{Attached, Failure, FailureKind, Prepared, Reply, Settings};
 use ratchet_store::{Publish, Published};
@@ -200,17 +200,9 @@ impl Engine {
         let netns = Netns::Sandbox(id.clone());
         let mut places: Vec<At> = Vec::new();
         for tracked in self.links.of(pod) {
-            let ends = match &tracked.wiring.wanted {
-                Some(Wanted::Veth { a, z }) => vec![a, z],
-                Some(Wanted::Vxlan { end, .. }) => vec![end],
-                _ => vec![],
-            };
             if tracked.failure.is_none() {
-                let own = ends.into_iter().filter(|end| end.netns == netns);
-                places.extend(own.map(|end| At {
-                    netns: netns.clone(),
-                    name: end.name.clone(),
-                }));
+                let ends = tracked.wiring.made_ends();
+                places.extend(ends.filter(|end| end.netns == netns).map(WantedEnd::at));
             }
             if let Some(reason) = self.reason(tracked) {
                 attached

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use ratchet_kernel::Look;
 use ratchet_model::{
     LinkId, PodRecord, SandboxId,
-    device::{Netns, Operation, Step, Wanted},
+    device::{LinkKind, Netns, Operation, Step},
     planner::MOVE_LIMIT,
 };
 use ratchet_protocol::{Collect, Detach, Failure, FailureKind, Reply};
@@ -27,8 +27,7 @@ impl Engine {
         let Some(state) = self.sandboxes.get(&detach.attachment.container_id) else {
             return false;
         };
-        let is_veth =
-            |tracked: &&Tracked| matches!(tracked.wiring.wanted, Some(Wanted::Veth { .. }));
+        let is_veth = |tracked: &&Tracked| tracked.wiring.kind() == Some(LinkKind::Veth);
         self.links.of(&state.pod).filter(is_veth).count() > MOVE_LIMIT
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ratchet_kernel::Look;
 use ratchet_model::{
     SandboxId,
-    device::{At, Interface, Netns, Observed, Wanted, WantedEnd},
+    device::{At, Interface, Netns, Observed, WantedEnd},
 };
 use ratchet_protocol::{Check, Failure, FailureKind, Reply, Settings};
 
@@ -73,12 +73,7 @@ impl Engine {
             .links
             .of(&state.pod)
             .filter(|tracked| tracked.failure.is_none());
-        made.filter_map(|tracked| tracked.wiring.wanted.as_ref())
-            .flat_map(|wanted| match wanted {
-                Wanted::Veth { a, z } => vec![a, z],
-                Wanted::Vxlan { end, .. } => vec![end],
-                Wanted::Hold { .. } | Wanted::Frozen(_) => vec![],
-            })
+        made.flat_map(|tracked| tracked.wiring.made_ends())
             .filter(|end| end.netns == netns)
             .cloned()
             .collect()

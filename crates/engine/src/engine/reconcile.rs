@@ -62,7 +62,7 @@ impl Engine {
             let vni = self.vni_state(&link);
             let wiring = wiring::direct(&link, &places, vni, &effective.node);
             let nodes = places_nodes(&places, &effective.node);
-            if wiring.wanted.is_some() {
+            if !wiring.wanted.is_empty() {
                 ended.remove(&link.id);
                 let before = self.links.describe(link.id, &link, &nodes);
                 let unchanged = before

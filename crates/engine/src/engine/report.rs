@@ -1,6 +1,6 @@
 //! What the node's links look like from outside.
 
-use ratchet_model::{device::Wanted, link::Endpoint, resolve::Link, wiring::Obstacle};
+use ratchet_model::{link::Endpoint, resolve::Link, wiring::Obstacle};
 use ratchet_protocol::{EndReport, LinkReport, LinkState, Links};
 use ratchet_store::StoreScope;
 
@@ -77,11 +77,6 @@ impl Engine {
             nodes,
             ..
         } = tracked;
-        let (kind, vni, mtu) = match &wiring.wanted {
-            Some(Wanted::Veth { a, .. }) => (Some("veth"), None, Some(a.mtu)),
-            Some(Wanted::Vxlan { end, tunnel }) => (Some("vxlan"), Some(tunnel.vni), Some(end.mtu)),
-            _ => (None, None, None),
-        };
         let state = match (failure, &wiring.obstacle) {
             (Some(_), _) | (None, Some(Obstacle::Error(_))) => LinkState::Error,
             (None, Some(Obstacle::Waiting(_) | Obstacle::Unheard(_))) => LinkState::Pending,
@@ -98,9 +93,9 @@ impl Engine {
             id: link.id,
             a: end(&link.a, &nodes[0]),
             z: end(&link.z, &nodes[1]),
-            kind: kind.map(str::to_owned),
-            vni: vni.map(ratchet_model::Vni::number),
-            mtu: mtu.map(ratchet_model::Mtu::bytes),
+            kind: wiring.kind().map(|kind| kind.as_str().to_owned()),
+            vni: wiring.vni().map(ratchet_model::Vni::number),
+            mtu: wiring.mtu().map(ratchet_model::Mtu::bytes),
             state,
             reason: self.reason(tracked),
             warnings: link.warnings.clone(),

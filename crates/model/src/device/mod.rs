@@ -21,4 +21,4 @@ pub use observed::{Kind, Observed, ObservedAddress, ObservedRoute};
 pub use operation::{NewDevice, Operation, Step};
 pub use ours::{GROUP_DOOMED, GROUP_OURS, PROTOCOL_OURS};
 pub use tunnel::{Tunnel, VXLAN_PORT};
-pub use wanted::{Wanted, WantedEnd};
+pub use wanted::{LinkKind, Wanted, WantedEnd};

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     leftover::Leftover,
-    link::{Mac, Mtu, Route},
+    link::{Mac, Mtu, Route, Vni},
     names::LinkId,
 };
 
@@ -42,6 +42,25 @@ impl WantedEnd {
         At {
             netns: self.netns.clone(),
             name: self.name.clone(),
+        }
+    }
+}
+
+/// The kind of the devices that a link is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkKind {
+    /// A veth pair: both pods are on this node.
+    Veth,
+    /// A VXLAN device: the other pod is on another node.
+    Vxlan,
+}
+
+impl LinkKind {
+    /// Its name in reports: `veth` or `vxlan`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LinkKind::Veth => "veth",
+            LinkKind::Vxlan => "vxlan",
         }
     }
 }
@@ -87,14 +106,48 @@ impl Wanted {
         }
     }
 
-    /// The ends that should exist.
-    pub fn ends(&self) -> Vec<&WantedEnd> {
+    /// The kind of the devices that it makes; none if it makes none and only keeps what exists.
+    pub fn kind(&self) -> Option<LinkKind> {
         match self {
-            Wanted::Veth { a, z } => vec![a, z],
-            Wanted::Vxlan { end, .. } => vec![end],
-            Wanted::Hold { survivor, parked } => vec![survivor, parked],
-            Wanted::Frozen(_) => vec![],
+            Wanted::Veth { .. } => Some(LinkKind::Veth),
+            Wanted::Vxlan { .. } => Some(LinkKind::Vxlan),
+            Wanted::Hold { .. } | Wanted::Frozen(_) => None,
         }
+    }
+
+    /// The VNI of the tunnel that it makes.
+    pub fn vni(&self) -> Option<Vni> {
+        match self {
+            Wanted::Vxlan { tunnel, .. } => Some(tunnel.vni),
+            Wanted::Veth { .. } | Wanted::Hold { .. } | Wanted::Frozen(_) => None,
+        }
+    }
+
+    /// The ends of the devices that it makes, in the order a, z.
+    pub fn made_ends(&self) -> impl Iterator<Item = &WantedEnd> {
+        let ends = match self {
+            Wanted::Veth { a, z } => [Some(a), Some(z)],
+            Wanted::Vxlan { end, .. } => [Some(end), None],
+            Wanted::Hold { .. } | Wanted::Frozen(_) => [None, None],
+        };
+        ends.into_iter().flatten()
+    }
+
+    /// The end that waits in the node's namespace for its pod.
+    pub fn parked(&self) -> Option<&WantedEnd> {
+        match self {
+            Wanted::Hold { parked, .. } => Some(parked),
+            Wanted::Veth { .. } | Wanted::Vxlan { .. } | Wanted::Frozen(_) => None,
+        }
+    }
+
+    /// All ends that are known, made or only kept.
+    pub fn ends(&self) -> impl Iterator<Item = &WantedEnd> {
+        let kept = match self {
+            Wanted::Hold { survivor, parked } => [Some(survivor), Some(parked)],
+            Wanted::Veth { .. } | Wanted::Vxlan { .. } | Wanted::Frozen(_) => [None, None],
+        };
+        self.made_ends().chain(kept.into_iter().flatten())
     }
 
     /// The same, to be changed.

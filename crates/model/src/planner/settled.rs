@@ -28,7 +28,6 @@ pub fn settled(
             .unwrap_or_default();
         let ends: Vec<&WantedEnd> = wanted
             .ends()
-            .into_iter()
             .filter(|end| namespaces.contains(&end.netns))
             .collect();
         let is_there = |end: &&WantedEnd| {
@@ -36,7 +35,7 @@ pub fn settled(
                 .iter()
                 .any(|device| is_as_wanted(device, end, wanted))
         };
-        let inherits = wanted.ends().iter().any(|end| end.leftover.is_some());
+        let inherits = wanted.ends().any(|end| end.leftover.is_some());
         !inherits && devices.len() == ends.len() && ends.iter().all(is_there)
     };
     wanted.iter().filter(is_settled).map(Wanted::link).collect()

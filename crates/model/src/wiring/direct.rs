@@ -30,7 +30,7 @@ pub fn direct(link: &Link, places: &[Place; 2], vni: VniState, node: &Node) -> W
         [peer, Place::Here(sandbox)] => (End::Z, sandbox, peer),
         _ => {
             return Wiring {
-                wanted: None,
+                wanted: Vec::new(),
                 obstacle: None,
             };
         }
@@ -81,10 +81,10 @@ impl Local<'_> {
     fn pair(&self, other: &SandboxId) -> Wiring {
         let mtu = self.mtu_within_node();
         Wiring {
-            wanted: Some(Wanted::Veth {
+            wanted: vec![Wanted::Veth {
                 a: in_sandbox(self.link, self.end, self.sandbox, mtu),
                 z: in_sandbox(self.link, self.end.other(), other, mtu),
-            }),
+            }],
             obstacle: None,
         }
     }
@@ -111,7 +111,7 @@ impl Local<'_> {
         let asked = self.link.mtu.or(self.node.default_mtu);
         let mtu = asked.unwrap_or(limit).min(limit);
         Wiring {
-            wanted: Some(Wanted::Vxlan {
+            wanted: vec![Wanted::Vxlan {
                 end: in_sandbox(self.link, self.end, self.sandbox, mtu),
                 tunnel: Tunnel {
                     vni,
@@ -120,7 +120,7 @@ impl Local<'_> {
                     parent: self.node.parent,
                     port: VXLAN_PORT,
                 },
-            }),
+            }],
             obstacle: None,
         }
     }
@@ -128,10 +128,10 @@ impl Local<'_> {
     /// What this end has stays until the peer comes.
     fn hold(&self, obstacle: Obstacle) -> Wiring {
         Wiring {
-            wanted: Some(Wanted::Hold {
+            wanted: vec![Wanted::Hold {
                 survivor: in_sandbox(self.link, self.end, self.sandbox, self.mtu_within_node()),
                 parked: parked(self.link, self.end.other()),
-            }),
+            }],
             obstacle: Some(obstacle),
         }
     }
@@ -139,7 +139,7 @@ impl Local<'_> {
     /// All that the link has stays until a person has corrected something.
     fn freeze(&self, problem: String) -> Wiring {
         Wiring {
-            wanted: Some(Wanted::Frozen(self.link.id)),
+            wanted: vec![Wanted::Frozen(self.link.id)],
             obstacle: Some(Obstacle::Error(problem)),
         }
     }

@@ -2,15 +2,45 @@
 
 use std::fmt;
 
-use crate::device::Wanted;
+use crate::{
+    device::{LinkKind, Wanted, WantedEnd},
+    link::{Mtu, Vni},
+};
 
 /// What this node does for a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wiring {
-    /// The kernel object that it wants; none: nothing is made and nothing kept.
-    pub wanted: Option<Wanted>,
+    /// The kernel objects that it wants; none: nothing is made and nothing kept.
+    pub wanted: Vec<Wanted>,
     /// What the link waits for, or why it cannot be made.
     pub obstacle: Option<Obstacle>,
+}
+
+impl Wiring {
+    /// The ends of the devices that it makes.
+    pub fn made_ends(&self) -> impl Iterator<Item = &WantedEnd> {
+        self.wanted.iter().flat_map(Wanted::made_ends)
+    }
+
+    /// The ends that wait in the node's namespace for their pods.
+    pub fn parked(&self) -> impl Iterator<Item = &WantedEnd> {
+        self.wanted.iter().filter_map(Wanted::parked)
+    }
+
+    /// The kind of the devices that it makes; none if it makes none.
+    pub fn kind(&self) -> Option<LinkKind> {
+        self.wanted.iter().find_map(Wanted::kind)
+    }
+
+    /// The MTU of the devices that it makes.
+    pub fn mtu(&self) -> Option<Mtu> {
+        self.made_ends().next().map(|end| end.mtu)
+    }
+
+    /// The VNI of the tunnel that it makes.
+    pub fn vni(&self) -> Option<Vni> {
+        self.wanted.iter().find_map(Wanted::vni)
+    }
 }
 
 /// Why a link is not up.

@@ -63,14 +63,14 @@ fn a_node_of_its_own_means_veth_and_two_mean_vxlan() {
         VniState::None,
         &node(),
     );
-    assert!(matches!(wiring.wanted, Some(Wanted::Veth { ref a, .. }) if a.mtu.bytes() == 1450));
+    assert!(matches!(&wiring.wanted[..], [Wanted::Veth { a, .. }] if a.mtu.bytes() == 1450));
     let wiring = direct(
         &link(None),
         &[there("10.0.0.2", 1400), here("s2")],
         granted,
         &node(),
     );
-    let Some(Wanted::Vxlan { end, tunnel }) = wiring.wanted else {
+    let [Wanted::Vxlan { end, tunnel }] = &wiring.wanted[..] else {
         panic!("{wiring:?}")
     };
     assert_eq!(
@@ -128,7 +128,7 @@ fn what_cannot_be_is_said_and_nothing_is_made() {
         ),
     ] {
         let wiring = direct(&link, &[here("s1"), place], vni, &node());
-        assert_eq!(wiring.wanted, Some(Wanted::Frozen(link.id)));
+        assert_eq!(wiring.wanted, [Wanted::Frozen(link.id)]);
         let Some(Obstacle::Error(text)) = wiring.obstacle else {
             panic!("no error: {expected}")
         };
@@ -148,7 +148,7 @@ fn a_missing_peer_is_waited_for() {
         (there("10.0.0.2", 1450), "waiting for a VNI"),
     ] {
         let wiring = direct(&link(None), &[here("s1"), place], VniState::None, &node());
-        assert!(matches!(wiring.wanted, Some(Wanted::Hold { .. })));
+        assert!(matches!(wiring.wanted[..], [Wanted::Hold { .. }]));
         let Some(Obstacle::Waiting(text) | Obstacle::Unheard(text)) = wiring.obstacle else {
             panic!("not waiting: {expected}")
         };

@@ -182,7 +182,7 @@ pub fn wanted(cables: &[Cable], epoch: &Epoch) -> Vec<Wanted> {
         .iter()
         .enumerate()
         .filter(|(number, _)| epoch.present[*number])
-        .filter_map(|(number, cable)| {
+        .flat_map(|(number, cable)| {
             let link = link(number, cable, epoch.variant);
             let vni = VniState::Granted(Vni::try_from(11 + number as u32).unwrap());
             direct(
