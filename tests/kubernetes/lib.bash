@@ -32,7 +32,7 @@ until_true() {
     shift 2
     until "$@" >/dev/null 2>&1; do
         if [ "$SECONDS" -ge "$deadline" ]; then
-            echo "$what: not there in time: $*" >&2
+            echo "$what: expected within the deadline: $*" >&2
             return 1
         fi
         sleep 0.1
