@@ -11,9 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use ratchet_model::{
     End, LinkId, Mac,
-    device::{Kind, Netns, Observed, Wanted},
-    planner::{MOVE_LIMIT, PlanScope, plan},
+    device::{Kind, Netns, Observed, Wanted, WantedEnd},
+    planner::{MOVE_LIMIT, PlanScope, WantedEnds, plan, settled},
 };
+use sha2::{Digest, Sha256};
 
 use history::{
     Cable, Epoch, Mishap, Spot, assert_effect, befall, history, link, plan_all, reconcile, sandbox,
@@ -71,6 +72,57 @@ proptest! {
         let rest = plan_all(&all, &world.observe());
         for step in &rest.steps {
             prop_assert!(!scope.contains(&step.link), "left over: {:?}", step);
+        }
+    }
+}
+
+/// The digest of release 0.1.0, by its code.
+fn digest_of_the_first_release(end: &WantedEnd) -> u32 {
+    let WantedEnd {
+        mac,
+        mtu,
+        addresses,
+        routes,
+        ..
+    } = end;
+    let digest = Sha256::digest(format!("{mac} {mtu} {addresses:?} {routes:?}"));
+    u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
+}
+
+/// Gives the complete devices the aliases that release 0.1.0 would have given them.
+fn downgrade_aliases(world: &mut World, wanted: &[Wanted]) {
+    world.rewrite_aliases(|alias| {
+        let mut ends = wanted.iter().flat_map(Wanted::ends);
+        if let Some(end) = ends.find(|end| end.alias == *alias && alias.sandbox.is_some()) {
+            alias.config = digest_of_the_first_release(end);
+        }
+    });
+}
+
+proptest! {
+    /// A node whose devices have the aliases of release 0.1.0 is planned for like one that has
+    /// today's: a complete device is not touched, and changes as ever if something else is wanted.
+    #[test]
+    fn an_upgrade_touches_no_device((cables, epochs) in history()) {
+        let (mut upgraded, mut current) = (World::default(), World::default());
+        for epoch in &epochs {
+            befall(&mut upgraded, &epoch.mishap);
+            befall(&mut current, &epoch.mishap);
+            let wanted = wanted(&cables, epoch);
+            let crash = if let Mishap::Crash(after) = epoch.mishap { Some(after) } else { None };
+            let plan = reconcile(&mut upgraded, &wanted, crash);
+            prop_assert_eq!(plan, reconcile(&mut current, &wanted, crash));
+            downgrade_aliases(&mut upgraded, &wanted);
+            let (upgraded, current) = (upgraded.observe(), current.observe());
+            let namespaces = current.iter().map(|device| device.netns.clone()).collect();
+            prop_assert_eq!(
+                settled(&wanted, &upgraded, &namespaces),
+                settled(&wanted, &current, &namespaces)
+            );
+            let ends = WantedEnds::of(&wanted);
+            for (one, other) in upgraded.iter().zip(&current) {
+                prop_assert_eq!(ends.has_complete(one), ends.has_complete(other));
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use ratchet_model::{
     LinkId, NodeName, PodKey, SandboxId,
     device::{Alias, At, Netns, Observed, Operation, Step, Wanted},
     link::End,
-    planner::{self, Plan, PlanScope},
+    planner::{self, Plan, PlanScope, WantedEnds},
     resolve::Link,
     wiring::{self, Obstacle, Wiring},
 };
@@ -150,14 +150,10 @@ impl Engine {
             .iter()
             .map(|netns| (netns.clone(), Look::All))
             .collect();
-        let aliases: HashSet<Alias> = wanted
-            .iter()
-            .flat_map(Wanted::ends)
-            .map(|end| end.alias.clone())
-            .collect();
+        let ends = WantedEnds::of(&wanted);
         let mut observed = self
             .kernel
-            .observe(&looks, &|device| self.matters(device, &aliases))?;
+            .observe(&looks, &|device| self.matters(device, &ends))?;
 
         let mut near: Vec<&Link> = fresh.iter().map(|(link, _, _)| link).collect();
         if matches!(scope, Scope::Sandboxes(_)) {
@@ -180,9 +176,10 @@ impl Engine {
         more.retain(|netns, _| !looks.contains_key(netns));
         let opened = self.open_namespaces(more.keys())?;
         more.retain(|netns, _| *netns == Netns::Node || opened.contains(netns));
+        let ends = WantedEnds::of(&wanted);
         observed.extend(
             self.kernel
-                .observe(&more, &|device| self.matters(device, &aliases))?,
+                .observe(&more, &|device| self.matters(device, &ends))?,
         );
         looks.extend(more);
         Ok(Task {
@@ -195,13 +192,9 @@ impl Engine {
     }
 
     /// Whether it matters what a device has: where it is to stay and is not known to be as wanted.
-    fn matters(&self, device: &Observed, wanted: &HashSet<Alias>) -> bool {
+    fn matters(&self, device: &Observed, wanted: &WantedEnds<'_>) -> bool {
         let is_leaving = matches!(&device.netns, Netns::Sandbox(id) if self.is_leaving(id));
-        !is_leaving
-            && !device
-                .alias
-                .as_ref()
-                .is_some_and(|alias| wanted.contains(alias))
+        !is_leaving && !wanted.has_complete(device)
     }
 
     /// Plans and executes.

@@ -50,7 +50,7 @@ impl Engine {
             let device = find(&end.name).ok_or_else(|| {
                 broken(format!("interface {} of sandbox {id} is missing", end.name))
             })?;
-            if device.alias.as_ref() != Some(&end.alias) {
+            if !end.is_complete(device) {
                 return Err(broken(format!(
                     "interface {} of sandbox {id} is not the one that Ratchet made",
                     end.name

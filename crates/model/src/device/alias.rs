@@ -21,6 +21,11 @@ pub struct Alias {
     pub config: u32,
 }
 
+impl Alias {
+    /// The digest of a device that is not complete yet, and of a parked one.
+    pub const UNFINISHED: u32 = 0;
+}
+
 impl fmt::Display for Alias {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(

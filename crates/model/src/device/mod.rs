@@ -14,7 +14,7 @@ mod tunnel;
 mod wanted;
 
 pub use alias::{Alias, NotOurs};
-pub use digest::config_digest;
+pub use digest::{Configuration, config_digest};
 pub use interface::Interface;
 pub use netns::{At, Netns};
 pub use observed::{Kind, Observed, ObservedAddress, ObservedRoute};

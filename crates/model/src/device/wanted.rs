@@ -4,7 +4,9 @@ use ipnet::IpNet;
 
 use super::{
     alias::Alias,
+    digest::{Configuration, unversioned_digest},
     netns::{At, Netns},
+    observed::Observed,
     tunnel::Tunnel,
 };
 use crate::{
@@ -42,6 +44,34 @@ impl WantedEnd {
         At {
             netns: self.netns.clone(),
             name: self.name.clone(),
+        }
+    }
+
+    /// Whether a device is this end and complete, which its alias says.
+    ///
+    /// An alias of release 0.1.0 says so, too: its device has the same configuration and is not
+    /// touched, not even for a new alias.
+    pub fn is_complete(&self, device: &Observed) -> bool {
+        let Some(alias) = &device.alias else {
+            return false;
+        };
+        let wanted = &self.alias;
+        let is_this_end =
+            (alias.link, alias.end, &alias.sandbox) == (wanted.link, wanted.end, &wanted.sandbox);
+        let is_as_wanted = || {
+            alias.config == wanted.config
+                || alias.config != Alias::UNFINISHED
+                    && alias.config == unversioned_digest(&self.configuration())
+        };
+        is_this_end && is_as_wanted()
+    }
+
+    fn configuration(&self) -> Configuration<'_> {
+        Configuration {
+            mac: self.mac,
+            mtu: self.mtu,
+            addresses: &self.addresses,
+            routes: &self.routes,
         }
     }
 }

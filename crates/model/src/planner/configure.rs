@@ -1,6 +1,6 @@
 //! The configuration of a device, up to its commit.
 
-use super::state::{Planner, UNFINISHED, step};
+use super::state::{Planner, step};
 use crate::{
     device::{Alias, At, Observed, ObservedAddress, ObservedRoute, Operation, WantedEnd},
     leftover::Leftover,
@@ -21,7 +21,7 @@ impl Planner<'_> {
     pub fn configure(&mut self, end: &WantedEnd, origin: Origin<'_>) {
         let (mut addresses, mut routes) = (&[][..], &[][..]);
         let (device, is_new_to_its_sandbox, leftover) = match origin {
-            Origin::InPlace(device) if device.alias.as_ref() == Some(&end.alias) => return,
+            Origin::InPlace(device) if end.is_complete(device) => return,
             Origin::InPlace(device) => {
                 self.begin(end, device);
                 (addresses, routes) = (&device.addresses, &device.routes);
@@ -56,9 +56,9 @@ impl Planner<'_> {
     /// Takes the alias of a complete device away before it is changed.
     fn begin(&mut self, end: &WantedEnd, device: &Observed) {
         let alias = device.alias.as_ref();
-        if alias.is_some_and(|alias| alias.config != UNFINISHED) {
+        if alias.is_some_and(|alias| alias.config != Alias::UNFINISHED) {
             let unfinished = Alias {
-                config: UNFINISHED,
+                config: Alias::UNFINISHED,
                 ..end.alias.clone()
             };
             self.push(end, |at| Operation::Begin(at, unfinished));

@@ -2,7 +2,7 @@
 //! other.
 //!
 //! A pure function. It compares devices and knows nothing of wirings. What it relies on:
-//! * A device's alias is written last. A device whose alias equals the wanted one needs nothing
+//! * A device's alias is written last. A device whose alias says that it is complete needs nothing
 //!   more, and what its pod did to it since (addresses, MTU, down) is the pod's own affair.
 //! * A device of ours without alias, or with another one, is unfinished and is finished.
 //! * A device that is not ours is never touched, even when it is where one of ours is wanted.
@@ -22,7 +22,7 @@ use crate::device::{Observed, Wanted};
 
 pub use moves::MOVE_LIMIT;
 pub use plan::{Conflict, Plan, PlanScope};
-pub use settled::settled;
+pub use settled::{WantedEnds, settled};
 use state::Planner;
 
 /// Plans the way from `observed` to `wanted`.

@@ -1,4 +1,4 @@
-//! The links that need no plan.
+//! The devices and links that need no plan.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,6 +6,36 @@ use crate::{
     device::{Kind, Netns, Observed, Wanted, WantedEnd},
     names::LinkId,
 };
+
+/// The ends that are wanted, to find the devices that are complete.
+pub struct WantedEnds<'a> {
+    /// Sorted by link and end.
+    ends: Vec<&'a WantedEnd>,
+}
+
+impl<'a> WantedEnds<'a> {
+    /// The ends of these objects.
+    pub fn of(wanted: &'a [Wanted]) -> Self {
+        let mut ends: Vec<&WantedEnd> = wanted.iter().flat_map(Wanted::ends).collect();
+        ends.sort_unstable_by_key(|end| (end.alias.link, end.alias.end));
+        Self { ends }
+    }
+
+    /// Whether a device is one of the ends and complete: its addresses and routes do not matter.
+    pub fn has_complete(&self, device: &Observed) -> bool {
+        let Some(alias) = &device.alias else {
+            return false;
+        };
+        let key = (alias.link, alias.end);
+        let first = self
+            .ends
+            .partition_point(|end| (end.alias.link, end.alias.end) < key);
+        self.ends[first..]
+            .iter()
+            .take_while(|end| (end.alias.link, end.alias.end) == key)
+            .any(|end| end.is_complete(device))
+    }
+}
 
 /// The links that need nothing in some namespaces of which `observed` is everything: every end that
 /// is wanted there is complete, nothing was left to any end, and there is no other device of the
@@ -47,5 +77,5 @@ fn is_as_wanted(device: &Observed, end: &WantedEnd, wanted: &Wanted) -> bool {
         (Wanted::Vxlan { tunnel, .. }, kind) => *kind == Kind::from(tunnel),
         _ => false,
     };
-    kind_fits && device.is_at(&end.netns, &end.name) && device.alias.as_ref() == Some(&end.alias)
+    kind_fits && device.is_at(&end.netns, &end.name) && end.is_complete(device)
 }

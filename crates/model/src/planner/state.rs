@@ -14,9 +14,6 @@ use crate::{
     names::LinkId,
 };
 
-/// The digest ([`Alias::config`]) of a device that is not complete yet.
-pub(super) const UNFINISHED: u32 = 0;
-
 pub(super) struct Planner<'a> {
     pub index: Index<'a>,
     over_limit: BTreeSet<&'a Netns>,
@@ -129,7 +126,7 @@ impl<'a> Planner<'a> {
             to: end.at(),
             alias: Alias {
                 sandbox: None,
-                config: UNFINISHED,
+                config: Alias::UNFINISHED,
                 ..end.alias.clone()
             },
         };

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::{
-    device::{Alias, Netns, WantedEnd, config_digest},
+    device::{Alias, Configuration, Netns, WantedEnd, config_digest},
     link::{End, Endpoint, Mtu},
     names::{LinkId, SandboxId},
     resolve::Link,
@@ -27,7 +27,12 @@ pub(super) fn in_sandbox(link: &Link, end: End, sandbox: &SandboxId, mtu: Mtu) -
             link: link.id,
             end,
             sandbox: Some(sandbox.clone()),
-            config: config_digest(mac, mtu, &addresses, &routes),
+            config: config_digest(&Configuration {
+                mac,
+                mtu,
+                addresses: &addresses,
+                routes: &routes,
+            }),
         },
         addresses,
         routes,
@@ -52,7 +57,7 @@ pub fn parked(link: &Link, end: End) -> WantedEnd {
             link: link.id,
             end,
             sandbox: None,
-            config: 0,
+            config: Alias::UNFINISHED,
         },
         leftover: None,
     }

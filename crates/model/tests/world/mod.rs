@@ -4,8 +4,8 @@
 
 use ipnet::IpNet;
 use ratchet_model::device::{
-    At, GROUP_OURS, Kind, Netns, NewDevice, Observed, ObservedAddress, ObservedRoute, Operation,
-    Step,
+    Alias, At, GROUP_OURS, Kind, Netns, NewDevice, Observed, ObservedAddress, ObservedRoute,
+    Operation, Step,
 };
 
 #[derive(Default)]
@@ -135,6 +135,12 @@ impl World {
                 ours: false,
             });
         }
+    }
+
+    /// Changes the aliases of all devices that have one.
+    pub fn rewrite_aliases(&mut self, rewrite: impl Fn(&mut Alias)) {
+        let aliases = self.devices.iter_mut().flat_map(|device| &mut device.alias);
+        aliases.for_each(rewrite);
     }
 
     pub fn set_all_down(&mut self) {
