@@ -104,84 +104,6 @@ pub fn living_links(records: &BTreeMap<PodKey, PodRecord>) -> BTreeMap<LinkId, B
     links
 }
 
-/// What a change of one pod's record does to the rest of the store.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Consequence {
-    /// The record to write in place of the pod's; none: its record is deleted.
-    pub record: Option<PodRecord>,
-    /// Records of other pods, gone, that nobody needs any more.
-    pub forget: BTreeSet<PodKey>,
-    /// Links that have ended: their VNIs are free again.
-    pub release: BTreeSet<LinkId>,
-}
-
-/// What follows when `pod`'s record becomes `next` (`None`: its sandbox is gone).
-///
-/// `around` are the records that concern the pod ([`Facts::records`] for it), its own present one
-/// among them. Stores call this within one transaction.
-pub fn consequence(
-    pod: &PodKey,
-    next: Option<PodRecord>,
-    around: &BTreeMap<PodKey, PodRecord>,
-) -> Consequence {
-    let previous = around.get(pod);
-    let next = next.or_else(|| {
-        previous.map(|record| PodRecord {
-            location: None,
-            ..record.clone()
-        })
-    });
-    let Some(next) = next else {
-        return Consequence::default();
-    };
-
-    let is_there = next.lives();
-    let lives = |other: &PodKey| {
-        if other == pod {
-            is_there
-        } else {
-            around.get(other).is_some_and(PodRecord::lives)
-        }
-    };
-    let needed = |record: &PodRecord| record.lives() || record.peers().into_iter().any(lives);
-
-    let forget: BTreeSet<PodKey> = around
-        .values()
-        .filter(|record| record.pod != *pod && record.peers().contains(pod))
-        .filter(|record| !needed(record))
-        .map(|record| record.pod.clone())
-        .collect();
-    let record = needed(&next).then_some(next);
-
-    // A link both of whose pods have gone has ended, even if its declaration is kept for another
-    // link's sake.
-    let is_alive = |link: &&DeclaredLink| lives(&link.local.pod) || lives(&link.remote.pod);
-    let remaining: BTreeSet<LinkId> = around
-        .values()
-        .filter(|other| other.pod != *pod && !forget.contains(&other.pod))
-        .chain(&record)
-        .flat_map(|record| record.links.iter().filter(is_alive).map(DeclaredLink::id))
-        .collect();
-    let of_pod = |link: &&DeclaredLink| link.local.pod == *pod || link.remote.pod == *pod;
-    let kept = around
-        .values()
-        .filter(|other| other.pod != *pod && !forget.contains(&other.pod));
-    let release = forget
-        .iter()
-        .filter_map(|forgotten| around.get(forgotten))
-        .chain(previous)
-        .flat_map(|record| &record.links)
-        .chain(kept.flat_map(|record| record.links.iter().filter(of_pod)))
-        .map(DeclaredLink::id)
-        .filter(|link| !remaining.contains(link))
-        .collect();
-    Consequence {
-        record,
-        forget,
-        release,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,98 +139,6 @@ mod tests {
     }
 
     #[test]
-    fn a_declarer_that_goes_is_remembered_while_its_peer_lives() {
-        let declarer = record("a", true, &["b"]);
-        let gone = consequence(
-            &key("a"),
-            None,
-            &around(&[declarer.clone(), record("b", true, &[])]),
-        );
-        assert_eq!(
-            gone.record,
-            Some(PodRecord {
-                location: None,
-                ..declarer.clone()
-            })
-        );
-        assert!(gone.forget.is_empty() && gone.release.is_empty());
-
-        let gone = consequence(&key("a"), None, &around(std::slice::from_ref(&declarer)));
-        assert_eq!(
-            gone,
-            Consequence {
-                release: [declarer.links[0].id()].into(),
-                ..Consequence::default()
-            }
-        );
-    }
-
-    #[test]
-    fn the_last_one_out_clears_up_after_the_declarer() {
-        let declarer = PodRecord {
-            location: None,
-            ..record("a", true, &["b"])
-        };
-        let gone = consequence(
-            &key("b"),
-            None,
-            &around(&[declarer.clone(), record("b", true, &[])]),
-        );
-        assert_eq!(gone.record, None);
-        assert_eq!(gone.forget, [key("a")].into());
-        assert_eq!(gone.release, [declarer.links[0].id()].into());
-    }
-
-    #[test]
-    fn a_declarer_with_another_living_peer_is_not_forgotten() {
-        let declarer = PodRecord {
-            location: None,
-            ..record("a", true, &["b", "c"])
-        };
-        let all = around(&[
-            declarer.clone(),
-            record("b", true, &[]),
-            record("c", true, &[]),
-        ]);
-        let gone = consequence(&key("b"), None, &all);
-        assert!(gone.forget.is_empty());
-        // But its link with the one that goes has ended.
-        assert_eq!(gone.release, [declarer.links[0].id()].into());
-    }
-
-    #[test]
-    fn a_link_to_one_that_has_gone_ends_with_its_declarer_though_the_declaration_is_kept() {
-        let declarer = record("a", true, &["b", "c"]);
-        let gone = consequence(
-            &key("a"),
-            None,
-            &around(&[declarer.clone(), record("c", true, &[])]),
-        );
-        assert!(gone.record.is_some());
-        assert_eq!(gone.release, [declarer.links[0].id()].into());
-    }
-
-    #[test]
-    fn a_new_declaration_releases_the_links_it_no_longer_has() {
-        let before = record("a", true, &["b", "c"]);
-        let after = record("a", true, &["c"]);
-        let change = consequence(
-            &key("a"),
-            Some(after.clone()),
-            &around(&[before.clone(), record("b", true, &["a"])]),
-        );
-        assert_eq!(change.record, Some(after.clone()));
-        // The link with b is declared on b as well and lives on.
-        assert!(change.release.is_empty());
-        let change = consequence(
-            &key("a"),
-            Some(after),
-            &around(&[before.clone(), record("b", true, &[])]),
-        );
-        assert_eq!(change.release, [before.links[0].id()].into());
-    }
-
-    #[test]
     fn a_link_lives_while_it_is_declared_and_one_of_its_pods_is_there() {
         let id = record("a", true, &["b"]).links[0].id();
         let rests_on = |a: bool, b: Option<bool>| {
@@ -328,13 +158,5 @@ mod tests {
         assert_eq!(rests_on(false, Some(true)).unwrap(), "a+b");
         assert_eq!(rests_on(false, Some(false)), None);
         assert_eq!(rests_on(false, None), None);
-    }
-
-    #[test]
-    fn a_self_link_ends_with_its_pod() {
-        let own = record("a", true, &["a"]);
-        let gone = consequence(&key("a"), None, &around(std::slice::from_ref(&own)));
-        assert_eq!(gone.record, None);
-        assert_eq!(gone.release, [own.links[0].id()].into());
     }
 }

@@ -1,6 +1,6 @@
 //! The store: the facts that nodes share, behind one trait.
 //!
-//! A backend keeps records and VNIs, applies [`ratchet_model::record::consequence`] in one
+//! A backend keeps records and VNIs, writes what follows from a change ([`change`]) in one
 //! transaction, and tells of changes. It knows nothing of kernels, plugins or wiring, and no detail
 //! of it leaks out of this crate. [`open`] is the one way in.
 
@@ -16,10 +16,10 @@ use ratchet_model::{
     DeclaredLink, LinkId, NodeName, PodKey, PodRecord, SandboxId, Vni, record::Facts,
 };
 
+pub mod change;
 mod etcd;
 mod failpoints;
 mod options;
-mod rules;
 mod sqlite;
 mod url;
 

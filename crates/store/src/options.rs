@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::StoreUrl;
 
-/// Which store to open, and how. Only the URL is needed: `url.into()` has the defaults for the rest.
+/// Which store to open, and how. `url.into()` has the defaults for all but the URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreOptions {
     /// The store.

@@ -12,8 +12,7 @@ use tokio::{sync, task::JoinHandle, time};
 
 use super::{
     Etcd,
-    change::{delete, put, unchanged},
-    proto::{Grant, KeyValue, Lease, Op, OpKind, OpResultKind, Put, Range, Txn},
+    proto::{Compare, Grant, KeyValue, Lease, Op, OpKind, OpResultKind, Put, Range, Txn},
     reader::{Reader, key, keys_below},
     records,
 };
@@ -80,7 +79,7 @@ impl Presence {
             lease,
         };
         let success = vec![
-            put(etcd.keys.node(node), Vec::new()),
+            Op::put(etcd.keys.node(node), Vec::new()),
             OpKind::Put(alive).into(),
         ];
         etcd.rpc
@@ -152,12 +151,11 @@ async fn is_there(etcd: &Etcd, node: &NodeName, lease: i64) -> Result<bool, Stor
 }
 
 /// Deletes both of a node's keys, if this holds; says whether it did.
-async fn forget(
-    etcd: &Etcd,
-    node: &NodeName,
-    compare: Vec<super::proto::Compare>,
-) -> Result<bool, StoreError> {
-    let success = vec![delete(etcd.keys.node(node)), delete(etcd.keys.alive(node))];
+async fn forget(etcd: &Etcd, node: &NodeName, compare: Vec<Compare>) -> Result<bool, StoreError> {
+    let success = vec![
+        Op::delete(etcd.keys.node(node)),
+        Op::delete(etcd.keys.alive(node)),
+    ];
     Ok(etcd.rpc.txn(Txn { compare, success }).await?.succeeded)
 }
 
@@ -237,7 +235,7 @@ pub(super) async fn remove_node(
         }
         gone.insert(record.pod);
     }
-    let still_dead = unless.map(|alive| unchanged(alive, 0));
+    let still_dead = unless.map(Compare::absent);
     let forgotten = forget(etcd, node, still_dead.into_iter().collect()).await?;
     Ok(if forgotten {
         NodeRemoval::Done(gone)

@@ -100,6 +100,26 @@ impl From<OpKind> for Op {
     }
 }
 
+impl Op {
+    /// Writes a key.
+    pub(super) fn put(key: String, value: Vec<u8>) -> Self {
+        OpKind::Put(Put {
+            key: key.into_bytes(),
+            value,
+            lease: 0,
+        })
+        .into()
+    }
+
+    /// Deletes a key.
+    pub(super) fn delete(key: String) -> Self {
+        OpKind::Delete(Delete {
+            key: key.into_bytes(),
+        })
+        .into()
+    }
+}
+
 /// `ResponseOp`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct OpResult {
@@ -124,7 +144,7 @@ pub(super) enum OpResultKind {
 pub(super) struct Compare {
     #[prost(enumeration = "Relation", tag = "1")]
     pub relation: i32,
-    /// `Compare.CompareTarget`: 2 is MOD.
+    /// `Compare.CompareTarget`, always [`MOD`].
     #[prost(int32, tag = "2")]
     pub target: i32,
     #[prost(bytes = "vec", tag = "3")]
@@ -135,6 +155,27 @@ pub(super) struct Compare {
     #[prost(bytes = "vec", tag = "64")]
     pub range_end: Vec<u8>,
 }
+
+impl Compare {
+    /// The condition that a key still has this revision.
+    pub(super) fn unchanged(key: String, revision: i64) -> Self {
+        Self {
+            relation: Relation::Equal.into(),
+            target: MOD,
+            key: key.into_bytes(),
+            mod_revision: Some(revision),
+            range_end: Vec::new(),
+        }
+    }
+
+    /// The condition that there is no such key.
+    pub(super) fn absent(key: String) -> Self {
+        Self::unchanged(key, 0)
+    }
+}
+
+/// `Compare.CompareTarget.MOD`.
+const MOD: i32 = 2;
 
 /// `Compare.CompareResult`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]

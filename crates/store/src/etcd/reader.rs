@@ -211,11 +211,6 @@ impl<'a> View<'a> {
         self.load(peers.cloned().collect()).await?;
         Ok(declarers)
     }
-
-    /// Whether a pod has a sandbox.
-    pub(super) fn lives(&self, pod: &PodKey) -> bool {
-        self.records.get(pod).is_some_and(PodRecord::lives)
-    }
 }
 
 /// A key that holds something else than was written there.

@@ -3,19 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ratchet_model::{
-    DeclaredLink, LinkId, NodeName, PodKey, PodRecord, SandboxId, Vni,
-    record::{Consequence, Facts, consequence},
+    DeclaredLink, LinkId, NodeName, PodKey, PodRecord, SandboxId, Vni, record::Facts,
 };
 
 use super::{
     Etcd, TXN_OPS,
     attempts::Attempts,
-    change::{self, Change},
-    proto::{Compare, KeyValue, Txn},
+    change,
+    proto::{Compare, KeyValue, Op, Txn},
     reader::{Reader, View, key},
     vnis,
 };
-use crate::{Publish, Published, StoreError, rules};
+use crate::{
+    Publish, Published, StoreError,
+    change::{Publication, RecordChange, drops_links, is_removed, peers_of_gone},
+};
 
 /// See [`crate::Store::publish`].
 pub(super) async fn publish(
@@ -28,33 +30,24 @@ pub(super) async fn publish(
         let mut view = View::new(etcd);
         view.load([record.pod.clone()].into()).await?;
         let previous = view.records.get(&record.pod);
-        let Some(created) = rules::created(record, previous, how) else {
-            return Ok(Published::Superseded);
+        let next = match Publication::new(record, previous, how) {
+            Publication::Superseded => return Ok(Published::Superseded),
+            Publication::Unchanged(PodRecord { created, .. }) => {
+                complete_index(etcd, &mut view, record).await?;
+                return Ok(Published::Stored { created });
+            }
+            Publication::Write(next) => next,
         };
-        let next = PodRecord {
-            created,
-            ..record.clone()
-        };
-        // What is there already is not written again, so that it wakes nobody.
-        if previous == Some(&next) {
-            complete_index(etcd, &mut view, &next).await?;
-            return Ok(Published::Stored { created });
-        }
-        let links = |record: &PodRecord| {
-            record
-                .links
-                .iter()
-                .map(DeclaredLink::id)
-                .collect::<BTreeSet<_>>()
-        };
-        if previous.is_some_and(|previous| !links(previous).is_subset(&links(&next))) {
-            // Only a link that is dropped makes others matter: does one of them declare it too?
+        let created = next.created;
+        if drops_links(previous, &next) {
             view.load_around(&[record.pod.clone()].into()).await?;
             view.load(next.peers().into_iter().cloned().collect())
                 .await?;
         }
-        let consequence = consequence(&record.pod, Some(next), &view.records);
-        if apply(etcd, &record.pod, &mut view, &consequence, None).await? {
+        let change = RecordChange::publish(next, &view.records);
+        let vnis = read_vnis(etcd, &mut view.reader, change.ended()).await?;
+        let steps = change.steps(&vnis, change::LIMITS);
+        if change::make(etcd, &record.pod, &view, steps, None).await? {
             return Ok(Published::Stored { created });
         }
         attempts.failed(etcd.rpc.url()).await?;
@@ -87,24 +80,16 @@ pub(super) async fn remove_pod_unless(
             }
         }
         view.load([pod.clone()].into()).await?;
-        if view
-            .records
-            .get(pod)
-            .is_none_or(|record| record.sandbox() != Some(sandbox))
-        {
+        if !is_removed(view.records.get(pod), sandbox) {
             return Ok(true);
         }
         view.load_around(&[pod.clone()].into()).await?;
-        // Whether a declarer that has gone is still needed depends on its other peers.
-        let gone = view
-            .records
-            .values()
-            .filter(|record| !record.lives())
-            .flat_map(PodRecord::peers);
-        view.load(gone.cloned().collect()).await?;
-        let consequence = consequence(pod, None, &view.records);
-        let guard = unless.clone().map(|key| change::unchanged(key, 0));
-        if apply(etcd, pod, &mut view, &consequence, guard).await? {
+        view.load(peers_of_gone(&view.records)).await?;
+        let change = RecordChange::remove(pod, &view.records);
+        let vnis = read_vnis(etcd, &mut view.reader, change.ended()).await?;
+        let steps = change.steps(&vnis, change::LIMITS);
+        let guard = unless.clone().map(Compare::absent);
+        if change::make(etcd, pod, &view, steps, guard).await? {
             return Ok(true);
         }
         attempts.failed(etcd.rpc.url()).await?;
@@ -174,20 +159,6 @@ async fn read_vnis(
         .collect()
 }
 
-/// Does what follows; says whether it was done.
-async fn apply(
-    etcd: &Etcd,
-    pod: &PodKey,
-    view: &mut View<'_>,
-    consequence: &Consequence,
-    guard: Option<Compare>,
-) -> Result<bool, StoreError> {
-    let releasing = read_vnis(etcd, &mut view.reader, &consequence.release).await?;
-    Change::new(etcd, pod, view, consequence, &releasing, guard)?
-        .run()
-        .await
-}
-
 /// A record with more peers than fit into one transaction may have been left without some of its
 /// entries in the index.
 async fn complete_index(
@@ -215,10 +186,10 @@ async fn complete_index(
     let missing: Vec<String> = missing.collect();
     let revision = view.revisions.get(&record.pod).copied().unwrap_or(0);
     for some in missing.chunks(TXN_OPS) {
-        let compare = vec![change::unchanged(etcd.keys.pod(&record.pod), revision)];
+        let compare = vec![Compare::unchanged(etcd.keys.pod(&record.pod), revision)];
         let success = some
             .iter()
-            .map(|entry| change::put(entry.clone(), Vec::new()))
+            .map(|entry| Op::put(entry.clone(), Vec::new()))
             .collect();
         etcd.rpc.txn(Txn { compare, success }).await?;
     }

@@ -12,7 +12,6 @@ use ratchet_model::{LinkId, PodKey, Vni, record::living_links};
 use super::{
     Etcd, TXN_OPS,
     attempts::Attempts,
-    change::{delete, put, unchanged},
     proto::{Compare, KeyValue, Op, Txn},
     reader::{Reader, View, key, unreadable},
     vni_set::VniSet,
@@ -102,7 +101,7 @@ impl<'a> Declared<'a> {
             .collect();
         let revision = |pod: &PodKey| self.view.revisions.get(pod).copied().unwrap_or(0);
         pods.into_iter()
-            .map(|pod| unchanged(self.view.reader.etcd.keys.pod(pod), revision(pod)))
+            .map(|pod| Compare::unchanged(self.view.reader.etcd.keys.pod(pod), revision(pod)))
             .collect()
     }
 }
@@ -156,7 +155,7 @@ async fn claim_batch(
             Some(vni) => {
                 taken.insert(vni);
                 given.insert(vni, claim.link);
-                ops.push(put(
+                ops.push(Op::put(
                     etcd.keys.link(claim.link),
                     vni.to_string().into_bytes(),
                 ));
@@ -168,9 +167,9 @@ async fn claim_batch(
     if ops.is_empty() {
         return Ok(Some(grants));
     }
-    ops.push(put(etcd.keys.taken(), taken.to_string().into_bytes()));
+    ops.push(Op::put(etcd.keys.taken(), taken.to_string().into_bytes()));
     let mut compare = declared.unchanged(claims);
-    compare.push(unchanged(etcd.keys.taken(), revision));
+    compare.push(Compare::unchanged(etcd.keys.taken(), revision));
     Ok(etcd
         .rpc
         .txn(Txn {
@@ -182,27 +181,34 @@ async fn claim_batch(
         .then_some(grants))
 }
 
-/// What frees these links' VNIs, and on which condition.
+/// The operations that free these VNIs of links, and their condition. `None`: one of the links no
+/// longer has this VNI, so the number may be another link's.
 pub(super) async fn release(
     etcd: &Etcd,
-    links: &[(LinkId, Vni)],
-) -> Result<(Compare, Vec<Op>), StoreError> {
-    let found = Reader::new(etcd)
-        .ranges(vec![key(etcd.keys.taken())])
-        .await?
+    links: &BTreeMap<LinkId, Vni>,
+) -> Result<Option<(Compare, Vec<Op>)>, StoreError> {
+    let keys = [etcd.keys.taken()]
         .into_iter()
-        .next();
-    let (mut taken, revision) = taken(etcd, found).await?;
+        .chain(links.keys().map(|link| etcd.keys.link(*link)));
+    let found = Reader::new(etcd).ranges(keys.map(key).collect()).await?;
+    let mut found = found.into_iter();
+    let (mut taken, revision) = taken(etcd, found.next()).await?;
+    for (number, kvs) in links.values().zip(found) {
+        if kvs.first().map(|kv| vni(etcd, kv)).transpose()? != Some(*number) {
+            return Ok(None);
+        }
+        taken.remove(*number);
+    }
     let mut ops: Vec<Op> = links
-        .iter()
-        .map(|(link, _)| delete(etcd.keys.link(*link)))
+        .keys()
+        .map(|link| Op::delete(etcd.keys.link(*link)))
         .collect();
-    links.iter().for_each(|(_, vni)| taken.remove(*vni));
     ops.push(match taken.is_empty() {
-        true => delete(etcd.keys.taken()),
-        false => put(etcd.keys.taken(), taken.to_string().into_bytes()),
+        true => Op::delete(etcd.keys.taken()),
+        false => Op::put(etcd.keys.taken(), taken.to_string().into_bytes()),
     });
-    Ok((unchanged(etcd.keys.taken(), revision), ops))
+    // Whoever gives or frees a number writes this key, so the links need no condition of their own.
+    Ok(Some((Compare::unchanged(etcd.keys.taken(), revision), ops)))
 }
 
 /// The VNI in a link's key.

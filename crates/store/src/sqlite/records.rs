@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ratchet_model::{
-    DeclaredLink, NodeName, PodKey, PodRecord, SandboxId,
-    record::{Facts, consequence},
-};
+use ratchet_model::{DeclaredLink, NodeName, PodKey, PodRecord, SandboxId, record::Facts};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use super::{error::Failure, vnis};
-use crate::{NodeRemoval, Publish, Published, rules};
+use crate::{
+    NodeRemoval, Publish, Published,
+    change::{
+        IndexChange, IndexEntry, Limits, Publication, RecordChange, drops_links, is_removed,
+        peers_of_gone,
+    },
+};
 
 /// See [`crate::Store::publish`].
 pub(super) fn publish(
@@ -19,18 +22,25 @@ pub(super) fn publish(
 ) -> Result<Published, Failure> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let previous = get(&transaction, &record.pod)?;
-    let Some(created) = rules::created(record, previous.as_ref(), how) else {
-        return Ok(Published::Superseded);
+    let next = match Publication::new(record, previous.as_ref(), how) {
+        Publication::Superseded => return Ok(Published::Superseded),
+        Publication::Unchanged(PodRecord { created, .. }) => {
+            return Ok(Published::Stored { created });
+        }
+        Publication::Write(next) => next,
     };
-    let next = PodRecord {
-        created,
-        ..record.clone()
-    };
-    // What is there already is not written again, so that it wakes nobody.
-    if previous.as_ref() != Some(&next) {
-        change(&transaction, &record.pod, Some(next))?;
-        transaction.commit()?;
+    let created = next.created;
+    let mut around = BTreeMap::new();
+    if drops_links(previous.as_ref(), &next) {
+        collect_around(&transaction, &record.pod, &mut around)?;
+        for peer in next.peers() {
+            collect(&transaction, peer, &mut around)?;
+        }
+    } else {
+        around.extend(previous.map(|previous| (record.pod.clone(), previous)));
     }
+    write(&transaction, &RecordChange::publish(next, &around))?;
+    transaction.commit()?;
     Ok(Published::Stored { created })
 }
 
@@ -41,8 +51,13 @@ pub(super) fn remove_pod(
     sandbox: &SandboxId,
 ) -> Result<(), Failure> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    if get(&transaction, pod)?.is_some_and(|record| record.sandbox() == Some(sandbox)) {
-        change(&transaction, pod, None)?;
+    if is_removed(get(&transaction, pod)?.as_ref(), sandbox) {
+        let mut around = BTreeMap::new();
+        collect_around(&transaction, pod, &mut around)?;
+        for peer in peers_of_gone(&around) {
+            collect(&transaction, &peer, &mut around)?;
+        }
+        write(&transaction, &RecordChange::remove(pod, &around))?;
         transaction.commit()?;
     }
     Ok(())
@@ -54,7 +69,7 @@ pub(super) fn read(connection: &mut Connection, own: &BTreeSet<PodKey>) -> Resul
     let transaction = connection.transaction()?;
     let mut records = BTreeMap::new();
     for pod in own {
-        collect_around(&transaction, pod, None, &mut records)?;
+        collect_around(&transaction, pod, &mut records)?;
     }
     let mut found = BTreeMap::new();
     let links = records.values().flat_map(|record| &record.links);
@@ -138,50 +153,16 @@ fn parse(pod: &PodKey, body: &str) -> Result<PodRecord, Failure> {
     serde_json::from_str(body).map_err(|error| Failure::record(pod, &error))
 }
 
-/// Replaces a pod's record (`None`: its sandbox is gone) and does what follows from that.
-fn change(
-    transaction: &Transaction<'_>,
-    pod: &PodKey,
-    next: Option<PodRecord>,
-) -> Result<(), Failure> {
-    let mut around = BTreeMap::new();
-    collect_around(transaction, pod, next.as_ref(), &mut around)?;
-    // Whether a declarer that has gone is still needed depends on its other peers.
-    let gone: Vec<PodRecord> = around
-        .values()
-        .filter(|record| !record.lives())
-        .cloned()
-        .collect();
-    for peer in gone.iter().flat_map(PodRecord::peers) {
-        collect(transaction, peer, &mut around)?;
-    }
-
-    let consequence = consequence(pod, next, &around);
-    let previous = around.get(pod);
-    match &consequence.record {
-        Some(record) => write(transaction, previous, record)?,
-        None => previous.map_or(Ok(()), |record| erase(transaction, record))?,
-    }
-    for forgotten in consequence.forget.iter().filter_map(|pod| around.get(pod)) {
-        erase(transaction, forgotten)?;
-    }
-    consequence
-        .release
-        .iter()
-        .try_for_each(|link| vnis::release(transaction, *link))
-}
-
 /// Adds the records that concern a pod: its own, those that declare a link with it, and those of
-/// its peers, of the links in `next` too.
+/// its peers.
 fn collect_around(
     connection: &Connection,
     pod: &PodKey,
-    next: Option<&PodRecord>,
     records: &mut BTreeMap<PodKey, PodRecord>,
 ) -> Result<(), Failure> {
     collect_declared(connection, pod, records)?;
     let own = records.get(pod).cloned();
-    for peer in own.iter().chain(next).flat_map(PodRecord::peers) {
+    for peer in own.iter().flat_map(PodRecord::peers) {
         collect(connection, peer, records)?;
     }
     Ok(())
@@ -213,45 +194,57 @@ pub(super) fn collect(
     Ok(())
 }
 
-fn write(
-    transaction: &Transaction<'_>,
-    previous: Option<&PodRecord>,
-    next: &PodRecord,
-) -> Result<(), Failure> {
-    let body = serde_json::to_string(next).map_err(|error| Failure::record(&next.pod, &error))?;
-    let pod = next.pod.to_string();
-    transaction
-        .prepare_cached("INSERT OR REPLACE INTO pods (pod, body) VALUES (?1, ?2)")?
-        .execute([&pod, &body])?;
-    let (before, after) = (
-        previous.map(PodRecord::peers).unwrap_or_default(),
-        next.peers(),
-    );
-    for peer in before.difference(&after) {
-        undeclare(transaction, peer, &pod)?;
-    }
-    let mut declare =
-        transaction.prepare_cached("INSERT INTO declared (peer, declarer) VALUES (?1, ?2)")?;
-    for peer in after.difference(&before) {
-        declare.execute([&peer.to_string(), &pod])?;
+/// Writes a change. Within one transaction it is one step, and all of its conditions hold.
+fn write(transaction: &Transaction<'_>, change: &RecordChange<'_>) -> Result<(), Failure> {
+    for step in change.steps(&BTreeMap::new(), Limits::NONE) {
+        for (pod, record) in &step.records {
+            write_record(transaction, pod, record.as_ref())?;
+        }
+        for (entry, change) in &step.index {
+            write_entry(transaction, entry, *change)?;
+        }
+        for link in step.ended() {
+            vnis::release(transaction, link)?;
+        }
     }
     Ok(())
 }
 
-fn erase(transaction: &Transaction<'_>, record: &PodRecord) -> Result<(), Failure> {
-    let pod = record.pod.to_string();
-    transaction
-        .prepare_cached("DELETE FROM pods WHERE pod = ?1")?
-        .execute([&pod])?;
-    record
-        .peers()
-        .into_iter()
-        .try_for_each(|peer| undeclare(transaction, peer, &pod))
+fn write_record(
+    transaction: &Transaction<'_>,
+    pod: &PodKey,
+    record: Option<&PodRecord>,
+) -> Result<(), Failure> {
+    let name = pod.to_string();
+    match record {
+        Some(record) => {
+            let body = serde_json::to_string(record);
+            let body = body.map_err(|error| Failure::record(pod, &error))?;
+            transaction
+                .prepare_cached("INSERT OR REPLACE INTO pods (pod, body) VALUES (?1, ?2)")?
+                .execute([&name, &body])?;
+        }
+        None => {
+            transaction
+                .prepare_cached("DELETE FROM pods WHERE pod = ?1")?
+                .execute([&name])?;
+        }
+    }
+    Ok(())
 }
 
-fn undeclare(transaction: &Transaction<'_>, peer: &PodKey, declarer: &str) -> Result<(), Failure> {
+fn write_entry(
+    transaction: &Transaction<'_>,
+    entry: &IndexEntry,
+    change: IndexChange,
+) -> Result<(), Failure> {
+    let statement = match change {
+        IndexChange::Add => "INSERT INTO declared (peer, declarer) VALUES (?1, ?2)",
+        IndexChange::Remove => "DELETE FROM declared WHERE peer = ?1 AND declarer = ?2",
+        IndexChange::Touch => return Ok(()),
+    };
     transaction
-        .prepare_cached("DELETE FROM declared WHERE peer = ?1 AND declarer = ?2")?
-        .execute([peer.to_string().as_str(), declarer])?;
+        .prepare_cached(statement)?
+        .execute([entry.peer.to_string(), entry.declarer.to_string()])?;
     Ok(())
 }
