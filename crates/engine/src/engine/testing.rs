@@ -1,8 +1,13 @@
 //! A node for tests of the engine: a namespace of its own, with real kernel and store.
 
 use std::{
+    path::{Path, PathBuf},
     process::Command as Process,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
 };
 
 use ratchet_protocol::Settings;
@@ -28,6 +33,44 @@ pub(super) fn ip(arguments: &str) -> String {
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// A named network namespace, gone on drop.
+pub(super) struct Netns(String);
+
+impl Netns {
+    pub fn new(pod: &str) -> Self {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("rt-{}-engine-{number}-{pod}", std::process::id());
+        ip(&format!("netns add {name}"));
+        Self(name)
+    }
+
+    pub fn path(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.0)
+    }
+
+    pub fn devices(&self) -> Vec<String> {
+        devices(&ip(&format!("-n {} -o link show", self.0)))
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        let _ = Process::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+/// The devices in a listing that are not there from the beginning.
+pub(super) fn devices(listing: &str) -> Vec<String> {
+    let names = listing
+        .lines()
+        .filter_map(|line| line.split([':', '@']).nth(1))
+        .map(|name| name.trim().to_owned());
+    names
+        .filter(|name| !["lo", "u0", "u1"].contains(&name.as_str()))
+        .collect()
 }
 
 /// A node whose engine is made when it is wanted.

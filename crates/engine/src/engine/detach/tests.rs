@@ -5,7 +5,6 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    process::Command as Process,
     sync::mpsc,
     thread,
 };
@@ -21,7 +20,7 @@ use tokio::sync::oneshot;
 use crate::{
     engine::{
         Command, NewSandbox,
-        testing::{Node, ip},
+        testing::{Netns, Node, devices, ip},
     },
     state::StateDir,
     store::open_store,
@@ -29,44 +28,6 @@ use crate::{
 
 /// A command, and where its answer will be.
 type Asked = (Command, oneshot::Receiver<Result<Reply, Failure>>);
-
-/// A named network namespace, gone on drop.
-struct Netns(String);
-
-impl Netns {
-    fn new(pod: &str) -> Self {
-        static COUNTER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let number = COUNTER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let name = format!("rt-{}-detach-{number}-{pod}", std::process::id());
-        ip(&format!("netns add {name}"));
-        Self(name)
-    }
-
-    fn path(&self) -> PathBuf {
-        Path::new("/run/netns").join(&self.0)
-    }
-
-    fn devices(&self) -> Vec<String> {
-        devices(&ip(&format!("-n {} -o link show", self.0)))
-    }
-}
-
-impl Drop for Netns {
-    fn drop(&mut self) {
-        let _ = Process::new("ip").args(["netns", "del", &self.0]).status();
-    }
-}
-
-/// The devices in a listing that are not there from the beginning.
-fn devices(listing: &str) -> Vec<String> {
-    let names = listing
-        .lines()
-        .filter_map(|line| line.split([':', '@']).nth(1))
-        .map(|name| name.trim().to_owned());
-    names
-        .filter(|name| !["lo", "u0", "u1"].contains(&name.as_str()))
-        .collect()
-}
 
 /// An engine that is run for some commands at a time.
 impl Node {

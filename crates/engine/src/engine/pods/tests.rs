@@ -1,0 +1,209 @@
+//! Links follow the declarations of running pods, and warnings reach users: real engine, kernel and
+//! store, in namespaces of their own; events and time are the test's.
+
+use std::{
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use ratchet_model::{
+    PodKey,
+    declaration::{Declaration, Texts, declare},
+};
+use ratchet_protocol::{Attachment, Settings};
+use tokio::sync::oneshot;
+
+use super::LONG;
+use crate::{
+    clock::Clock,
+    engine::{
+        Declared, Engine, NewSandbox,
+        testing::{Netns, Node},
+    },
+    events::Events,
+};
+
+/// What users are told, if they can be.
+#[derive(Clone, Default)]
+struct Recorder(Arc<Mutex<Told>>);
+
+#[derive(Default)]
+struct Told {
+    online: bool,
+    warnings: Vec<String>,
+}
+
+impl Recorder {
+    fn set_online(&self) {
+        self.0.lock().unwrap().online = true;
+    }
+
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap().warnings)
+    }
+}
+
+impl Events for Recorder {
+    fn is_online(&self) -> bool {
+        self.0.lock().unwrap().online
+    }
+
+    fn warn(&self, namespace: &str, name: &str, text: &str) {
+        let warning = format!("{namespace}/{name}: {text}");
+        self.0.lock().unwrap().warnings.push(warning);
+    }
+}
+
+/// A clock that a test moves.
+#[derive(Debug, Clone)]
+struct ManualClock(Arc<Mutex<Instant>>);
+
+impl ManualClock {
+    fn advance(&self, by: Duration) {
+        *self.0.lock().unwrap() += by;
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Instant {
+        *self.0.lock().unwrap()
+    }
+
+    fn unix_nanos(&self) -> u64 {
+        1
+    }
+}
+
+/// Runs a test with an engine that has started, what users are told, and its clock.
+fn with_engine(test: impl FnOnce(&mut Engine, &Recorder, &ManualClock) + Send + 'static) {
+    let run = || {
+        let node = Node::new();
+        let (sender, _inbox) = mpsc::channel();
+        let mut engine = node.engine(&sender);
+        let (events, clock) = (
+            Recorder::default(),
+            ManualClock(Arc::new(Mutex::new(Instant::now()))),
+        );
+        engine.events = Box::new(events.clone());
+        engine.clock = Arc::new(clock.clone());
+        let (stop, stopped) = oneshot::channel::<()>();
+        thread::scope(|scope| {
+            // Drives the runtime, as the server does in an agent.
+            scope.spawn(|| node.runtime.block_on(stopped));
+            engine.start();
+            test(&mut engine, &events, &clock);
+            engine.stop();
+            drop(stop);
+        });
+    };
+    thread::spawn(run).join().unwrap();
+}
+
+fn declaration(pod: &str, links: &str) -> Declaration {
+    let annotations = [("ratchet.dev/links".to_owned(), links.to_owned())].into();
+    let pod = PodKey::new("default", pod).unwrap();
+    declare(&pod, &Texts::new(), &annotations).unwrap().unwrap()
+}
+
+fn attach(engine: &mut Engine, netns: &Netns, use_labels: bool, links: &str) {
+    let sandbox = NewSandbox {
+        attachment: Attachment {
+            network: "net".into(),
+            container_id: "p".parse().unwrap(),
+            interface: "eth0".into(),
+        },
+        netns: netns.path(),
+        settings: Settings::default(),
+        kubernetes: ("default".into(), "p".into()),
+        use_labels,
+        declaration: declaration("p", links),
+    };
+    engine.attach(&sandbox).unwrap();
+}
+
+fn declared(
+    with_labels: Result<Option<Declaration>, String>,
+    annotations_only: Result<Option<Declaration>, String>,
+) -> Declared {
+    Declared {
+        kubernetes: ("default".into(), "p".into()),
+        with_labels,
+        annotations_only,
+    }
+}
+
+/// The interfaces that the engine has links for.
+fn links(engine: &Engine) -> Vec<String> {
+    let report = engine.report().links;
+    report
+        .iter()
+        .map(|link| link.a.interface.to_string())
+        .collect()
+}
+
+const ONE: &str = "[{interface: e1, peer: q}]";
+const TWO: &str = "[{interface: e1, peer: q}, {interface: e2, peer: r}]";
+
+#[test]
+fn links_follow_what_counts_for_the_pod() {
+    for use_labels in [true, false] {
+        with_engine(move |engine, events, _| {
+            let netns = Netns::new("p");
+            attach(engine, &netns, use_labels, ONE);
+            let [counts, other] = [TWO, "[]"].map(|links| Ok(Some(declaration("p", links))));
+            engine.declared(&if use_labels {
+                declared(counts, other)
+            } else {
+                declared(other, counts)
+            });
+            assert_eq!(links(engine), ["e1", "e2"]);
+            engine.declared(&declared(Ok(None), Ok(None)));
+            assert_eq!(links(engine), [""; 0]);
+            assert_eq!(events.take(), [""; 0]);
+        });
+    }
+}
+
+#[test]
+fn a_declaration_that_is_wrong_or_renames_the_pod_changes_nothing_and_is_told() {
+    with_engine(|engine, events, _| {
+        let netns = Netns::new("p");
+        attach(engine, &netns, true, ONE);
+        engine.declared(&declared(Err("no good".into()), Ok(None)));
+        engine.declared(&declared(Ok(Some(declaration("other", TWO))), Ok(None)));
+        assert_eq!(links(engine), ["e1"]);
+        assert_eq!(
+            events.take(),
+            [
+                "default/p: no good",
+                "default/p: a running pod cannot change its name from default/p to default/other",
+            ]
+        );
+        let mut stranger = declared(Err("no good".into()), Ok(None));
+        stranger.kubernetes.1 = "stranger".into();
+        engine.declared(&stranger);
+        assert_eq!(events.take(), [""; 0]);
+    });
+}
+
+#[test]
+fn what_takes_long_is_told_once_and_not_before_it_can_be() {
+    with_engine(|engine, events, clock| {
+        let netns = Netns::new("p");
+        attach(engine, &netns, true, ONE);
+        engine.work();
+        clock.advance(LONG);
+        engine.work();
+        assert_eq!((engine.next_warning(), events.take()), (None, vec![]));
+        events.set_online();
+        assert_eq!(engine.next_warning(), Some(clock.now()));
+        engine.work();
+        let warnings = events.take();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].starts_with("default/p: link default/p/e1 — default/q/e1: "));
+        clock.advance(LONG);
+        engine.work();
+        assert_eq!((engine.next_warning(), events.take()), (None, vec![]));
+    });
+}
