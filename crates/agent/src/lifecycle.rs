@@ -80,17 +80,19 @@ pub fn run(options: &AgentOptions) -> Result<(), AgentError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(AgentError::NotRoot);
     }
-    create_private(&options.state_dir)
-        .map_err(system(format!("make {}", options.state_dir.display())))?;
-    logging::start(options).map_err(system("start logging"))?;
+    create_private(options.local.state_dir()).map_err(system(format!(
+        "make {}",
+        options.local.state_dir().display()
+    )))?;
+    logging::start(&options.local).map_err(system("start logging"))?;
     let Some(_lock) = take_the_node(options)? else {
         tracing::info!("another agent runs already");
         return Ok(());
     };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        socket = %options.socket.display(),
-        state_dir = %options.state_dir.display(),
+        socket = %options.local.socket().display(),
+        state_dir = %options.local.state_dir().display(),
         on_demand = options.on_demand,
         "agent starts"
     );
@@ -111,7 +113,7 @@ fn run_on(runtime: &Runtime, options: &AgentOptions) -> Result<(), AgentError> {
     let (commands, inbox) = mpsc::channel();
     let progress = watch::Sender::new(0);
     let labels = Labels::start(labels::Setup {
-        settings: options.settings(),
+        settings: options.settings.clone(),
         managed: !options.on_demand,
         connect: Arc::new(labels::connect),
         engine: commands.clone(),
@@ -119,9 +121,10 @@ fn run_on(runtime: &Runtime, options: &AgentOptions) -> Result<(), AgentError> {
         runtime: runtime.handle().clone(),
     });
     let engine = Engine::new(Setup {
-        settings: options.settings(),
+        settings: options.settings.clone(),
         managed: !options.on_demand,
-        states: StateDir::open(&options.state_dir).map_err(system("open the state directory"))?,
+        states: StateDir::open(options.local.state_dir())
+            .map_err(system("open the state directory"))?,
         boot_id: boot_id().map_err(system("read the boot id"))?,
         kernel: Box::new(Kernel::new()?),
         clock: Arc::new(SystemClock),
@@ -132,7 +135,7 @@ fn run_on(runtime: &Runtime, options: &AgentOptions) -> Result<(), AgentError> {
         progress: progress.clone(),
     })
     .map_err(system("read the state directory"))?;
-    let listener = runtime.block_on(async { listen(&options.socket) })?;
+    let listener = runtime.block_on(async { listen(options.local.socket()) })?;
     let (release, released) = tokio::sync::mpsc::channel(1);
     let server = Server {
         engine: commands.clone(),
@@ -154,7 +157,7 @@ fn run_on(runtime: &Runtime, options: &AgentOptions) -> Result<(), AgentError> {
     thread.stop(runtime, &commands)?;
     // Another agent may be waiting for the lock: the socket goes first, the lock goes with this
     // process.
-    let _ = fs::remove_file(&options.socket);
+    let _ = fs::remove_file(options.local.socket());
     Ok(())
 }
 
@@ -215,7 +218,7 @@ fn serve(
             return "cannot catch signals";
         };
         tokio::select! {
-            () = server.serve(listener, &options.socket) => "the socket is closed",
+            () = server.serve(listener, options.local.socket()) => "the socket is closed",
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
             _ = released.recv() => "another agent takes over",
@@ -227,7 +230,7 @@ fn serve(
 /// Takes the lock on the state directory, which makes this the node's only agent for as long as it
 /// runs. `None`: another agent runs, and this one is not needed.
 fn take_the_node(options: &AgentOptions) -> Result<Option<Flock<File>>, AgentError> {
-    let path = options.state_dir.join("agent.lock");
+    let path = options.local.state_dir().join("agent.lock");
     let deadline = Instant::now() + GIVE_WAY_TIMEOUT;
     let mut ask_at = Instant::now();
     loop {
@@ -243,7 +246,7 @@ fn take_the_node(options: &AgentOptions) -> Result<Option<Flock<File>>, AgentErr
             // One that holds the lock and does not listen may be exiting: its connections are closed
             // before its files.
             Err((_, Errno::EWOULDBLOCK))
-                if options.on_demand && UnixStream::connect(&options.socket).is_ok() =>
+                if options.on_demand && UnixStream::connect(options.local.socket()).is_ok() =>
             {
                 return Ok(None);
             }
@@ -253,7 +256,10 @@ fn take_the_node(options: &AgentOptions) -> Result<Option<Flock<File>>, AgentErr
             }
         }
         // Ask again now and then: the plugin may have started yet another agent meanwhile.
-        if !options.on_demand && ask_at <= Instant::now() && ask_to_give_way(&options.socket)? {
+        if !options.on_demand
+            && ask_at <= Instant::now()
+            && ask_to_give_way(options.local.socket())?
+        {
             ask_at = Instant::now() + Duration::from_millis(500);
         }
         if Instant::now() > deadline {

@@ -7,9 +7,8 @@ use std::{
     sync::Mutex,
 };
 
+use ratchet_protocol::LocalSettings;
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
-
-use crate::options::AgentOptions;
 
 /// Debug messages of the HTTP and TLS libraries do not help to debug Ratchet. `h2=debug` in the log
 /// level shows them again.
@@ -19,12 +18,13 @@ const QUIET: &str = "h2=info,hyper=info,hyper_util=info,tonic=info,tower=info,ru
 ///
 /// # Errors
 /// When the filter is not valid or the file cannot be opened.
-pub(crate) fn start(options: &AgentOptions) -> io::Result<()> {
+pub(crate) fn start(settings: &LocalSettings) -> io::Result<()> {
+    let level = settings.log_level();
     let filter = || {
-        EnvFilter::try_new(format!("{QUIET},{}", options.log_level)).map_err(|e| {
+        EnvFilter::try_new(format!("{QUIET},{level}")).map_err(|e| {
             io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("log level {:?}: {e}", options.log_level),
+                format!("log level {level:?}: {e}"),
             )
         })
     };
@@ -33,7 +33,7 @@ pub(crate) fn start(options: &AgentOptions) -> io::Result<()> {
         .with_writer(io::stderr)
         .with_ansi(terminal)
         .with_filter(filter()?);
-    let file = match &options.log_file {
+    let file = match &settings.log_file {
         None => None,
         Some(path) => {
             let file = OpenOptions::new()
@@ -41,9 +41,7 @@ pub(crate) fn start(options: &AgentOptions) -> io::Result<()> {
                 .create(true)
                 .mode(0o600)
                 .open(path)
-                .map_err(|e| {
-                    io::Error::new(e.kind(), format!("log file {}: {e}", path.display()))
-                })?;
+                .map_err(|e| io::Error::new(e.kind(), format!("log file {path}: {e}")))?;
             let layer = tracing_subscriber::fmt::layer()
                 .with_writer(Mutex::new(file))
                 .with_ansi(false);

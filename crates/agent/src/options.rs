@@ -1,142 +1,178 @@
-//! The agent's command line.
+//! The agent's command line: the options of the table of settings, and `--on-demand`.
 
-use std::{net::IpAddr, path::PathBuf};
+use clap::{
+    Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches,
+    builder::{StringValueParser, TypedValueParser},
+    error::ErrorKind,
+};
+use ratchet_protocol::{DefaultValue, Group, LocalSettings, Setting, Settings, TablePart};
 
-use clap::Args;
-use ratchet_model::{Mtu, NodeName};
-use ratchet_protocol::{DEFAULT_SOCKET, DEFAULT_STATE_DIR, Settings};
+const ON_DEMAND: &str = "on_demand";
 
 /// What `ratchet agent` takes. A CNI config's keys of the same names mean the same.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default)]
 pub struct AgentOptions {
-    /// Where nodes share their facts [default: sqlite:/var/lib/ratchet/ratchet.db]
-    ///
-    /// `sqlite:PATH` joins the agents of one host; `etcd://HOST:PORT,…` and `etcds://…` (with TLS)
-    /// those of a cluster.
-    #[arg(long, env = "RATCHET_STORE", value_name = "URL")]
-    pub store: Option<String>,
-    /// File with the certificates of the authorities that may vouch for etcd [default: the
-    /// system's]
-    #[arg(
-        long,
-        env = "RATCHET_ETCD_CA",
-        value_name = "FILE",
-        help_heading = "etcd"
-    )]
-    pub etcd_ca: Option<String>,
-    /// File with the certificate to show to etcd
-    #[arg(
-        long,
-        env = "RATCHET_ETCD_CERT",
-        value_name = "FILE",
-        help_heading = "etcd"
-    )]
-    pub etcd_cert: Option<String>,
-    /// File with its private key
-    #[arg(
-        long,
-        env = "RATCHET_ETCD_KEY",
-        value_name = "FILE",
-        help_heading = "etcd"
-    )]
-    pub etcd_key: Option<String>,
-    /// User to log in to etcd as
-    #[arg(
-        long,
-        env = "RATCHET_ETCD_USER",
-        value_name = "NAME",
-        help_heading = "etcd"
-    )]
-    pub etcd_user: Option<String>,
-    /// File with the user's password
-    #[arg(
-        long,
-        env = "RATCHET_ETCD_PASSWORD_FILE",
-        value_name = "FILE",
-        help_heading = "etcd"
-    )]
-    pub etcd_password_file: Option<String>,
-    /// How the Kubernetes API is reached, for pods' labels: the path of a kubeconfig, or `auto`
-    /// [default: it is not asked]
-    #[arg(long, env = "RATCHET_KUBECONFIG", value_name = "FILE")]
-    pub kubeconfig: Option<String>,
-    /// What all keys in etcd begin with [default: /ratchet]
-    #[arg(
-        long,
-        env = "RATCHET_ETCD_PREFIX",
-        value_name = "PREFIX",
-        help_heading = "etcd"
-    )]
-    pub etcd_prefix: Option<String>,
-    /// After how many seconds without a sign of life from this agent the others remove its node's
-    /// pods; 0: never [default: 3600]
-    ///
-    /// Only with etcd. A node that comes back later all the same publishes its pods again, and its
-    /// links go on.
-    #[arg(long, env = "RATCHET_NODE_TIMEOUT", value_name = "SECONDS")]
-    pub node_timeout: Option<u32>,
-    /// This node's name, unique among the nodes that share the store [default: the host's name]
-    #[arg(long, env = "RATCHET_NODE", value_name = "NAME")]
-    pub node: Option<NodeName>,
-    /// The underlay's interface, on which tunnels start [default: the default route's]
-    #[arg(long, env = "RATCHET_PARENT_INTERFACE", value_name = "INTERFACE")]
-    pub parent_interface: Option<String>,
-    /// The underlay's address, at which the other nodes reach this one (its VTEP) [default: the
-    /// parent interface's first]
-    #[arg(long, env = "RATCHET_PARENT_ADDRESS", value_name = "ADDRESS")]
-    pub parent_address: Option<IpAddr>,
-    /// MTU of links that set none, 68 to 65535 [default: the parent interface's less 50 (less 70
-    /// over IPv6)]
-    #[arg(long, env = "RATCHET_MTU", value_name = "BYTES", value_parser = parse_mtu)]
-    pub mtu: Option<Mtu>,
-    /// Unix socket to listen on; its directory is made, for root only
-    #[arg(long, env = "RATCHET_SOCKET", value_name = "PATH", default_value = DEFAULT_SOCKET)]
-    pub socket: PathBuf,
-    /// Directory for what must outlive the agent
-    #[arg(long, env = "RATCHET_STATE_DIR", value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
-    pub state_dir: PathBuf,
-    /// What to log: error, warn, info, debug, trace, or a filter such as
-    /// `info,ratchet_kernel=debug`
-    #[arg(
-        long,
-        env = "RATCHET_LOG",
-        value_name = "LEVEL",
-        default_value = "info"
-    )]
-    pub log_level: String,
-    /// File to log to, besides standard error
-    #[arg(long, env = "RATCHET_LOG_FILE", value_name = "PATH")]
-    pub log_file: Option<PathBuf>,
-    /// Started by the plugin because no agent answered: gives way to a managed agent, and takes its
-    /// settings from the plugin's config
-    #[arg(long, hide = true)]
+    /// The settings that the node's CNI configs must agree with.
+    pub settings: Settings,
+    /// Where this agent listens, keeps its state and logs.
+    pub local: LocalSettings,
+    /// Whether the plugin started this agent because none answered. Such an agent gives way to a
+    /// managed one and takes its settings from the plugin's config.
     pub on_demand: bool,
 }
 
-impl AgentOptions {
-    /// What the command line says about store, node and underlay.
-    pub fn settings(&self) -> Settings {
-        Settings {
-            store: self.store.clone(),
-            node: self.node.clone(),
-            parent_interface: self.parent_interface.clone(),
-            parent_address: self.parent_address,
-            mtu: self.mtu,
-            etcd_ca: self.etcd_ca.clone(),
-            etcd_cert: self.etcd_cert.clone(),
-            etcd_key: self.etcd_key.clone(),
-            etcd_user: self.etcd_user.clone(),
-            etcd_password_file: self.etcd_password_file.clone(),
-            etcd_prefix: self.etcd_prefix.clone(),
-            node_timeout: self.node_timeout,
-            kubeconfig: self.kubeconfig.clone(),
-        }
+impl Args for AgentOptions {
+    fn augment_args(command: Command) -> Command {
+        let on_demand = Arg::new(ON_DEMAND).long("on-demand").hide(true);
+        command
+            .args(arguments::<Settings>())
+            .args(arguments::<LocalSettings>())
+            .arg(on_demand.action(ArgAction::SetTrue))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
     }
 }
 
-fn parse_mtu(text: &str) -> Result<Mtu, String> {
-    let bytes: u32 = text
-        .parse()
-        .map_err(|_| format!("expected {} to {}", Mtu::MIN, Mtu::MAX))?;
-    Mtu::try_from(bytes).map_err(|e| e.to_string())
+impl FromArgMatches for AgentOptions {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut options = Self::default();
+        options.update_from_arg_matches(matches)?;
+        Ok(options)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        update(&mut self.settings, matches)?;
+        update(&mut self.local, matches)?;
+        self.on_demand = matches.get_flag(ON_DEMAND);
+        Ok(())
+    }
+}
+
+/// Takes over the values that the command line or the environment has.
+fn update<T: TablePart>(part: &mut T, matches: &ArgMatches) -> Result<(), clap::Error> {
+    for setting in T::TABLE {
+        if let Some(text) = matches.get_one::<String>(setting.key) {
+            part.set(setting, text)
+                .map_err(|error| clap::Error::raw(ErrorKind::ValueValidation, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// The options of a part of the table.
+fn arguments<T: TablePart>() -> impl Iterator<Item = Arg> {
+    T::TABLE.iter().filter_map(|setting| {
+        let check = |text: String| T::default().set(setting, &text).map(|()| text);
+        Some(argument(setting)?.value_parser(StringValueParser::new().try_map(check)))
+    })
+}
+
+/// The option of a setting, without a check of its value.
+fn argument(setting: &'static Setting) -> Option<Arg> {
+    let option = setting.option?;
+    let mut summary = setting.summary();
+    if let DefaultValue::Value(default) | DefaultValue::Described(default) = setting.default {
+        summary += &format!(" [default: {default}]");
+    }
+    let argument = Arg::new(setting.key)
+        .long(option.flag)
+        .value_name(option.value)
+        .env(option.variable)
+        .help(summary.clone());
+    let argument = match setting.group {
+        Group::General | Group::Store => argument,
+        Group::Etcd => argument.help_heading("etcd"),
+    };
+    let details = setting.details();
+    Some(if details.is_empty() {
+        argument
+    } else {
+        argument.long_help(format!("{summary}\n\n{details}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use ratchet_protocol::Kind;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        agent: AgentOptions,
+    }
+
+    fn parse(arguments: &[String]) -> Result<AgentOptions, clap::Error> {
+        let program = ["agent".to_owned()];
+        Line::try_parse_from(program.iter().chain(arguments)).map(|line| line.agent)
+    }
+
+    fn example(kind: Kind) -> &'static str {
+        match kind {
+            Kind::Address => "192.0.2.1",
+            Kind::Mtu => "1400",
+            Kind::Seconds => "0",
+            _ => "text",
+        }
+    }
+
+    #[test]
+    fn each_setting_of_the_agent_has_an_option_that_counts() {
+        fn check<T: TablePart>(of: impl Fn(&AgentOptions) -> &T) {
+            for setting in T::TABLE {
+                let flag = format!("--{}", setting.option.unwrap().flag);
+                let value = example(setting.kind);
+                let options = parse(&[flag, value.to_owned()]).unwrap();
+                assert_eq!(of(&options).get(setting.key).as_deref(), Some(value));
+            }
+        }
+        check(|options| &options.settings);
+        check(|options| &options.local);
+        assert!(!parse(&[]).unwrap().on_demand);
+        assert!(parse(&["--on-demand".to_owned()]).unwrap().on_demand);
+    }
+
+    #[test]
+    fn what_the_plugin_starts_the_agent_with_is_what_it_has() {
+        let settings = Settings::default().or_defaults();
+        let read = parse(&settings.arguments()).unwrap();
+        assert_eq!(read.settings, settings);
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_with_what_is_expected() {
+        for (option, expected) in [
+            (
+                "--mtu=67",
+                "'67' for '--mtu <BYTES>': expected a number from 68 to 65535",
+            ),
+            ("--parent-address=x", "expected an IPv4 or IPv6 address"),
+            ("--node=a b", "expected a node's name"),
+            ("--node-timeout=-1", "expected a number of seconds"),
+        ] {
+            let error = parse(&[option.to_owned()]).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_help_names_defaults_and_variables() {
+        let help = Line::augment_args(Command::new("agent"))
+            .render_long_help()
+            .to_string();
+        let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        for text in [
+            "[default: sqlite:/var/lib/ratchet/ratchet.db]",
+            "[env: RATCHET_LOG=",
+            "A node that comes back later",
+            "etcd: --etcd-ca <FILE>",
+        ] {
+            assert!(words.contains(text), "{text}: {help}");
+        }
+        assert!(!help.contains("on-demand"), "{help}");
+    }
 }

@@ -148,28 +148,25 @@ fn judge_agent(socket: &Path, hello: &Result<Hello, ClientError>) -> Check {
 
 fn judge_settings(hello: &Hello, config: &Settings) -> Check {
     let name = "agent and config";
-    let differences: Vec<String> = hello
-        .settings
-        .differences(config)
-        .into_iter()
-        .map(|(key, have, asked)| {
-            format!("{key} is {have} for the agent and {asked} in the config")
-        })
-        .collect();
-    match (differences.is_empty(), hello.managed) {
-        (true, _) => Check::ok(name, "they agree"),
-        (false, true) => Check::fail(
-            name,
-            differences.join(", "),
-            "make them agree (the agent's are its options or RATCHET_… variables) and restart the \
-             agent",
-        ),
-        (false, false) => Check::warn(
-            name,
-            differences.join(", "),
-            "the agent takes the config's over with the next pod that has links; nothing to do",
-        ),
+    let differences = hello.settings.differences(config);
+    if differences.is_empty() {
+        return Check::ok(name, "they agree");
     }
+    let texts: Vec<String> = differences.iter().map(ToString::to_string).collect();
+    let found = texts.join(", ");
+    if !hello.managed {
+        let hint = "nothing: the agent takes over the config's values with the next pod that has \
+                    links";
+        return Check::warn(name, found, hint);
+    }
+    let options = differences.iter().filter_map(|difference| {
+        let option = difference.setting.option?;
+        Some(format!("--{} ({})", option.flag, option.variable))
+    });
+    let options = options.collect::<Vec<_>>().join(", ");
+    let hint =
+        format!("restart the agent with the config's value for {options}, or correct the config");
+    Check::fail(name, found, hint)
 }
 
 fn judge_store(store: &str, how: &str, outcome: Result<(), String>) -> Check {
@@ -248,10 +245,19 @@ mod tests {
             check.verdict == Verdict::Fail && check.found.contains("sqlite:/b"),
             "{check}"
         );
+        assert!(check.hint.contains("--store (RATCHET_STORE)"), "{check}");
         assert_eq!(
             judge_settings(&hello(VERSION, false), &config).verdict,
             Verdict::Warn
         );
+    }
+
+    #[test]
+    fn the_store_and_the_table_of_settings_have_the_same_defaults() {
+        let url: StoreUrl = "etcd://h".parse().unwrap();
+        let table = Settings::default().or_defaults();
+        let options = StoreOptions::new(url.clone(), table.entries());
+        assert_eq!(options, StoreOptions::from(url));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::{
 
 use clap::Args;
 use ratchet_plugin::ConfigSummary;
-use ratchet_protocol::{DEFAULT_SOCKET, DEFAULT_STATE_DIR};
+use ratchet_protocol::SOCKET_VARIABLE;
 
 /// What `ratchet doctor` takes.
 #[derive(Debug, Clone, Args)]
@@ -30,7 +30,7 @@ pub struct DoctorOptions {
     #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
     pub cni_bin: Vec<PathBuf>,
     /// The agent's socket [default: the network config's, else /run/ratchet/agent.sock]
-    #[arg(long, env = "RATCHET_SOCKET", value_name = "PATH")]
+    #[arg(long, env = SOCKET_VARIABLE, value_name = "PATH")]
     pub socket: Option<PathBuf>,
 }
 
@@ -110,22 +110,19 @@ pub fn examine(options: &DoctorOptions) -> Vec<Check> {
     let (configs, config) = cni_dir::look(&options.cni_dir, &options.cni_bin);
     let config: Option<ConfigSummary> = config;
     let settings = config.as_ref().map(|config| config.settings.clone());
-    let of_config = config
-        .as_ref()
-        .map(|config| (config.socket.clone(), config.state_dir.clone()));
-    let (socket, state_dir) =
-        of_config.unwrap_or_else(|| (DEFAULT_SOCKET.into(), DEFAULT_STATE_DIR.into()));
-    let socket = options.socket.clone().unwrap_or(socket);
-    let agent = agent::ask(&socket);
+    let local = config.map(|config| config.local).unwrap_or_default();
+    let socket = options.socket.as_deref().unwrap_or(local.socket());
+    let agent = agent::ask(socket);
     // What counts for the node is what the agent runs with; without one, what the config will start
     // it with.
     let effective = agent.settings().or(settings.clone()).unwrap_or_default();
+    let effective = effective.or_defaults();
     checks.extend(node::underlay(&effective));
     checks.push(port::look());
     checks.extend(configs);
     checks.extend(agent.checks(settings.as_ref()));
     checks.push(agent.store(&effective));
-    checks.extend(permissions::look(&socket, &state_dir));
+    checks.extend(permissions::look(socket, local.state_dir()));
     checks.push(node::clock());
     checks
 }

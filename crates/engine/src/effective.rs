@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use ratchet_model::{Mtu, NodeName, wiring::Node};
-use ratchet_protocol::{DEFAULT_NODE_TIMEOUT, DEFAULT_STORE, Failure, FailureKind, Settings};
+use ratchet_protocol::{Failure, FailureKind, Settings};
 use ratchet_store::StoreError;
 
 use crate::kernel::Kernel;
@@ -21,8 +21,8 @@ pub(crate) struct Effective {
 impl Effective {
     /// How long other agents are to wait for a word from this one; none: for ever.
     pub fn node_timeout(&self) -> Option<Duration> {
-        let seconds = self.settings.node_timeout.unwrap_or(DEFAULT_NODE_TIMEOUT);
-        (seconds > 0).then(|| Duration::from_secs(seconds.into()))
+        let seconds = self.settings.node_timeout.filter(|seconds| *seconds > 0)?;
+        Some(Duration::from_secs(seconds.into()))
     }
 
     /// Looks at the node.
@@ -43,17 +43,10 @@ impl Effective {
             default_mtu: settings.mtu,
         };
         let settings = Settings {
-            store: Some(
-                settings
-                    .store
-                    .clone()
-                    .unwrap_or_else(|| DEFAULT_STORE.to_owned()),
-            ),
             node: Some(name),
-            node_timeout: Some(settings.node_timeout.unwrap_or(DEFAULT_NODE_TIMEOUT)),
             parent_interface: Some(underlay.interface),
             parent_address: Some(underlay.address),
-            ..settings.clone()
+            ..settings.clone().or_defaults()
         };
         Ok(Self { settings, node })
     }

@@ -141,6 +141,11 @@ impl Mtu {
         let overhead = if vtep.is_ipv4() { 50 } else { 70 };
         Self(parent.saturating_sub(overhead).clamp(Self::MIN, Self::MAX))
     }
+
+    fn refused(value: impl fmt::Display) -> RangeError {
+        let (min, max) = (Self::MIN, Self::MAX);
+        RangeError(format!("MTU {value}: expected {min} to {max}"))
+    }
 }
 
 impl TryFrom<u32> for Mtu {
@@ -149,12 +154,16 @@ impl TryFrom<u32> for Mtu {
         if (Self::MIN..=Self::MAX).contains(&bytes) {
             Ok(Self(bytes))
         } else {
-            Err(RangeError(format!(
-                "MTU {bytes}: expected {} to {}",
-                Self::MIN,
-                Self::MAX
-            )))
+            Err(Self::refused(bytes))
         }
+    }
+}
+
+impl FromStr for Mtu {
+    type Err = RangeError;
+    fn from_str(text: &str) -> Result<Self, RangeError> {
+        let bytes: Result<u32, _> = text.parse();
+        bytes.map_err(|_| Self::refused(text))?.try_into()
     }
 }
 

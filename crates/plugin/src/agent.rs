@@ -21,7 +21,10 @@ use nix::{
     sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket},
 };
 use ratchet_cni::{Environment, Error};
-use ratchet_protocol::{Attach, Client, ClientError, Reply, Request};
+use ratchet_protocol::{
+    Attach, Client, ClientError, DEFAULT_SOCKET, DEFAULT_STATE_DIR, LocalSettings, Reply, Request,
+    TablePart,
+};
 
 use crate::{codes::AgentError, config::Keys, launch::launch};
 
@@ -77,7 +80,7 @@ impl<'a> Agent<'a> {
         let left = until
             .saturating_duration_since(Instant::now())
             .max(Duration::from_millis(1));
-        Client::ask(&self.keys.socket, request, left)
+        Client::ask(self.keys.local.socket(), request, left)
     }
 
     /// Says what will be attached, so that it can be written down meanwhile. That lasts as long as
@@ -85,7 +88,7 @@ impl<'a> Agent<'a> {
     /// with the attach.
     pub fn expect(&self, attach: &Attach) -> Option<Client> {
         Client::ask(
-            &self.keys.socket,
+            self.keys.local.socket(),
             &Request::Expect(attach.clone()),
             EXPECT_TIMEOUT,
         )
@@ -98,7 +101,7 @@ impl<'a> Agent<'a> {
         let until = until.min(Instant::now() + START_TIMEOUT);
         let is_patient = until.saturating_duration_since(Instant::now())
             >= START_TIMEOUT - Duration::from_secs(1);
-        let socket = &self.keys.socket;
+        let socket = self.keys.local.socket();
         let program = self
             .program()
             .map_err(|error| self.none(absent, &format!("cannot name this program: {error}")))?;
@@ -137,8 +140,8 @@ impl<'a> Agent<'a> {
                 if is_listening(socket) {
                     return Ok(false);
                 }
-                let log = match &self.keys.log_file {
-                    Some(path) => format!("see {}", path.display()),
+                let log = match &self.keys.local.log_file {
+                    Some(path) => format!("see {path}"),
                     None => "set \"log_file\" in the network config to see why".into(),
                 };
                 let why = format!(
@@ -166,7 +169,7 @@ impl<'a> Agent<'a> {
 
     /// The lock that one starting plugin holds; `None` if there is an agent meanwhile.
     fn lock(&self, until: Instant) -> Result<Option<File>, String> {
-        let socket = &self.keys.socket;
+        let socket = self.keys.local.socket();
         if let Some(dir) = socket.parent() {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
             made.map_err(|error| format!("cannot make the directory {}: {error}", dir.display()))?;
@@ -203,39 +206,26 @@ impl<'a> Agent<'a> {
             .map_or_else(std::env::current_exe, Ok)
     }
 
-    /// The agent's command line: what the config says, and nothing that it does not say.
+    /// The agent's command line: what the config says, and nothing that it does not say. Socket and
+    /// state directory are always named: the agent inherits this process' environment, which may
+    /// name others.
     fn arguments(&self) -> Vec<OsString> {
-        let keys = self.keys;
-        let mut arguments: Vec<OsString> = vec!["agent".into(), "--on-demand".into()];
-        let paths = [
-            ("--socket", Some(&keys.socket)),
-            ("--state-dir", Some(&keys.state_dir)),
-            ("--log-file", keys.log_file.as_ref()),
-        ];
-        for (option, path) in paths {
-            arguments.extend(
-                path.into_iter()
-                    .flat_map(|path| [option.into(), path.clone().into()]),
-            );
-        }
-        for (key, value) in keys
-            .settings
-            .entries()
-            .into_iter()
-            .chain([("log_level", keys.log_level.clone())])
-        {
-            let option = format!("--{}", key.replace('_', "-"));
-            arguments.extend(
-                value
-                    .into_iter()
-                    .flat_map(|value| [option.clone().into(), value.into()]),
-            );
-        }
-        arguments
+        let Keys {
+            settings, local, ..
+        } = self.keys;
+        let places = LocalSettings {
+            socket: Some(DEFAULT_SOCKET.into()),
+            state_dir: Some(DEFAULT_STATE_DIR.into()),
+            ..LocalSettings::default()
+        };
+        let local = local.clone().or(places);
+        let command = ["agent", "--on-demand"].map(str::to_owned).into_iter();
+        let options = local.arguments().into_iter().chain(settings.arguments());
+        command.chain(options).map(OsString::from).collect()
     }
 
     fn none(&self, absent: &io::Error, why: &str) -> Error {
-        let socket = self.keys.socket.display();
+        let socket = self.keys.local.socket().display();
         Error::try_again_later(format!(
             "no agent answers on {socket}, and none could be started"
         ))

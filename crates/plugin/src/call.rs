@@ -48,7 +48,7 @@ impl<'a> Call<'a> {
             plugin.console.warn(warning);
         }
         let caller = Caller::new(&request.env).with_executor(plugin.executor());
-        let attachments = Attachments::of(&keys.state_dir);
+        let attachments = Attachments::of(keys.local.state_dir());
         Self {
             request,
             console: &plugin.console,

@@ -121,7 +121,7 @@ fn check(stdin: Vec<u8>, args: &str) -> Result<(), TestCaseError> {
     match Keys::strict(&config) {
         Ok(keys) => {
             prop_assert_eq!(&keys.settings, &lenient.settings);
-            prop_assert!(keys.socket.is_absolute() && keys.state_dir.is_absolute());
+            prop_assert!(keys.local.socket().is_absolute() && keys.local.state_dir().is_absolute());
         }
         Err(error) => {
             prop_assert!(is_refusal(&error), "{error:?}");

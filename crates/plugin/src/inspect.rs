@@ -1,22 +1,18 @@
-//! What a network config says to the plugin, for those who look at a node without calling the
+//! What a network config says to the plugin, for programs that check a node without calling the
 //! plugin.
 
-use std::path::PathBuf;
-
 use ratchet_cni::{Config, Error, Verb, Version};
-use ratchet_protocol::Settings;
+use ratchet_protocol::{LocalSettings, Settings};
 
 use crate::config::Keys;
 
 /// What a network config says.
 #[derive(Debug, Clone)]
 pub struct ConfigSummary {
-    /// What agent and config must agree on.
+    /// The settings that agent and config must agree on.
     pub settings: Settings,
-    /// The agent's socket.
-    pub socket: PathBuf,
-    /// The state directory.
-    pub state_dir: PathBuf,
+    /// How the agent is reached and started.
+    pub local: LocalSettings,
     /// What is odd, but no reason to fail.
     pub warnings: Vec<String>,
 }
@@ -29,15 +25,13 @@ pub fn read_config(text: &str) -> Result<ConfigSummary, Error> {
     let config = Config::parse(text.into(), Verb::Add, &Version::ALL)?;
     let Keys {
         settings,
-        socket,
-        state_dir,
+        local,
         warnings,
         ..
     } = Keys::strict(&config)?;
     Ok(ConfigSummary {
         settings,
-        socket,
-        state_dir,
+        local,
         warnings,
     })
 }

@@ -62,9 +62,9 @@ fn fifty_plugins_start_one_agent_which_holds_nothing_of_theirs() {
     assert_eq!(
         args,
         format!(
-            "agent --on-demand --socket {dir}/run/agent.sock --state-dir {dir}/state --store \
-            sqlite:/s --node n1 \
-             --parent-interface eth0 --parent-address 192.0.2.1 --mtu 1400 --log-level debug"
+            "agent --on-demand --socket {dir}/run/agent.sock --state-dir {dir}/state \
+             --log-level debug --store sqlite:/s --node n1 --parent-interface eth0 \
+             --parent-address 192.0.2.1 --mtu 1400"
         )
     );
 

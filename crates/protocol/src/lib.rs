@@ -22,23 +22,11 @@ pub use message::{
     Forgotten, Hello, Pod, Prepare, Prepared, Reply, Request, SUPPORTED,
 };
 pub use report::{EndReport, LinkReport, LinkState, Links};
-pub use settings::Settings;
+pub use settings::{
+    AgentOption, DEFAULT_SOCKET, DEFAULT_STATE_DIR, DEFAULT_STORE, DefaultValue, Difference, Group,
+    Kind, LocalSettings, PLUGIN_ONLY, SOCKET_VARIABLE, Setting, Settings, TablePart, WrongValue,
+    all_settings, setting,
+};
 
 /// The newest protocol number, and what is spoken first.
 pub const PROTOCOL: u32 = 1;
-
-/// Where the agent listens unless told otherwise.
-pub const DEFAULT_SOCKET: &str = "/run/ratchet/agent.sock";
-
-/// Where agent and plugin keep their state unless told otherwise. Not the runtime's cache
-/// (/var/lib/cni), which the runtime cleans as it likes.
-pub const DEFAULT_STATE_DIR: &str = "/var/lib/ratchet";
-
-/// `node_timeout` unless told otherwise, in seconds. Long enough for whatever a node comes back
-/// from by itself, a reboot or a night's switch replacement; short enough that a cluster whose
-/// nodes come and go does not fill up with records. Nothing waits for it: a pod that is started
-/// elsewhere replaces its record at once, and Kubernetes does that after 5 minutes.
-pub const DEFAULT_NODE_TIMEOUT: u32 = 3600;
-
-/// The store unless told otherwise.
-pub const DEFAULT_STORE: &str = "sqlite:/var/lib/ratchet/ratchet.db";

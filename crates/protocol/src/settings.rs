@@ -1,154 +1,175 @@
-//! The settings that an agent must share with every config on its node.
+//! All settings, in one table (table.rs), and what plugin, agent and command line do with them
+//! alike.
+//!
+//! The table feeds the plugin's reading of the network config, the options of `ratchet agent`, the
+//! comparison of the two, and the table in README.md. This module looks at no node and knows no
+//! JSON: the plugin reads configs.
 
-use std::net::IpAddr;
+mod setting;
+mod table;
 
-use ratchet_model::{Mtu, NodeName};
-use serde::{Deserialize, Serialize};
+use std::{fmt, path::Path};
 
-/// What a config (or the agent's command line) says about store, node and underlay. What is `None`
-/// was not said: it is the default for an agent, and of no matter when a config is held against an
-/// agent.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settings {
-    /// The store's URL.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub store: Option<String>,
-    /// The node's name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<NodeName>,
-    /// The underlay's interface.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parent_interface: Option<String>,
-    /// The underlay's address: the node's VTEP.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parent_address: Option<IpAddr>,
-    /// The MTU of links that set none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mtu: Option<Mtu>,
-    /// File with the certificates of the authorities that may vouch for etcd.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub etcd_ca: Option<String>,
-    /// File with the certificate to show to etcd.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub etcd_cert: Option<String>,
-    /// File with its private key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub etcd_key: Option<String>,
-    /// The user to log in to etcd as.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub etcd_user: Option<String>,
-    /// File with the user's password.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub etcd_password_file: Option<String>,
-    /// What all of Ratchet's keys in etcd begin with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub etcd_prefix: Option<String>,
-    /// After how many seconds without a sign of life from this node's agent the other agents
-    /// remove its pods; 0: never.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node_timeout: Option<u32>,
-    /// How the Kubernetes API is reached, for pods' labels: the path of a kubeconfig, or `auto`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kubeconfig: Option<String>,
+pub use setting::{AgentOption, DefaultValue, Group, Kind, Setting};
+pub use table::{LocalSettings, PLUGIN_ONLY, Settings};
+
+/// The store, by default.
+pub const DEFAULT_STORE: &str = "sqlite:/var/lib/ratchet/ratchet.db";
+
+/// Where the agent listens, by default.
+pub const DEFAULT_SOCKET: &str = "/run/ratchet/agent.sock";
+
+/// The environment variable that names the agent's socket.
+pub const SOCKET_VARIABLE: &str = "RATCHET_SOCKET";
+
+/// What the agent logs, by default.
+const DEFAULT_LOG_LEVEL: &str = "info";
+
+/// Where agent and plugin keep their state, by default. Not the runtime's cache (/var/lib/cni),
+/// which runtimes may clean at any time.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/ratchet";
+
+/// All settings.
+pub fn all_settings() -> impl Iterator<Item = &'static Setting> {
+    PLUGIN_ONLY
+        .iter()
+        .chain(Settings::TABLE)
+        .chain(LocalSettings::TABLE)
+}
+
+/// The setting of a key of the network config.
+pub fn setting(key: &str) -> Option<&'static Setting> {
+    all_settings().find(|setting| setting.key == key)
+}
+
+/// A part of the table with a value for each of its settings, or none.
+pub trait TablePart: Default {
+    /// The settings of this part.
+    const TABLE: &'static [Setting];
+
+    /// The value of a key as text; `None` if the setting is absent.
+    fn get(&self, key: &str) -> Option<String>;
+
+    /// Sets the value of a setting from text.
+    ///
+    /// # Errors
+    /// When the text is no such value, or the setting is of another part.
+    fn set(&mut self, setting: &Setting, text: &str) -> Result<(), WrongValue>;
+
+    /// These values; where they are absent, the others.
+    #[must_use]
+    fn or(self, others: Self) -> Self;
+
+    /// The values as options on the command line of `ratchet agent`.
+    fn arguments(&self) -> Vec<String> {
+        let argument = |setting: &Setting| {
+            let (option, value) = (setting.option?, self.get(setting.key)?);
+            Some([format!("--{}", option.flag), value])
+        };
+        Self::TABLE.iter().filter_map(argument).flatten().collect()
+    }
+}
+
+/// A text that is not a value of a setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WrongValue(pub Kind);
+
+impl fmt::Display for WrongValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "expected {}", self.0.expected())
+    }
+}
+
+impl std::error::Error for WrongValue {}
+
+/// A setting on which an agent and a config disagree.
+#[derive(Debug, Clone)]
+pub struct Difference {
+    /// The setting.
+    pub setting: &'static Setting,
+    /// The agent's value; `None` if it is absent.
+    pub agent: Option<String>,
+    /// The config's value.
+    pub config: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let agent = self.agent.as_deref().unwrap_or("not set");
+        let (key, config) = (self.setting.key, &self.config);
+        write!(
+            f,
+            "{key} is {agent} for the agent and {config} in the config"
+        )
+    }
 }
 
 impl Settings {
-    /// All of them by the config's keys. The agent's command line has options of the same names,
-    /// with `-` for `_`.
-    pub fn entries(&self) -> [(&'static str, Option<String>); 13] {
-        [
-            ("store", self.store.clone()),
-            ("node", self.node.as_ref().map(ToString::to_string)),
-            ("parent_interface", self.parent_interface.clone()),
-            (
-                "parent_address",
-                self.parent_address.map(|address| address.to_string()),
-            ),
-            ("mtu", self.mtu.map(|mtu| mtu.to_string())),
-            ("etcd_ca", self.etcd_ca.clone()),
-            ("etcd_cert", self.etcd_cert.clone()),
-            ("etcd_key", self.etcd_key.clone()),
-            ("etcd_user", self.etcd_user.clone()),
-            ("etcd_password_file", self.etcd_password_file.clone()),
-            ("etcd_prefix", self.etcd_prefix.clone()),
-            (
-                "node_timeout",
-                self.node_timeout.map(|seconds| seconds.to_string()),
-            ),
-            ("kubeconfig", self.kubeconfig.clone()),
-        ]
+    /// All keys with their values; `None` for settings that are absent.
+    pub fn entries(&self) -> impl Iterator<Item = (&'static str, Option<String>)> {
+        Self::TABLE
+            .iter()
+            .map(|setting| (setting.key, self.get(setting.key)))
     }
 
-    /// Where `asked` says something other than these settings do: key, what is set, what is asked
-    /// for.
-    pub fn differences(&self, asked: &Settings) -> Vec<(&'static str, String, String)> {
-        let pairs = self.entries().into_iter().zip(asked.entries());
-        pairs
-            .filter_map(|((key, have), (_, asked))| {
-                let asked = asked?;
-                let differs = have.as_ref() != Some(&asked);
-                differs.then(|| (key, have.unwrap_or_else(|| "not set".to_owned()), asked))
+    /// Where a config asks for another value than these settings of an agent have.
+    pub fn differences(&self, config: &Settings) -> Vec<Difference> {
+        let difference = |setting: &'static Setting| {
+            let (agent, config) = (self.get(setting.key), config.get(setting.key)?);
+            (agent.as_ref() != Some(&config)).then_some(Difference {
+                setting,
+                agent,
+                config,
             })
-            .collect()
-    }
-
-    /// These settings with what `asked` says in their place.
-    pub fn overridden_by(&self, asked: &Settings) -> Settings {
-        let (have, asked) = (self.clone(), asked.clone());
-        Settings {
-            store: asked.store.or(have.store),
-            node: asked.node.or(have.node),
-            parent_interface: asked.parent_interface.or(have.parent_interface),
-            parent_address: asked.parent_address.or(have.parent_address),
-            mtu: asked.mtu.or(have.mtu),
-            etcd_ca: asked.etcd_ca.or(have.etcd_ca),
-            etcd_cert: asked.etcd_cert.or(have.etcd_cert),
-            etcd_key: asked.etcd_key.or(have.etcd_key),
-            etcd_user: asked.etcd_user.or(have.etcd_user),
-            etcd_password_file: asked.etcd_password_file.or(have.etcd_password_file),
-            etcd_prefix: asked.etcd_prefix.or(have.etcd_prefix),
-            node_timeout: asked.node_timeout.or(have.node_timeout),
-            kubeconfig: asked.kubeconfig.or(have.kubeconfig),
-        }
-    }
-
-    /// Whether the two name the same store, and the same way to it.
-    pub fn same_store(&self, other: &Settings) -> bool {
-        let of_store = |settings: &Settings| {
-            let entries = settings.entries().into_iter();
-            entries
-                .filter(|(key, _)| *key == "store" || key.starts_with("etcd_"))
-                .collect::<Vec<_>>()
         };
-        of_store(self) == of_store(other)
+        Self::TABLE.iter().filter_map(difference).collect()
+    }
+
+    /// These settings, replaced by a config's where it has any.
+    #[must_use]
+    pub fn overridden_by(&self, config: &Settings) -> Settings {
+        config.clone().or(self.clone())
+    }
+
+    /// These settings, with the table's default values where they are absent. Defaults that depend
+    /// on the node stay absent.
+    #[must_use]
+    pub fn or_defaults(self) -> Self {
+        let mut defaults = Self::default();
+        for setting in Self::TABLE {
+            if let DefaultValue::Value(value) = setting.default {
+                let set = defaults.set(setting, value);
+                set.expect("a default in the table is a value of its setting");
+            }
+        }
+        self.or(defaults)
+    }
+
+    /// Whether both settings name the same store and reach it in the same way.
+    pub fn same_store(&self, other: &Settings) -> bool {
+        Self::TABLE
+            .iter()
+            .filter(|setting| matches!(setting.group, Group::Store | Group::Etcd))
+            .all(|setting| self.get(setting.key) == other.get(setting.key))
+    }
+}
+
+impl LocalSettings {
+    /// The agent's socket.
+    pub fn socket(&self) -> &Path {
+        Path::new(self.socket.as_deref().unwrap_or(DEFAULT_SOCKET))
+    }
+
+    /// The directory of the state of agent and plugin.
+    pub fn state_dir(&self) -> &Path {
+        Path::new(self.state_dir.as_deref().unwrap_or(DEFAULT_STATE_DIR))
+    }
+
+    /// What the agent logs: a level or a filter.
+    pub fn log_level(&self) -> &str {
+        self.log_level.as_deref().unwrap_or(DEFAULT_LOG_LEVEL)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_is_said_can_differ() {
-        let agent = Settings {
-            store: Some("sqlite:/a".into()),
-            node: Some("n1".parse().unwrap()),
-            ..Settings::default()
-        };
-        assert_eq!(agent.differences(&Settings::default()), []);
-        let asked = Settings {
-            store: Some("sqlite:/b".into()),
-            mtu: Mtu::try_from(1400).ok(),
-            ..Settings::default()
-        };
-        assert_eq!(
-            agent.differences(&asked),
-            [
-                ("store", "sqlite:/a".to_string(), "sqlite:/b".to_string()),
-                ("mtu", "not set".to_string(), "1400".to_string())
-            ]
-        );
-        assert_eq!(agent.overridden_by(&asked).differences(&asked), []);
-        assert_eq!(agent.overridden_by(&asked).node, agent.node);
-    }
-}
+mod tests;

@@ -7,7 +7,7 @@ use ratchet_agent::AgentOptions;
 use ratchet_doctor::DoctorOptions;
 use ratchet_lab::LabCommand;
 use ratchet_model::NodeName;
-use ratchet_protocol::DEFAULT_SOCKET;
+use ratchet_protocol::{DEFAULT_SOCKET, SOCKET_VARIABLE};
 
 /// Direct layer-2 links between pods: a veth pair on one node, a VXLAN tunnel between two.
 ///
@@ -76,7 +76,7 @@ pub(crate) struct LinksOptions {
     #[arg(short, long)]
     pub watch: bool,
     /// The agent's socket
-    #[arg(long, env = "RATCHET_SOCKET", value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    #[arg(long, env = SOCKET_VARIABLE, value_name = "PATH", default_value = DEFAULT_SOCKET)]
     pub socket: PathBuf,
 }
 
@@ -88,7 +88,7 @@ pub(crate) struct ForgetNodeOptions {
     #[arg(long)]
     pub force: bool,
     /// The agent's socket
-    #[arg(long, env = "RATCHET_SOCKET", value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    #[arg(long, env = SOCKET_VARIABLE, value_name = "PATH", default_value = DEFAULT_SOCKET)]
     pub socket: PathBuf,
 }
 

@@ -311,25 +311,20 @@ impl Engine {
         if differences.is_empty() {
             return self.effective().map(|_| ());
         }
+        let list: Vec<String> = differences.iter().map(ToString::to_string).collect();
+        let differences = list.join(", ");
         if self.managed {
-            let list: Vec<String> = differences
-                .iter()
-                .map(|(key, have, asked)| {
-                    format!("{key} is {have} for the agent and {asked} in the config")
-                })
-                .collect();
             return Err(Failure::new(
                 FailureKind::Invalid,
                 format!(
                     "this node's agent (pid {}, started with its own settings) and the CNI config \
-                     disagree: {}; make them agree and restart the agent",
+                     disagree: {differences}; make them agree and restart the agent",
                     std::process::id(),
-                    list.join(", ")
                 ),
             ));
         }
         let next = Effective::resolve(&self.asked.overridden_by(asked), &*self.kernel)?;
-        tracing::info!(?differences, "the config has changed; taking it over");
+        tracing::info!(differences, "the config has changed; taking it over");
         if !self
             .effective
             .as_ref()

@@ -3,6 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 
 use ratchet_cni::{Verb, Version};
+use ratchet_model::Mtu;
+use ratchet_protocol::{DEFAULT_SOCKET, DEFAULT_STATE_DIR};
 
 use super::*;
 
@@ -30,7 +32,10 @@ fn an_empty_config_has_defaults_and_no_warnings() {
     let keys = keys("").unwrap();
     assert_eq!(keys.settings, Settings::default());
     assert_eq!(
-        (keys.socket.to_str(), keys.state_dir.to_str()),
+        (
+            keys.local.socket().to_str(),
+            keys.local.state_dir().to_str()
+        ),
         (Some(DEFAULT_SOCKET), Some(DEFAULT_STATE_DIR))
     );
     assert!(keys.use_labels && keys.warnings.is_empty() && keys.boot().is_none());
@@ -65,7 +70,7 @@ fn etcd_keys_and_store_are_one_thing() {
         url(r#","etcd_host":"fd00::1","etcd_port":"1""#),
         "etcd://[fd00::1]:1"
     );
-    assert!(refused(r#","etcd_host":"h","store":"sqlite:/a""#).contains("at odds"));
+    assert!(refused(r#","etcd_host":"h","store":"sqlite:/a""#).contains("contradict each other"));
     for bad in ["0", "65536", "\"x\"", "true", "1.5", "-1"] {
         assert!(
             refused(&format!(r#","etcd_port":{bad}"#)).contains("etcd_port"),
@@ -158,7 +163,7 @@ fn what_people_write_is_understood() {
     assert_eq!(keys.settings.mtu.map(Mtu::bytes), Some(1400));
     assert!(!keys.use_labels);
     assert_eq!(
-        (keys.log_level.as_deref(), keys.settings.node),
+        (keys.local.log_level.as_deref(), keys.settings.node),
         (Some("debug"), None)
     );
 }
@@ -194,7 +199,7 @@ fn del_reads_what_it_can() {
     let keys = Keys::lenient(&config(
         r#","mtu":"x","state_dir":"/s","delegate":7,"boot_network":{"type":"loopback"}"#,
     ));
-    assert_eq!(keys.state_dir, Path::new("/s"));
+    assert_eq!(keys.local.state_dir(), Path::new("/s"));
     assert!(keys.delegate.is_none() && keys.boot_network.is_some());
     assert_eq!(keys.warnings.len(), 2);
 }

@@ -1,0 +1,152 @@
+//! What a row of the table of settings holds.
+
+use ratchet_model::Mtu;
+
+/// A setting: a key of the network config, and an option of `ratchet agent` if the agent has it.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// The key in the network config.
+    pub key: &'static str,
+    /// What values the key takes.
+    pub kind: Kind,
+    /// What the setting belongs to.
+    pub group: Group,
+    /// What counts when the setting is absent.
+    pub default: DefaultValue,
+    /// The agent's option. Settings of the plugin alone have none.
+    pub option: Option<AgentOption>,
+    /// The documentation: paragraphs with an empty line between them, wrapped anywhere.
+    pub(super) doc: &'static str,
+}
+
+/// How the agent takes a setting.
+#[derive(Debug, Clone, Copy)]
+pub struct AgentOption {
+    /// The flag, without its leading `--`.
+    pub flag: &'static str,
+    /// The name of the value in help texts.
+    pub value: &'static str,
+    /// The environment variable that counts when the flag is absent.
+    pub variable: &'static str,
+}
+
+/// What counts when a setting is absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DefaultValue {
+    /// Nothing.
+    None,
+    /// This value.
+    Value(&'static str),
+    /// What the node or the config has: in words.
+    Described(&'static str),
+}
+
+/// What a setting belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// Pods, this node, or its agent.
+    General,
+    /// Which store is used.
+    Store,
+    /// How an etcd cluster is reached, which also decides which store is used.
+    Etcd,
+}
+
+/// What values a setting takes in the network config. The command line is less strict about paths
+/// and log levels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A store's URL.
+    Store,
+    /// A node's name.
+    Node,
+    /// The name of a network interface.
+    Interface,
+    /// An IP address.
+    Address,
+    /// An MTU in bytes.
+    Mtu,
+    /// A number of seconds.
+    Seconds,
+    /// The name of a user.
+    User,
+    /// A prefix of keys in etcd.
+    Prefix,
+    /// A path.
+    Path,
+    /// The path of a unix socket.
+    Socket,
+    /// The path of an executable program.
+    Program,
+    /// The path of a kubeconfig, or `auto`.
+    Kubeconfig,
+    /// A level of log messages.
+    LogLevel,
+    /// A host's name or IP address.
+    Host,
+    /// A TCP port.
+    Port,
+    /// True or false.
+    Flag,
+    /// The config of a CNI plugin, or of a list of them: the one kind that is an object.
+    Plugins,
+}
+
+impl Kind {
+    /// The longest path of a unix socket: `sun_path` is 108 bytes with its NUL (unix(7)).
+    pub const MAX_SOCKET_PATH: usize = 107;
+    /// The levels of log messages.
+    pub const LOG_LEVELS: [&'static str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+    /// What is expected, for messages: "an absolute path".
+    pub fn expected(self) -> String {
+        let expected = match self {
+            Self::Store => {
+                "sqlite:/absolute/path, etcd://host:port, etcds://host:port or kubernetes"
+            }
+            Self::Node => "a node's name: 1 to 253 letters, digits, '-', '_' or '.'",
+            Self::Interface => "the name of one of the node's interfaces, such as \"eth0\"",
+            Self::Address => {
+                "an IPv4 or IPv6 address of the parent interface, without a prefix length"
+            }
+            Self::Mtu => return format!("a number from {} to {}", Mtu::MIN, Mtu::MAX),
+            Self::Seconds => "a number of seconds, or 0 for never",
+            Self::User => "a user's name",
+            Self::Prefix => "the prefix of the keys in etcd, such as \"/ratchet\"",
+            Self::Path => "an absolute path",
+            Self::Socket => {
+                let bytes = Self::MAX_SOCKET_PATH;
+                return format!("the absolute path of a file, of at most {bytes} bytes");
+            }
+            Self::Program => {
+                "the absolute path of an executable program (make it executable, or remove the key)"
+            }
+            Self::Kubeconfig => "the absolute path of a kubeconfig, or \"auto\"",
+            Self::LogLevel => return format!("one of {}", Self::LOG_LEVELS.join(", ")),
+            Self::Host => {
+                "a host name or an IP address, such as \"etcd-client.ratchet.svc.cluster.local\""
+            }
+            Self::Port => "a port from 1 to 65535",
+            Self::Flag => "true or false",
+            Self::Plugins => "the config of a CNI plugin, or an object with a list of \"plugins\"",
+        };
+        expected.to_owned()
+    }
+}
+
+impl Setting {
+    /// The first paragraph of the documentation, on one line.
+    pub fn summary(&self) -> String {
+        self.paragraphs().next().unwrap_or_default()
+    }
+
+    /// The other paragraphs, each on one line, with an empty line between them.
+    pub fn details(&self) -> String {
+        self.paragraphs().skip(1).collect::<Vec<_>>().join("\n\n")
+    }
+
+    fn paragraphs(&self) -> impl Iterator<Item = String> {
+        let words = |paragraph: &str| paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+        self.doc.split("\n\n").map(words)
+    }
+}

@@ -1,0 +1,321 @@
+//! The table of settings. To add one, add an entry here.
+//!
+//! Which of the three parts an entry is in says where the setting counts:
+//! * [`Settings`]: for the plugin and the agent, which must agree on it.
+//! * [`LocalSettings`]: for a plugin and the agent that it starts or asks, each as configured.
+//! * [`PLUGIN_ONLY`]: for the plugin alone.
+//!
+//! The doc comment of an entry is the text of `ratchet agent --help`; its first paragraph is also
+//! the text in README.md, which a test compares.
+
+use std::net::IpAddr;
+
+use ratchet_model::{Mtu, NodeName};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    AgentOption, DEFAULT_LOG_LEVEL, DEFAULT_SOCKET, DEFAULT_STATE_DIR, DEFAULT_STORE, DefaultValue,
+    Group, Kind, SOCKET_VARIABLE, Setting, TablePart, WrongValue,
+};
+
+/// Defines a struct with a field for each setting, and its part of the table.
+macro_rules! settings {
+    (
+        $(#[$about:meta])*
+        pub struct $name:ident;
+        $(
+            $(#[doc = $doc:literal])+
+            $key:ident: $type:ty {
+                kind: $kind:ident,
+                group: $group:ident,
+                default: $default:expr,
+                flag: $flag:literal,
+                value: $value:literal,
+                variable: $variable:expr,
+            }
+        )+
+    ) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct $name {
+            $(
+                $(#[doc = $doc])+
+                #[serde(default, skip_serializing_if = "Option::is_none")]
+                pub $key: Option<$type>,
+            )+
+        }
+
+        impl TablePart for $name {
+            const TABLE: &'static [Setting] = &[
+                $(Setting {
+                    key: stringify!($key),
+                    kind: Kind::$kind,
+                    group: Group::$group,
+                    default: $default,
+                    option: Some(AgentOption {
+                        flag: $flag,
+                        value: $value,
+                        variable: $variable,
+                    }),
+                    doc: concat!($($doc, "\n"),+),
+                },)+
+            ];
+
+            fn get(&self, key: &str) -> Option<String> {
+                match key {
+                    $(stringify!($key) => self.$key.as_ref().map(ToString::to_string),)+
+                    _ => None,
+                }
+            }
+
+            fn set(&mut self, setting: &Setting, text: &str) -> Result<(), WrongValue> {
+                let wrong = WrongValue(setting.kind);
+                match setting.key {
+                    $(stringify!($key) => self.$key = Some(text.parse().map_err(|_| wrong)?),)+
+                    _ => return Err(wrong),
+                }
+                Ok(())
+            }
+
+            fn or(self, others: Self) -> Self {
+                Self { $($key: self.$key.or(others.$key),)+ }
+            }
+        }
+    };
+}
+
+settings! {
+    /// The settings that an agent and every network config on its node must agree on: about store,
+    /// node and underlay. `None` means that a setting is absent: an agent then takes the default; a
+    /// config agrees with any value.
+    pub struct Settings;
+
+    /// Where the nodes share their state: `sqlite:PATH` for the agents of one host,
+    /// `etcd://HOST:PORT,…` or `etcds://…` (TLS) for those of a cluster
+    store: String {
+        kind: Store,
+        group: Store,
+        default: DefaultValue::Value(DEFAULT_STORE),
+        flag: "store",
+        value: "URL",
+        variable: "RATCHET_STORE",
+    }
+    /// This node's name, unique among the nodes that share the store
+    node: NodeName {
+        kind: Node,
+        group: General,
+        default: DefaultValue::Described("the host's name"),
+        flag: "node",
+        value: "NAME",
+        variable: "RATCHET_NODE",
+    }
+    /// The underlay's interface, on which tunnels start
+    parent_interface: String {
+        kind: Interface,
+        group: General,
+        default: DefaultValue::Described("the default route's interface"),
+        flag: "parent-interface",
+        value: "INTERFACE",
+        variable: "RATCHET_PARENT_INTERFACE",
+    }
+    /// The underlay's address, at which the other nodes reach this one (its VTEP)
+    parent_address: IpAddr {
+        kind: Address,
+        group: General,
+        default: DefaultValue::Described("the parent interface's first address"),
+        flag: "parent-address",
+        value: "ADDRESS",
+        variable: "RATCHET_PARENT_ADDRESS",
+    }
+    /// The MTU of links that declare none: 68 to 65535
+    mtu: Mtu {
+        kind: Mtu,
+        group: General,
+        default: DefaultValue::Described("the parent interface's MTU less 50, over IPv6 less 70"),
+        flag: "mtu",
+        value: "BYTES",
+        variable: "RATCHET_MTU",
+    }
+    /// With etcd: after how many seconds without a sign of life from this node's agent the other
+    /// agents remove its pods; 0: never
+    ///
+    /// A node that comes back later publishes its pods again, and their links continue.
+    //
+    // The default is longer than a node takes to come back by itself, after a reboot or the
+    // replacement of a switch, and short enough that a cluster whose nodes come and go does not
+    // fill up with records. Nothing waits for it: a pod that is started elsewhere replaces its
+    // record at once, and Kubernetes does that after 5 minutes.
+    node_timeout: u32 {
+        kind: Seconds,
+        group: General,
+        default: DefaultValue::Value("3600"),
+        flag: "node-timeout",
+        value: "SECONDS",
+        variable: "RATCHET_NODE_TIMEOUT",
+    }
+    /// The path of a kubeconfig, or `auto`: the agent reads the labels and annotations of its
+    /// node's pods from the Kubernetes API
+    ///
+    /// `auto` takes the service account of the agent's pod, else the first kubeconfig that exists
+    /// in the usual places.
+    kubeconfig: String {
+        kind: Kubeconfig,
+        group: General,
+        default: DefaultValue::Described("the API is not asked"),
+        flag: "kubeconfig",
+        value: "FILE",
+        variable: "RATCHET_KUBECONFIG",
+    }
+    /// File with the CA certificates that vouch for etcd's servers
+    etcd_ca: String {
+        kind: Path,
+        group: Etcd,
+        default: DefaultValue::Described("the system's CA certificates"),
+        flag: "etcd-ca",
+        value: "FILE",
+        variable: "RATCHET_ETCD_CA",
+    }
+    /// File with the client certificate for etcd
+    etcd_cert: String {
+        kind: Path,
+        group: Etcd,
+        default: DefaultValue::None,
+        flag: "etcd-cert",
+        value: "FILE",
+        variable: "RATCHET_ETCD_CERT",
+    }
+    /// File with the private key of the client certificate
+    etcd_key: String {
+        kind: Path,
+        group: Etcd,
+        default: DefaultValue::None,
+        flag: "etcd-key",
+        value: "FILE",
+        variable: "RATCHET_ETCD_KEY",
+    }
+    /// User to log in to etcd as
+    etcd_user: String {
+        kind: User,
+        group: Etcd,
+        default: DefaultValue::None,
+        flag: "etcd-user",
+        value: "NAME",
+        variable: "RATCHET_ETCD_USER",
+    }
+    /// File with the user's password
+    etcd_password_file: String {
+        kind: Path,
+        group: Etcd,
+        default: DefaultValue::None,
+        flag: "etcd-password-file",
+        value: "FILE",
+        variable: "RATCHET_ETCD_PASSWORD_FILE",
+    }
+    /// Prefix of all keys that Ratchet has in etcd
+    etcd_prefix: String {
+        kind: Prefix,
+        group: Etcd,
+        default: DefaultValue::Value("/ratchet"),
+        flag: "etcd-prefix",
+        value: "PREFIX",
+        variable: "RATCHET_ETCD_PREFIX",
+    }
+}
+
+settings! {
+    /// The settings of one process: how a plugin reaches and starts its agent, and how an agent
+    /// runs. They are not compared.
+    pub struct LocalSettings;
+
+    /// The agent's unix socket; its directory is created for root only
+    socket: String {
+        kind: Socket,
+        group: General,
+        default: DefaultValue::Value(DEFAULT_SOCKET),
+        flag: "socket",
+        value: "PATH",
+        variable: SOCKET_VARIABLE,
+    }
+    /// Directory in which plugin and agent keep their state
+    state_dir: String {
+        kind: Path,
+        group: General,
+        default: DefaultValue::Value(DEFAULT_STATE_DIR),
+        flag: "state-dir",
+        value: "DIR",
+        variable: "RATCHET_STATE_DIR",
+    }
+    /// What the agent logs: `off`, `error`, `warn`, `info`, `debug` or `trace`
+    ///
+    /// The command line also takes a filter such as `info,ratchet_kernel=debug`.
+    log_level: String {
+        kind: LogLevel,
+        group: General,
+        default: DefaultValue::Value(DEFAULT_LOG_LEVEL),
+        flag: "log-level",
+        value: "LEVEL",
+        variable: "RATCHET_LOG",
+    }
+    /// File that the agent logs to, besides standard error
+    log_file: String {
+        kind: Path,
+        group: General,
+        default: DefaultValue::None,
+        flag: "log-file",
+        value: "PATH",
+        variable: "RATCHET_LOG_FILE",
+    }
+}
+
+/// The settings of the plugin alone.
+pub const PLUGIN_ONLY: &[Setting] = &[
+    Setting {
+        key: "delegate",
+        kind: Kind::Plugins,
+        group: Group::General,
+        default: DefaultValue::Described("required, unless chained"),
+        option: None,
+        doc: "The plugin, or list of `plugins`, for pods that are not Ratchet's",
+    },
+    Setting {
+        key: "boot_network",
+        kind: Kind::Plugins,
+        group: Group::General,
+        default: DefaultValue::Described("the delegate"),
+        option: None,
+        doc: "The plugin, or list of `plugins`, that runs first for Ratchet's pods: it makes eth0",
+    },
+    Setting {
+        key: "use_labels",
+        kind: Kind::Flag,
+        group: Group::General,
+        default: DefaultValue::Value("true"),
+        option: None,
+        doc: "Whether labels declare links, or annotations alone",
+    },
+    Setting {
+        key: "child_path",
+        kind: Kind::Program,
+        group: Group::General,
+        default: DefaultValue::Described("this program"),
+        option: None,
+        doc: "The program to start as the agent when none answers",
+    },
+    Setting {
+        key: "etcd_host",
+        kind: Kind::Host,
+        group: Group::Etcd,
+        default: DefaultValue::None,
+        option: None,
+        doc: "The store is etcd on this host, as in the config of 2017",
+    },
+    Setting {
+        key: "etcd_port",
+        kind: Kind::Port,
+        group: Group::Etcd,
+        // etcd's client port (IANA: etcd-client).
+        default: DefaultValue::Value("2379"),
+        option: None,
+        doc: "The port of `etcd_host`",
+    },
+];
