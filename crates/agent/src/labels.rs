@@ -5,8 +5,8 @@
 //! call that the API does not answer makes it *offline*, and from then on calls that need it fail
 //! at once until it answers again.
 //!
-//! Each call names the API by its config's `kubeconfig`. It decides nothing about links and may
-//! not touch the kernel or the store.
+//! The API is the one of the agent's own settings or, for an agent on demand, of the last config.
+//! The label source decides nothing about links and may not touch the kernel or the store.
 
 mod connection;
 mod declaration;
@@ -66,7 +66,7 @@ pub(crate) struct Setup {
     pub connect: Connect,
     /// Where changes of declarations go.
     pub engine: Commands,
-    /// Told when the reports of [`Labels::trouble`] change.
+    /// Told when [`Labels::trouble`] changes.
     pub progress: watch::Sender<u64>,
     /// Runs what waits for the API.
     pub runtime: Handle,
@@ -82,7 +82,7 @@ struct Inner {
 }
 
 struct State {
-    /// The process's own settings, or, on demand, those of the last config over them.
+    /// The process's own settings; for an agent on demand with those of the last config over them.
     settings: Settings,
     /// The API in use. It is replaced whole when a config names another one.
     connection: Option<Arc<Connection>>,

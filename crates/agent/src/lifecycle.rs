@@ -243,8 +243,8 @@ fn take_the_node(options: &AgentOptions) -> Result<Option<Flock<File>>, AgentErr
             .map_err(system(format!("open {}", path.display())))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Ok(Some(lock)),
-            // One that holds the lock and does not listen may be exiting: its connections are closed
-            // before its files.
+            // One that holds the lock and does not listen may be exiting: its connections are
+            // closed before its files.
             Err((_, Errno::EWOULDBLOCK))
                 if options.on_demand && UnixStream::connect(options.local.socket()).is_ok() =>
             {
