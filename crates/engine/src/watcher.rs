@@ -78,6 +78,7 @@ async fn follow(
     watch.interest(first).await?;
     loop {
         tokio::select! {
+            biased;
             change = watch.next() => {
                 let change = change?;
                 *backoff = BACKOFF.0;
