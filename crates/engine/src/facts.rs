@@ -23,6 +23,8 @@ pub(crate) struct Known {
     former: BTreeMap<LinkId, Vni>,
     /// Pods whose records the store has lost, and when that was noticed.
     lost: BTreeMap<PodKey, Instant>,
+    /// Pods whose neighbours may have changed since that was last asked.
+    touched: BTreeSet<PodKey>,
 }
 
 impl Known {
@@ -123,8 +125,16 @@ impl Known {
             .collect()
     }
 
+    /// The pods whose neighbours may have changed since this was last asked.
+    pub fn take_touched(&mut self) -> BTreeSet<PodKey> {
+        std::mem::take(&mut self.touched)
+    }
+
     /// Puts one record in place (`None` removes it).
     pub fn set(&mut self, pod: &PodKey, record: Option<PodRecord>) {
+        let old = self.records.get(pod).into_iter().chain(&record);
+        self.touched.extend(old.flat_map(PodRecord::peers).cloned());
+        self.touched.insert(pod.clone());
         if let Some(old) = self.records.remove(pod) {
             for peer in old.peers() {
                 if let Some(declarers) = self.declarers.get_mut(peer) {

@@ -177,13 +177,18 @@ impl Engine {
     /// Tells the watch what has become of these pods. Only they can have become of interest, or
     /// have ceased to be, when they are all whose records or sandboxes have changed, with their
     /// neighbours before and after: what it costs does not grow with the pods of the node.
-    fn tell_interest_in(&self, pods: &BTreeSet<PodKey>) {
+    ///
+    /// A pod that lives here and on another node, or did, may change its record without being asked
+    /// for: with those whose records have changed come the neighbours that these had and have.
+    fn tell_interest_in(&mut self, pods: &BTreeSet<PodKey>) {
         if !self.informed {
             return self.tell_interest();
         }
+        let touched = self.known.take_touched();
+        let pods: BTreeSet<&PodKey> = pods.iter().chain(&touched).collect();
         self.interest.send_if_modified(|interest| {
             let mut changed = false;
-            for pod in pods {
+            for pod in &pods {
                 let is_own = self.sandboxes.has(pod);
                 changed |= put(&mut interest.own, pod, is_own);
                 changed |= put(&mut interest.peers, pod, !is_own && self.is_peer(pod));
@@ -198,7 +203,8 @@ impl Engine {
     }
 
     /// The same for all pods there are.
-    pub(super) fn tell_interest(&self) {
+    pub(super) fn tell_interest(&mut self) {
+        self.known.take_touched();
         let interest = self.whole_interest();
         self.interest.send_if_modified(|current| {
             let changed = *current != interest;
