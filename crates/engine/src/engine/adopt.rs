@@ -104,7 +104,9 @@ impl Engine {
         );
         let state = SandboxState {
             kubernetes: (pod.namespace().to_owned(), pod.name().to_owned()),
-            use_labels: false,
+            // Only the config of its ADD knew; this is the config's default. Without its labels, a
+            // pod that declares by them would lose its links with the next news of the API.
+            use_labels: true,
             netns: path,
             netns_identity: (identity.dev, identity.inode),
             boot_id: self.boot_id.clone(),
