@@ -60,6 +60,7 @@ impl Engine {
         if let Some(known) = self.sandboxes.get(&id) {
             return self.attach_again(attach, known.clone());
         }
+        self.unwritten.remove(&attach.kubernetes);
         let pod = state.pod.clone();
         tracing::info!(%pod, sandbox = %id, links = state.links.len(), "attaching");
         self.save(state)?;

@@ -92,6 +92,8 @@ pub struct Engine {
     announcements: Announcements,
     nodes: Nodes,
     restored: RestoredLinks,
+    /// By pod as Kubernetes names it: what it declares and could not be written down.
+    unwritten: BTreeMap<(String, String), Declared>,
     /// The look at everything that is under way.
     resync: Option<Resync>,
     retry: Duration,
@@ -132,6 +134,7 @@ impl Engine {
             announcements: Announcements::default(),
             nodes: Nodes::new(now),
             restored: RestoredLinks::default(),
+            unwritten: BTreeMap::new(),
             resync: None,
             retry: RETRY.0,
             next_look: now,

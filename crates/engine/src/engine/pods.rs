@@ -16,6 +16,7 @@ const LONG: Duration = Duration::from_secs(60);
 impl Engine {
     /// The labels or annotations of a running pod may have changed: its links follow.
     pub(super) fn declared(&mut self, declared: &Declared) {
+        self.unwritten.remove(&declared.kubernetes);
         let of_pod =
             |state: &&SandboxState| !state.leaving && state.kubernetes == declared.kubernetes;
         let Some(state) = self
@@ -58,15 +59,24 @@ impl Engine {
         if let Err(error) = self.sandboxes.save(SandboxState { links, ..state }) {
             tracing::error!(
                 sandbox = %id, %error,
-                "cannot write the state of the sandbox; its links stay"
+                "cannot write the state of the sandbox; its links stay until that works"
             );
-            return;
+            let key = declared.kubernetes.clone();
+            self.unwritten.insert(key, declared.clone());
+            return self.look_again_soon();
         }
         let pods: BTreeSet<PodKey> = [pod].into();
         if !(self.refresh_facts(&pods) & self.reconcile(&Scope::Links(pods))) {
             self.look_again_soon();
         }
         self.tell();
+    }
+
+    /// Tries once more what could not be written down. The API does not tell of it again.
+    pub(super) fn declare_again(&mut self) {
+        for declared in std::mem::take(&mut self.unwritten).into_values() {
+            self.declared(&declared);
+        }
     }
 
     /// Tells the users of a link's pods on this node what they have to fix.

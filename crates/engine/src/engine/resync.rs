@@ -66,6 +66,7 @@ impl Engine {
             self.look_again_soon();
             return self.tell();
         }
+        self.declare_again();
         let left = self.sandboxes.pods();
         self.resync = Some(Resync {
             left,
