@@ -9,7 +9,7 @@ LAB := cloud-router
 STATIC := -C target-feature=+crt-static -C relocation-model=static
 
 .DEFAULT_GOAL := help
-.PHONY: help setup-demo setup-test build demo demo-down test fuzz build-bench bench bench-quick check cluster cluster-down test-kubernetes install dist clean
+.PHONY: help setup-demo setup-test build demo demo-down test fuzz simulate build-bench bench bench-quick check cluster cluster-down test-kubernetes install dist clean
 
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -60,6 +60,11 @@ fuzz: ## A million nearly valid inputs for every parser of foreign input (FUZZ_C
 	PROPTEST_CASES=$(FUZZ_CASES) $(CARGO) test --release --locked --test fuzz \
 	    --package ratchet-cni --package ratchet-model --package ratchet-protocol
 	PROPTEST_CASES=$(FUZZ_CASES) $(CARGO) test --release --locked --package ratchet-plugin --lib fuzz_tests
+
+EVENTS ?= 1000000
+SEED ?=
+simulate: ## A cluster in simulation: a million random events (EVENTS=… for another number, SEED=… for the same again)
+	EVENTS=$(EVENTS) SEED=$(SEED) $(CARGO) run --release --locked --package ratchet-simulation --example simulate
 
 check: setup-test ## Format, lints and tests: what has to pass before a commit
 	$(CARGO) fmt --all --check

@@ -1,0 +1,222 @@
+//! What an event does to the cluster.
+
+use std::time::Duration;
+
+use super::{Cluster, State};
+use crate::{
+    agent::Target,
+    declaration::{interface_name, pod_name},
+    event::{Event, Happening},
+    history::Wrong,
+    network::{NodeNumber, PodNumber},
+    store::Client,
+};
+
+/// How many calls to the store a fault of one lasts for.
+const CALLS: u32 = 3;
+
+impl Cluster {
+    /// Lets an event happen, and the agents have their turns after it.
+    ///
+    /// # Errors
+    /// What is wrong when everything has settled.
+    pub fn apply(&mut self, event: &Event) -> Result<(), Wrong> {
+        self.happen(&event.happening)?;
+        for node in &event.turns {
+            self.turn(node % self.nodes.len());
+        }
+        Ok(())
+    }
+
+    fn happen(&mut self, happening: &Happening) -> Result<(), Wrong> {
+        match happening {
+            Happening::Settle => return self.settle(),
+            Happening::Advance { millis } => self.advance(Duration::from_millis(*millis)),
+            Happening::Wipe => self.store.wipe(),
+            Happening::Add {
+                pod,
+                node,
+                declaration,
+                is_expected,
+            } => self.add(*pod, node % self.nodes.len(), declaration, *is_expected),
+            Happening::Change { pod, declaration } => self.change(*pod, declaration),
+            Happening::Del { pod, .. }
+            | Happening::DelAgain { pod }
+            | Happening::AddAgain { pod }
+            | Happening::Vanish { pod }
+            | Happening::Check { pod }
+            | Happening::Stranger { pod, .. }
+            | Happening::DeleteDevice { pod, .. } => self.happen_to_pod(*pod, happening),
+            Happening::Collect(node)
+            | Happening::Restart(node)
+            | Happening::Crash { node, .. }
+            | Happening::Reboot(node)
+            | Happening::Offline(node)
+            | Happening::Online(node)
+            | Happening::Slow(node)
+            | Happening::Unanswered(node)
+            | Happening::Stale { node, .. }
+            | Happening::BreakWatch(node)
+            | Happening::FillDisk(node)
+            | Happening::FreeDisk(node)
+            | Happening::LoseState { node, .. }
+            | Happening::ApiOffline(node) => {
+                self.happen_to_node(node % self.nodes.len(), happening);
+            }
+        }
+        Ok(())
+    }
+
+    fn happen_to_pod(&mut self, pod: PodNumber, happening: &Happening) {
+        if matches!(happening, Happening::DelAgain { .. }) {
+            return self.del_again(pod);
+        }
+        if let Happening::Del { newest: false, .. } = happening {
+            let is_left = |state: &State| matches!(state, State::Attached | State::Failed);
+            let oldest = self
+                .sandboxes
+                .iter()
+                .position(|sandbox| sandbox.pod == pod && is_left(&sandbox.state));
+            return oldest.into_iter().for_each(|at| self.del(at));
+        }
+        let Some(at) = self.newest_at(pod) else {
+            return;
+        };
+        let sandbox = &self.sandboxes[at];
+        let agent = self.nodes[sandbox.node].agent.as_ref();
+        let target = Target {
+            id: &sandbox.id,
+            netns: &sandbox.path,
+        };
+        match happening {
+            Happening::Del { .. } if matches!(sandbox.state, State::Attached | State::Failed) => {
+                self.del(at);
+            }
+            Happening::AddAgain { .. } if matches!(sandbox.state, State::Attached) => {
+                let texts = sandbox.declaration.texts();
+                if let Some(agent) = agent {
+                    drop(agent.attach(&target, &pod_name(pod), &texts, false));
+                }
+            }
+            Happening::Check { .. } => drop(agent.map(|agent| agent.check(&target))),
+            Happening::Vanish { .. } => self.network.lock().remove_namespace(sandbox.netns),
+            Happening::Stranger { interface, .. } => {
+                let name = interface_name(*interface);
+                self.network.lock().add_stranger(sandbox.netns, &name);
+            }
+            Happening::DeleteDevice { interface, .. } => {
+                let mut network = self.network.lock();
+                let found = network.find(sandbox.netns, &interface_name(*interface));
+                let ours =
+                    found.filter(|id| network.device(*id).is_some_and(|device| device.is_ours()));
+                if let Some(id) = ours {
+                    network.delete(id);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn del_again(&self, pod: PodNumber) {
+        let gone = self
+            .sandboxes
+            .iter()
+            .find(|sandbox| sandbox.pod == pod && matches!(sandbox.state, State::Gone));
+        if let Some(sandbox) = gone
+            && let Some(agent) = &self.nodes[sandbox.node].agent
+        {
+            drop(agent.detach(&sandbox.id, None));
+        }
+    }
+
+    fn happen_to_node(&mut self, node: NodeNumber, happening: &Happening) {
+        match happening {
+            Happening::Collect(_) => self.collect(node),
+            Happening::Restart(_) => {
+                self.end_agent(node, true);
+                self.start(node, None);
+            }
+            Happening::Crash { after, .. } => match &self.nodes[node].agent {
+                Some(agent) => agent.points().crash_after(*after),
+                None => self.start(node, Some(*after)),
+            },
+            Happening::Reboot(_) => self.reboot(node),
+            Happening::FillDisk(_) => self.files(node).set_full(true),
+            Happening::FreeDisk(_) => self.files(node).set_full(false),
+            Happening::LoseState { all, .. } => self.lose_state(node, *all),
+            Happening::ApiOffline(_) => self.nodes[node].hears = false,
+            Happening::BreakWatch(_) => self.store.break_watches(node),
+            Happening::Online(_) => self.heal(node),
+            _ => {
+                let mut faults = self.store.client(node);
+                match happening {
+                    Happening::Offline(_) => faults.is_offline = true,
+                    Happening::Slow(_) => faults.slow = CALLS,
+                    Happening::Unanswered(_) => faults.unanswered = CALLS,
+                    Happening::Stale { reads, age, .. } => faults.stale = (*reads, *age),
+                    _ => {}
+                }
+                self.store.set_client(node, faults);
+            }
+        }
+    }
+
+    /// The node reaches the store and the API again.
+    pub(super) fn heal(&mut self, node: NodeNumber) {
+        self.store.set_client(node, Client::default());
+        if !self.nodes[node].hears {
+            self.nodes[node].hears = true;
+            self.tell_of_pods(node);
+        }
+    }
+
+    fn collect(&self, node: NodeNumber) {
+        let known = self
+            .sandboxes
+            .iter()
+            .filter(|sandbox| sandbox.node == node && !matches!(sandbox.state, State::Gone));
+        let valid: Vec<_> = known.map(|sandbox| &sandbox.id).collect();
+        if let Some(agent) = &self.nodes[node].agent {
+            drop(agent.collect(&valid));
+        }
+    }
+
+    fn reboot(&mut self, node: NodeNumber) {
+        self.end_agent(node, false);
+        self.nodes[node].machine.boots += 1;
+        self.network.lock().reboot(node);
+    }
+
+    /// The agent stops, loses its state, and starts again with the store at hand. It finds a
+    /// sandbox again by its record and a device of ours in it; of one without either nobody knows.
+    fn lose_state(&mut self, node: NodeNumber, all: bool) {
+        self.end_agent(node, false);
+        let damaged = if all {
+            self.files(node).lose_all();
+            None
+        } else {
+            let Some(name) = self.files(node).damage_one(0) else {
+                return;
+            };
+            Some(name)
+        };
+        let contents = self.store.contents();
+        let network = self.network.lock();
+        for sandbox in &mut self.sandboxes {
+            let file = format!("sandboxes/{}.json", sandbox.id);
+            let is_lost = damaged.as_ref().is_none_or(|damaged| *damaged == file);
+            let mut devices = network.devices_in(sandbox.netns);
+            let has_device = devices.any(|(_, device)| {
+                let alias = device.alias.as_ref();
+                alias.is_some_and(|alias| alias.sandbox.as_ref() == Some(&sandbox.id))
+            });
+            let mut records = contents.records.values();
+            let has_record = records.any(|record| record.sandbox() == Some(&sandbox.id));
+            let is_known = has_device && has_record;
+            sandbox.is_unknown |= sandbox.node == node && is_lost && !is_known;
+        }
+        drop(network);
+        self.heal(node);
+        self.start(node, None);
+    }
+}

@@ -1,0 +1,251 @@
+//! Histories at random.
+
+use crate::{
+    declaration::{Declaration, DeclaredLink, Form},
+    event::{Event, Happening},
+    history::History,
+    network::PodNumber,
+    random::Random,
+};
+
+/// The events of one history, unless somebody asks for another number.
+pub const EVENTS: usize = 200;
+
+/// The interfaces of one pod.
+const INTERFACES: u8 = 3;
+
+/// The VNIs that declarations insist on; the first ones are also given to links that do not.
+const VNIS: [u32; 4] = [11, 12, 14, 500];
+
+/// A place for a link: two ends that no other place has.
+#[derive(Clone, Copy)]
+struct Slot {
+    ends: [(PodNumber, u8); 2],
+    /// Which of its pods declare it: the first, the second, or both.
+    declarers: [bool; 2],
+}
+
+/// What is used for all events of a history.
+struct Generator {
+    random: Random,
+    nodes: usize,
+    pods: usize,
+    slots: Vec<Slot>,
+    faults: Faults,
+}
+
+/// The kinds of faults of a history. With all kinds in all histories, few would be met alone.
+struct Faults {
+    crashes: bool,
+    store: bool,
+    stale: bool,
+    wipes: bool,
+    disks: bool,
+    state: bool,
+    strangers: bool,
+    reboots: bool,
+}
+
+/// A history of so many events.
+pub fn history(seed: u64, events: usize) -> History {
+    let mut random = Random::new(seed);
+    let nodes = 2 + random.below(3);
+    let pods = 2 + random.below(5);
+    let kubernetes = random.percent(50);
+    let slots = slots(&mut random, pods);
+    let wipes = random.percent(15);
+    let faults = Faults {
+        crashes: random.percent(60),
+        store: random.percent(50),
+        stale: random.percent(20),
+        wipes,
+        disks: random.percent(15),
+        // Who has lost its own state and finds the store empty can know of nothing.
+        state: !wipes && random.percent(20),
+        strangers: random.percent(20),
+        reboots: random.percent(15),
+    };
+    let mut generator = Generator {
+        random,
+        nodes,
+        pods,
+        slots,
+        faults,
+    };
+    History {
+        nodes,
+        kubernetes,
+        events: (0..events).map(|_| generator.event()).collect(),
+    }
+}
+
+fn slots(random: &mut Random, pods: usize) -> Vec<Slot> {
+    let mut ends: Vec<(PodNumber, u8)> = (0..pods)
+        .flat_map(|pod| (0..INTERFACES).map(move |interface| (pod, interface)))
+        .collect();
+    let mut slots = Vec::new();
+    while ends.len() >= 2 {
+        let one = ends.swap_remove(random.below(ends.len()));
+        let other = ends.swap_remove(random.below(ends.len()));
+        if one.0 == other.0 && !random.percent(30) {
+            continue;
+        }
+        let declarers = *random.pick(&[[true, false], [false, true], [true, true]]);
+        slots.push(Slot {
+            ends: [one, other],
+            declarers,
+        });
+    }
+    slots
+}
+
+impl Generator {
+    fn event(&mut self) -> Event {
+        let happening = self.happening();
+        let turns = self.random.below(5);
+        Event {
+            happening,
+            turns: (0..turns).map(|_| self.random.below(self.nodes)).collect(),
+        }
+    }
+
+    fn happening(&mut self) -> Happening {
+        if self.random.percent(25) {
+            return self.fault();
+        }
+        let pod = self.random.below(self.pods);
+        match self.random.below(100) {
+            0..30 => Happening::Add {
+                pod,
+                node: self.random.below(self.nodes),
+                declaration: self.declaration(pod),
+                is_expected: self.random.percent(50),
+            },
+            30..50 => Happening::Del {
+                pod,
+                newest: self.random.percent(50),
+            },
+            50..53 => Happening::DelAgain { pod },
+            53..55 => Happening::AddAgain { pod },
+            55..59 => Happening::Vanish { pod },
+            59..74 => Happening::Change {
+                pod,
+                declaration: self.declaration(pod),
+            },
+            74..77 => Happening::Check { pod },
+            77..80 => Happening::Collect(self.random.below(self.nodes)),
+            80..82 => Happening::Settle,
+            _ => Happening::Advance {
+                millis: *self.random.pick(&[1, 200, 1000, 2500, 61_000, 130_000]),
+            },
+        }
+    }
+
+    fn fault(&mut self) -> Happening {
+        let node = self.random.below(self.nodes);
+        let (pod, interface) = (
+            self.random.below(self.pods),
+            self.random.below(usize::from(INTERFACES)) as u8,
+        );
+        let is_on = &self.faults;
+        let random = &mut self.random;
+        let chosen = match random.below(14) {
+            0..3 if is_on.crashes => Some(Happening::Crash {
+                node,
+                after: 1 + random.below(40) as u32,
+            }),
+            3 if is_on.store => Some(Happening::Offline(node)),
+            4 if is_on.store => Some(Happening::Slow(node)),
+            5 if is_on.store => Some(Happening::Unanswered(node)),
+            6 if is_on.store => Some(Happening::BreakWatch(node)),
+            7 if is_on.stale => Some(Happening::Stale {
+                node,
+                reads: 1 + random.below(4) as u32,
+                age: 1 + random.below(5),
+            }),
+            8 if is_on.wipes && random.percent(30) => Some(Happening::Wipe),
+            9 if is_on.disks => Some(Happening::FillDisk(node)),
+            10 if is_on.state => Some(Happening::LoseState {
+                node,
+                all: random.percent(50),
+            }),
+            11 if is_on.strangers => Some(if random.percent(50) {
+                Happening::Stranger { pod, interface }
+            } else {
+                Happening::DeleteDevice { pod, interface }
+            }),
+            12 if is_on.reboots => Some(Happening::Reboot(node)),
+            13 => Some(Happening::ApiOffline(node)),
+            _ => None,
+        };
+        chosen.unwrap_or_else(|| match random.below(4) {
+            0 => Happening::Restart(node),
+            1 => Happening::FreeDisk(node),
+            2 => Happening::Online(node),
+            _ => Happening::Advance { millis: 700 },
+        })
+    }
+
+    /// Some of the links that have their places with this pod, and now and then something odd.
+    fn declaration(&mut self, pod: PodNumber) -> Declaration {
+        let mut links = Vec::new();
+        for slot in self.slots.clone() {
+            for (own, far) in [(0, 1), (1, 0)] {
+                if slot.ends[own].0 == pod && slot.declarers[own] && self.random.percent(75) {
+                    links.push(self.link(slot.ends[own], slot.ends[far]));
+                }
+            }
+        }
+        let mut seen = Vec::new();
+        links.retain(|link| {
+            let mut ends = link.ends(pod);
+            ends.sort();
+            let is_new = !ends.iter().any(|end| seen.contains(end));
+            seen.extend(ends);
+            is_new
+        });
+        if self.random.percent(3) {
+            let far = (self.random.below(self.pods), self.random.below(3) as u8);
+            let own = (pod, self.random.below(3) as u8);
+            let odd = self.link(own, far);
+            let ends = odd.ends(pod);
+            if ends[0] != ends[1] && !ends.iter().any(|end| seen.contains(end)) {
+                links.push(odd);
+            }
+        }
+        let by_labels = links
+            .iter()
+            .all(|link| link.peer != pod && link.vni.is_none());
+        let form = match self.random.below(20) {
+            0 => Form::Broken,
+            1..8 if by_labels => Form::Labels,
+            _ => Form::Annotation,
+        };
+        if form == Form::Labels {
+            links.truncate(1);
+        }
+        if form == Form::Broken {
+            links.clear();
+        }
+        Declaration { form, links }
+    }
+
+    fn link(&mut self, own: (PodNumber, u8), far: (PodNumber, u8)) -> DeclaredLink {
+        let last = |(pod, interface): (PodNumber, u8)| (10 * (pod + 1)) as u8 + interface;
+        let random = &mut self.random;
+        let mut address = |end| {
+            let odd = u8::from(random.percent(3)) * 100;
+            random.percent(60).then(|| last(end) + odd)
+        };
+        let (address, peer_address) = (address(own), address(far));
+        let vni = self.random.percent(6).then(|| *self.random.pick(&VNIS));
+        DeclaredLink {
+            interface: own.1,
+            peer: far.0,
+            peer_interface: far.1,
+            address,
+            peer_address,
+            vni,
+        }
+    }
+}

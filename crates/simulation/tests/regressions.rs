@@ -1,0 +1,106 @@
+//! Histories that went wrong once, each shrunk to what it needs.
+
+use ratchet_simulation::{
+    declaration::{Declaration, DeclaredLink, Form},
+    event::{Event, Happening},
+    history::History,
+};
+
+/// A link from interface `own` of a pod to interface `far.1` of pod `far.0`.
+fn link(own: u8, far: (usize, u8)) -> DeclaredLink {
+    DeclaredLink {
+        interface: own,
+        peer: far.0,
+        peer_interface: far.1,
+        address: None,
+        peer_address: None,
+        vni: None,
+    }
+}
+
+fn annotation(links: &[DeclaredLink]) -> Declaration {
+    Declaration {
+        form: Form::Annotation,
+        links: links.to_vec(),
+    }
+}
+
+fn labels(link: DeclaredLink) -> Declaration {
+    Declaration {
+        form: Form::Labels,
+        links: vec![link],
+    }
+}
+
+fn add(pod: usize, node: usize, declaration: Declaration) -> Happening {
+    Happening::Add {
+        pod,
+        node,
+        declaration,
+        is_expected: false,
+    }
+}
+
+/// What happens, and whose turn it is then.
+fn then(happening: Happening, turns: &[usize]) -> Event {
+    Event {
+        happening,
+        turns: turns.to_vec(),
+    }
+}
+
+fn goes_well(nodes: usize, kubernetes: bool, events: Vec<Event>) {
+    let history = History {
+        nodes,
+        kubernetes,
+        events,
+    };
+    if let Err(violation) = history.run() {
+        panic!("event {}: {}", violation.event, violation.wrong.text);
+    }
+}
+
+/// The agent said that the links stay, and never tried again.
+#[test]
+fn a_change_of_declaration_that_could_not_be_written_down_is_tried_again() {
+    let change = Happening::Change {
+        pod: 0,
+        declaration: annotation(&[link(0, (1, 0)), link(1, (1, 1))]),
+    };
+    let events = vec![
+        then(add(0, 0, annotation(&[link(0, (1, 0))])), &[0, 0, 0]),
+        then(add(1, 1, annotation(&[])), &[1, 1, 1]),
+        then(Happening::FillDisk(0), &[0, 0, 0]),
+        then(change, &[0, 0, 0]),
+        then(Happening::Settle, &[]),
+    ];
+    goes_well(2, false, events);
+}
+
+/// The agent then took such a pod for one whose labels do not count.
+#[test]
+fn a_pod_that_declares_by_labels_keeps_its_links_when_the_state_is_lost() {
+    let events = vec![
+        then(add(0, 0, labels(link(0, (1, 0)))), &[0, 0, 0]),
+        then(add(1, 1, annotation(&[])), &[1, 1, 1, 0, 0]),
+        then(Happening::LoseState { node: 0, all: true }, &[0, 0, 0]),
+        then(Happening::Settle, &[]),
+    ];
+    goes_well(2, true, events);
+}
+
+/// The record of a pod that lives here and elsewhere changed without being asked for; its new peers
+/// were not watched.
+#[test]
+fn the_peers_of_a_pod_that_moved_away_are_watched_as_they_are_now() {
+    let first = annotation(&[link(0, (5, 2)), link(1, (2, 0))]);
+    let second = annotation(&[link(1, (3, 0)), link(0, (4, 2))]);
+    let events = vec![
+        then(add(1, 1, first), &[1, 1, 1]),
+        then(Happening::Advance { millis: 700 }, &[1, 1]),
+        then(add(1, 0, second), &[0, 0]),
+        then(add(2, 1, annotation(&[link(1, (4, 0))])), &[1, 1]),
+        then(Happening::Settle, &[]),
+    ];
+    goes_well(3, true, events);
+}
