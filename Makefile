@@ -68,6 +68,7 @@ simulate: ## A cluster in simulation: a million random events (EVENTS=… for an
 
 check: setup-test ## Format, lints and tests: what has to pass before a commit
 	$(CARGO) fmt --all --check
+	scripts/check-form
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(MAKE) test
 
