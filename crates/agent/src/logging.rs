@@ -52,5 +52,5 @@ pub(crate) fn start(settings: &LocalSettings) -> io::Result<()> {
         .with(stderr)
         .with(file)
         .try_init()
-        .map_err(|e| io::Error::other(e))
+        .map_err(io::Error::other)
 }
