@@ -46,18 +46,18 @@ const GIVE_WAY_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// A system call failed.
-    #[error("cannot {doing}: {source}")]
+    #[error("cannot {doing}: {cause}")]
     System {
         /// What was attempted.
         doing: String,
         /// The system's error.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Not root, or without the right to configure networks.
     #[error("the agent must run as root: it makes network devices in other network namespaces")]
     NotRoot,
     /// The kernel does not answer over netlink.
-    #[error("{0}")]
+    #[error(transparent)]
     Kernel(#[from] ratchet_kernel::KernelError),
     /// Another agent runs and does not give way.
     #[error("{0}")]
@@ -69,7 +69,7 @@ pub enum AgentError {
 
 fn system(doing: impl Into<String>) -> impl FnOnce(io::Error) -> AgentError {
     let doing = doing.into();
-    move |source| AgentError::System { doing, source }
+    move |cause| AgentError::System { doing, cause }
 }
 
 /// Runs the agent until it is told to stop: by SIGTERM, by SIGINT, or by another agent.

@@ -116,8 +116,8 @@ fn judge_agent(socket: &Path, hello: &Result<Hello, ClientError>) -> Check {
     let name = "agent";
     let hello = match hello {
         Ok(hello) => hello,
-        Err(ClientError::NoAgent { source, .. }) => {
-            let found = format!("none answers on {} ({source})", socket.display());
+        Err(ClientError::NoAgent { cause, .. }) => {
+            let found = format!("none answers on {} ({cause})", socket.display());
             return Check::warn(
                 name,
                 found,

@@ -259,16 +259,16 @@ impl Question<'_> {
             match asked.and_then(Client::answer) {
                 Ok(Reply::Error(failure)) => return Err(AgentError::Refused(failure)),
                 Ok(reply) => return Ok(reply),
-                Err(ClientError::NoAgent { source, .. }) if may_start && is_nobody(&source) => {
+                Err(ClientError::NoAgent { cause, .. }) if may_start && is_nobody(&cause) => {
                     may_start = !agent
-                        .start(until, &source)
+                        .start(until, &cause)
                         .map_err(AgentError::Unreachable)?;
                 }
                 // One agent has handed over to another while we asked, or has died. An Attach is
                 // not repeated: nobody knows whether it was done, and its caller undoes it.
-                Err(ClientError::Broken { source, .. })
+                Err(ClientError::Broken { cause, .. })
                     if may_repeat
-                        && is_hangup(&source)
+                        && is_hangup(&cause)
                         && first_hangup.get_or_insert_with(Instant::now).elapsed() < DYING =>
                 {
                     thread::sleep(POLL);

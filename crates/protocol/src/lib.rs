@@ -12,11 +12,16 @@
 //! which holds the number of the release before, too; else it says which it knows.
 
 mod client;
+mod error;
+mod framing;
 mod message;
 mod report;
 mod settings;
+mod stream;
 
-pub use client::{Client, ClientError, MAX_MESSAGE, parse_reply, parse_request};
+pub use client::Client;
+pub use error::ClientError;
+pub use framing::{MAX_MESSAGE, parse_reply, parse_request};
 pub use message::{
     Attach, Attached, Attachment, Check, Collect, Detach, Failure, FailureKind, ForgetNode,
     Forgotten, Hello, Pod, Prepare, Prepared, Reply, Request, SUPPORTED,

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use ratchet_protocol::{Client, ForgetNode, Reply, Request};
 
-use crate::cli::ForgetNodeOptions;
+use crate::{cli::ForgetNodeOptions, with_hint};
 
 /// How long the agent may take: it reads all records of the store.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -15,9 +15,11 @@ pub(crate) fn run(options: &ForgetNodeOptions) -> anyhow::Result<()> {
         node: options.node.clone(),
         force: options.force,
     });
-    let hint = "is the agent running? Any node's agent that has the same store will do, but for \
-                the lost node's own";
-    match Client::call(&options.socket, &request, TIMEOUT).context(hint)? {
+    let hint = "start one, or run this on another node with the same store; the lost node's own \
+                agent cannot do it";
+    let reply =
+        Client::call(&options.socket, &request, TIMEOUT).map_err(|error| with_hint(error, hint))?;
+    match reply {
         Reply::Forgotten(forgotten) if forgotten.pods.is_empty() => {
             println!(
                 "node {}: nothing to forget, the store has no pod of this node",

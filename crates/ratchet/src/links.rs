@@ -5,25 +5,25 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use ratchet_protocol::{Client, EndReport, LinkReport, Links, Reply, Request};
 
-use crate::cli::{Format, LinksOptions};
+use crate::{
+    cli::{Format, LinksOptions},
+    with_hint,
+};
 
 /// How long the agent may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(options: &LinksOptions) -> anyhow::Result<()> {
-    let hint = "is the agent running? It is started by the plugin with the first pod, by `ratchet \
-                agent`, or by systemd";
-    let mut client = Client::ask(
-        &options.socket,
-        &Request::Links {
-            watch: options.watch,
-        },
-        TIMEOUT,
-    )
-    .context(hint)?;
+    let request = Request::Links {
+        watch: options.watch,
+    };
+    let hint = "start one with `systemctl start ratchet` or `ratchet agent`; the plugin starts one \
+                with the node's first pod that has links";
+    let mut client =
+        Client::ask(&options.socket, &request, TIMEOUT).map_err(|error| with_hint(error, hint))?;
     loop {
         let links = match client.receive()? {
             Reply::Links(links) => links,
@@ -41,7 +41,7 @@ pub(crate) fn run(options: &LinksOptions) -> anyhow::Result<()> {
         if !options.watch {
             return Ok(());
         }
-        client.be_patient();
+        client.remove_timeout();
     }
 }
 

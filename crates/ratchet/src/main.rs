@@ -10,6 +10,7 @@ mod names;
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use clap::{CommandFactory, Parser};
+use ratchet_protocol::ClientError;
 
 use cli::{Cli, Command};
 
@@ -67,4 +68,14 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The error of a call to the agent, with what to do if no agent answers.
+fn with_hint(error: ClientError, hint: &str) -> anyhow::Error {
+    match error {
+        ClientError::NoAgent { .. } => anyhow::anyhow!("{error}; {hint}"),
+        ClientError::Broken { .. }
+        | ClientError::Garbled { .. }
+        | ClientError::Incompatible { .. } => error.into(),
+    }
 }
