@@ -1,6 +1,5 @@
 //! README.md and docs/protocol.md say what the table of settings says.
 #![allow(clippy::unwrap_used, missing_docs)]
-#![allow(missing_docs)]
 
 use std::{fs, path::Path};
 
