@@ -119,6 +119,16 @@ fn devices(netns: &Netns) -> BTreeMap<String, (Value, Value)> {
         .collect()
 }
 
+/// Waits until the kernel has finished duplicate address detection, which it reports as a change.
+fn wait_for_link_local_addresses(netns: &Netns) {
+    eventually("the end of duplicate address detection", || {
+        match netns.sh("ip -o -6 address show tentative").lines().count() {
+            0 => Ok(()),
+            tentative => Err(format!("{tentative} addresses are tentative")),
+        }
+    });
+}
+
 fn take_over(node: &mut Node) {
     node.stop_agent();
     node.program = PathBuf::from(RATCHET);
@@ -144,6 +154,9 @@ fn an_upgrade_loses_no_packet_and_touches_no_device() {
         Pinger::start(&hub.netns, "10.20.0.2"),
         Pinger::start(&hub.netns, "10.20.100.2"),
     ];
+    for sandbox in &sandboxes {
+        wait_for_link_local_addresses(&sandbox.netns);
+    }
     let monitors = [hub, near, far].map(|sandbox| Monitor::start(&sandbox.netns));
 
     for node in &mut cluster.nodes {
