@@ -19,7 +19,7 @@ use ratchet_model::{
     device::{GROUP_OURS, Kind, Netns, Observed, Wanted, WantedEnd},
     planner::{PlanScope, plan},
     resolve::resolve,
-    wiring::{self, Node, Place, VniState},
+    wiring::{self, Node, Place, VniState, Vtep},
 };
 use serde_json::json;
 
@@ -53,8 +53,10 @@ fn annotations(count: usize) -> Texts {
 fn node() -> Node {
     Node {
         name: "n".parse().unwrap(),
-        vtep: "10.0.0.1".parse().unwrap(),
-        parent: 2,
+        vtep: Some(Vtep {
+            address: "10.0.0.1".parse().unwrap(),
+            parent: 2,
+        }),
         mtu: 1450.try_into().unwrap(),
         default_mtu: None,
     }
@@ -69,7 +71,7 @@ fn records(count: usize) -> BTreeMap<PodKey, PodRecord> {
         let Node { vtep, mtu, .. } = node();
         let location = Location {
             node: NodeName::clone(&node().name),
-            vtep,
+            vtep: vtep.expect("the node of these benchmarks has one").address,
             sandbox: sandbox(name),
             mtu,
             leaving: false,

@@ -12,21 +12,25 @@
 
 mod clock;
 mod disk;
-mod effective;
 mod engine;
 mod events;
-mod facts;
 mod kernel;
 mod memory;
+mod node;
+mod retry;
+mod sandboxes;
+mod session;
 mod state;
 mod store;
-mod watcher;
+#[cfg(test)]
+mod testing;
+mod wires;
 
 pub use clock::{Clock, SystemClock};
 pub use disk::{Directory, Disk, create_private};
-pub use effective::node_name;
 pub use engine::{Answer, Command, Commands, Declared, Engine, NewSandbox, Setup};
 pub use events::{Events, NoEvents};
 pub use kernel::Kernel;
+pub use node::node_name;
 pub use state::{StateDir, boot_id};
 pub use store::{OpenStore, open_store};

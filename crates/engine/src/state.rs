@@ -40,7 +40,7 @@ pub(crate) struct SandboxState {
     pub links: Vec<DeclaredLink>,
     /// Its attachments: network and interface.
     pub attachments: BTreeSet<(String, String)>,
-    /// Whether it is on its way out. The name of its file says so.
+    /// Whether it is leaving. The name of its file says so.
     #[serde(skip)]
     pub leaving: bool,
 }
@@ -132,7 +132,7 @@ impl StateDir {
         self.disk.rename(name, &format!("{stem}.unreadable"))
     }
 
-    /// Writes a sandbox: when this returns, it is on disk, whole, whatever happens next.
+    /// Writes a sandbox: when this returns, it is on disk as a whole, and outlives a power cut.
     pub(crate) fn save(&self, state: &SandboxState) -> io::Result<()> {
         // In one piece: serde would write token by token.
         self.write(&name(&state.id, state.leaving), &serde_json::to_vec(state)?)

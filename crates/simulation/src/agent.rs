@@ -122,8 +122,8 @@ impl Agent {
     }
 
     /// Stops it in good order.
-    pub fn stop(mut self) {
-        self.engine.stop();
+    pub fn stop(self) {
+        drop(self.engine);
     }
 
     /// Its points.

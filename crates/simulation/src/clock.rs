@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::BoxFuture;
 use ratchet_engine::Clock;
 
 /// The nanoseconds since 1970 at which every history begins.
@@ -55,5 +56,10 @@ impl Clock for VirtualClock {
 
     fn unix_nanos(&self) -> u64 {
         BEGIN + self.passed.load(Ordering::Relaxed) + self.asked.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        let clock = self.clone();
+        Box::pin(async move { clock.advance(duration) })
     }
 }

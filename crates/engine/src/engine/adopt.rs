@@ -2,8 +2,8 @@
 //!
 //! The store says which sandboxes this node had; the kernel, by the aliases of our devices, in
 //! which namespaces they are. A sandbox that is found is taken up again as if it had been on disk
-//! all the time. One that is not found has gone, or has nothing of ours: its location is withdrawn,
-//! so that nobody waits for it for ever.
+//! all the time. One that is not found has gone, or has nothing of ours: its record is removed,
+//! so that its peers do not wait for it for ever.
 //!
 //! What only the runtime knew, the names of its attachments, stays unknown: the first DEL of an
 //! adopted sandbox undoes it.
@@ -17,7 +17,10 @@ use ratchet_kernel::{Look, NetnsIdentity};
 use ratchet_model::{PodRecord, SandboxId, device::Netns};
 
 use super::Engine;
-use crate::state::SandboxState;
+use crate::{
+    retry::{self, Retry, Tried},
+    state::SandboxState,
+};
 
 /// A namespace in which a sandbox was found.
 struct Home {
@@ -26,77 +29,43 @@ struct Home {
 }
 
 impl Engine {
-    /// Takes up what this node has and its state directory does not. Gives whether nothing is left
-    /// to be taken up.
-    pub(super) fn adopt(&mut self) -> bool {
+    /// Takes up what this node has and its state directory does not.
+    pub(super) fn adopt(&mut self) -> Tried {
         if self.sandboxes.is_complete() {
-            return true;
+            return Ok(());
         }
-        let Ok(effective) = self.effective().cloned() else {
-            return false;
-        };
-        let Ok(store) = self.store() else {
-            return false;
-        };
-        let records = match self
-            .runtime
-            .block_on(store.located_on(&effective.node.name))
-        {
-            Ok(records) => records,
-            Err(error) => {
-                self.store_failed(&error);
-                return false;
-            }
-        };
+        let node = self.node.wiring()?;
+        let vtep = node.vtep.ok_or_else(|| self.no_underlay())?;
         // Another machine that was given this one's name by mistake has another VTEP.
-        let of_this_node = |record: &PodRecord| {
-            record
-                .location
-                .as_ref()
-                .is_some_and(|location| location.vtep == effective.node.vtep)
+        let is_of_this_node = |record: &PodRecord| {
+            let location = record.location.as_ref();
+            location.is_some_and(|location| location.vtep == vtep.address)
         };
-        let unknown = |record: &PodRecord| {
-            record
-                .sandbox()
-                .is_some_and(|id| self.sandboxes.get(id).is_none())
-        };
-        let lost: Vec<PodRecord> = records
+        let records = self.session.located_on(&node.name)?;
+        let lost: Vec<(SandboxId, PodRecord)> = records
             .into_iter()
-            .filter(of_this_node)
-            .filter(unknown)
+            .filter(is_of_this_node)
+            .filter_map(|record| Some((record.sandbox()?.clone(), record)))
+            .filter(|(id, _)| self.sandboxes.get(id).is_none())
             .collect();
-        let ids = lost
-            .iter()
-            .filter_map(PodRecord::sandbox)
-            .cloned()
-            .collect();
+        let ids = lost.iter().map(|(id, _)| id.clone()).collect();
         let mut homes = self.find_homes(&ids);
-        let adopted = lost.into_iter().fold(true, |done, record| {
-            let Some(id) = record.sandbox().cloned() else {
-                return done;
-            };
+        retry::all(lost.into_iter().map(|(id, record)| {
             let home = homes.remove(&id);
-            done & self.take_up(id, record, home)
-        });
-        adopted && self.sandboxes.set_complete()
+            self.take_up(id, record, home)
+        }))?;
+        self.sandboxes.set_complete()
     }
 
-    /// Takes up one sandbox, or withdraws it.
-    fn take_up(&mut self, id: SandboxId, record: PodRecord, home: Option<Home>) -> bool {
+    /// Takes up one sandbox, or removes its record when it is nowhere.
+    fn take_up(&mut self, id: SandboxId, record: PodRecord, home: Option<Home>) -> Tried {
         let pod = record.pod.clone();
         let Some(Home { path, identity }) = home else {
-            tracing::warn!(%pod, sandbox = %id, "the sandbox's state is lost and it is nowhere to \
-                                                 be found: it has gone");
-            let Ok(store) = self.store() else {
-                return false;
-            };
-            return match self.runtime.block_on(store.remove_pod(&pod, &id)) {
-                Ok(()) => true,
-                Err(error) => {
-                    self.store_failed(&error);
-                    false
-                }
-            };
+            tracing::warn!(
+                %pod, sandbox = %id,
+                "the sandbox's state is lost and its namespace is not found: it has gone"
+            );
+            return self.session.remove_pod(&pod, &id);
         };
         tracing::warn!(
             %pod, sandbox = %id, netns = %path.display(),
@@ -117,13 +86,10 @@ impl Engine {
             id: id.clone(),
             pod,
         };
-        match self.sandboxes.save(state) {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::error!(sandbox = %id, %error, "cannot write the state of a sandbox");
-                false
-            }
-        }
+        self.sandboxes.save(state).map_err(|error| {
+            tracing::error!(sandbox = %id, %error, "cannot write the state of a sandbox");
+            Retry::StateDir(error.to_string())
+        })
     }
 
     /// Looks through all network namespaces of this machine for those with devices of these

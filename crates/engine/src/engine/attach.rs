@@ -10,8 +10,13 @@ use ratchet_model::{
 use ratchet_protocol::{Attached, Failure, FailureKind, Prepared, Reply, Settings};
 use ratchet_store::{Publish, Published};
 
-use super::{Engine, NewSandbox, reconcile::Scope, sandboxes};
-use crate::state::SandboxState;
+use super::{Engine, NewSandbox};
+use crate::{
+    retry::Retry,
+    sandboxes,
+    state::SandboxState,
+    wires::{self, Scope, Tracked},
+};
 
 fn invalid(text: impl Into<String>) -> Failure {
     Failure::new(FailureKind::Invalid, text)
@@ -53,8 +58,8 @@ impl Engine {
     pub(super) fn attach(&mut self, attach: &NewSandbox) -> Result<Reply, Failure> {
         let id = attach.attachment.container_id.clone();
         if self.sandboxes.get(&id).is_some_and(|state| state.leaving) {
-            // Its DEL was not finished; whoever adds it again has meant it.
-            self.dissolve(&[id.clone()].into());
+            // Its DEL was not finished, and a new ADD of it counts.
+            self.undo(&[id.clone()].into());
         }
         let state = self.state_of(attach)?;
         if let Some(known) = self.sandboxes.get(&id) {
@@ -71,7 +76,7 @@ impl Engine {
             Ok(attached) => Ok(Reply::Attached(attached)),
             Err(failure) => {
                 tracing::warn!(%pod, sandbox = %id, %failure, "cannot attach; undoing");
-                self.dissolve(&[id.clone()].into());
+                self.undo(&[id.clone()].into());
                 Err(failure)
             }
         }
@@ -91,7 +96,8 @@ impl Engine {
         let id = attach.attachment.container_id.clone();
         let expected = self.sandboxes.expected(&id).map(|state| state.created);
         Ok(SandboxState {
-            created: expected.unwrap_or_else(|| self.next_created()),
+            created: expected
+                .unwrap_or_else(|| self.sandboxes.next_created(self.clock.unix_nanos())),
             id,
             pod: attach.declaration.pod.clone(),
             netns: attach.netns.clone(),
@@ -144,17 +150,21 @@ impl Engine {
             .map_err(|error| unwritten(&id, &error))
     }
 
+    /// Publishes the location of a new sandbox. Without an underlay there is none yet: the pod's
+    /// links within the node are made all the same, and a resync publishes it.
     fn publish_new(&mut self, id: &SandboxId) -> Result<(), Failure> {
-        if !self.nodes.is_registered() {
+        if !self.session.is_registered() {
             self.register_node()?;
         }
-        let store = self.store()?;
         let Some(state) = self.sandboxes.get(id).cloned() else {
             return Ok(());
         };
-        let record = sandboxes::record(&state, self.effective()?);
-        let published = self.runtime.block_on(store.publish(&record, Publish::New));
-        if let Published::Stored { created } = published.map_err(|e| self.store_failed(&e))?
+        let record = sandboxes::record(&state, &self.node.wiring()?);
+        if record.location.is_none() {
+            self.session.set_record(record);
+            return Ok(());
+        }
+        if let Published::Stored { created } = self.session.publish(&record, Publish::New)?
             && created != state.created
         {
             self.save(SandboxState { created, ..state })?;
@@ -164,24 +174,18 @@ impl Engine {
 
     fn wire_new(&mut self, pod: &PodKey, id: &SandboxId) -> Result<Attached, Failure> {
         let pods: BTreeSet<PodKey> = [pod.clone()].into();
-        if !self.refresh_facts(&pods) {
-            let trouble = self
-                .store_trouble
-                .clone()
-                .unwrap_or_else(|| "it does not answer".to_owned());
-            return Err(Failure::new(
-                FailureKind::TryLater,
-                format!("store: {trouble}"),
-            ));
+        match self.refresh_facts(&pods) {
+            Err(retry @ Retry::Node(_)) => self.expect_retry(Err(retry)),
+            refreshed => refreshed?,
         }
-        if !self.reconcile(&Scope::Links(pods)) {
-            self.look_again_soon();
-        }
+        let reconciled = self.reconcile(&Scope::Links(pods));
+        self.expect_retry(reconciled);
         self.tell();
-        let failed = self.links.of(pod).find_map(|tracked| {
-            let failure = tracked.failure.as_ref()?;
-            (failure.sandbox.as_ref() == Some(id)).then(|| failure.clone())
-        });
+        let failure = |tracked: &Tracked| {
+            let failure = tracked.failure.clone()?;
+            (failure.sandbox.as_ref() == Some(id)).then_some(failure)
+        };
+        let failed = self.wires.of(pod).find_map(failure);
         match failed {
             None => Ok(self.attached(pod, id)),
             Some(failure) => {
@@ -199,20 +203,20 @@ impl Engine {
     fn attached(&mut self, pod: &PodKey, id: &SandboxId) -> Attached {
         let mut attached = Attached::default();
         let netns = Netns::Sandbox(id.clone());
-        let mut places: Vec<At> = Vec::new();
-        for tracked in self.links.of(pod) {
+        let mut devices: Vec<At> = Vec::new();
+        for tracked in self.wires.of(pod) {
             if tracked.failure.is_none() {
                 let ends = tracked.wiring.made_ends();
-                places.extend(ends.filter(|end| end.netns == netns).map(WantedEnd::at));
+                devices.extend(ends.filter(|end| end.netns == netns).map(WantedEnd::at));
             }
             if let Some(reason) = self.reason(tracked) {
                 attached
                     .pending
-                    .push(format!("{}: {reason}", super::report::name(&tracked.link)));
+                    .push(format!("{}: {reason}", wires::name(&tracked.link)));
             }
         }
         attached.addresses = self.declared_addresses(pod);
-        let interfaces: Vec<Option<Interface>> = self.read_interfaces(id, &places);
+        let interfaces: Vec<Option<Interface>> = self.read_interfaces(id, &devices);
         attached.interfaces = interfaces.into_iter().flatten().collect();
         attached
     }
@@ -232,7 +236,7 @@ impl Engine {
             .copied()
             .collect();
         let ends = self
-            .links
+            .wires
             .of(pod)
             .flat_map(|tracked| [&tracked.link.a, &tracked.link.z]);
         for address in ends
@@ -244,16 +248,5 @@ impl Engine {
             }
         }
         addresses
-    }
-
-    /// Now, and later than any sandbox that this agent knows of.
-    fn next_created(&self) -> u64 {
-        let now = self.clock.unix_nanos();
-        self.sandboxes
-            .all()
-            .map(|state| state.created + 1)
-            .max()
-            .unwrap_or(0)
-            .max(now)
     }
 }

@@ -6,18 +6,19 @@ use std::collections::BTreeSet;
 
 use ratchet_kernel::Look;
 use ratchet_model::{
-    LinkId, PodRecord, SandboxId,
+    LinkId, SandboxId,
     device::{LinkKind, Netns, Operation, Step},
     planner::MOVE_LIMIT,
 };
 use ratchet_protocol::{Collect, Detach, Failure, FailureKind, Reply};
 
-use super::{
-    Answer, Engine, Tracked,
-    reconcile::Scope,
+use super::{Answer, Engine};
+use crate::{
+    retry::{self, Retry, Tried},
     sandboxes::{self, enter},
+    state::SandboxState,
+    wires::{Scope, Tracked},
 };
-use crate::state::SandboxState;
 
 impl Engine {
     /// Whether to wait a moment for the detaches of the pods at the other ends: when a topology
@@ -28,14 +29,14 @@ impl Engine {
             return false;
         };
         let is_veth = |tracked: &&Tracked| tracked.wiring.kind() == Some(LinkKind::Veth);
-        self.links.of(&state.pod).filter(is_veth).count() > MOVE_LIMIT
+        self.wires.of(&state.pod).filter(is_veth).count() > MOVE_LIMIT
     }
 
     /// Detaches that came while something else was done: what leaves, leaves in one go.
     pub(super) fn detach_all(&mut self, all: Vec<(Detach, Answer<Reply>)>) {
         let (mut leaving, mut answers) = (BTreeSet::new(), Vec::new());
         for (detach, answer) in all {
-            // Whoever asked may have gone meanwhile.
+            // The client may have gone meanwhile.
             match self.release(&detach) {
                 Ok(id) => {
                     leaving.extend(id);
@@ -44,13 +45,13 @@ impl Engine {
                 Err(failure) => drop(answer.send(Err(failure))),
             }
         }
-        self.dissolve(&leaving);
+        self.undo(&leaving);
         answers
             .into_iter()
             .for_each(|answer| drop(answer.send(Ok(Reply::Done))));
     }
 
-    /// Takes an attachment from its sandbox; gives the sandbox if that was its last and it is to
+    /// Takes an attachment from its sandbox; returns the sandbox if that was its last and it is to
     /// leave.
     fn release(&mut self, detach: &Detach) -> Result<Option<SandboxId>, Failure> {
         let attachment = &detach.attachment;
@@ -119,12 +120,12 @@ impl Engine {
                 Err(failure) => failures.push(failure),
             }
         }
-        self.dissolve(&leaving);
+        self.undo(&leaving);
         failures.pop().map_or(Ok(Reply::Done), Err)
     }
 
     /// Undoes whole sandboxes: their links first, then what others know of them, then their state.
-    pub(super) fn dissolve(&mut self, ids: &BTreeSet<SandboxId>) {
+    pub(super) fn undo(&mut self, ids: &BTreeSet<SandboxId>) {
         let mut pods = BTreeSet::new();
         for id in ids {
             let Some(state) = self.sandboxes.get(id) else {
@@ -137,79 +138,41 @@ impl Engine {
         if pods.is_empty() {
             return;
         }
-        let wired = self.reconcile(&Scope::Links(pods));
-        // With the store in trouble nobody waits for it once more; it is told when it is back.
-        let told = ids.iter().fold(true, |told, id| {
-            told & (self.store_trouble.is_none() && self.finish_removal(id))
-        });
-        if !(wired && told) {
-            self.look_again_soon();
-        }
+        let reconciled = self.reconcile(&Scope::Links(pods));
+        // With the store in trouble, a DEL does not wait for it once more: a resync tells it.
+        let told = match self.session.trouble() {
+            None => retry::all(ids.iter().map(|id| self.finish_removal(id))),
+            Some(trouble) => Err(Retry::Store(Failure::new(FailureKind::TryLater, trouble))),
+        };
+        self.expect_retry(reconciled.and(told));
         self.tell();
     }
 
-    /// Sandboxes that are leaving leave; gives whether all have.
-    pub(super) fn finish_removals(&mut self) -> bool {
-        let leaving: Vec<SandboxId> = self
-            .sandboxes
-            .all()
-            .filter(|s| s.leaving)
-            .map(|s| s.id.clone())
-            .collect();
-        leaving
-            .iter()
-            .fold(true, |done, id| done & self.finish_removal(id))
+    /// Finishes the removal of all sandboxes that are leaving.
+    pub(super) fn finish_removals(&mut self) -> Tried {
+        let leaving = self.sandboxes.leaving();
+        retry::all(leaving.iter().map(|id| self.finish_removal(id)))
     }
 
     /// Tells the store that a sandbox has gone, and forgets it. Only done when nothing of it is
     /// left in the kernel.
-    fn finish_removal(&mut self, id: &SandboxId) -> bool {
+    fn finish_removal(&mut self, id: &SandboxId) -> Tried {
         let Some(state) = self.sandboxes.get(id).cloned() else {
-            return true;
+            return Ok(());
         };
-        if !self.swept.remove(id) && !self.is_swept(&state) {
-            return false;
+        if !self.wires.take_swept(id) && !self.is_swept(&state) {
+            return Err(Retry::NotSwept(id.clone()));
         }
-        let store = match self.store() {
-            Ok(store) => store,
-            Err(failure) => {
-                tracing::warn!(sandbox = %id, %failure, "cannot tell the store that the sandbox \
-                                                         has gone; trying again");
-                return false;
-            }
-        };
-        if let Err(error) = self.runtime.block_on(store.remove_pod(&state.pod, id)) {
-            tracing::warn!(sandbox = %id, %error, "cannot tell the store that the sandbox has \
-                                                   gone; trying again");
-            self.store_failed(&error);
-            return false;
-        }
-        if let Some(said) = self
-            .known
-            .record(&state.pod)
-            .filter(|said| said.sandbox() == Some(id))
-            .cloned()
-        {
-            self.known.set(
-                &state.pod,
-                Some(PodRecord {
-                    location: None,
-                    ..said
-                }),
-            );
-        }
+        self.session.remove_pod(&state.pod, id)?;
         self.sandboxes.forget(id);
         if !self.sandboxes.has(&state.pod) {
-            self.forget_pods(&[state.pod].into());
+            self.session
+                .forget_pods(&[state.pod].into(), &self.sandboxes);
         }
-        if self.sandboxes.is_empty()
-            && let Err(failure) = self.register_node()
-        {
-            tracing::warn!(%failure, "cannot tell the store that this node has no pods any more; \
-                                      trying again");
-            return false;
+        if self.sandboxes.is_empty() {
+            self.register_node()?;
         }
-        true
+        Ok(())
     }
 
     /// Whether no device of ours is left in a leaving sandbox.
@@ -228,7 +191,7 @@ impl Engine {
     }
 
     /// Undoes a sandbox of which there is no state (it was never attached, or the state is lost):
-    /// what bears its name in its namespace goes.
+    /// devices in its namespace whose alias names it are deleted.
     fn sweep(&mut self, detach: &Detach) {
         let id = &detach.attachment.container_id;
         let Some(path) = detach.netns.as_ref() else {
@@ -274,7 +237,7 @@ impl Engine {
         }
     }
 
-    /// Sandboxes whose namespace is no more, or that were made before the last boot, are leaving.
+    /// Marks sandboxes as leaving whose namespace is gone, or that were made before the last boot.
     pub(super) fn drop_dead_sandboxes(&mut self) {
         let kernel = &*self.kernel;
         let dead: BTreeSet<SandboxId> = self

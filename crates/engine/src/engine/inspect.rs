@@ -9,7 +9,8 @@ use ratchet_model::{
 };
 use ratchet_protocol::{Check, Failure, FailureKind, Reply, Settings};
 
-use super::{Engine, sandboxes::enter};
+use super::Engine;
+use crate::sandboxes::enter;
 
 fn broken(text: impl Into<String>) -> Failure {
     Failure::new(FailureKind::Broken, text)
@@ -70,7 +71,7 @@ impl Engine {
             return Vec::new();
         };
         let made = self
-            .links
+            .wires
             .of(&state.pod)
             .filter(|tracked| tracked.failure.is_none());
         made.flat_map(|tracked| tracked.wiring.made_ends())
@@ -82,7 +83,7 @@ impl Engine {
     pub(super) fn read_interfaces(
         &mut self,
         id: &SandboxId,
-        places: &[At],
+        devices: &[At],
     ) -> Vec<Option<Interface>> {
         let Some(state) = self.sandboxes.get(id) else {
             return Vec::new();
@@ -90,16 +91,16 @@ impl Engine {
         if enter(&mut *self.kernel, state).is_err() {
             return Vec::new();
         }
-        self.kernel.interfaces(places).unwrap_or_default()
+        self.kernel.interfaces(devices).unwrap_or_default()
     }
 
     /// Whether an ADD could succeed now.
     pub(super) fn status(&mut self, settings: &Settings) -> Result<Reply, Failure> {
         self.agree_on(settings)?;
-        let store = self.store()?;
-        self.runtime
-            .block_on(store.read(&BTreeSet::new()))
-            .map_err(|e| self.store_failed(&e))?;
+        if let Some(failure) = self.node.trouble() {
+            return Err(failure.clone());
+        }
+        self.session.ping()?;
         Ok(Reply::Done)
     }
 }

@@ -1,143 +1,102 @@
-//! The engine: the one owner of the node's state, on a thread of its own.
+//! The engine receives commands and dispatches them.
 //!
-//! Commands come in through a channel and are dealt with one after another; each ends in
-//! [`Engine::reconcile`]. Kernel work blocks this thread and nobody else.
+//! What it owns is divided among [`ThisNode`] (settings, name, underlay), [`Session`] (the store
+//! and what is known because of it), [`Sandboxes`] (on disk and in memory), [`Wires`] (links and
+//! their devices) and [`Schedule`] (when to look at everything). Its own files tell the stories
+//! that need several of them: a sandbox comes, a sandbox goes, a reconcile, a resync. Kernel work
+//! blocks this thread and no other.
 
 mod adopt;
-mod announce;
-mod apply;
 mod attach;
 mod command;
+mod declared;
 mod detach;
+mod facts;
 mod inspect;
-mod leftovers;
 mod nodes;
-mod offline;
-mod pods;
 mod reconcile;
 mod report;
-mod restore;
 mod resync;
-mod sandboxes;
-mod sync;
+mod schedule;
 #[cfg(test)]
 mod testing;
-mod tracked;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
-use ratchet_model::{LinkId, SandboxId, Vni};
-use ratchet_protocol::{Detach, Failure, FailureKind, Reply, Settings};
-use ratchet_store::{Interest, Store};
-use tokio::{runtime::Handle, sync::watch, task::JoinHandle};
+use ratchet_protocol::{Detach, Failure, Reply, Settings};
+use tokio::sync::watch;
+
+pub use command::{Answer, Command, Commands, Declared, NewSandbox, Setup};
 
 use crate::{
-    clock::Clock, effective::Effective, events::Events, facts::Known, kernel::Kernel, memory,
-    store::OpenStore, watcher::News,
+    clock::Clock,
+    events::Events,
+    kernel::Kernel,
+    memory,
+    node::{Agreement, ThisNode},
+    retry::{Retry, Tried},
+    sandboxes::Sandboxes,
+    session::{Session, Surroundings},
+    wires::Wires,
 };
-use announce::Announcements;
-pub use command::{Answer, Command, Commands, Declared, NewSandbox, Setup};
-use leftovers::Leftovers;
-use nodes::Nodes;
-use offline::Offline;
-use restore::RestoredLinks;
-use resync::{PERIOD, Resync};
-use sandboxes::Sandboxes;
-use tracked::TrackedLinks;
-pub(crate) use tracked::{LinkFailure, Tracked};
-
-/// How long after a failure it is tried again: at first, and at most.
-const RETRY: (Duration, Duration) = (Duration::from_millis(500), PERIOD);
+use resync::Resync;
+use schedule::Schedule;
 
 /// How long a detach of many links waits for those of the pods at their other ends: a hundredth of
 /// what it takes itself.
 const LINGER: Duration = Duration::from_millis(10);
 
-/// The owner of a node's links. Lives on one thread; kernel work blocks that thread and no other.
+/// The owner of a node's links. Lives on one thread.
 pub struct Engine {
-    asked: Settings,
-    managed: bool,
     boot_id: String,
     kernel: Box<dyn Kernel>,
     clock: Arc<dyn Clock>,
-    open_store: OpenStore,
     events: Box<dyn Events>,
-    runtime: Handle,
-    commands: Commands,
     progress: watch::Sender<u64>,
+    surroundings: Surroundings,
 
-    effective: Result<Effective, Failure>,
-    store: Option<Arc<dyn Store>>,
-    store_trouble: Option<String>,
-    offline: Option<Offline>,
-    watcher: Option<JoinHandle<()>>,
-    news: Arc<News>,
-    interest: watch::Sender<Interest>,
-
+    node: ThisNode,
+    session: Session,
     sandboxes: Sandboxes,
-    leftovers: Leftovers,
-    known: Known,
-    /// Whether `known` holds what the store says about all of this node's pods; without that
-    /// nothing is removed.
-    informed: bool,
-    links: TrackedLinks,
-    /// Links that insist on a VNI which is another link's.
-    taken_vnis: BTreeMap<LinkId, (Vni, LinkId)>,
-    /// Leaving sandboxes in which nothing of ours is left.
-    swept: BTreeSet<SandboxId>,
-    announcements: Announcements,
-    nodes: Nodes,
-    restored: RestoredLinks,
+    wires: Wires,
+    schedule: Schedule,
     /// By pod as Kubernetes names it: what it declares and could not be written down.
     unwritten: BTreeMap<(String, String), Declared>,
-    /// The look at everything that is under way.
+    /// The resync that is under way.
     resync: Option<Resync>,
-    retry: Duration,
-    next_look: Instant,
 }
 
 impl Engine {
     /// An engine that has read what is on disk and done nothing yet.
+    ///
+    /// # Errors
+    /// When the state directory cannot be read.
     pub fn new(setup: Setup) -> std::io::Result<Self> {
-        let now = setup.clock.now();
-        let leftovers = Leftovers::load(setup.states.clone());
-        let sandboxes = Sandboxes::load(setup.states)?;
-        Ok(Self {
-            asked: setup.settings,
-            managed: setup.managed,
-            boot_id: setup.boot_id,
-            kernel: setup.kernel,
-            clock: setup.clock,
+        let surroundings = Surroundings {
             open_store: setup.open_store,
-            events: setup.events,
             runtime: setup.runtime,
             commands: setup.commands,
+            clock: setup.clock.clone(),
+        };
+        let node = ThisNode::new(setup.settings, setup.managed);
+        Ok(Self {
+            boot_id: setup.boot_id,
+            kernel: setup.kernel,
+            events: setup.events,
             progress: setup.progress,
-            effective: Err(Failure::new(FailureKind::TryLater, "the agent is starting")),
-            store: None,
-            store_trouble: None,
-            offline: None,
-            watcher: None,
-            news: Arc::default(),
-            interest: watch::Sender::new(Interest::default()),
-            sandboxes,
-            leftovers,
-            known: Known::default(),
-            informed: false,
-            links: TrackedLinks::default(),
-            taken_vnis: BTreeMap::new(),
-            swept: BTreeSet::new(),
-            announcements: Announcements::default(),
-            nodes: Nodes::new(now),
-            restored: RestoredLinks::default(),
+            session: Session::new(surroundings.clone(), node.settings()),
+            surroundings,
+            node,
+            wires: Wires::load(setup.states.clone()),
+            sandboxes: Sandboxes::load(setup.states)?,
+            schedule: Schedule::new(setup.clock.now()),
+            clock: setup.clock,
             unwritten: BTreeMap::new(),
             resync: None,
-            retry: RETRY.0,
-            next_look: now,
         })
     }
 
@@ -148,7 +107,6 @@ impl Engine {
         // together.
         let mut taken = VecDeque::new();
         while self.turn(commands, &mut taken) {}
-        self.stop();
     }
 
     /// The first resync, in one go. To be called before anything else.
@@ -161,24 +119,20 @@ impl Engine {
         memory::give_back();
     }
 
-    /// Ends what runs on the runtime on behalf of this engine.
-    pub fn stop(&mut self) {
-        if let Some(watcher) = self.watcher.take() {
-            watcher.abort();
-        }
-    }
-
     /// When there is something to do although no command comes.
     pub fn next_due(&self) -> Instant {
         if self.resync.is_some() {
             return self.clock.now();
         }
         let due = [
-            self.announcements.due(),
+            self.wires.next_announcement(),
             self.next_warning(),
-            Some(self.nodes.next_check()),
+            self.session.next_removal(),
+            Some(self.session.next_check()),
         ];
-        due.into_iter().flatten().fold(self.next_look, Instant::min)
+        due.into_iter()
+            .flatten()
+            .fold(self.schedule.next(), Instant::min)
     }
 
     /// One command, if there is one, and what is due. Returns whether to go on.
@@ -204,13 +158,18 @@ impl Engine {
     /// it.
     pub fn work(&mut self) {
         let was_resyncing = self.resync.is_some();
-        if self.resync.is_none() && self.next_look <= self.clock.now() {
+        if self.resync.is_none() && self.schedule.next() <= self.clock.now() {
             self.begin_resync();
         }
         self.continue_resync();
-        self.announce();
+        let now = self.clock.now();
+        self.wires.announce(&mut *self.kernel, &self.sandboxes, now);
         self.warn_of_what_takes_long();
         self.check_lost_nodes();
+        if self.session.take_removal() {
+            let removed = self.finish_removals();
+            self.expect_retry(removed);
+        }
         // Namespaces that were opened for any of this may die now.
         self.kernel.forget_all();
         if was_resyncing && self.resync.is_none() {
@@ -244,34 +203,24 @@ impl Engine {
 
     /// Deals with one command.
     pub fn handle(&mut self, command: Command) {
-        // Whoever asked may have gone meanwhile; what was done is done.
+        // The client may have gone meanwhile; what was done is done.
         match command {
             Command::Prepare(settings, answer) => drop(answer.send(self.prepare(&settings))),
-            Command::Expect(attach, answer) => drop(answer.send(self.expect(&attach))),
+            Command::Expect(sandbox, answer) => drop(answer.send(self.expect(&sandbox))),
             Command::Unexpect(id) => self.sandboxes.forget_expected(&id),
-            Command::Attach(attach, answer) => drop(answer.send(self.attach(&attach))),
+            Command::Attach(sandbox, answer) => drop(answer.send(self.attach(&sandbox))),
             Command::Detach(detach, answer) => self.detach_all(vec![(detach, answer)]),
             Command::Check(check, answer) => drop(answer.send(self.check(&check))),
             Command::Collect(collect, answer) => drop(answer.send(self.collect(&collect))),
             Command::Status(settings, answer) => drop(answer.send(self.status(&settings))),
             Command::Links(answer) => drop(answer.send(Ok(self.report()))),
-            Command::Settings(answer) => {
-                let settings = self
-                    .effective
-                    .as_ref()
-                    .map_or(&self.asked, |effective| &effective.settings);
-                drop(answer.send(Ok(settings.clone())));
-            }
+            Command::Settings(answer) => drop(answer.send(Ok(self.node.settings()))),
             Command::ForgetNode(forget, answer) => drop(answer.send(self.forget_node(&forget))),
-            Command::Changed => {
-                if let Some(change) = self.news.take() {
-                    self.changed(change);
-                }
-            }
+            Command::Changed => self.take_news(),
             Command::StoreBack => self.store_is_back(),
             Command::StoreLost(trouble) => {
-                self.store_trouble = Some(trouble);
-                self.look_again_soon();
+                self.session.watch_broke(trouble);
+                self.schedule.retry(self.clock.now());
                 self.tell();
             }
             Command::Declared(declared) => self.declared(&declared),
@@ -279,70 +228,52 @@ impl Engine {
         }
     }
 
-    fn look_again_soon(&mut self) {
-        self.next_look = self.next_look.min(self.clock.now() + self.retry);
-        self.retry = (self.retry * 2).min(RETRY.1);
-    }
-
-    /// Looks at the node anew; an underlay that has changed changes links.
-    fn refresh_effective(&mut self) {
-        let now = Effective::resolve(&self.asked, &*self.kernel);
-        if now != self.effective {
-            match &now {
-                Ok(effective) => tracing::info!(settings = ?effective.settings, "this node"),
-                Err(failure) => tracing::error!(%failure, "cannot work on this node yet"),
-            }
-        }
-        self.effective = now;
-    }
-
-    fn effective(&self) -> Result<&Effective, Failure> {
-        self.effective.as_ref().map_err(Clone::clone)
-    }
-
-    /// Holds a config's settings against the agent's. A managed agent refuses what differs; one
-    /// that was started on demand takes it over.
+    /// Holds a config's settings against the agent's. Settings that are taken over begin a resync,
+    /// and another session when they name another store.
     fn agree_on(&mut self, asked: &Settings) -> Result<(), Failure> {
-        if self.effective.is_err() {
-            self.refresh_effective();
+        if let Agreement::TakenOver { other_store } = self.node.agree_on(asked, &*self.kernel)? {
+            if other_store {
+                self.session = Session::new(self.surroundings.clone(), self.node.settings());
+            }
+            self.begin_resync();
         }
-        let have = self
-            .effective
-            .as_ref()
-            .map_or(&self.asked, |effective| &effective.settings);
-        let differences = have.differences(asked);
-        if differences.is_empty() {
-            return self.effective().map(|_| ());
-        }
-        let list: Vec<String> = differences.iter().map(ToString::to_string).collect();
-        let differences = list.join(", ");
-        if self.managed {
-            return Err(Failure::new(
-                FailureKind::Invalid,
-                format!(
-                    "this node's agent (pid {}, started with its own settings) and the CNI config \
-                     disagree: {differences}; make them agree and restart the agent",
-                    std::process::id(),
-                ),
-            ));
-        }
-        let next = Effective::resolve(&self.asked.overridden_by(asked), &*self.kernel)?;
-        tracing::info!(differences, "the config has changed; taking it over");
-        if !self
-            .effective
-            .as_ref()
-            .is_ok_and(|effective| effective.settings.same_store(&next.settings))
-        {
-            self.close_store();
-        }
-        self.asked = self.asked.overridden_by(asked);
-        self.effective = Ok(next);
-        self.begin_resync();
         Ok(())
     }
 
-    /// Lets whoever watches know that something may have changed.
+    /// What has to be tried again is tried by a resync soon.
+    fn expect_retry(&mut self, tried: Tried) {
+        if let Err(retry) = tried {
+            log_retry(&retry);
+            self.schedule.retry(self.clock.now());
+        }
+    }
+
+    /// The store answers again.
+    fn store_is_back(&mut self) {
+        if self.session.is_back() {
+            tracing::info!("the store is back");
+            self.begin_resync();
+        }
+    }
+
+    /// Tells those who watch the links that something may have changed.
     fn tell(&self) {
         self.progress.send_modify(|count| *count += 1);
     }
 }
+
+/// Logs why something is tried again. What went wrong with a single link is in the log already.
+fn log_retry(retry: &Retry) {
+    match retry {
+        Retry::Kernel(_) => {}
+        Retry::Store(_) | Retry::Node(_) | Retry::StateDir(_) => {
+            tracing::warn!(reason = %retry, "trying again");
+        }
+        Retry::Vnis | Retry::NotSwept(_) | Retry::Unsettled(_) => {
+            tracing::info!(reason = %retry, "trying again");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

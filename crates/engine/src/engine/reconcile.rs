@@ -1,161 +1,170 @@
-//! Reconcile: the one call that everything ends in.
+//! Reconcile: the one call in which everything ends.
 //!
 //! From facts and sandboxes to wanted devices, from these and the observed ones to a plan, and the
-//! plan carried out. All decisions are the model's; here they are only brought together with what
-//! was read.
+//! plan applied. All decisions are the model's; here they are only brought together with what was
+//! read.
 
 use std::collections::BTreeSet;
 
 use ratchet_model::{
-    LinkId, NodeName, PodKey, SandboxId,
+    LinkId, NodeName, PodKey,
+    device::LinkKind,
     link::End,
     resolve::{Link, resolve_of},
-    wiring::{self, Node, Place, VniState, Wiring},
+    wiring::{self, Node, Place},
 };
 
 use super::Engine;
-
-/// How much a reconcile looks at.
-pub(super) enum Scope {
-    /// The links of these pods, as far as something has changed for them.
-    Links(BTreeSet<PodKey>),
-    /// The links of these pods, and whatever else of ours is in their sandboxes.
-    Sandboxes(BTreeSet<PodKey>),
-    /// The links of strays in the node's namespace, with whatever else of ours is there, and links
-    /// that have no pod here any more.
-    Node(BTreeSet<LinkId>),
-}
+use crate::{
+    retry::Tried,
+    sandboxes::Sandboxes,
+    session::Known,
+    wires::{Applied, Fresh, Request, Scope},
+};
 
 impl Engine {
-    /// Makes the kernel match what is known. Gives whether all of it worked.
-    pub(super) fn reconcile(&mut self, scope: &Scope) -> bool {
-        let Ok(effective) = self.effective().cloned() else {
-            return false;
-        };
+    /// Makes the kernel match what is known.
+    pub(super) fn reconcile(&mut self, scope: &Scope) -> Tried {
+        let node = self.node.wiring()?;
         let candidates = self.candidates(scope);
-        let vnis_claimed = self.claim_vnis(&candidates);
-        let sandboxes = &self.sandboxes;
-        let is_current = |id: &SandboxId| sandboxes.get(id).is_some_and(|state| !state.leaving);
-        self.restored.forget(
-            candidates.iter().map(|link| link.id),
-            is_current,
-            self.clock.now(),
-        );
+        let (sandboxes, name) = (&self.sandboxes, &node.name);
+        let known = self.session.known();
+        let needing: BTreeSet<LinkId> = candidates
+            .iter()
+            .filter(|link| known.vnis().get(link.id).is_none())
+            .filter(|link| wiring::needs_vni(link, &places(link, sandboxes, known, name)))
+            .map(|link| link.id)
+            .collect();
+        let claimed = self
+            .session
+            .claim_vnis(&candidates, |link| needing.contains(&link.id));
+        self.session.forget_restored(&candidates, &self.sandboxes);
 
-        let mut ended: BTreeSet<LinkId> = match scope {
-            Scope::Links(pods) | Scope::Sandboxes(pods) => {
-                pods.iter().flat_map(|pod| self.links.ids_of(pod)).collect()
-            }
-            Scope::Node(strays) => {
-                let strays = strays
-                    .iter()
-                    .copied()
-                    .filter(|id| self.links.get(*id).is_some());
-                strays
-                    .chain(self.links.ids_without(|pod| self.sandboxes.has(pod)))
-                    .collect()
-            }
-        };
-        let mut fresh: Vec<(Link, [Option<NodeName>; 2], Wiring)> = Vec::new();
+        let mut ended = self.wires.in_scope(scope, &self.sandboxes);
+        let mut fresh = Vec::new();
         for link in candidates {
-            let places = self.places(&link);
-            let vni = self.vni_state(&link);
-            let wiring = wiring::direct(&link, &places, vni, &effective.node);
-            let nodes = places_nodes(&places, &effective.node);
-            if !wiring.wanted.is_empty() {
-                ended.remove(&link.id);
-                let before = self.links.describe(link.id, &link, &nodes);
-                let unchanged = before
-                    .is_some_and(|before| before.wiring == wiring && before.failure.is_none());
-                if unchanged && matches!(scope, Scope::Links(_)) {
-                    continue;
-                }
-                fresh.push((link, nodes, wiring));
+            if let Some(wanted) = self.wire(link, &node, scope, &mut ended) {
+                fresh.push(wanted);
             }
         }
-        let worked = self.apply(scope, &mut fresh, &ended);
-        self.known.forget_vnis(&ended);
-        for id in &ended {
-            self.links.remove(*id);
+        let kept = match scope {
+            Scope::Links(_) => Vec::new(),
+            Scope::Sandboxes(_) | Scope::Node(_) => self.session.restored().wanted().collect(),
+        };
+        let request = Request {
+            scope,
+            fresh,
+            ended: &ended,
+            kept,
+        };
+        let now = self.clock.now();
+        let Applied { tried, warnings } =
+            self.wires
+                .apply(&mut *self.kernel, &self.sandboxes, request, now);
+        self.session.forget_links(&ended);
+        for (link, text) in warnings {
+            self.warn_pods(&link, &text);
         }
-        worked & vnis_claimed
+        tried.and(claimed)
+    }
+
+    /// What is wanted of a link; none if nothing is, or nothing has to be looked at. A link of
+    /// which something is wanted has not ended.
+    fn wire(
+        &mut self,
+        link: Link,
+        node: &Node,
+        scope: &Scope,
+        ended: &mut BTreeSet<LinkId>,
+    ) -> Option<Fresh> {
+        let known = self.session.known();
+        let places = places(&link, &self.sandboxes, known, &node.name);
+        let vni = known.vnis().state(link.id);
+        let mut wiring = wiring::direct(&link, &places, vni, node);
+        let is_tunnel = wiring.kind() == Some(LinkKind::Vxlan);
+        if is_tunnel && !self.node.has_underlay() && !self.wires.has_made(link.id, &wiring) {
+            // What it has stays, and it says what it waits for.
+            let node = Node {
+                vtep: None,
+                ..node.clone()
+            };
+            wiring = wiring::direct(&link, &places, vni, &node);
+        }
+        let nodes = places.each_ref().map(|place| node_of(place, &node.name));
+        if wiring.wanted.is_empty() {
+            return None;
+        }
+        ended.remove(&link.id);
+        let before = self.wires.describe(&link, &nodes);
+        let unchanged =
+            before.is_some_and(|before| before.wiring == wiring && before.failure.is_none());
+        if unchanged && matches!(scope, Scope::Links(_)) {
+            return None;
+        }
+        Some(Fresh {
+            link,
+            wiring,
+            nodes,
+        })
     }
 
     /// The same for the node's own namespace, in which only those ends of ours are to be that wait
-    /// for their pods, and for links that are nobody's here.
-    pub(super) fn reconcile_node(&mut self) -> bool {
-        match self.strays() {
-            Ok(strays) => self.reconcile(&Scope::Node(strays)),
-            Err(error) => {
-                tracing::error!(%error, "cannot see what is in the kernel");
-                false
-            }
-        }
+    /// for their pods, and for links that have no pod here any more.
+    pub(super) fn reconcile_node(&mut self) -> Tried {
+        let strays = self.wires.strays(&*self.kernel).inspect_err(|error| {
+            tracing::error!(%error, "cannot see what is in the kernel");
+        })?;
+        self.reconcile(&Scope::Node(strays))
     }
 
     /// The links to look at, as they are declared.
     fn candidates(&self, scope: &Scope) -> Vec<Link> {
-        let of = |pods: &BTreeSet<PodKey>| resolve_of(pods, &self.known.around(pods));
+        let known = self.session.known();
+        let of = |pods: &BTreeSet<PodKey>| resolve_of(pods, &known.around(pods));
         match scope {
             Scope::Links(pods) | Scope::Sandboxes(pods) => of(pods),
-            Scope::Node(strays) => of(&self.known.pods_of(strays))
+            Scope::Node(strays) => of(&known.pods_of(strays))
                 .into_iter()
                 .filter(|link| strays.contains(&link.id))
                 .collect(),
         }
     }
+}
 
-    pub(super) fn places(&self, link: &Link) -> [Place; 2] {
-        End::BOTH.map(|end| self.place(&link.endpoint(end).pod))
+/// Where the pods of ends a and z are.
+fn places(link: &Link, sandboxes: &Sandboxes, known: &Known, node: &NodeName) -> [Place; 2] {
+    End::BOTH.map(|end| place(&link.endpoint(end).pod, sandboxes, known, node))
+}
+
+/// Where a pod is, as the node of this name sees it.
+fn place(pod: &PodKey, sandboxes: &Sandboxes, known: &Known, node: &NodeName) -> Place {
+    if let Some(state) = sandboxes.current(pod) {
+        return Place::Here(state.id.clone());
     }
-
-    fn place(&self, pod: &PodKey) -> Place {
-        if let Some(state) = self.sandboxes.current(pod) {
-            return Place::Here(state.id.clone());
-        }
-        let Some(record) = self.known.record(pod) else {
-            return Place::Unknown;
-        };
-        let Some(location) = record.location.as_ref().filter(|_| record.lives()) else {
-            return Place::Gone;
-        };
-        if self.sandboxes.get(&location.sandbox).is_some() {
-            // It is on its way out; the store will hear of it.
-            return Place::Gone;
-        }
-        let here = self
-            .effective
-            .as_ref()
-            .is_ok_and(|effective| effective.node.name == location.node);
-        if here {
-            Place::Lost(location.sandbox.clone())
-        } else {
-            Place::There {
-                node: location.node.clone(),
-                vtep: location.vtep,
-                mtu: location.mtu,
-            }
-        }
+    let Some(record) = known.record(pod) else {
+        return Place::Unknown;
+    };
+    let Some(location) = record.location.as_ref().filter(|_| record.lives()) else {
+        return Place::Gone;
+    };
+    if sandboxes.get(&location.sandbox).is_some() {
+        // It is leaving; the store will be told.
+        return Place::Gone;
     }
-
-    fn vni_state(&self, link: &Link) -> VniState {
-        match (self.known.vni(link.id), self.taken_vnis.get(&link.id)) {
-            (Some(vni), _) => VniState::Granted(vni),
-            (None, Some((vni, owner))) => VniState::TakenBy(*vni, *owner),
-            // The store has lost it and does not give it again yet: until another link has it, what
-            // is there stays.
-            (None, None) => self
-                .known
-                .former_vni(link.id)
-                .map_or(VniState::None, VniState::Granted),
-        }
+    if *node == location.node {
+        return Place::Lost(location.sandbox.clone());
+    }
+    Place::There {
+        node: location.node.clone(),
+        vtep: location.vtep,
+        mtu: location.mtu,
     }
 }
 
-fn places_nodes(places: &[Place; 2], node: &Node) -> [Option<NodeName>; 2] {
-    [&places[0], &places[1]].map(|place| match place {
-        Place::Here(_) | Place::Lost(_) => Some(node.name.clone()),
+fn node_of(place: &Place, own: &NodeName) -> Option<NodeName> {
+    match place {
+        Place::Here(_) | Place::Lost(_) => Some(own.clone()),
         Place::There { node, .. } => Some(node.clone()),
         Place::Gone | Place::Unknown => None,
-    })
+    }
 }

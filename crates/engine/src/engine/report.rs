@@ -1,18 +1,11 @@
 //! What the node's links look like from outside.
 
-use ratchet_model::{link::Endpoint, resolve::Link, wiring::Obstacle};
+use ratchet_model::{link::Endpoint, wiring::Obstacle};
 use ratchet_protocol::{EndReport, LinkReport, LinkState, Links};
 use ratchet_store::StoreScope;
 
-use super::{Engine, Tracked};
-
-/// A link's name for people.
-pub(super) fn name(link: &Link) -> String {
-    format!(
-        "{}/{} — {}/{}",
-        link.a.pod, link.a.interface, link.z.pod, link.z.interface
-    )
-}
+use super::Engine;
+use crate::wires::Tracked;
 
 impl Engine {
     /// Why a link is not up, if it is not.
@@ -22,10 +15,7 @@ impl Engine {
             (None, Some(Obstacle::Error(text))) => Some(text.clone()),
             (None, Some(Obstacle::Waiting(text))) => Some(text.clone()),
             (None, Some(Obstacle::Unheard(text))) => {
-                let local = self
-                    .store
-                    .as_ref()
-                    .is_some_and(|store| store.scope() == StoreScope::Host);
+                let local = self.session.scope() == Some(StoreScope::Host);
                 let hint =
                     "; the store is a file of this host, so pods on other machines cannot be seen";
                 Some(format!("{text}{}", if local { hint } else { "" }))
@@ -36,7 +26,7 @@ impl Engine {
 
     pub(super) fn report(&self) -> Links {
         let mut links: Vec<LinkReport> = self
-            .links
+            .wires
             .all()
             .map(|tracked| self.report_link(tracked))
             .collect();
@@ -52,18 +42,14 @@ impl Engine {
             key(one).cmp(&key(other))
         });
         let mut notices = Vec::new();
-        if let Err(failure) = &self.effective {
+        if let Some(failure) = self.node.trouble() {
             notices.push(failure.message.clone());
         }
-        if let Some(trouble) = &self.store_trouble {
+        if let Some(trouble) = self.session.trouble() {
             notices.push(format!("store: {trouble}"));
         }
         Links {
-            node: self
-                .effective
-                .as_ref()
-                .ok()
-                .map(|effective| effective.node.name.clone()),
+            node: self.node.name().ok().cloned(),
             links,
             notices,
         }

@@ -1,5 +1,5 @@
-//! A resync: the look at everything, which mends what somebody else did to our devices and finds
-//! what was left of ours.
+//! A resync: the look at everything, which corrects what others did to our devices and finds what
+//! was left of ours.
 //!
 //! It is done in portions, some pods at a time with all that is in their sandboxes and the node's
 //! own namespace last, so that it needs memory for one portion only, and between two of them
@@ -12,21 +12,13 @@ use std::{
     time::Duration,
 };
 
-use ratchet_model::PodKey;
+use ratchet_model::{LinkId, PodKey};
 
-use super::{Engine, RETRY, reconcile::Scope, sandboxes};
-
-/// How often everything is looked at anew although nothing has happened.
-pub(super) const PERIOD: Duration = Duration::from_secs(60);
-
-/// A resync takes at most one part in so many of the time of one core: where there is much to look
-/// at it is done less often, though at least every [`LONGEST_PERIOD`]. (10,000 links: 0.25 to 0.3
-/// s, so every ten minutes.)
-const REST: u32 = 2500;
-
-/// At the latest after this long somebody's meddling with our devices is noticed and mended,
-/// however much there is to look at.
-const LONGEST_PERIOD: Duration = Duration::from_secs(600);
+use super::Engine;
+use crate::{
+    retry::{Retry, Tried},
+    wires::Scope,
+};
 
 /// The ends of links in one portion, unless a single pod has more.
 const PORTION: usize = 1000;
@@ -36,43 +28,46 @@ pub(super) struct Resync {
     /// The pods that are still to be looked at. When there are none left, the node's own namespace
     /// is.
     left: BTreeSet<PodKey>,
-    /// Whether all has gone well so far.
-    worked: bool,
+    /// What came of it so far.
+    tried: Tried,
     /// The time that its portions took.
     took: Duration,
 }
 
 impl Engine {
     /// Looks at the node, the store and which sandboxes there are, and begins a resync; one that is
-    /// under way begins anew.
+    /// under way begins again.
     pub(super) fn begin_resync(&mut self) {
         let begun = self.clock.now();
         self.resync = None;
-        // Whatever goes wrong from here on brings it forward.
-        self.next_look = begun + LONGEST_PERIOD;
-        self.refresh_effective();
-        if !self.adopt() {
-            // Whose the devices are that are there is not known: nothing is done to them.
-            self.look_again_soon();
-            return self.tell();
+        self.schedule.begin(begun);
+        self.node.look(&*self.kernel);
+        match self.prepare_resync() {
+            Ok(registered) => {
+                self.resync = Some(Resync {
+                    left: self.sandboxes.pods(),
+                    tried: registered,
+                    took: self.clock.now().duration_since(begun),
+                });
+            }
+            // Without knowing what is wanted, or whose the devices are, nothing is done to them.
+            Err(retry) => {
+                self.expect_retry(Err(retry));
+                self.tell();
+            }
         }
+    }
+
+    /// Sees to it that all sandboxes are known, and what the store says of them. Returns whether
+    /// the store knows that this node is alive; a resync does not need that.
+    fn prepare_resync(&mut self) -> Tried<Tried> {
+        self.adopt()?;
         self.drop_dead_sandboxes();
-        self.recall_own_pods();
-        let registered = self
-            .register_node()
-            .inspect_err(|failure| tracing::warn!(%failure, "cannot tell the store of this node"));
-        if !self.inform() {
-            // Not knowing what is wanted, everything there stays.
-            self.look_again_soon();
-            return self.tell();
-        }
+        self.remember_own_pods();
+        let registered = self.register_node();
+        self.inform()?;
         self.declare_again();
-        let left = self.sandboxes.pods();
-        self.resync = Some(Resync {
-            left,
-            worked: registered.is_ok(),
-            took: self.clock.now().duration_since(begun),
-        });
+        Ok(registered)
     }
 
     /// Looks at the next portion, if a resync is under way.
@@ -83,46 +78,45 @@ impl Engine {
         let begun = self.clock.now();
         let pods = self.take_portion(&mut resync.left);
         let is_last = pods.is_empty();
-        // A store that is offline need not be asked for every portion.
-        resync.worked &= self.offline.is_none() && self.refresh_facts(&pods);
-        resync.worked &= if is_last {
-            self.reconcile_node() & self.finish_removals()
+        let refreshed = self.refresh_portion(&pods);
+        let reconciled = if is_last {
+            let reconciled = self.reconcile_node();
+            self.finish_removals().and(reconciled)
         } else {
             self.reconcile(&Scope::Sandboxes(pods))
         };
-        resync.took += self.clock.now().duration_since(begun);
-        if is_last {
-            self.end_resync(&resync)
-        } else {
-            self.resync = Some(resync)
+        resync.tried = resync.tried.and(refreshed).and(reconciled);
+        let now = self.clock.now();
+        resync.took += now.duration_since(begun);
+        if !is_last {
+            self.resync = Some(resync);
+            return;
         }
-    }
-
-    fn end_resync(&mut self, resync: &Resync) {
-        let pause = (resync.took * REST).clamp(PERIOD, LONGEST_PERIOD);
-        self.next_look = self.next_look.min(self.clock.now() + pause);
-        if resync.worked {
-            self.retry = RETRY.0;
-            self.forget_unclaimed_leftovers();
-        } else {
-            self.look_again_soon();
+        let succeeded = resync.tried.is_ok();
+        self.schedule.end(succeeded, resync.took, now);
+        if succeeded {
+            let restored = self.session.restored();
+            let is_restored = |link: LinkId| restored.has(link);
+            self.wires
+                .forget_unclaimed_leftovers(&self.sandboxes, is_restored);
+        } else if let Err(retry) = &resync.tried {
+            super::log_retry(retry);
         }
         self.tell();
     }
 
-    /// All links that there are have been seen: what devices left that nobody wants any more is of
-    /// no use.
-    fn forget_unclaimed_leftovers(&mut self) {
-        let (links, sandboxes, restored) = (&self.links, &self.sandboxes, &self.restored);
-        self.leftovers.retain(|left| {
-            let is_link = links.get(left.link).is_some() || restored.has(left.link);
-            is_link && sandboxes.get(&left.sandbox).is_some()
-        });
+    /// A store that is offline is not asked for every portion.
+    fn refresh_portion(&mut self, pods: &BTreeSet<PodKey>) -> Tried {
+        match self.session.offline() {
+            Some(failure) => Err(Retry::Store(failure.clone())),
+            None => self.refresh_facts(pods),
+        }
     }
 
     /// Takes pods from those that are left until they have enough links, neighbours together: the
     /// store's facts about one are mostly about the other as well.
-    pub(super) fn take_portion(&self, left: &mut BTreeSet<PodKey>) -> BTreeSet<PodKey> {
+    fn take_portion(&self, left: &mut BTreeSet<PodKey>) -> BTreeSet<PodKey> {
+        let known = self.session.known();
         let (mut portion, mut ends) = (BTreeSet::new(), 0);
         let mut next = VecDeque::new();
         while let Some(pod) = next.pop_front().or_else(|| left.first().cloned()) {
@@ -130,18 +124,12 @@ impl Engine {
                 continue;
             }
             // The store may have forgotten what it declares.
-            let declared = self
-                .sandboxes
-                .of(&pod)
-                .map(|state| state.links.len())
-                .max()
-                .unwrap_or(0);
-            ends += 1 + self.known.links_with(&pod).max(declared);
+            ends += 1 + known.links_with(&pod).max(self.sandboxes.links_of(&pod));
             if ends > PORTION && !portion.is_empty() {
                 break;
             }
             left.remove(&pod);
-            next.extend(self.known.neighbours(&pod));
+            next.extend(known.neighbours(&pod));
             portion.insert(pod);
         }
         portion
@@ -149,43 +137,21 @@ impl Engine {
 
     /// Sees to it that what the store says of all of this node's pods has been read once: before
     /// that nothing is removed. It is read before anything is done, since what one pod declares may
-    /// be at odds with what another does.
-    fn inform(&mut self) -> bool {
-        if !self.informed {
+    /// contradict what another does.
+    fn inform(&mut self) -> Tried {
+        if !self.session.is_informed() {
             let mut left = self.sandboxes.pods();
             loop {
                 let portion = self.take_portion(&mut left);
-                if !self.read_facts(&portion) {
-                    return false;
-                }
+                self.read_facts(&portion)?;
                 if left.is_empty() {
                     break;
                 }
             }
-            self.informed = true;
+            self.session.set_informed();
         }
-        self.tell_interest();
-        true
-    }
-
-    /// Until the store has been read, what is known of this node's own pods is what is on disk:
-    /// enough to tell which of their links are with each other, so that a DEL leaves the survivors
-    /// theirs although the store is away.
-    fn recall_own_pods(&mut self) {
-        let Ok(effective) = self.effective().cloned() else {
-            return;
-        };
-        if self.informed {
-            return;
-        }
-        for pod in self.sandboxes.pods() {
-            if let Some(state) = self.sandboxes.current(&pod)
-                && self.known.record(&pod).is_none()
-            {
-                self.known
-                    .set(&pod, Some(sandboxes::record(state, &effective)));
-            }
-        }
+        self.session.set_interest(&self.sandboxes);
+        Ok(())
     }
 }
 
@@ -237,8 +203,17 @@ mod tests {
     /// An engine in a network namespace of its own, with three pods of a portion each. Nobody
     /// drives its runtime: what the store's watch would tell is not heard.
     fn with_engine(test: impl FnOnce(Engine, mpsc::Receiver<Command>) + Send + 'static) {
+        with_engine_on(|_| (), test);
+    }
+
+    /// The same with something changed about the node first.
+    fn with_engine_on(
+        change: impl FnOnce(&mut Node) + Send + 'static,
+        test: impl FnOnce(Engine, mpsc::Receiver<Command>) + Send + 'static,
+    ) {
         let body = move || {
-            let node = Node::new();
+            let mut node = Node::new();
+            change(&mut node);
             let states = StateDir::open(node.dir.path()).unwrap();
             states.set_complete().unwrap();
             for name in ["a", "b", "c"] {
@@ -260,7 +235,8 @@ mod tests {
             let mut taken = VecDeque::new();
             for left in [2, 1, 0] {
                 let (answer, mut answered) = oneshot::channel();
-                engine.commands.send(Command::Links(answer)).unwrap();
+                let command = Command::Links(answer);
+                engine.surroundings.commands.send(command).unwrap();
                 assert!(engine.turn(&inbox, &mut taken));
                 let links = answered.try_recv().expect("an answer").unwrap().links;
                 assert_eq!(
@@ -278,10 +254,12 @@ mod tests {
 
     #[test]
     fn nothing_is_looked_at_before_all_has_been_read() {
-        with_engine(|mut engine, _inbox| {
-            engine.asked.store = Some("sqlite:/dev/null/store.db".into());
+        let unusable = |node: &mut Node| {
+            node.settings.store = Some("sqlite:/dev/null/store.db".into());
+        };
+        with_engine_on(unusable, |mut engine, _inbox| {
             engine.begin_resync();
-            assert!(engine.resync.is_none() && !engine.informed);
+            assert!(engine.resync.is_none() && !engine.session.is_informed());
         });
     }
 }

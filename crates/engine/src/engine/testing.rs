@@ -51,6 +51,10 @@ impl Netns {
         Path::new("/run/netns").join(&self.0)
     }
 
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
     pub fn devices(&self) -> Vec<String> {
         devices(&ip(&format!("-n {} -o link show", self.0)))
     }
@@ -107,9 +111,14 @@ impl Node {
         }
     }
 
-    /// One that has read what is on disk.
+    /// An engine that has read what is on disk.
     pub fn engine(&self, commands: &mpsc::Sender<Command>) -> Engine {
-        Engine::new(Setup {
+        Engine::new(self.setup(commands)).unwrap()
+    }
+
+    /// What an engine of this node is made with.
+    pub fn setup(&self, commands: &mpsc::Sender<Command>) -> Setup {
+        Setup {
             settings: self.settings.clone(),
             managed: true,
             states: StateDir::open(self.dir.path()).unwrap(),
@@ -121,7 +130,6 @@ impl Node {
             runtime: self.runtime.handle().clone(),
             commands: commands.clone(),
             progress: self.progress.clone(),
-        })
-        .unwrap()
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::{
     ends::{in_sandbox, parked},
     outcome::{Obstacle, Wiring},
-    place::{Node, Place, VniState},
+    place::{Node, Place, VniState, Vtep},
 };
 use crate::{
     device::{Tunnel, VXLAN_PORT, Wanted},
@@ -91,12 +91,17 @@ impl Local<'_> {
 
     /// The other end is on another node.
     fn tunnel(&self, vni: VniState, other: &NodeName, vtep: IpAddr, mtu: Mtu) -> Wiring {
+        let Some(own) = self.node.vtep else {
+            return self.hold(Obstacle::Waiting(format!(
+                "waiting for this node's underlay, on which the tunnel to node {other} starts"
+            )));
+        };
         let limit = self.node.mtu.min(mtu);
-        if let Err(problem) = self.check_tunnel(other, vtep, limit) {
+        if let Err(problem) = self.check_tunnel(own.address, other, vtep, limit) {
             return self.freeze(problem);
         }
         match vni {
-            VniState::Granted(vni) => self.tunnel_with(vni, vtep, limit),
+            VniState::Granted(vni) => self.tunnel_with(vni, own, vtep, limit),
             VniState::None => self.hold(Obstacle::Waiting(format!(
                 "waiting for a VNI for the tunnel to node {other}"
             ))),
@@ -107,7 +112,7 @@ impl Local<'_> {
         }
     }
 
-    fn tunnel_with(&self, vni: Vni, vtep: IpAddr, limit: Mtu) -> Wiring {
+    fn tunnel_with(&self, vni: Vni, own: Vtep, remote: IpAddr, limit: Mtu) -> Wiring {
         let asked = self.link.mtu.or(self.node.default_mtu);
         let mtu = asked.unwrap_or(limit).min(limit);
         Wiring {
@@ -115,9 +120,9 @@ impl Local<'_> {
                 end: in_sandbox(self.link, self.end, self.sandbox, mtu),
                 tunnel: Tunnel {
                     vni,
-                    remote: vtep,
-                    local: self.node.vtep,
-                    parent: self.node.parent,
+                    remote,
+                    local: own.address,
+                    parent: own.parent,
                     port: VXLAN_PORT,
                 },
             }],
@@ -151,11 +156,15 @@ impl Local<'_> {
         asked.unwrap_or(self.node.mtu)
     }
 
-    fn check_tunnel(&self, other: &NodeName, vtep: IpAddr, limit: Mtu) -> Result<(), String> {
-        let Node {
-            name, vtep: own, ..
-        } = self.node;
-        if vtep == *own {
+    fn check_tunnel(
+        &self,
+        own: IpAddr,
+        other: &NodeName,
+        vtep: IpAddr,
+        limit: Mtu,
+    ) -> Result<(), String> {
+        let name = &self.node.name;
+        if vtep == own {
             return Err(format!(
                 "nodes {name} and {other} have the same parent address {vtep}: give each its own \
                  parent_address"

@@ -12,7 +12,7 @@ mod place;
 pub use direct::{direct, needs_vni};
 pub use ends::{parked, parked_name};
 pub use outcome::{Obstacle, Wiring};
-pub use place::{Node, Place, VniState};
+pub use place::{Node, Place, VniState, Vtep};
 
 #[cfg(test)]
 mod tests;

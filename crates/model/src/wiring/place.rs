@@ -12,14 +12,21 @@ use crate::{
 pub struct Node {
     /// Its name.
     pub name: NodeName,
-    /// Its VTEP: where its tunnels end.
-    pub vtep: IpAddr,
-    /// Index of the parent interface.
-    pub parent: u32,
+    /// Where its tunnels start; none while its underlay is not known.
+    pub vtep: Option<Vtep>,
     /// The greatest link MTU for which a tunnel has room.
     pub mtu: Mtu,
     /// The MTU that links get unless their declaration says otherwise (`mtu` of the config).
     pub default_mtu: Option<Mtu>,
+}
+
+/// Where a node's tunnels start and end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vtep {
+    /// Its address: the parent address.
+    pub address: IpAddr,
+    /// Index of the parent interface in the node's namespace.
+    pub parent: u32,
 }
 
 /// Where a pod is, as this node sees it.

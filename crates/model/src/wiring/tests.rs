@@ -35,8 +35,10 @@ fn link(mtu: Option<u32>) -> Link {
 fn node() -> Node {
     Node {
         name: "n1".parse().unwrap(),
-        vtep: "10.0.0.1".parse().unwrap(),
-        parent: 2,
+        vtep: Some(Vtep {
+            address: "10.0.0.1".parse().unwrap(),
+            parent: 2,
+        }),
         mtu: Mtu::try_from(1450).unwrap(),
         default_mtu: None,
     }
@@ -154,4 +156,31 @@ fn a_missing_peer_is_waited_for() {
         };
         assert!(text.contains(expected), "{text}");
     }
+}
+
+#[test]
+fn without_an_underlay_a_tunnel_waits_and_a_veth_does_not() {
+    let node = Node {
+        vtep: None,
+        ..node()
+    };
+    let far = direct(
+        &link(None),
+        &[here("s1"), there("10.0.0.2", 1450)],
+        VniState::Granted(Vni::try_from(11).unwrap()),
+        &node,
+    );
+    assert!(matches!(far.wanted[..], [Wanted::Hold { .. }]), "{far:?}");
+    assert_eq!(
+        far.obstacle.unwrap().to_string(),
+        "waiting for this node's underlay, on which the tunnel to node n2 starts"
+    );
+    let near = direct(
+        &link(None),
+        &[here("s1"), here("s2")],
+        VniState::None,
+        &node,
+    );
+    assert!(matches!(near.wanted[..], [Wanted::Veth { .. }]), "{near:?}");
+    assert_eq!(near.obstacle, None);
 }

@@ -10,7 +10,7 @@ use ratchet_model::{
     device::{At, Kind, Netns, Observed, Wanted, WantedEnd},
     planner::{Plan, PlanScope, plan},
     resolve::Link,
-    wiring::{Node, Place, VniState, direct},
+    wiring::{Node, Place, VniState, Vtep, direct},
 };
 
 use super::world::World;
@@ -157,8 +157,10 @@ pub fn link(number: usize, cable: &Cable, variant: u8) -> Link {
 fn node() -> Node {
     Node {
         name: "here".parse().unwrap(),
-        vtep: "10.99.0.1".parse().unwrap(),
-        parent: 2,
+        vtep: Some(Vtep {
+            address: "10.99.0.1".parse().unwrap(),
+            parent: 2,
+        }),
         mtu: Mtu::try_from(1450).unwrap(),
         default_mtu: None,
     }

@@ -292,8 +292,8 @@ fn a_namespace_that_cannot_be_entered_is_not_taken_for_one_that_is_gone() {
     });
 }
 
-/// An agent died while a device was being replaced, and the next one finds that nobody wants it any
-/// more.
+/// An agent died while a device was being replaced, and the next one finds that it is no longer
+/// wanted.
 #[test]
 fn what_was_to_be_inherited_goes_when_there_is_nobody_to_inherit_it() {
     on_a_node(|node| {

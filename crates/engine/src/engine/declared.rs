@@ -7,8 +7,8 @@ use std::{
 
 use ratchet_model::{names::PodKey, resolve::Link};
 
-use super::{Engine, command::Declared, reconcile::Scope};
-use crate::state::SandboxState;
+use super::{Engine, command::Declared};
+use crate::{state::SandboxState, wires};
 
 /// How long a link may wait for its peer before that is worth an event.
 const LONG: Duration = Duration::from_secs(60);
@@ -63,12 +63,9 @@ impl Engine {
             );
             let key = declared.kubernetes.clone();
             self.unwritten.insert(key, declared.clone());
-            return self.look_again_soon();
+            return self.schedule.retry(self.clock.now());
         }
-        let pods: BTreeSet<PodKey> = [pod].into();
-        if !(self.refresh_facts(&pods) & self.reconcile(&Scope::Links(pods))) {
-            self.look_again_soon();
-        }
+        self.refresh_and_reconcile([pod].into());
         self.tell();
     }
 
@@ -81,7 +78,7 @@ impl Engine {
 
     /// Tells the users of a link's pods on this node what they have to fix.
     pub(super) fn warn_pods(&self, link: &Link, text: &str) {
-        let text = format!("link {}: {text}", super::report::name(link));
+        let text = format!("link {}: {text}", wires::name(link));
         for pod in BTreeSet::from([&link.a.pod, &link.z.pod]) {
             self.warn_pod(pod, &text);
         }
@@ -100,7 +97,7 @@ impl Engine {
         if !self.events.is_online() {
             return None;
         }
-        self.links.waiting_since().map(|since| since + LONG)
+        self.wires.waiting_since().map(|since| since + LONG)
     }
 
     /// Warns, once, of links that have waited for their peer for long.
@@ -108,7 +105,7 @@ impl Engine {
         while self
             .next_warning()
             .is_some_and(|due| due <= self.clock.now())
-            && let Some((link, text)) = self.links.tell_of_longest_waiting()
+            && let Some((link, text)) = self.wires.take_longest_waiting()
         {
             self.warn_pods(&link, &text);
         }

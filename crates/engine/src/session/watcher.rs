@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::engine::{Command, Commands};
 
-/// How long to wait before a broken watch is begun anew: at first, and at most.
+/// How long to wait before a broken watch is begun again: at first, and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// What has changed and was not dealt with yet. However fast changes come, the engine reads and
@@ -53,7 +53,7 @@ pub(crate) async fn watch(
             Err(error) => {
                 tracing::warn!(
                     store = store.describe(), %error,
-                    "lost sight of the store; trying again"
+                    "the watch on the store broke; trying again"
                 );
                 if engine.send(Command::StoreLost(error.to_string())).is_err() {
                     return;
@@ -65,7 +65,7 @@ pub(crate) async fn watch(
     }
 }
 
-/// One watch, until it breaks (`Err`) or nobody listens any more (`Ok`).
+/// One watch, until it breaks (`Err`) or the engine is gone (`Ok`).
 async fn follow(
     store: &dyn Store,
     interest: &mut watch::Receiver<Interest>,

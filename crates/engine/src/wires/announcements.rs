@@ -1,6 +1,6 @@
-//! Announcements: the addresses of new devices are told a second and a third time.
+//! The addresses of new devices are announced a second and a third time.
 //!
-//! See [`Operation::AnnounceAddress`] for whom. It is done once routers have had time to learn of
+//! See [`Operation::AnnounceAddress`] for whom. It is done once routers have had time to hear of
 //! the device, and only for addresses that are there still.
 
 use std::{
@@ -15,7 +15,7 @@ use ratchet_model::{
     device::{At, Netns, Operation, Step},
 };
 
-use super::Engine;
+use crate::{kernel::Kernel, sandboxes::Sandboxes};
 
 /// How long after a device was made: soon for an idle machine, and later for a busy one.
 const DELAYS: [Duration; 2] = [Duration::from_millis(150), Duration::from_secs(2)];
@@ -68,35 +68,28 @@ impl Announcements {
         }
         taken
     }
-}
 
-impl Engine {
     /// Announces what is due.
-    pub(super) fn announce(&mut self) {
-        let due = self.announcements.take_due(self.clock.now());
+    pub fn announce(&mut self, kernel: &mut dyn Kernel, sandboxes: &Sandboxes, now: Instant) {
+        let due = self.take_due(now);
         if due.is_empty() {
             return;
         }
-        let mut looks: BTreeMap<Netns, BTreeSet<String>> = BTreeMap::new();
+        let mut names: BTreeMap<Netns, BTreeSet<String>> = BTreeMap::new();
         for (at, _) in &due {
-            looks
-                .entry(at.netns.clone())
-                .or_default()
-                .insert(at.name.clone());
+            let names = names.entry(at.netns.clone()).or_default();
+            names.insert(at.name.clone());
         }
-        let opened = self.open_namespaces(looks.keys()).unwrap_or_default();
-        let looks = looks
+        let entered = sandboxes.enter(kernel, names.keys()).unwrap_or_default();
+        let looks = names
             .into_iter()
-            .filter(|(netns, _)| opened.contains(netns));
-        let looks = looks
+            .filter(|(netns, _)| entered.contains(netns))
             .map(|(netns, names)| (netns, Look::Names(names)))
             .collect();
-        let observed = self.kernel.observe(&looks, &|_| true).unwrap_or_default();
+        let observed = kernel.observe(&looks, &|_| true).unwrap_or_default();
         let there = observed.iter().flat_map(|device| {
-            device
-                .addresses
-                .iter()
-                .map(|found| (device.at(), found.address))
+            let addresses = device.addresses.iter();
+            addresses.map(|found| (device.at(), found.address))
         });
         let steps: Vec<Step> = there
             .filter(|found| due.contains(found))
@@ -105,13 +98,45 @@ impl Engine {
                 operation: Operation::AnnounceAddress(at, address),
             })
             .collect();
-        for error in self
-            .kernel
-            .execute(&steps)
-            .into_iter()
-            .filter_map(Result::err)
-        {
+        let errors = kernel.execute(&steps).into_iter().filter_map(Result::err);
+        for error in errors {
             tracing::debug!(%error, "cannot announce an address");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_was_added_is_due_twice() {
+        let at = At {
+            netns: Netns::Sandbox("s1".parse().unwrap()),
+            name: "eth1".into(),
+        };
+        let address: IpNet = "10.0.0.1/24".parse().unwrap();
+        let step = |operation| Step {
+            link: LinkId::UNKNOWN,
+            operation,
+        };
+        let steps = [
+            step(Operation::AddAddress(at.clone(), address)),
+            step(Operation::AddAddress(
+                at.clone(),
+                "10.0.0.2/24".parse().unwrap(),
+            )),
+            step(Operation::SetUp(at.clone(), true)),
+        ];
+        let (mut announcements, now) = (Announcements::default(), Instant::now());
+        let results = [Ok(()), Err(KernelError::Skipped), Ok(())];
+        announcements.note(&steps, &results, now);
+        assert_eq!(announcements.due(), Some(now + DELAYS[0]));
+        assert_eq!(announcements.take_due(now), BTreeSet::new());
+        for delay in DELAYS {
+            let due = announcements.take_due(now + delay);
+            assert_eq!(due, [(at.clone(), address)].into());
+        }
+        assert_eq!(announcements.due(), None);
     }
 }

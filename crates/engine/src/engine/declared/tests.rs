@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::BoxFuture;
 use ratchet_model::{
     PodKey,
     declaration::{Declaration, Texts, declare},
@@ -16,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::LONG;
 use crate::{
-    clock::Clock,
+    clock::{Clock, SystemClock},
     engine::{
         Declared, Engine, NewSandbox,
         testing::{Netns, Node},
@@ -73,6 +74,10 @@ impl Clock for ManualClock {
     fn unix_nanos(&self) -> u64 {
         1
     }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        SystemClock.sleep(duration)
+    }
 }
 
 /// Runs a test with an engine that has started, what users are told, and its clock.
@@ -93,7 +98,6 @@ fn with_engine(test: impl FnOnce(&mut Engine, &Recorder, &ManualClock) + Send + 
             scope.spawn(|| node.runtime.block_on(stopped));
             engine.start();
             test(&mut engine, &events, &clock);
-            engine.stop();
             drop(stop);
         });
     };

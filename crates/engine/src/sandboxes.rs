@@ -6,11 +6,11 @@ use std::{
 };
 
 use ratchet_kernel::KernelError;
-use ratchet_model::{Location, PodKey, PodRecord, SandboxId};
+use ratchet_model::{Location, PodKey, PodRecord, SandboxId, device::Netns, wiring::Node};
 
 use crate::{
-    effective::Effective,
     kernel::Kernel,
+    retry::{Retry, Tried},
     state::{SandboxState, StateDir},
 };
 
@@ -21,8 +21,8 @@ pub(crate) struct Sandboxes {
     by_pod: BTreeMap<PodKey, BTreeSet<SandboxId>>,
     /// Sandboxes whose pod has a later one on another node.
     superseded: BTreeSet<SandboxId>,
-    /// Sandboxes that are about to be attached: on disk as leaving, so that whoever finds them
-    /// undoes them; otherwise as good as absent.
+    /// Sandboxes that are about to be attached: on disk as leaving, so that an agent that finds
+    /// them undoes them; otherwise as good as absent.
     expected: BTreeMap<SandboxId, SandboxState>,
     /// Whether all that this node has is known.
     complete: bool,
@@ -51,14 +51,14 @@ impl Sandboxes {
         self.complete
     }
 
-    /// Notes that nothing is missing any more; gives whether that could be written down.
-    pub fn set_complete(&mut self) -> bool {
+    /// Notes that nothing is missing any more.
+    pub fn set_complete(&mut self) -> Tried {
         let written = self.dir.set_complete();
-        if let Err(error) = &written {
-            tracing::error!(%error, "cannot write to the state directory");
-        }
         self.complete = written.is_ok();
-        self.complete
+        written.map_err(|error| {
+            tracing::error!(%error, "cannot write to the state directory");
+            Retry::StateDir(error.to_string())
+        })
     }
 
     /// Writes a sandbox to disk, then remembers it.
@@ -175,13 +175,61 @@ impl Sandboxes {
         }
     }
 
-    /// The pods that have a sandbox here, in whatever state.
+    /// The pods that have a sandbox here, leaving ones included.
     pub fn pods(&self) -> BTreeSet<PodKey> {
         self.by_pod.keys().cloned().collect()
     }
 
     pub fn has(&self, pod: &PodKey) -> bool {
         self.by_pod.contains_key(pod)
+    }
+
+    /// How many links the sandboxes of a pod declare.
+    pub fn links_of(&self, pod: &PodKey) -> usize {
+        let declared = self.of(pod).map(|state| state.links.len());
+        declared.max().unwrap_or(0)
+    }
+
+    /// Whether a sandbox is leaving.
+    pub fn is_leaving(&self, id: &SandboxId) -> bool {
+        self.by_id.get(id).is_some_and(|state| state.leaving)
+    }
+
+    /// The sandboxes that are leaving.
+    pub fn leaving(&self) -> Vec<SandboxId> {
+        let leaving = self.by_id.values().filter(|state| state.leaving);
+        leaving.map(|state| state.id.clone()).collect()
+    }
+
+    /// Enters the namespaces of sandboxes until the command is dealt with. Returns those that were
+    /// entered; one that is gone is left out, which is as good as empty. One that cannot be entered
+    /// for another reason may have anything in it.
+    pub fn enter<'n>(
+        &self,
+        kernel: &mut dyn Kernel,
+        netns: impl Iterator<Item = &'n Netns>,
+    ) -> Result<BTreeSet<Netns>, KernelError> {
+        let mut entered = BTreeSet::new();
+        for netns in netns {
+            let Netns::Sandbox(id) = netns else { continue };
+            let Some(state) = self.get(id) else {
+                continue;
+            };
+            match enter(kernel, state) {
+                Ok(()) => drop(entered.insert(netns.clone())),
+                Err(error) if error.is_netns_gone() => {
+                    tracing::debug!(sandbox = %id, %error, "cannot enter")
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(entered)
+    }
+
+    /// A time for a new sandbox: now, and later than any sandbox that is known.
+    pub fn next_created(&self, unix_nanos: u64) -> u64 {
+        let latest = self.by_id.values().map(|state| state.created + 1).max();
+        latest.unwrap_or(0).max(unix_nanos)
     }
 }
 
@@ -202,15 +250,15 @@ pub(crate) fn is_netns_gone(kernel: &dyn Kernel, state: &SandboxState) -> bool {
     }
 }
 
-/// What this agent says of a sandbox's pod.
-pub(crate) fn record(state: &SandboxState, effective: &Effective) -> PodRecord {
+/// What this agent says of a sandbox's pod. Without an underlay there is no location to share.
+pub(crate) fn record(state: &SandboxState, node: &Node) -> PodRecord {
     PodRecord {
         pod: state.pod.clone(),
-        location: Some(Location {
-            node: effective.node.name.clone(),
-            vtep: effective.node.vtep,
+        location: node.vtep.map(|vtep| Location {
+            node: node.name.clone(),
+            vtep: vtep.address,
             sandbox: state.id.clone(),
-            mtu: effective.node.mtu,
+            mtu: node.mtu,
             leaving: false,
         }),
         created: state.created,

@@ -7,10 +7,12 @@ use std::{
 };
 
 use ratchet_model::{
-    LinkId, NodeName, PodKey, SandboxId,
+    LinkId, NodeName, PodKey,
     resolve::Link,
     wiring::{Obstacle, Wiring},
 };
+
+use super::failure::LinkFailure;
 
 /// A link as it was last dealt with.
 #[derive(PartialEq)]
@@ -37,19 +39,18 @@ impl Tracked {
     }
 }
 
-/// Why a link could not be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LinkFailure {
-    pub text: String,
-    /// The sandbox on whose side it happened, if it was on one's.
-    pub sandbox: Option<SandboxId>,
-    /// Whether it is of a kind that only somebody can mend.
-    pub conflict: bool,
+/// A link that must be looked at: what is wanted of it now.
+#[derive(Debug)]
+pub(crate) struct Fresh {
+    pub link: Link,
+    pub wiring: Wiring,
+    /// The nodes of its two ends, as far as they are known.
+    pub nodes: [Option<NodeName>; 2],
 }
 
 /// All of them.
 #[derive(Default)]
-pub(crate) struct TrackedLinks {
+pub(super) struct TrackedLinks {
     /// Boxed: a tree keeps room for more than it has, and a tracked link is large.
     by_id: BTreeMap<LinkId, Box<Tracked>>,
     /// A link's id is made of its two endpoints, so a link never changes its pods.

@@ -1,0 +1,270 @@
+//! What works while the underlay is gone, or the store hangs: real engine and kernel, in namespaces
+//! of their own.
+
+use std::{
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
+
+use ratchet_model::{
+    Location, PodKey, PodRecord,
+    declaration::{Texts, declare},
+};
+use ratchet_protocol::{
+    Attached, Attachment, Detach, Failure, FailureKind, LinkState, Reply, Settings,
+};
+use ratchet_store::Publish;
+use tokio::sync::oneshot;
+
+use super::{
+    Command, Engine, NewSandbox,
+    testing::{Netns, Node, devices, ip},
+};
+use crate::{
+    session::testing::{Hasty, Moody},
+    store::open_store,
+};
+
+/// When a test gives up.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Runs a test on a node, on a thread of its own, while its runtime is driven.
+fn on_a_node(test: impl FnOnce(&Node) + Send + 'static) {
+    let run = || {
+        let node = Node::new();
+        let (stop, stopped) = oneshot::channel::<()>();
+        thread::scope(|scope| {
+            scope.spawn(|| node.runtime.block_on(stopped));
+            test(&node);
+            drop(stop);
+        });
+    };
+    thread::spawn(run).join().unwrap();
+}
+
+/// An engine that has started.
+fn start(node: &Node) -> Engine {
+    start_with_news(node).0
+}
+
+/// The same, with what its watch tells.
+fn start_with_news(node: &Node) -> (Engine, mpsc::Receiver<Command>) {
+    let (commands, inbox) = mpsc::channel();
+    let mut engine = node.engine(&commands);
+    engine.start();
+    (engine, inbox)
+}
+
+fn attachment(pod: &str) -> Attachment {
+    Attachment {
+        network: "net".into(),
+        container_id: pod.parse().unwrap(),
+        interface: "eth0".into(),
+    }
+}
+
+/// Attaches a pod with links to its peers.
+fn add(engine: &mut Engine, pod: &str, netns: &Netns, peers: &[&str]) -> Result<Attached, Failure> {
+    let link = |peer: &&str| format!("{{interface: to-{peer}, peer: {peer}/to-{pod}}}");
+    let links: Vec<String> = peers.iter().map(link).collect();
+    let links = format!("[{}]", links.join(", "));
+    let annotations = [("ratchet.dev/links".to_owned(), links)].into();
+    let declaration = declare(&key(pod), &Texts::new(), &annotations);
+    let (answer, mut answered) = oneshot::channel();
+    let sandbox = NewSandbox {
+        attachment: attachment(pod),
+        netns: netns.path(),
+        settings: Settings::default(),
+        kubernetes: ("default".into(), pod.into()),
+        use_labels: true,
+        declaration: declaration.unwrap().unwrap(),
+    };
+    engine.handle(Command::Attach(Box::new(sandbox), answer));
+    match answered.try_recv().expect("an answer")? {
+        Reply::Attached(attached) => Ok(attached),
+        other => panic!("not an answer to an attach: {other:?}"),
+    }
+}
+
+fn del(engine: &mut Engine, pod: &str) {
+    let (answer, mut answered) = oneshot::channel();
+    let attachment = attachment(pod);
+    let detach = Detach {
+        attachment,
+        netns: None,
+    };
+    engine.handle(Command::Detach(detach, answer));
+    assert_eq!(answered.try_recv().expect("an answer"), Ok(Reply::Done));
+}
+
+fn key(pod: &str) -> PodKey {
+    PodKey::new("default", pod).unwrap()
+}
+
+fn resync(engine: &mut Engine) {
+    engine.begin_resync();
+    while engine.resync.is_some() {
+        engine.continue_resync();
+    }
+}
+
+fn lose_underlay() {
+    ip("address del 10.0.0.1/24 dev u0");
+}
+
+fn restore_underlay() {
+    ip("address add 10.0.0.1/24 dev u0");
+}
+
+/// Whether the store says that a pod is on this node.
+fn is_published(node: &Node, pod: &str) -> bool {
+    let (settings, own) = (node.settings.clone(), [key(pod)].into());
+    let facts = node.runtime.handle().block_on(async {
+        let store = open_store(settings).await.unwrap();
+        store.read(&own).await.unwrap()
+    });
+    let record = facts.records.get(&key(pod));
+    record.is_some_and(PodRecord::lives)
+}
+
+/// Says that a pod is on another node.
+fn publish_far(node: &Node, pod: &str) {
+    let record = PodRecord {
+        pod: key(pod),
+        location: Some(Location {
+            node: "n2".parse().unwrap(),
+            vtep: "10.0.0.2".parse().unwrap(),
+            sandbox: pod.parse().unwrap(),
+            mtu: 1450.try_into().unwrap(),
+            leaving: false,
+        }),
+        created: 1,
+        links: Vec::new(),
+    };
+    node.runtime.handle().block_on(async {
+        let store = open_store(node.settings.clone()).await.unwrap();
+        store.publish(&record, Publish::New).await.unwrap()
+    });
+}
+
+#[test]
+fn a_detach_while_the_underlay_is_gone_leaves_the_survivor_its_interface() {
+    for restarted in [false, true] {
+        on_a_node(move |node| {
+            let [a, b] = ["a", "b"].map(Netns::new);
+            let mut engine = start(node);
+            add(&mut engine, "a", &a, &["b"]).unwrap();
+            add(&mut engine, "b", &b, &[]).unwrap();
+            lose_underlay();
+            if restarted {
+                engine = start(node);
+            } else {
+                resync(&mut engine);
+            }
+            assert_eq!([a.devices(), b.devices()], [["to-b"], ["to-a"]]);
+
+            del(&mut engine, "a");
+            let parked = devices(&ip("-o link show"));
+            assert_eq!((a.devices().len(), b.devices()), (0, vec!["to-a".into()]));
+            assert_eq!(parked.len(), 1, "{parked:?}");
+            drop(a);
+            assert_eq!(b.devices(), ["to-a"], "restarted: {restarted}");
+            assert!(!is_published(node, "a"), "the store was told");
+            del(&mut engine, "b");
+            assert_eq!(devices(&ip("-o link show")), [""; 0]);
+        });
+    }
+}
+
+#[test]
+fn an_agent_that_starts_without_an_underlay_makes_links_within_the_node() {
+    on_a_node(|node| {
+        publish_far(node, "far");
+        lose_underlay();
+        let [a, b] = ["a", "b"].map(Netns::new);
+        let (mut engine, news) = start_with_news(node);
+        add(&mut engine, "a", &a, &["b", "far"]).unwrap();
+        let attached = add(&mut engine, "b", &b, &[]).unwrap();
+        assert_eq!((attached.interfaces.len(), attached.pending.len()), (1, 0));
+        assert_eq!([a.devices(), b.devices()], [["to-b"], ["to-a"]]);
+        let mtu = ip(&format!(
+            "netns exec {} cat /sys/class/net/to-b/mtu",
+            a.name()
+        ));
+        assert_eq!(mtu.trim(), "1450");
+        assert!(!is_published(node, "a") && !is_published(node, "b"));
+        // The store tells of a pod's peers once the pod is published.
+        let states: Vec<LinkState> = engine.report().links.iter().map(|l| l.state).collect();
+        assert_eq!(states, [LinkState::Up, LinkState::Pending]);
+
+        restore_underlay();
+        resync(&mut engine);
+        assert!(is_published(node, "a") && is_published(node, "b"));
+        while a.devices().len() < 2 {
+            let news = news.recv_timeout(DEADLINE);
+            engine.handle(news.expect("news of the pod that is published now"));
+            engine.work();
+        }
+        let is_up = |link: &ratchet_protocol::LinkReport| link.state == LinkState::Up;
+        assert!(engine.report().links.iter().all(is_up));
+    });
+}
+
+#[test]
+fn tunnels_stay_while_the_underlay_is_gone_and_new_ones_wait() {
+    on_a_node(|node| {
+        publish_far(node, "far");
+        let [a, b] = ["a", "b"].map(Netns::new);
+        let mut engine = start(node);
+        add(&mut engine, "a", &a, &["far"]).unwrap();
+        lose_underlay();
+        resync(&mut engine);
+        let attached = add(&mut engine, "b", &b, &["far"]).unwrap();
+        assert_eq!((attached.interfaces.len(), attached.pending.len()), (0, 1));
+        let states = |engine: &Engine| {
+            let links = engine.report().links;
+            links.iter().map(|link| link.state).collect::<Vec<_>>()
+        };
+        assert_eq!(states(&engine), [LinkState::Up, LinkState::Pending]);
+        assert_eq!((a.devices(), b.devices().len()), (vec!["to-far".into()], 0));
+
+        restore_underlay();
+        resync(&mut engine);
+        assert_eq!(states(&engine), [LinkState::Up; 2]);
+    });
+}
+
+#[test]
+fn a_store_that_hangs_holds_up_one_call_and_no_detach() {
+    on_a_node(|node| {
+        let moody = Arc::new(Moody::default());
+        let (commands, _inbox) = mpsc::channel();
+        let mut setup = node.setup(&commands);
+        setup.open_store = moody.opener();
+        setup.clock = Arc::new(Hasty::default());
+        let mut engine = Engine::new(setup).unwrap();
+        engine.start();
+        let [a, b, c, d] = ["a", "b", "c", "d"].map(Netns::new);
+        add(&mut engine, "a", &a, &["b"]).unwrap();
+        add(&mut engine, "b", &b, &[]).unwrap();
+        assert_eq!([a.devices(), b.devices()], [["to-b"], ["to-a"]]);
+
+        moody.set_hanging(true);
+        let failure = add(&mut engine, "c", &c, &["a"]).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::TryLater);
+        assert!(failure.message.contains("no answer for"), "{failure}");
+        let calls = moody.calls();
+        del(&mut engine, "a");
+        assert_eq!((a.devices().len(), b.devices()), (0, vec!["to-a".into()]));
+        assert_eq!(add(&mut engine, "d", &d, &["b"]).unwrap_err(), failure);
+        assert_eq!(moody.calls(), calls, "no call waits again");
+
+        moody.set_hanging(false);
+        engine.handle(Command::StoreBack);
+        resync(&mut engine);
+        assert!(!engine.sandboxes.has(&key("a")), "the store was told");
+        add(&mut engine, "d", &d, &["b"]).unwrap();
+        assert_eq!([d.devices(), b.devices()], [["to-b"], ["to-d"]]);
+    });
+}

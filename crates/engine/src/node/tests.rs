@@ -1,0 +1,140 @@
+//! What the node's settings and kernel come to, with an underlay that comes and goes.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use ratchet_kernel::{KernelError, Look, NetnsIdentity, Outcome, UnderlayError};
+use ratchet_model::{
+    SandboxId,
+    device::{At, Interface, Netns, Observed, Step},
+};
+
+use super::*;
+
+/// A kernel that is only asked for its underlay.
+struct Only(Result<Underlay, UnderlayError>);
+
+impl Kernel for Only {
+    fn node(&self) -> NetnsIdentity {
+        unreachable!("not asked")
+    }
+
+    fn identify(&self, _: &Path) -> Result<NetnsIdentity, KernelError> {
+        unreachable!("not asked")
+    }
+
+    fn enter(
+        &mut self,
+        _: &SandboxId,
+        _: &Path,
+        _: Option<NetnsIdentity>,
+    ) -> Result<NetnsIdentity, KernelError> {
+        unreachable!("not asked")
+    }
+
+    fn forget(&mut self, _: &SandboxId) {}
+
+    fn forget_all(&mut self) {}
+
+    fn namespaces(&self) -> Vec<PathBuf> {
+        unreachable!("not asked")
+    }
+
+    fn observe(
+        &self,
+        _: &BTreeMap<Netns, Look>,
+        _: &dyn Fn(&Observed) -> bool,
+    ) -> Result<Vec<Observed>, KernelError> {
+        unreachable!("not asked")
+    }
+
+    fn interfaces(&self, _: &[At]) -> Result<Vec<Option<Interface>>, KernelError> {
+        unreachable!("not asked")
+    }
+
+    fn execute(&self, _: &[Step]) -> Vec<Outcome> {
+        unreachable!("not asked")
+    }
+
+    fn underlay(&self, _: Option<&str>, _: Option<IpAddr>) -> Result<Underlay, UnderlayError> {
+        self.0.clone()
+    }
+}
+
+fn with_underlay() -> Only {
+    Only(Ok(Underlay {
+        interface: "u0".into(),
+        index: 7,
+        address: "10.0.0.1".parse().unwrap(),
+        mtu: 9000,
+        addresses: Vec::new(),
+    }))
+}
+
+fn without_underlay() -> Only {
+    Only(Err(UnderlayError::NoDefaultRoute))
+}
+
+fn settings(interface: Option<&str>) -> Settings {
+    Settings {
+        node: Some("n1".parse().unwrap()),
+        parent_interface: interface.map(str::to_owned),
+        ..Settings::default()
+    }
+}
+
+#[test]
+fn the_underlay_that_was_known_last_counts_while_it_is_gone() {
+    let mut node = ThisNode::new(settings(None), true);
+    node.look(&without_underlay());
+    let unknown = node.wiring().unwrap();
+    assert_eq!((unknown.vtep, unknown.mtu.bytes()), (None, 1450));
+    node.look(&with_underlay());
+    let known = node.wiring().unwrap();
+    assert_eq!((known.vtep.unwrap().parent, known.mtu.bytes()), (7, 8950));
+    assert!(node.has_underlay() && node.trouble().is_none());
+    node.look(&without_underlay());
+    assert_eq!(node.wiring(), Ok(known));
+    assert!(!node.has_underlay() && node.trouble().is_some());
+    assert_eq!(node.settings().parent_interface.as_deref(), Some("u0"));
+}
+
+#[test]
+fn only_an_agent_on_demand_that_never_found_its_underlay_refuses_a_config_for_that() {
+    for (managed, kernels, agrees) in [
+        (true, vec![without_underlay()], true),
+        (false, vec![without_underlay()], false),
+        (false, vec![with_underlay(), without_underlay()], true),
+    ] {
+        let mut node = ThisNode::new(settings(Some("u0")), managed);
+        kernels.iter().for_each(|kernel| node.look(kernel));
+        let last = kernels.last().unwrap();
+        let agreed = node.agree_on(&settings(Some("u0")), last);
+        assert_eq!(agreed.is_ok(), agrees, "managed: {managed}, {agreed:?}");
+    }
+}
+
+#[test]
+fn a_managed_agent_refuses_other_settings_and_one_on_demand_takes_them_over() {
+    let kernel = with_underlay();
+    let other = Settings {
+        store: Some("sqlite:/elsewhere.db".into()),
+        ..settings(None)
+    };
+    for managed in [true, false] {
+        let mut node = ThisNode::new(settings(None), managed);
+        node.look(&kernel);
+        assert_eq!(node.agree_on(&settings(None), &kernel), Ok(Agreement::Same));
+        let agreed = node.agree_on(&other, &kernel);
+        if managed {
+            let text = agreed.unwrap_err().message;
+            assert!(text.contains("disagree: store is"), "{text}");
+        } else {
+            let other_store = true;
+            assert_eq!(agreed, Ok(Agreement::TakenOver { other_store }));
+            assert_eq!(node.settings().store, other.store);
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! The kernel's part of a reconcile: look, plan, execute, and note what came of it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    time::Instant,
+};
+
+use ratchet_kernel::KernelError;
+use ratchet_model::{
+    LinkId, SandboxId,
+    device::{Netns, Observed, Operation, Step, Wanted},
+    planner::{self, Plan, PlanScope},
+    resolve::Link,
+    wiring::Obstacle,
+};
+
+use super::{
+    Wires,
+    failure::{LinkFailure, failures},
+    look::{self, Task},
+    scope::Scope,
+    tracked::{Fresh, Tracked},
+};
+use crate::{
+    kernel::Kernel,
+    retry::{Retry, Tried},
+    sandboxes::Sandboxes,
+};
+
+/// What to apply.
+pub(crate) struct Request<'a> {
+    /// What all of it is about.
+    pub scope: &'a Scope,
+    /// Links with what is wanted of them, as far as that must be looked at.
+    pub fresh: Vec<Fresh>,
+    /// Links that were dealt with before and are wanted no longer.
+    pub ended: &'a BTreeSet<LinkId>,
+    /// What else stays as it is in the scope's namespaces.
+    pub kept: Vec<Wanted>,
+}
+
+/// What came of it.
+pub(crate) struct Applied {
+    /// Why it must be tried again, if so.
+    pub tried: Tried,
+    /// What users of a link's pods have to fix.
+    pub warnings: Vec<(Link, String)>,
+}
+
+/// A plan and what came of it.
+struct Done {
+    plan: Plan,
+    /// One a step.
+    results: Vec<Result<(), KernelError>>,
+    /// The leaving sandboxes of which nothing is left.
+    swept: BTreeSet<SandboxId>,
+}
+
+impl Wires {
+    /// Makes the kernel have what is wanted, and notes what came of it.
+    pub fn apply(
+        &mut self,
+        kernel: &mut dyn Kernel,
+        sandboxes: &Sandboxes,
+        request: Request<'_>,
+        now: Instant,
+    ) -> Applied {
+        let (scope, ended) = (request.scope, request.ended);
+        let is_empty = request.fresh.is_empty() && ended.is_empty();
+        if is_empty && scope.namespaces(sandboxes).is_empty() {
+            return Applied {
+                tried: Ok(()),
+                warnings: Vec::new(),
+            };
+        }
+        let done = self.look_and_execute(kernel, sandboxes, &request);
+        let applied = match done {
+            Ok(done) => self.take_results(sandboxes, request.fresh, ended, done, now),
+            Err(error) => self.take_blindness(request.fresh, error, now),
+        };
+        for id in ended {
+            self.links.remove(*id);
+        }
+        applied
+    }
+
+    fn look_and_execute(
+        &mut self,
+        kernel: &mut dyn Kernel,
+        sandboxes: &Sandboxes,
+        request: &Request<'_>,
+    ) -> Result<Done, KernelError> {
+        let fresh = request.fresh.iter();
+        let mut wanted: Vec<Wanted> = fresh
+            .flat_map(|fresh| fresh.wiring.wanted.iter().cloned())
+            .chain(request.kept.iter().cloned())
+            .collect();
+        if let Scope::Node(strays) = request.scope {
+            wanted.extend(self.held_besides(strays));
+        }
+        self.leftovers.hand_out(&mut wanted);
+        let ended = request.ended.iter().filter_map(|id| self.links.get(*id));
+        let looked_for = look::Request {
+            scope: request.scope,
+            fresh: &request.fresh,
+            ended: ended.map(|tracked| &tracked.link).collect(),
+            ended_ids: request.ended,
+            wanted,
+        };
+        let task = look::look(kernel, sandboxes, looked_for)?;
+        self.plan_and_execute(kernel, sandboxes, task)
+    }
+
+    /// What waits in the node's namespace for pods, and belongs to none of these links.
+    fn held_besides<'a>(
+        &'a self,
+        strays: &'a BTreeSet<LinkId>,
+    ) -> impl Iterator<Item = Wanted> + 'a {
+        self.links
+            .all()
+            .filter(|tracked| !strays.contains(&tracked.link.id))
+            .filter(|tracked| tracked.wiring.parked().next().is_some())
+            .map(|tracked| Wanted::Frozen(tracked.link.id))
+    }
+
+    fn plan_and_execute(
+        &mut self,
+        kernel: &mut dyn Kernel,
+        sandboxes: &Sandboxes,
+        task: Task,
+    ) -> Result<Done, KernelError> {
+        let Task {
+            wanted,
+            links,
+            namespaces,
+            looks,
+            mut observed,
+        } = task;
+        let plan_scope = PlanScope {
+            links: &links,
+            namespaces: &namespaces,
+        };
+        let mut plan = planner::plan(&wanted, &observed, plan_scope);
+        if !plan.replaced.is_empty() {
+            // What users added to the devices that are to be replaced must be seen, settled or not,
+            // and survive this process.
+            observed = kernel.observe(&looks, &|_| true)?;
+            plan = planner::plan(&wanted, &observed, plan_scope);
+            self.leftovers.keep(&plan.replaced);
+        }
+        for step in &plan.steps {
+            tracing::debug!(link = %step.link, operation = ?step.operation, "step");
+        }
+        let results = kernel.execute(&plan.steps);
+        let looked_through = namespaces.iter().filter_map(|netns| match netns {
+            Netns::Sandbox(id) if sandboxes.is_leaving(id) => Some(id),
+            _ => None,
+        });
+        let swept = looked_through
+            .filter(|id| is_swept(id, &observed, &plan.steps, &results))
+            .cloned()
+            .collect();
+        Ok(Done {
+            plan,
+            results,
+            swept,
+        })
+    }
+
+    fn take_results(
+        &mut self,
+        sandboxes: &Sandboxes,
+        fresh: Vec<Fresh>,
+        ended: &BTreeSet<LinkId>,
+        done: Done,
+        now: Instant,
+    ) -> Applied {
+        self.swept.extend(done.swept);
+        self.announcements
+            .note(&done.plan.steps, &done.results, now);
+        let failures = failures(&done.plan, &done.results);
+        let made: BTreeSet<LinkId> = fresh
+            .iter()
+            .filter(|fresh| fresh.wiring.kind().is_some() && !failures.contains_key(&fresh.link.id))
+            .map(|fresh| fresh.link.id)
+            .collect();
+        self.leftovers.retain(|left| {
+            let has_it = made.contains(&left.link);
+            !has_it && !ended.contains(&left.link) && sandboxes.get(&left.sandbox).is_some()
+        });
+        let tried = match failures.values().next() {
+            Some(failure) => Err(Retry::Kernel(failure.text.clone())),
+            None => Ok(()),
+        };
+        Applied {
+            tried,
+            warnings: self.note_all(fresh, &failures, now),
+        }
+    }
+
+    /// The kernel could not be looked at: what is there is as it was, and what is new is not there
+    /// yet.
+    fn take_blindness(
+        &mut self,
+        mut fresh: Vec<Fresh>,
+        error: KernelError,
+        now: Instant,
+    ) -> Applied {
+        tracing::error!(%error, "cannot see what is in the kernel");
+        fresh.retain(|fresh| {
+            let before = self.links.get(fresh.link.id);
+            before.is_none_or(|before| before.wiring != fresh.wiring)
+        });
+        let failure = LinkFailure::unseen(&error);
+        let failures = fresh
+            .iter()
+            .map(|fresh| (fresh.link.id, failure.clone()))
+            .collect();
+        Applied {
+            warnings: self.note_all(fresh, &failures, now),
+            tried: Err(error.into()),
+        }
+    }
+
+    /// Notes what came of links. Returns what users have to fix.
+    fn note_all(
+        &mut self,
+        fresh: Vec<Fresh>,
+        failures: &BTreeMap<LinkId, LinkFailure>,
+        now: Instant,
+    ) -> Vec<(Link, String)> {
+        let mut warnings = Vec::new();
+        for fresh in fresh {
+            let failure = failures.get(&fresh.link.id).cloned();
+            let before = self.links.get(fresh.link.id);
+            if is_news(before, &fresh, failure.as_ref()) {
+                let warning = log(&fresh, failure.as_ref());
+                warnings.extend(warning.map(|text| (fresh.link.clone(), text)));
+            }
+            let same = before.filter(|before| before.wiring.obstacle == fresh.wiring.obstacle);
+            let (since, told) = same.map_or((now, false), |before| (before.since, before.told));
+            self.links.insert(Tracked {
+                link: fresh.link,
+                wiring: fresh.wiring,
+                failure,
+                since,
+                told,
+                nodes: fresh.nodes,
+            });
+        }
+        warnings
+    }
+}
+
+fn is_news(before: Option<&Tracked>, fresh: &Fresh, failure: Option<&LinkFailure>) -> bool {
+    !before.is_some_and(|before| {
+        before.wiring == fresh.wiring
+            && before.failure.as_ref() == failure
+            && before.link == fresh.link
+    })
+}
+
+/// Logs what came of a link. Returns what users have to fix, if anything.
+fn log(fresh: &Fresh, failure: Option<&LinkFailure>) -> Option<String> {
+    let (link, name) = (&fresh.link, super::name(&fresh.link));
+    for warning in &link.warnings {
+        tracing::warn!(link = %link.id, name, warning, "link");
+    }
+    let obstacle = match failure {
+        Some(failure) => Some(Obstacle::Error(failure.text.clone())),
+        None => fresh.wiring.obstacle.clone(),
+    };
+    match obstacle {
+        Some(Obstacle::Error(reason)) => {
+            tracing::error!(link = %link.id, name, reason, "link cannot be made");
+            Some(reason)
+        }
+        Some(Obstacle::Waiting(reason) | Obstacle::Unheard(reason)) => {
+            tracing::info!(link = %link.id, name, reason, "link is pending");
+            None
+        }
+        None => {
+            tracing::info!(link = %link.id, name, "link is up");
+            None
+        }
+    }
+}
+
+/// Whether everything of ours that was seen in a sandbox, all of which was looked at, has been
+/// taken out of it.
+fn is_swept(
+    id: &SandboxId,
+    observed: &[Observed],
+    steps: &[Step],
+    results: &[Result<(), KernelError>],
+) -> bool {
+    let done = steps
+        .iter()
+        .zip(results)
+        .filter(|(_, result)| result.is_ok());
+    let taken: HashSet<&str> = done
+        .filter_map(|(step, _)| match &step.operation {
+            Operation::Delete(at) | Operation::Move { from: at, .. } => Some(at),
+            _ => None,
+        })
+        .filter(|at| matches!(&at.netns, Netns::Sandbox(of) if of == id))
+        .map(|at| at.name.as_str())
+        .collect();
+    observed
+        .iter()
+        .filter(|device| matches!(&device.netns, Netns::Sandbox(of) if of == id))
+        .all(|device| !device.is_ours() || taken.contains(device.name.as_str()))
+}
+
+#[cfg(test)]
+mod tests;

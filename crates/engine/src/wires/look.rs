@@ -1,0 +1,132 @@
+//! Looking: what a plan is made from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ratchet_kernel::{KernelError, Look};
+use ratchet_model::{
+    LinkId,
+    device::{Netns, Observed, Wanted},
+    link::End,
+    planner::{self, WantedEnds},
+    resolve::Link,
+    wiring,
+};
+
+use super::{scope::Scope, tracked::Fresh};
+use crate::{kernel::Kernel, sandboxes::Sandboxes};
+
+/// What a plan is made from.
+pub(super) struct Task {
+    pub wanted: Vec<Wanted>,
+    pub links: BTreeSet<LinkId>,
+    /// The namespaces in which nothing of ours stays that is not wanted.
+    pub namespaces: BTreeSet<Netns>,
+    pub looks: BTreeMap<Netns, Look>,
+    pub observed: Vec<Observed>,
+}
+
+/// What to look for.
+pub(super) struct Request<'a> {
+    pub scope: &'a Scope,
+    pub fresh: &'a [Fresh],
+    /// Links that are to go.
+    pub ended: Vec<&'a Link>,
+    /// The ids of those, and of others that are to go and are not known.
+    pub ended_ids: &'a BTreeSet<LinkId>,
+    /// What is wanted of the links of `fresh`, and of what stays as it is.
+    pub wanted: Vec<Wanted>,
+}
+
+/// Looks at all that is in the scope's namespaces, and for the devices of the links wherever else
+/// they can be. Of a link that has all it needs in a portion's sandboxes the rest is left to the
+/// portion of its other pod.
+///
+/// # Errors
+/// When the kernel does not answer, or a namespace that is not gone cannot be entered.
+pub(super) fn look(
+    kernel: &mut dyn Kernel,
+    sandboxes: &Sandboxes,
+    request: Request<'_>,
+) -> Result<Task, KernelError> {
+    let Request {
+        scope,
+        fresh,
+        ended,
+        ended_ids,
+        mut wanted,
+    } = request;
+    let links = wanted
+        .iter()
+        .map(Wanted::link)
+        .chain(ended_ids.iter().copied())
+        .collect();
+    let mut namespaces = scope.namespaces(sandboxes);
+    let entered = sandboxes.enter(kernel, namespaces.iter())?;
+    namespaces.retain(|netns| *netns == Netns::Node || entered.contains(netns));
+    let mut looks: BTreeMap<Netns, Look> = namespaces
+        .iter()
+        .map(|netns| (netns.clone(), Look::All))
+        .collect();
+    let ends = WantedEnds::of(&wanted);
+    let matters_now = |device: &Observed| matters(device, &ends, sandboxes);
+    let mut observed = kernel.observe(&looks, &matters_now)?;
+
+    let mut near: Vec<&Link> = fresh.iter().map(|fresh| &fresh.link).collect();
+    if matches!(scope, Scope::Sandboxes(_)) {
+        let settled = planner::settled(&wanted, &observed, &namespaces);
+        near.retain(|link| !settled.contains(&link.id));
+        for wanted in wanted
+            .iter_mut()
+            .filter(|wanted| settled.contains(&wanted.link()))
+        {
+            *wanted = Wanted::Frozen(wanted.link());
+        }
+    }
+    near.extend(ended);
+    let mut more = looks_for(&near, sandboxes);
+    more.retain(|netns, _| !looks.contains_key(netns));
+    let entered = sandboxes.enter(kernel, more.keys())?;
+    more.retain(|netns, _| *netns == Netns::Node || entered.contains(netns));
+    let ends = WantedEnds::of(&wanted);
+    let matters_now = |device: &Observed| matters(device, &ends, sandboxes);
+    observed.extend(kernel.observe(&more, &matters_now)?);
+    looks.extend(more);
+    Ok(Task {
+        wanted,
+        links,
+        namespaces,
+        looks,
+        observed,
+    })
+}
+
+/// Whether it matters what a device has: where it is to stay and is not known to be as wanted.
+fn matters(device: &Observed, wanted: &WantedEnds<'_>, sandboxes: &Sandboxes) -> bool {
+    let is_leaving = matches!(&device.netns, Netns::Sandbox(id) if sandboxes.is_leaving(id));
+    !is_leaving && !wanted.has_complete(device)
+}
+
+/// Where devices of these links can be: in all sandboxes of their pods, or parked.
+fn looks_for(links: &[&Link], sandboxes: &Sandboxes) -> BTreeMap<Netns, Look> {
+    let mut names: BTreeMap<Netns, BTreeSet<String>> = BTreeMap::new();
+    for link in links {
+        for end in End::BOTH {
+            let endpoint = link.endpoint(end);
+            names
+                .entry(Netns::Node)
+                .or_default()
+                .insert(wiring::parked_name(link.id, end));
+            for state in sandboxes.of(&endpoint.pod) {
+                let netns = Netns::Sandbox(state.id.clone());
+                names
+                    .entry(netns)
+                    .or_default()
+                    .insert(endpoint.interface.to_string());
+            }
+        }
+    }
+    names
+        .into_iter()
+        .map(|(netns, names)| (netns, Look::Names(names)))
+        .collect()
+}

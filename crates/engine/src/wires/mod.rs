@@ -1,0 +1,163 @@
+//! The links of this node's pods: what is wanted of each, what the kernel has of it, and what is
+//! still to be done.
+//!
+//! Everything that happens to devices of links happens here, by way of the planner. Nothing here
+//! asks the store, and what is wanted is decided before ([`crate::engine`] and the model).
+
+mod announcements;
+mod apply;
+mod failure;
+mod leftovers;
+mod look;
+mod scope;
+mod tracked;
+
+use std::{collections::BTreeSet, time::Instant};
+
+use ratchet_kernel::{KernelError, Look};
+use ratchet_model::{
+    LinkId, NodeName, PodKey, SandboxId,
+    device::{Alias, Netns, Observed},
+    resolve::Link,
+    wiring::Wiring,
+};
+
+pub(crate) use apply::{Applied, Request};
+pub(crate) use scope::Scope;
+pub(crate) use tracked::{Fresh, Tracked};
+
+use crate::{kernel::Kernel, sandboxes::Sandboxes, state::StateDir};
+use announcements::Announcements;
+use leftovers::Leftovers;
+use tracked::TrackedLinks;
+
+/// All links of this node's pods.
+pub(crate) struct Wires {
+    links: TrackedLinks,
+    leftovers: Leftovers,
+    announcements: Announcements,
+    /// Leaving sandboxes in which nothing of ours is left.
+    swept: BTreeSet<SandboxId>,
+}
+
+impl Wires {
+    /// No links yet, and what devices left that an agent before this one was about to replace.
+    pub fn load(states: StateDir) -> Self {
+        Self {
+            links: TrackedLinks::default(),
+            leftovers: Leftovers::load(states),
+            announcements: Announcements::default(),
+            swept: BTreeSet::new(),
+        }
+    }
+
+    /// All links as they were last dealt with.
+    pub fn all(&self) -> impl Iterator<Item = &Tracked> {
+        self.links.all()
+    }
+
+    /// A pod's links, in the order of their ids.
+    pub fn of(&self, pod: &PodKey) -> impl Iterator<Item = &Tracked> {
+        self.links.of(pod)
+    }
+
+    /// The links that a scope is about, as far as they were dealt with before.
+    pub fn in_scope(&self, scope: &Scope, sandboxes: &Sandboxes) -> BTreeSet<LinkId> {
+        match scope {
+            Scope::Links(pods) | Scope::Sandboxes(pods) => {
+                pods.iter().flat_map(|pod| self.links.ids_of(pod)).collect()
+            }
+            Scope::Node(strays) => {
+                let known = |id: &LinkId| self.links.get(*id).is_some();
+                let strays = strays.iter().copied().filter(known);
+                strays
+                    .chain(self.links.ids_without(|pod| sandboxes.has(pod)))
+                    .collect()
+            }
+        }
+    }
+
+    /// Whether a link has been made in this way.
+    pub fn has_made(&self, link: LinkId, wiring: &Wiring) -> bool {
+        let tracked = self.links.get(link);
+        tracked.is_some_and(|tracked| tracked.wiring == *wiring && tracked.failure.is_none())
+    }
+
+    /// Takes note of what is only reported of a link and may change without any work. Returns the
+    /// link as it was last dealt with.
+    pub fn describe(&mut self, link: &Link, nodes: &[Option<NodeName>; 2]) -> Option<&Tracked> {
+        self.links.describe(link.id, link, nodes)
+    }
+
+    /// Since when the longest waiting link has waited of which users have not been warned.
+    pub fn waiting_since(&self) -> Option<Instant> {
+        self.links.waiting_since()
+    }
+
+    /// That link and what it waits for; from here on, users count as warned.
+    pub fn take_longest_waiting(&mut self) -> Option<(Link, String)> {
+        self.links.tell_of_longest_waiting()
+    }
+
+    /// Whether nothing of ours is known to be left in a leaving sandbox. Asked once.
+    pub fn take_swept(&mut self, id: &SandboxId) -> bool {
+        self.swept.remove(id)
+    }
+
+    /// When addresses are to be announced next.
+    pub fn next_announcement(&self) -> Option<Instant> {
+        self.announcements.due()
+    }
+
+    /// Announces the addresses that are due.
+    pub fn announce(&mut self, kernel: &mut dyn Kernel, sandboxes: &Sandboxes, now: Instant) {
+        self.announcements.announce(kernel, sandboxes, now);
+    }
+
+    /// The links of what is ours in the node's namespace and is no end that waits there for its
+    /// pod.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn strays(&self, kernel: &dyn Kernel) -> Result<BTreeSet<LinkId>, KernelError> {
+        let devices = kernel.observe(&[(Netns::Node, Look::All)].into(), &|_| false)?;
+        let is_stray = |device: &&Observed| {
+            let alias = device.alias.as_ref();
+            device.is_ours() && !alias.is_some_and(|alias| self.is_held(device, alias))
+        };
+        let link_of = |device: &Observed| {
+            let alias = device.alias.as_ref();
+            alias.map_or(LinkId::UNKNOWN, |alias| alias.link)
+        };
+        Ok(devices.iter().filter(is_stray).map(link_of).collect())
+    }
+
+    fn is_held(&self, device: &Observed, alias: &Alias) -> bool {
+        let tracked = self.links.get(alias.link).into_iter();
+        tracked
+            .flat_map(|tracked| tracked.wiring.parked())
+            .any(|parked| parked.alias == *alias && parked.name == device.name)
+    }
+
+    /// All links have been looked at: what devices left that no link of this node needs any more
+    /// is of no use. `is_restored` tells links of which only devices are known.
+    pub fn forget_unclaimed_leftovers(
+        &mut self,
+        sandboxes: &Sandboxes,
+        is_restored: impl Fn(LinkId) -> bool,
+    ) {
+        let links = &self.links;
+        self.leftovers.retain(|left| {
+            let is_link = links.get(left.link).is_some() || is_restored(left.link);
+            is_link && sandboxes.get(&left.sandbox).is_some()
+        });
+    }
+}
+
+/// A link's name for people.
+pub(crate) fn name(link: &Link) -> String {
+    format!(
+        "{}/{} — {}/{}",
+        link.a.pod, link.a.interface, link.z.pod, link.z.interface
+    )
+}
