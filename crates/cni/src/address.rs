@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
-/// An address with its prefix length; the host bits are kept.
+/// An address with its prefix length. The host bits are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Cidr {
     addr: IpAddr,
@@ -40,7 +40,7 @@ impl Cidr {
         self.prefix
     }
 
-    /// Whether it is IPv4; a mapped address is.
+    /// Whether it is IPv4. A mapped address counts as IPv4.
     pub fn is_ipv4(self) -> bool {
         self.addr.is_ipv4()
     }
@@ -52,9 +52,9 @@ impl fmt::Display for Cidr {
     }
 }
 
-/// The text is no address with a prefix length.
+/// The text is not an address with a prefix length.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no address with a prefix length")]
+#[error("{0:?} is not an address with a prefix length")]
 pub struct NotCidr(String);
 
 impl FromStr for Cidr {

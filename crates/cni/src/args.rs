@@ -1,11 +1,11 @@
-//! CNI_ARGS: `KEY=VALUE;KEY2=VALUE2`, the old way in which runtimes tell who the container is.
+//! CNI_ARGS: `KEY=VALUE;KEY2=VALUE2`, in which runtimes say which pod the container belongs to.
 //!
-//! Read leniently on purpose: runtimes send it in any order, with their own process's copy
-//! appended, and meta plugins repeat keys. Nothing in it is worth failing a DEL for.
+//! Read leniently on purpose: runtimes send the keys in any order and append a copy of their own
+//! CNI_ARGS, and meta plugins repeat keys. No mistake in it is a reason to fail a DEL.
 
 use std::collections::BTreeMap;
 
-/// The pairs of CNI_ARGS. Of a repeated key the last value counts; a piece without `=` is ignored.
+/// The pairs of CNI_ARGS. The last value of a repeated key counts. A piece without `=` is ignored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CniArgs {
     raw: String,

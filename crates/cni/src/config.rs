@@ -1,8 +1,6 @@
-//! The network config from stdin: the keys that the protocol itself knows, and access to all the
-//! others.
+//! The network config from stdin: the keys of the protocol, and access to all others.
 //!
-//! Gives no meaning to any key of the plugin; it decodes them for the plugin through
-//! [`Config::field`].
+//! Does not interpret the plugin's own keys. The plugin decodes them with [`Config::field`].
 
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -15,7 +13,7 @@ use crate::{
     version::{Verb, Version},
 };
 
-/// The list of valid attachments, by its right name and by the one older runtimes send.
+/// The key of the list of valid attachments: its name, and the one that older runtimes send.
 const VALID_ATTACHMENTS: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];
 
 /// A network config that passed the checks of the protocol.
@@ -27,7 +25,7 @@ pub struct Config {
     version: Version,
 }
 
-/// One attachment that GC has to leave alone.
+/// One attachment that GC must leave alone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Attachment {
     /// CNI_CONTAINERID of its ADD.
@@ -41,7 +39,7 @@ impl Config {
     /// or 1).
     pub fn parse(raw: Vec<u8>, verb: Verb, supported: &[Version]) -> Result<Self, Error> {
         let object = Object::from_slice(&raw).map_err(|error| {
-            Error::decode("the network config on stdin is no JSON object")
+            Error::decode("the network config on stdin is not a JSON object")
                 .with_details(error.to_string())
         })?;
         let name: String = object
@@ -61,7 +59,7 @@ impl Config {
         })
     }
 
-    /// The version in which to answer whoever sent these bytes, even if they are no valid config.
+    /// The version in which to answer these bytes, even if they are not a valid config.
     pub(crate) fn answer_version(raw: &[u8]) -> Version {
         let text = Object::from_slice(raw)
             .ok()
@@ -71,7 +69,7 @@ impl Config {
             .unwrap_or(Version::NEWEST)
     }
 
-    /// The bytes as they came on stdin.
+    /// The bytes from stdin, unchanged.
     pub fn raw(&self) -> &[u8] {
         &self.raw
     }
@@ -81,7 +79,7 @@ impl Config {
         &self.name
     }
 
-    /// The version of the config, in which the result has to be.
+    /// The version of the config. The result must have the same.
     pub fn version(&self) -> Version {
         self.version
     }
@@ -96,8 +94,8 @@ impl Config {
         self.object.get(key).filter(|value| !is_null(value))
     }
 
-    /// A top-level key decoded into a type of the plugin; `None` if absent or `null`, code 7 naming
-    /// it if it does not fit.
+    /// A top-level key decoded into a type of the plugin. `None` if it is absent or `null`. Code 7,
+    /// with the key's name, if it does not fit.
     pub fn field<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
         self.object.decode(key).map_err(|error| {
             Error::invalid_config(format!("invalid value of the config's key {key:?}"))
@@ -105,7 +103,7 @@ impl Config {
         })
     }
 
-    /// The result of the plugins before this one in the chain, in the version it says it is in.
+    /// The result of the plugins before this one in the chain, in the version that it names.
     pub fn prev_result(&self) -> Result<Option<CniResult>, Error> {
         let Some(raw) = self.raw_key("prevResult") else {
             return Ok(None);
@@ -115,7 +113,7 @@ impl Config {
             .map_err(|error| error.context("prevResult"))
     }
 
-    /// What the runtime passes for declared capabilities. Empty if there is nothing.
+    /// What the runtime passes for declared capabilities. Empty if it passes nothing.
     pub fn runtime_config(&self) -> Result<Object, Error> {
         Ok(self.field("runtimeConfig")?.unwrap_or_default())
     }
@@ -125,10 +123,10 @@ impl Config {
         Ok(self.field("args")?.unwrap_or_default())
     }
 
-    /// What GC has to leave alone. `None` if the key is absent; `null` is an empty list: nothing is
-    /// valid.
+    /// What GC must leave alone. `None` if the key is absent. `null` is an empty list: no
+    /// attachment is valid.
     ///
-    /// If both spellings are there, what either names stays: GC deletes all the rest.
+    /// If both spellings of the key are there, the attachments of both are valid.
     pub fn valid_attachments(&self) -> Result<Option<Vec<Attachment>>, Error> {
         let mut found: Option<Vec<Attachment>> = None;
         for key in VALID_ATTACHMENTS {

@@ -1,7 +1,7 @@
 //! Conversion of results between versions, as Go's library does it.
 //!
-//! Members of no version survive where the element they belong to survives; Go drops them, which
-//! loses data that a pass-through must not lose.
+//! Unknown members stay with the element that they belong to. Go drops them, but a pass-through
+//! must not lose data.
 
 use crate::{
     error::Error,
@@ -9,7 +9,7 @@ use crate::{
     version::Version,
 };
 
-/// The three families of versions; inside one, converting is relabelling.
+/// The three families of versions. Within one, only the version's name changes.
 #[derive(PartialEq, Eq, Clone, Copy)]
 enum Family {
     /// 0.1.0 and 0.2.0: `ip4` and `ip6`.
@@ -71,7 +71,7 @@ impl CniResult {
     }
 }
 
-/// What the lists lose or gain when they leave a family.
+/// What the lists lose or gain when they change to another family.
 fn cross(lists: &mut Lists, from: Family) {
     if from == Family::Modern {
         // 0.4.0 does not know these; 1.0.0 does, in Go.
@@ -103,7 +103,7 @@ fn lower(lists: Lists, from: Version, to: Version) -> Result<Body, Error> {
         return Err(Error::incompatible_version(format!(
             "cannot convert the result from {from} to {to}"
         ))
-        .with_details("it has no IP address, and these versions cannot say so"));
+        .with_details("it has no IP address, which these versions require"));
     }
     for route in lists.routes {
         let ip = if route.dst.is_ipv4() {
@@ -138,7 +138,7 @@ mod tests {
                 .unwrap_err();
             assert_eq!(error.code, 1);
         }
-        // Relabelling asks nothing.
+        // Within a family nothing is checked.
         parse("{}", Version::V0_1_0)
             .convert(Version::V0_2_0)
             .unwrap();

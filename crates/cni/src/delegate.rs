@@ -1,7 +1,6 @@
 //! Calls embedded plugins, one after the other, as a runtime calls the plugins of a list.
 //!
-//! Keeps no state: what has to outlive the process is in [`Rendered`], and keeping it is the
-//! caller's part.
+//! Keeps no state: what must outlive the process is in [`Rendered`], and the caller keeps it.
 
 use std::ffi::OsString;
 
@@ -18,10 +17,10 @@ use crate::{
     version::{Verb, Version},
 };
 
-/// How embedded plugins are called: with which environment, and by what.
+/// How embedded plugins are called: the environment and the executor.
 ///
-/// Of the environment only CNI_COMMAND and CNI_IFNAME differ from ours, unless
-/// [`Caller::for_attachment`] says more.
+/// Only CNI_COMMAND and CNI_IFNAME differ from our own environment, unless
+/// [`Caller::for_attachment`] changes more.
 #[derive(Debug, Clone)]
 pub struct Caller {
     env: Environment,
@@ -29,19 +28,19 @@ pub struct Caller {
     executor: Executor,
 }
 
-/// What a successful ADD gave.
+/// What a successful ADD returned.
 #[derive(Debug, Clone)]
 pub struct Added {
     /// The last plugin's stdout, byte for byte.
     pub stdout: Vec<u8>,
-    /// The same, read; in the version the plugin answered in.
+    /// The same, parsed, in the version of the plugin's answer.
     pub result: CniResult,
     /// What DEL needs.
     pub rendered: Rendered,
 }
 
 impl Caller {
-    /// Calls with our own environment, on our own CNI_IFNAME.
+    /// Calls with our own environment and our own CNI_IFNAME.
     pub fn new(env: &Environment) -> Self {
         let ifname = env
             .get("CNI_IFNAME")
@@ -69,8 +68,8 @@ impl Caller {
         Ok(self)
     }
 
-    /// The same for another attachment: for the DELs that a GC makes up, whose own environment has
-    /// no attachment.
+    /// The same for another attachment: for the DELs that GC makes. GC's own environment has no
+    /// attachment.
     #[must_use]
     pub fn for_attachment(mut self, attachment: &Attachment, netns: &str, args: &str) -> Self {
         self.env.set("CNI_CONTAINERID", &attachment.container_id);
@@ -81,8 +80,8 @@ impl Caller {
         self
     }
 
-    /// One call of one plugin: stdout if it succeeded, else its error or one made of what it left
-    /// behind.
+    /// One call of one plugin. Returns its stdout, or its error. If it printed no CNI error, the
+    /// error is made from its exit status and stderr.
     fn call(&self, kind: &str, verb: Verb, ifname: &str, stdin: &str) -> Result<Vec<u8>, Error> {
         let program = find_in_path(kind, &self.env.plugin_dirs())?;
         let mut env = self.env.clone();
@@ -97,8 +96,8 @@ impl Caller {
                 Error::delegate_failed(format!("cannot run plugin {kind:?} for {verb}"))
                     .with_details(format!("{}: {error}", program.display()))
             })?;
-        // Other runtimes take an error with exit status 0 for an empty result; that would be a pod
-        // without a network.
+        // Other runtimes take an error with exit status 0 for an empty result. The pod would then
+        // have no network.
         let is_error = !finished.status.success()
             || (verb == Verb::Add && is_error_document(&finished.stdout));
         if is_error {
@@ -118,7 +117,7 @@ impl Caller {
     }
 }
 
-/// Whether it is what only an error may be: a code, and nothing of a result.
+/// Whether it can only be an error: it has a code, and no key of a result.
 fn is_error_document(stdout: &[u8]) -> bool {
     Error::from_json(stdout).is_some()
         && Object::from_slice(stdout).is_ok_and(|object| {
@@ -151,20 +150,20 @@ fn failure(kind: &str, verb: Verb, finished: &Finished) -> Error {
     .with_details(details)
 }
 
-/// The result of a plugin's ADD; empty output is none, trailing bytes are an error.
+/// The result of a plugin's ADD. Empty output is no result; trailing bytes are an error.
 fn result_of(plugin: &RenderedPlugin, stdout: &[u8]) -> Result<CniResult, Error> {
     CniResult::from_slice(stdout, plugin.version)
         .map_err(|error| error.context(&format!("result of plugin {:?}", plugin.kind)))
 }
 
 impl Embedded {
-    /// ADD of all plugins in order, each with the result of the one before as `prevResult`; `prev`
-    /// is the first's.
+    /// ADD of all plugins in order. Each gets the result of the one before as `prevResult`; the
+    /// first gets `prev`.
     ///
-    /// `before` sees, before each plugin runs, what DEL will need if the process dies from then on;
-    /// who keeps state writes it there. Should anything fail, the plugins called so far each get
-    /// one DEL, in reverse order and with the same stdin, and the first error is returned whatever
-    /// comes of that.
+    /// `before` is called before each plugin runs, with what DEL needs if the process dies from
+    /// then on. A caller that keeps state writes it there. If anything fails, each plugin called so
+    /// far gets one DEL, in reverse order and with the same stdin. The first error is returned,
+    /// even if a DEL fails.
     pub fn add(
         &self,
         caller: &Caller,
@@ -180,7 +179,7 @@ impl Embedded {
             let prev = last.as_ref().map(|(_, result)| result).or(prev);
             let mut step = || {
                 let call = plugin.render(prev, &caller.ifname)?;
-                // A program that is not there is no reason for a DEL of it.
+                // A program that is missing gets no DEL.
                 find_in_path(&call.kind, &caller.env.plugin_dirs())?;
                 let mut next = rendered.clone();
                 next.plugins.push(call.clone());
@@ -193,8 +192,8 @@ impl Embedded {
             match step() {
                 Ok(output) => last = Some(output),
                 Err(error) => {
-                    // The runtime hears of the cause alone; what is left now is for the DEL that it
-                    // sends after this.
+                    // The runtime gets only the cause. The DEL that it sends after this removes
+                    // what is left.
                     if let Err(rollback) = rendered.del(caller) {
                         caller
                             .executor
@@ -213,7 +212,7 @@ impl Embedded {
         })
     }
 
-    /// What a DEL (or CHECK) without kept state gives the plugins: the config of the day.
+    /// What a DEL (or CHECK) without kept state gives the plugins: the current config.
     pub fn render(&self, caller: &Caller, prev: Option<&CniResult>) -> Result<Rendered, Error> {
         let plugins = self
             .plugins
@@ -225,8 +224,8 @@ impl Embedded {
         })
     }
 
-    /// GC of all plugins that know it (1.1.0), going on after errors. `valid` is what they must
-    /// leave alone.
+    /// GC of all plugins that have it (1.1.0). Goes on after errors. The plugins must leave `valid`
+    /// alone.
     pub fn gc(&self, caller: &Caller, valid: &[Attachment]) -> Result<(), Error> {
         if self.disable_gc {
             return Ok(());
@@ -244,11 +243,9 @@ impl Embedded {
         Error::collect(plugins.filter_map(|plugin| gc(plugin).err()).collect())
     }
 
-    /// STATUS of all plugins that know it (1.1.0), until the first error, which is returned with
-    /// its own code.
+    /// STATUS of all plugins that have it (1.1.0), until the first error, which keeps its code.
     ///
-    /// A program that is missing is code 50, also if its version has no STATUS: its ADD could not
-    /// succeed.
+    /// A missing program is code 50, even if its version has no STATUS: its ADD could not succeed.
     pub fn status(&self, caller: &Caller) -> Result<(), Error> {
         for plugin in &self.plugins {
             find_in_path(&plugin.kind, &caller.env.plugin_dirs()).map_err(|error| Error {
@@ -262,18 +259,18 @@ impl Embedded {
         Ok(())
     }
 
-    /// Whether GC is switched off; then no stale attachment of the list is to be DELed either.
+    /// Whether GC is switched off. Then a stale attachment of the list gets no DEL either.
     pub fn gc_disabled(&self) -> bool {
         self.disable_gc
     }
 }
 
 impl Rendered {
-    /// DEL of all plugins in reverse order, with exactly the stdin of their ADD, going on after
+    /// DEL of all plugins in reverse order, with exactly the stdin of their ADD. Goes on after
     /// errors.
     ///
-    /// A runtime would stop at the first error; but each DEL is idempotent, and what one plugin
-    /// cannot free is no reason for the others to keep theirs.
+    /// A runtime would stop at the first error. But each DEL is idempotent, and if one plugin
+    /// cannot free something, the others still should.
     pub fn del(&self, caller: &Caller) -> Result<(), Error> {
         let del = |plugin: &RenderedPlugin| {
             caller
@@ -289,8 +286,8 @@ impl Rendered {
         )
     }
 
-    /// CHECK of all plugins that know it (0.4.0), in order, until the first error. `prev` is the
-    /// final result of the runtime's chain, without what others than these plugins appended to it.
+    /// CHECK of all plugins that have it (0.4.0), in order, until the first error. `prev` is the
+    /// final result of the runtime's chain, without what other plugins appended to it.
     pub fn check(&self, caller: &Caller, prev: &CniResult) -> Result<(), Error> {
         if self.disable_check {
             return Ok(());
@@ -307,8 +304,7 @@ impl Rendered {
 }
 
 impl Added {
-    /// Whether stdout can be printed as it is where a result of this version is due: it says that
-    /// it is of it.
+    /// Whether stdout can be printed unchanged as a result of this version: it names this version.
     pub fn is_printable_as(&self, version: Version) -> bool {
         let says = Object::from_slice(&self.stdout)
             .ok()

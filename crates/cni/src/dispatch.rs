@@ -1,7 +1,7 @@
-//! The outside of a plugin: from the environment and stdin to one call, and from its outcome to
-//! stdout and the exit status.
+//! The outside of a plugin: makes one call from the environment and stdin, and turns its outcome
+//! into stdout and the exit status.
 //!
-//! This is the only place that prints, and it prints once, at the end.
+//! Only this module prints, and it prints once, at the end.
 
 use std::{
     any::Any,
@@ -25,7 +25,7 @@ use crate::{
 /// One call, checked.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// What is asked for.
+    /// The verb and the attachment.
     pub invocation: Invocation,
     /// The config from stdin.
     pub config: Config,
@@ -35,10 +35,7 @@ pub struct Request {
 
 /// What ADD prints.
 #[derive(Debug, Clone)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one in the life of a process"
-)]
+#[expect(clippy::large_enum_variant, reason = "a process has only one")]
 pub enum Output {
     /// These bytes, unchanged: an embedded plugin's own, see [`Output::pass_through`].
     Raw(Vec<u8>),
@@ -47,8 +44,7 @@ pub enum Output {
 }
 
 impl Output {
-    /// An embedded plugin's result as our own: byte for byte if it says that it is of the right
-    /// version.
+    /// An embedded plugin's result as our own: byte for byte if it names the right version.
     pub fn pass_through(added: Added, version: Version) -> Self {
         if added.is_printable_as(version) {
             Self::Raw(added.stdout)
@@ -57,8 +53,8 @@ impl Output {
         }
     }
 
-    /// The document to print. Fails for a result that has no form in the version; so try it before
-    /// it is too late.
+    /// The document to print. Fails if the version cannot express the result, so call it while the
+    /// ADD can still be undone.
     pub fn render(&self, version: Version) -> Result<Vec<u8>, Error> {
         match self {
             Self::Raw(bytes) => Ok(bytes.clone()),
@@ -73,14 +69,14 @@ impl Output {
 
 /// A plugin: what it does for each verb.
 ///
-/// When a method is called, environment, config and version have been checked, and for ADD and DEL
-/// CNI_NETNS is not the plugin's own network namespace. Whether there is a namespace at all has not
-/// been.
+/// When a method is called, environment, config and version are checked, and for ADD and DEL
+/// CNI_NETNS is not the plugin's own network namespace. Whether the namespace exists is not
+/// checked.
 pub trait Plugin {
-    /// The text for somebody who runs the program by hand.
+    /// The text for a person who runs the program by hand.
     fn about(&self) -> String;
 
-    /// The versions of configs it takes.
+    /// The versions of configs that it accepts.
     fn supported(&self) -> &[Version] {
         &Version::ALL
     }
@@ -94,16 +90,16 @@ pub trait Plugin {
         self.del(request)
     }
 
-    /// Detaches the container; succeeds whatever is missing.
+    /// Detaches the container. Succeeds even if everything is missing.
     fn del(&self, request: &Request) -> Result<(), Error>;
 
-    /// Compares what is there with `prevResult`.
+    /// Compares what exists with `prevResult`.
     fn check(&self, request: &Request) -> Result<(), Error>;
 
     /// Removes what belongs to no valid attachment.
     fn gc(&self, request: &Request) -> Result<(), Error>;
 
-    /// Tells whether ADD can be served.
+    /// Returns whether ADD can be served.
     fn status(&self, request: &Request) -> Result<(), Error>;
 }
 
@@ -111,7 +107,7 @@ pub trait Plugin {
 struct Reply {
     /// What goes to stdout; nothing for most verbs.
     stdout: Vec<u8>,
-    /// The ADD to undo, should printing fail.
+    /// The ADD to undo if printing fails.
     added: Option<Request>,
 }
 
@@ -138,7 +134,7 @@ pub fn run(
             .iter()
             .map(|version| version.as_str())
             .collect();
-        // Nobody is there to tell if a person's terminal is gone.
+        // If the terminal is closed, the error cannot be shown.
         let _ = writeln!(
             stderr,
             "{}\nCNI protocol versions supported: {}",
@@ -148,8 +144,7 @@ pub fn run(
         return 0;
     }
 
-    // The version to answer errors in is known only once stdin is read, so it is kept outside of
-    // the call.
+    // The version for errors is known only after stdin is read, so it is kept outside of the call.
     let mut version = Version::NEWEST;
     let outcome = guarded(|| serve(plugin, env, stdin, &mut version));
     let (bytes, added, status) = match outcome {
@@ -159,7 +154,7 @@ pub fn run(
     if let Err(error) = stdout.write_all(&bytes).and_then(|()| stdout.flush()) {
         let _ = writeln!(stderr, "cannot write to stdout: {error}");
         if let Some(request) = added {
-            // The runtime saw no result, so for it the ADD failed.
+            // The runtime got no result, so for it the ADD failed.
             let _ = guarded(|| plugin.undo_add(&request));
         }
         return 1;
@@ -175,8 +170,8 @@ fn serve(
     version: &mut Version,
 ) -> Result<Reply, Error> {
     let invocation = Invocation::from_env(env);
-    // Errors about the environment are answered in the config's version too, so stdin comes first
-    // all the same.
+    // Errors about the environment are answered in the config's version, too, so stdin is read
+    // first.
     let mut raw = Vec::new();
     let read = stdin.read_to_end(&mut raw);
     *version = Config::answer_version(&raw);
@@ -207,8 +202,7 @@ fn serve(
                     });
                 }
                 Err(error) => {
-                    // The cause is what counts; what cannot be undone now, the runtime's DEL
-                    // undoes.
+                    // The cause counts. The runtime's DEL undoes what cannot be undone now.
                     let _ = guarded(|| plugin.undo_add(&request));
                     return Err(error);
                 }
@@ -223,10 +217,10 @@ fn serve(
     Ok(Reply::of(Vec::new()))
 }
 
-/// ADD and DEL aimed at the plugin's own netns would work on the node itself: DEL would delete the
+/// ADD and DEL with the plugin's own netns would work on the node itself: DEL would delete the
 /// node's `eth0`.
 ///
-/// skel looks after the call; by then it has happened.
+/// skel checks this only after the call, when it is too late.
 fn refuse_own_netns(invocation: &Invocation) -> Result<(), Error> {
     let (Verb::Add | Verb::Del, Some(netns), false) = (
         invocation.verb,
@@ -246,7 +240,7 @@ fn refuse_own_netns(invocation: &Invocation) -> Result<(), Error> {
     Ok(())
 }
 
-/// The answer to VERSION: what came in is echoed if it can be a version, else it is our newest.
+/// The answer to VERSION: the version from stdin if it can be one, or else our newest.
 fn version_document(supported: &[Version], raw: &[u8]) -> Vec<u8> {
     let echo = Object::from_slice(raw)
         .ok()
@@ -260,7 +254,7 @@ fn version_document(supported: &[Version], raw: &[u8]) -> Vec<u8> {
     format!("{document}\n").into_bytes()
 }
 
-/// Turns a panic into an error, so that the runtime gets its one document in every case.
+/// Turns a panic into an error, so that the runtime always gets one document.
 fn guarded<T>(call: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
         Err(Error::internal("the plugin panicked; this is a bug").with_details(panic_text(&*panic)))

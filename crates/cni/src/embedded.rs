@@ -1,7 +1,7 @@
-//! Plugins embedded in a config: one plugin object, or a list with `plugins`, read and turned into
-//! what each of them gets on stdin.
+//! Plugins embedded in a config: one plugin object, or a list with `plugins`. Reads them and makes
+//! the stdin of each.
 //!
-//! Nothing is run here; see `delegate`.
+//! Runs nothing; see `delegate`.
 
 use serde_json::value::RawValue;
 
@@ -23,12 +23,12 @@ pub struct Outer {
     pub name: String,
     /// The version, for an embedded config without one.
     pub version: Version,
-    /// What the runtime passed for capabilities; each embedded plugin gets what it declares.
+    /// What the runtime passed for capabilities. Each embedded plugin gets those it declares.
     pub runtime_config: Object,
 }
 
 impl Outer {
-    /// What this config hands down.
+    /// What embedded plugins inherit from this config.
     pub fn of(config: &Config) -> Result<Self, Error> {
         Ok(Self {
             name: config.name().into(),
@@ -52,14 +52,14 @@ pub struct Embedded {
 pub struct EmbeddedPlugin {
     pub(crate) kind: String,
     pub(crate) version: Version,
-    /// The stdin without anything that depends on the call.
+    /// The stdin without the parts that depend on the call.
     pub(crate) base: String,
 }
 
 impl Embedded {
     /// Reads an embedded config: the raw text of the key that holds it, see [`Config::raw_key`].
     ///
-    /// Nothing is run or looked up. A bad type is refused here (7), before anything happened.
+    /// Nothing is run or looked up. A bad type is refused here (7), before anything has happened.
     pub fn parse(embedded: &RawValue, outer: &Outer) -> Result<Self, Error> {
         let object = object(embedded)?;
         // A plugin may have a key `plugins` of its own, but a list has no type.
@@ -112,7 +112,7 @@ impl EmbeddedPlugin {
     ) -> Result<Self, Error> {
         let kind: String = field(object, "type")?.unwrap_or_default();
         validate_plugin_type(&kind)?;
-        // A list's name and version are those of all its plugins, as with a runtime's list.
+        // As in a runtime's list, all plugins get the list's name and version.
         let (name, version) = match list {
             Some(list) => list.clone(),
             None => (name(object, outer)?, version(object, outer)?),
@@ -121,7 +121,7 @@ impl EmbeddedPlugin {
         let (name, version_text) = (raw_string(&name), raw_string(version.as_str()));
         let mut members: Vec<(&str, &RawValue)> = Vec::new();
         for (key, value) in [("name", &name), ("cniVersion", &version_text)] {
-            // What is there and effective stays where it is, byte for byte.
+            // Values that are there and effective stay byte for byte.
             if object
                 .get(key)
                 .is_none_or(|present| present.get() != value.get())
@@ -149,8 +149,8 @@ impl EmbeddedPlugin {
         self.version
     }
 
-    /// The plugin's stdin for ADD (and for the DEL that undoes it): the embedded object plus what
-    /// belongs in it.
+    /// The plugin's stdin for ADD, and for the DEL that undoes it: the embedded object with the
+    /// inherited keys and the `prevResult`.
     pub(crate) fn render(
         &self,
         prev: Option<&CniResult>,
@@ -179,8 +179,8 @@ impl EmbeddedPlugin {
             })
             .collect();
         let list = raw(&serde_json::Value::from(list).to_string());
-        // Both spellings, as libcni does: plugins built on the first release of 1.1.0 read the
-        // older one.
+        // Both spellings, as in libcni: plugins built on the first release of 1.1.0 read the older
+        // one.
         set_members(
             &self.base,
             &[
@@ -204,7 +204,7 @@ pub(crate) fn with_prev_result(
     )
 }
 
-/// A boolean, or the string that libcni takes for one.
+/// A boolean, or a string that libcni reads as one.
 #[derive(serde::Deserialize)]
 #[serde(untagged)]
 enum Flag {
@@ -225,7 +225,7 @@ impl Flag {
 
 fn object(text: &RawValue) -> Result<Object, Error> {
     Object::parse(text.get()).map_err(|error| {
-        Error::invalid_config("the embedded config is no JSON object")
+        Error::invalid_config("the embedded config is not a JSON object")
             .with_details(error.to_string())
     })
 }

@@ -1,7 +1,7 @@
-//! A process environment as a value, so that nothing below it reads or writes the real one.
+//! A process environment as a value, so that no other code reads or writes the real one.
 //!
-//! Runtimes set variables that do not apply to empty strings; here an empty CNI variable is an
-//! unset one.
+//! Runtimes set variables that do not apply to the empty string. So an empty variable counts as
+//! unset here.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,7 @@ use std::{
     path::PathBuf,
 };
 
-/// The environment a plugin was started with, and that its embedded plugins inherit.
+/// The environment of a plugin, which its embedded plugins inherit.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
     vars: BTreeMap<OsString, OsString>,
@@ -24,7 +24,7 @@ impl Environment {
             .filter(|value| !value.is_empty())
     }
 
-    /// Sets a variable of this value; the process is not touched.
+    /// Sets a variable in this value. The process' environment does not change.
     pub fn set(&mut self, name: &str, value: impl Into<OsString>) {
         self.vars.insert(name.into(), value.into());
     }
@@ -36,8 +36,7 @@ impl Environment {
             .map(|(name, value)| (name.as_os_str(), value.as_os_str()))
     }
 
-    /// The directories of CNI_PATH. Empty segments would mean the working directory; they are left
-    /// out.
+    /// The directories of CNI_PATH, without empty segments, which would mean the working directory.
     pub fn plugin_dirs(&self) -> Vec<PathBuf> {
         let path = self.get("CNI_PATH").unwrap_or_default();
         std::env::split_paths(path)

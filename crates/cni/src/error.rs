@@ -1,13 +1,13 @@
 //! The one error type of the protocol: a numeric code, a message and details, as CNI prints them.
 //!
-//! It carries no sources and no backtraces: all that leaves a plugin is these three fields. Who
-//! needs more logs it.
+//! It has no sources and no backtraces, because a plugin can only print these three fields. Code
+//! that has more to say logs it.
 
 use serde::Serialize;
 
 use crate::{json::Object, version::Version};
 
-/// The error codes that the specification, or Go's reference library, gives a meaning.
+/// The error codes of the specification and of Go's reference library.
 pub mod code {
     /// The config's `cniVersion` is not supported, or does not have the verb.
     pub const INCOMPATIBLE_VERSION: u32 = 1;
@@ -23,7 +23,7 @@ pub mod code {
     pub const DECODE: u32 = 6;
     /// The network config is invalid.
     pub const INVALID_CONFIG: u32 = 7;
-    /// The network namespace is not one to work in (Go's library only).
+    /// The network namespace cannot be used (Go's library only).
     pub const INVALID_NETNS: u32 = 8;
     /// The runtime should try again later.
     pub const TRY_AGAIN_LATER: u32 = 11;
@@ -36,17 +36,17 @@ pub mod code {
     pub const DELEGATE_FAILED: u32 = 100;
     /// An embedded plugin's program is not in any directory of CNI_PATH.
     pub const DELEGATE_MISSING: u32 = 101;
-    /// Anything unforeseen (Go's library only).
+    /// Anything unexpected (Go's library only).
     pub const INTERNAL: u32 = 999;
 }
 
-/// Texts that go-cni takes for success when a DEL error contains them, and what we say instead.
+/// Texts in a DEL error that go-cni takes for success, and what we write instead.
 const SWALLOWED: [(&str, &str); 2] = [
     ("not found", "missing"),
     ("no such file or directory", "missing (ENOENT)"),
 ];
 
-/// An error as CNI knows it. An embedded plugin's error keeps its code and details on the way up.
+/// An error as CNI defines it. An embedded plugin's error keeps its code and details.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{msg}{}{details} (code {code})", if details.is_empty() { "" } else { "; " })]
 pub struct Error {
@@ -130,10 +130,10 @@ impl Error {
         self
     }
 
-    /// The same error, reworded so that go-cni does not take it for success.
+    /// The same error, worded so that go-cni does not take it for success.
     ///
-    /// containerd drops a DEL error whose text contains "not found" (or, with an empty netns, "no
-    /// such file or directory"), although the work is not done; what was left would leak.
+    /// containerd ignores a DEL error whose text contains "not found" (or, with an empty netns, "no
+    /// such file or directory"), although the DEL is not complete. What is left would leak.
     #[must_use]
     pub fn for_unfinished_del(mut self) -> Self {
         for (swallowed, instead) in SWALLOWED {
@@ -143,8 +143,8 @@ impl Error {
         self
     }
 
-    /// One error out of many, for verbs that go on after a failure: the first one's code,
-    /// everybody's text.
+    /// One error from many, for verbs that go on after a failure: the code of the first and the
+    /// texts of all.
     pub fn collect(errors: Vec<Error>) -> Result<(), Error> {
         let mut errors = errors.into_iter();
         let Some(mut first) = errors.next() else {
@@ -170,14 +170,14 @@ impl Error {
             msg: &self.msg,
             details: &self.details,
         };
-        // Strings and numbers always serialise; should that ever change, a bare error still is one.
+        // Strings and numbers always serialise. If not, a minimal error is still an error.
         let mut json = serde_json::to_vec(&wire)
             .unwrap_or_else(|_| br#"{"code":999,"msg":"internal"}"#.to_vec());
         json.push(b'\n');
         json
     }
 
-    /// Reads an embedded plugin's error document; `None` if the bytes are none.
+    /// Reads an embedded plugin's error document. `None` if it is not one.
     pub(crate) fn from_json(bytes: &[u8]) -> Option<Self> {
         let object = Object::from_slice(bytes).ok()?;
         let code: Option<u32> = object.decode("code").ok()?;

@@ -1,9 +1,8 @@
-//! Runs one program the way a runtime runs a plugin: stdin fed and both outputs drained at once,
-//! stderr copied on.
+//! Runs one program as a runtime runs a plugin: writes stdin, reads both outputs, and copies
+//! stderr.
 //!
-//! Knows nothing of configs and results. The process's own environment, working directory and
-//! streams are not changed; the caller sees to it that the thread is in the host's network
-//! namespace.
+//! Does not know configs and results. Does not change the process' own environment, working
+//! directory and streams. The calling thread must be in the node's network namespace.
 
 use std::{
     fs,
@@ -21,32 +20,30 @@ use nix::{
     unistd::{Pid, getpid, getppid},
 };
 
-use crate::{
-    conversation::Conversation, environment::Environment, error::Error, names::validate_plugin_type,
-};
+use crate::{environment::Environment, error::Error, names::validate_plugin_type, pipes::Pipes};
 
-/// How often a program is started that is just being written, as in Go.
+/// How often to try to start a program that is being written, as in Go.
 const BUSY_TRIES: u32 = 6;
 /// The pause between these tries, as in Go.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
-/// How often to look whether a program has ended that has not closed its outputs.
+/// How often to check whether a program has ended that has not closed its outputs.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long outputs may stay open after the program ended: a daemon it left behind must not hang
-/// the runtime.
+/// How long outputs may stay open after the program has ended: a process that it left running must
+/// not block the runtime.
 const DRAIN_GRACE: Duration = Duration::from_secs(3);
 
-/// What a program left behind.
+/// How a program ended, and what it printed.
 #[derive(Debug, Clone)]
 pub struct Finished {
     /// How it ended.
     pub status: ExitStatus,
     /// All of its stdout.
     pub stdout: Vec<u8>,
-    /// All of its stderr; it has been copied on already.
+    /// All of its stderr, which is copied already.
     pub stderr: Vec<u8>,
 }
 
-/// Starts programs. One for all calls.
+/// Starts programs. One serves all calls.
 #[derive(Clone)]
 pub struct Executor {
     stderr: Arc<Mutex<dyn Write + Send>>,
@@ -69,7 +66,7 @@ impl Default for Executor {
 }
 
 impl Executor {
-    /// One that copies the programs' stderr to this writer instead of the process's own stderr.
+    /// Copies the programs' stderr to this writer instead of the process' own stderr.
     pub fn with_stderr(stderr: impl Write + Send + 'static) -> Self {
         Self {
             stderr: Arc::new(Mutex::new(stderr)),
@@ -85,43 +82,43 @@ impl Executor {
         self
     }
 
-    /// Runs the program to its end, with this environment and nothing else of ours.
+    /// Runs the program to its end. It gets this environment and inherits nothing else.
     ///
     /// The program is killed if the calling thread dies, so that it does not outlive a plugin that
     /// was killed.
     pub fn run(&self, program: &Path, env: &Environment, stdin: &[u8]) -> io::Result<Finished> {
         let mut child = self.spawn(program, env)?;
-        let talked =
-            Conversation::new(&mut child, stdin).and_then(|talk| self.finish(&mut child, talk));
-        talked.inspect_err(|_| {
-            // Nobody would read it; it must not go on unseen.
+        let finished =
+            Pipes::new(&mut child, stdin).and_then(|pipes| self.finish(&mut child, pipes));
+        finished.inspect_err(|_| {
+            // Its outputs are no longer read, so it must not go on.
             let _ = child.kill().and_then(|()| child.wait());
         })
     }
 
-    /// Feeds and drains the program until it has ended, and for a while longer if something else
-    /// holds its outputs.
-    fn finish(&self, child: &mut Child, mut talk: Conversation) -> io::Result<Finished> {
+    /// Writes and reads until the program has ended, and a little longer if another process holds
+    /// its outputs.
+    fn finish(&self, child: &mut Child, mut pipes: Pipes) -> io::Result<Finished> {
         let mut tee = |chunk: &[u8]| {
             if let Ok(mut stderr) = self.stderr.lock() {
-                // stderr is only information: nothing fails because it cannot be copied.
+                // stderr is only information: if it cannot be copied, nothing fails.
                 let _ = stderr.write_all(chunk);
             }
         };
         let mut ended = None;
-        while talk.goes_on() && ended.is_none() {
-            // Whoever ends closes its pipes; only a daemon that is left behind makes it necessary
-            // to look.
-            talk.go_on(LOOK, &mut tee)?;
+        while pipes.is_open() && ended.is_none() {
+            // A program that ends closes its pipes. This check is for processes that it left
+            // running, which hold them open.
+            pipes.step(LOOK, &mut tee)?;
             ended = child.try_wait()?;
         }
         let status = ended.map_or_else(|| child.wait(), Ok)?;
-        talk.hang_up();
+        pipes.close_stdin();
         let until = Instant::now() + self.drain_grace;
-        while talk.has_outputs() && Instant::now() < until {
-            talk.go_on(until.saturating_duration_since(Instant::now()), &mut tee)?;
+        while pipes.has_outputs() && Instant::now() < until {
+            pipes.step(until.saturating_duration_since(Instant::now()), &mut tee)?;
         }
-        let (stdout, stderr) = talk.heard();
+        let (stdout, stderr) = pipes.into_output();
         Ok(Finished {
             status,
             stdout,
@@ -129,7 +126,7 @@ impl Executor {
         })
     }
 
-    /// Writes a line where the programs' stderr goes.
+    /// Writes a line to where the programs' stderr goes.
     pub(crate) fn note(&self, text: &str) {
         if let Ok(mut stderr) = self.stderr.lock() {
             // stderr is only information.
@@ -178,7 +175,7 @@ fn die_with(parent: Pid) -> io::Result<()> {
 /// The program of a plugin type: the first regular file of that name, in the order of the
 /// directories.
 ///
-/// Whether it is executable is not asked, as in Go: exec tells.
+/// Whether it is executable is not checked, as in Go: exec fails if not.
 pub fn find_in_path(kind: &str, dirs: &[PathBuf]) -> Result<PathBuf, Error> {
     validate_plugin_type(kind)?;
     let programs = dirs

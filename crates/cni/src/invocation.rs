@@ -13,14 +13,14 @@ use crate::{
     version::Verb,
 };
 
-/// What the runtime asks for, and about which attachment.
+/// What the runtime asks for, and for which attachment.
 #[derive(Debug, Clone)]
 pub struct Invocation {
     /// CNI_COMMAND.
     pub verb: Verb,
     /// CNI_CONTAINERID; empty for GC and STATUS, which have no container.
     pub container_id: String,
-    /// CNI_NETNS as it came; `None` if unset or empty (DEL), and for GC and STATUS.
+    /// CNI_NETNS, unchanged. `None` if unset or empty (DEL), and for GC and STATUS.
     pub netns: Option<String>,
     /// CNI_IFNAME; empty for GC and STATUS.
     pub ifname: String,
@@ -28,7 +28,7 @@ pub struct Invocation {
     pub args: CniArgs,
     /// The directories of CNI_PATH.
     pub path: Vec<PathBuf>,
-    /// CNI_NETNS_OVERRIDE: the runtime says that working in the plugin's own netns is meant.
+    /// CNI_NETNS_OVERRIDE: the runtime allows work in the plugin's own netns.
     pub netns_override: bool,
 }
 
@@ -39,7 +39,7 @@ struct Variable {
     validate: fn(&str) -> Result<(), Error>,
 }
 
-/// skel's table, in skel's order; CNI_COMMAND, its first row, is handled apart.
+/// skel's table, in skel's order, without its first row: CNI_COMMAND is handled separately.
 const VARIABLES: [Variable; 4] = [
     Variable {
         name: "CNI_CONTAINERID",
@@ -64,8 +64,8 @@ const VARIABLES: [Variable; 4] = [
 ];
 
 impl Invocation {
-    /// Checks and reads the variables. Call only if CNI_COMMAND is set; without it there is nothing
-    /// to invoke.
+    /// Checks and reads the variables. Call only if CNI_COMMAND is set: without it there is no
+    /// call.
     ///
     /// An invalid variable is reported at once; missing ones are collected into one error.
     pub fn from_env(env: &Environment) -> Result<Self, Error> {
@@ -90,7 +90,7 @@ impl Invocation {
             )));
         }
 
-        // GC and STATUS have no attachment: what these variables hold then was never validated.
+        // GC and STATUS have no attachment, and skel does not validate these variables then.
         let of_attachment = |name| {
             if verb.has_attachment() {
                 text(env, name)

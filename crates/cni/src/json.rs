@@ -1,8 +1,8 @@
 //! JSON objects as leniently as Go's `encoding/json` reads them, and without losing a byte of any
 //! value.
 //!
-//! serde's derive refuses duplicate keys, wants the exact case and loses big numbers; Go does none
-//! of that. This is only a reader of objects: it gives no value a meaning.
+//! serde's derive refuses duplicate keys, needs the exact case and loses big numbers; Go does not.
+//! This module only reads objects and does not interpret values.
 
 use std::{borrow::Cow, fmt};
 
@@ -12,8 +12,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-/// A JSON object: its members in order, duplicates included, each value as the text it was written
-/// in.
+/// A JSON object: its members in order, duplicates included. Each value is its original text.
 #[derive(Debug, Clone, Default)]
 pub struct Object {
     members: Vec<(String, Box<RawValue>)>,
@@ -40,7 +39,8 @@ impl Object {
             .map(|(_, value)| &**value)
     }
 
-    /// As [`Object::get`], through nested objects. `None` too if something on the way is no object.
+    /// As [`Object::get`], through nested objects. `None` also if a value on the way is not an
+    /// object.
     pub fn get_nested(&self, path: &[&str]) -> Option<Box<RawValue>> {
         let (first, rest) = path.split_first()?;
         let value = self.get(first)?;
@@ -78,7 +78,7 @@ pub(crate) fn is_null(value: &RawValue) -> bool {
     value.get().trim() == "null"
 }
 
-/// The bytes as text; Go replaces what is not UTF-8 instead of refusing it.
+/// The bytes as text. As in Go, bytes that are not UTF-8 are replaced and not refused.
 pub(crate) fn text_of(bytes: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(bytes)
 }

@@ -1,21 +1,20 @@
 //! The CNI protocol, for a plugin that is a main plugin, a wrapper around embedded plugins and a
 //! chained plugin.
 //!
-//! [`run`] is the whole outside of such a plugin: it checks the environment and the network config,
-//! calls one method of a [`Plugin`], and prints exactly one JSON document. [`Embedded`] is the
-//! inside of a wrapper: it runs other plugins the way a runtime would. In between stand the data:
-//! [`Config`], [`CniResult`], [`Error`].
+//! [`run`] is the outside of such a plugin: it checks the environment and the network config, calls
+//! one method of a [`Plugin`], and prints exactly one JSON document. [`Embedded`] is the inside of
+//! a wrapper: it runs other plugins as a runtime would. The data are [`Config`], [`CniResult`] and
+//! [`Error`].
 //!
-//! Foreign JSON is read as leniently as Go's `encoding/json` reads it, because that is what every
-//! other party of the ecosystem does; what is written is strict.
+//! JSON from others is read as leniently as Go's `encoding/json` reads it, because all other CNI
+//! programs do so. What we write is strict.
 //!
-//! This crate may not know links, pods, agents or anything else of the plugin that uses it, and it
-//! is synchronous.
+//! This crate may not know links, pods, agents or anything else of the plugin that uses it. It is
+//! synchronous.
 
 mod address;
 mod args;
 mod config;
-mod conversation;
 mod convert;
 mod delegate;
 mod dispatch;
@@ -27,6 +26,7 @@ mod invocation;
 mod json;
 mod names;
 mod netns;
+mod pipes;
 mod rendered;
 mod result;
 mod result_json;

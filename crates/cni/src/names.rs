@@ -1,8 +1,8 @@
-//! The rules for names that become file names, device names or programs; those of Go's skel, to the
-//! letter.
+//! The rules for names that become file names, device names or programs. They are exactly those of
+//! Go's skel.
 //!
-//! A plugin that makes interfaces of its own may have to be stricter (the kernel takes `%` for a
-//! template).
+//! A plugin that makes its own interfaces may have to be stricter: the kernel takes `%` for a
+//! template.
 
 use crate::error::Error;
 
@@ -17,7 +17,7 @@ fn is_plain(name: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
 
-/// Refuses with code 4 what may not be a container id.
+/// Refuses with code 4 what cannot be a container id.
 pub fn validate_container_id(id: &str) -> Result<(), Error> {
     if is_plain(id) {
         return Ok(());
@@ -25,7 +25,7 @@ pub fn validate_container_id(id: &str) -> Result<(), Error> {
     Err(Error::invalid_environment("invalid characters in CNI_CONTAINERID").with_details(id))
 }
 
-/// Refuses with code 7 what may not be a network's name.
+/// Refuses with code 7 what cannot be a network's name.
 pub fn validate_network_name(name: &str) -> Result<(), Error> {
     if name.is_empty() {
         return Err(Error::invalid_config("missing network name"));
@@ -36,7 +36,7 @@ pub fn validate_network_name(name: &str) -> Result<(), Error> {
     Err(Error::invalid_config("invalid characters in network name").with_details(name))
 }
 
-/// Refuses with code 4 what may not be an interface's name.
+/// Refuses with code 4 what cannot be an interface's name.
 pub fn validate_interface_name(name: &str) -> Result<(), Error> {
     let problem = if name.is_empty() {
         "is empty"
@@ -52,7 +52,7 @@ pub fn validate_interface_name(name: &str) -> Result<(), Error> {
     Err(Error::invalid_environment(format!("interface name {problem}")).with_details(name))
 }
 
-/// Refuses with code 7 what may not be a plugin's type, for it names a program inside CNI_PATH and
+/// Refuses with code 7 what cannot be a plugin's type: a type names a program in CNI_PATH and
 /// nowhere else.
 pub fn validate_plugin_type(kind: &str) -> Result<(), Error> {
     let problem = if kind.is_empty() {

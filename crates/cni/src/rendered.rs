@@ -1,6 +1,6 @@
-//! What embedded plugins were given on stdin at ADD, kept so that DEL can give them the very same.
+//! What embedded plugins got on stdin at ADD, kept so that DEL can give them exactly the same.
 //!
-//! DEL with the config of the day is how leases leak: the config may have been edited, or be gone.
+//! A DEL with the current config can leak leases: the config may have been edited or removed.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,21 +10,21 @@ use crate::{error::Error, result::CniResult, version::Version};
 /// serde format.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rendered {
-    /// The plugins that ADD was, or is about to be, called on.
+    /// The plugins on which ADD was called, or is about to be called.
     pub plugins: Vec<RenderedPlugin>,
-    /// The list says that CHECK is not to be called.
+    /// Whether the list turns CHECK off.
     #[serde(default)]
     pub disable_check: bool,
 }
 
-/// One embedded plugin's call, complete but for the environment.
+/// One embedded plugin's call, without the environment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RenderedPlugin {
     /// The name of its program; looked up in CNI_PATH at each call.
     pub kind: String,
     /// The version of its config.
     pub version: Version,
-    /// CNI_IFNAME as it was given to the plugin.
+    /// CNI_IFNAME for the plugin.
     pub ifname: String,
     /// The exact text of its stdin.
     pub stdin: String,

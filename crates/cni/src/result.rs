@@ -1,7 +1,8 @@
-//! The result of an ADD: its model in memory, and the few things a plugin does with it.
+//! The result of an ADD in memory, and what a plugin does with it.
 //!
-//! Reading and writing JSON is in `result_json`, changing the version in `convert`. Nothing here
-//! renumbers interfaces or reorders addresses: others hold indices into these lists.
+//! `result_json` reads and writes JSON, `convert` changes the version. Nothing here renumbers
+//! interfaces or reorders addresses, because other parts of the result hold indices into these
+//! lists.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -9,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::{address::Cidr, version::Version};
 
-/// Members that no version of the specification knows, kept as the text they came in.
+/// Members that are in no version of the specification, kept as their original text.
 #[derive(Debug, Clone, Default)]
 pub struct Extra(pub(crate) BTreeMap<String, Box<RawValue>>);
 
@@ -69,24 +70,24 @@ pub(crate) struct LegacyIp {
 pub struct Interface {
     /// Its name.
     pub name: String,
-    /// Its hardware address; empty if not told.
+    /// Its hardware address; empty if unknown.
     pub mac: String,
-    /// Its MTU; 0 if not told. Since 1.1.0.
+    /// Its MTU; 0 if unknown. Since 1.1.0.
     pub mtu: i64,
-    /// The namespace it is in, verbatim as CNI_NETNS; empty for the host's.
+    /// Its namespace, exactly as in CNI_NETNS; empty for the node's.
     pub sandbox: String,
     /// Since 1.1.0.
     pub socket_path: String,
     /// Since 1.1.0.
     pub pci_id: String,
-    /// Members of no version.
+    /// Members that are in no version.
     pub extra: Extra,
 }
 
 /// An address that the attachment has.
 #[derive(Debug, Clone, PartialEq)]
 pub struct IpConfig {
-    /// "4" or "6"; printed in 0.3.0 to 0.4.0 only, there as it came.
+    /// "4" or "6". Printed only in 0.3.0 to 0.4.0, unchanged.
     pub version: String,
     /// The index into the list of interfaces.
     pub interface: Option<i64>,
@@ -94,28 +95,28 @@ pub struct IpConfig {
     pub address: Cidr,
     /// The default gateway of its subnet.
     pub gateway: Option<IpAddr>,
-    /// Members of no version.
+    /// Members that are in no version.
     pub extra: Extra,
 }
 
 /// A route that the attachment has.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Route {
-    /// Where to.
+    /// The destination.
     pub dst: Cidr,
-    /// Over which gateway.
+    /// The gateway.
     pub gw: Option<IpAddr>,
-    /// 0 if not told.
+    /// 0 if unset.
     pub mtu: i64,
-    /// 0 if not told.
+    /// 0 if unset.
     pub adv_mss: i64,
-    /// 0 if not told.
+    /// 0 if unset.
     pub priority: i64,
     /// The routing table.
     pub table: Option<i64>,
     /// The scope.
     pub scope: Option<i64>,
-    /// Members of no version.
+    /// Members that are in no version.
     pub extra: Extra,
 }
 
@@ -124,18 +125,18 @@ pub struct Route {
 pub struct Dns {
     /// Addresses of name servers.
     pub nameservers: Vec<String>,
-    /// The local domain; empty if not told.
+    /// The local domain; empty if unset.
     pub domain: String,
     /// Search domains.
     pub search: Vec<String>,
     /// Resolver options.
     pub options: Vec<String>,
-    /// Members of no version.
+    /// Members that are in no version.
     pub extra: Extra,
 }
 
 impl Dns {
-    /// Whether it says nothing.
+    /// Whether all of it is empty.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -229,9 +230,9 @@ impl CniResult {
         self.dns = dns;
     }
 
-    /// Appends an interface and tells its index. Those before it keep theirs.
+    /// Appends an interface and returns its index. The others keep their indices.
     ///
-    /// A result of 0.1.0 or 0.2.0, which has no place for it, becomes one of 0.4.0.
+    /// A result of 0.1.0 or 0.2.0 has no interfaces, so it becomes one of 0.4.0.
     pub fn push_interface(&mut self, interface: Interface) -> usize {
         let interfaces = &mut self.lists_mut().interfaces;
         interfaces.push(interface);
@@ -240,8 +241,8 @@ impl CniResult {
 
     /// Appends an address. A result of 0.1.0 or 0.2.0 becomes one of 0.4.0.
     pub fn push_ip(&mut self, mut ip: IpConfig) {
-        // Who appends need not care in which version: what a family does not print is ignored
-        // there.
+        // The caller need not care about the version: a family does not print what it does not
+        // have.
         ip.version = if ip.address.is_ipv4() { "4" } else { "6" }.into();
         self.lists_mut().ips.push(ip);
     }
@@ -267,11 +268,11 @@ impl CniResult {
             .collect()
     }
 
-    /// Removes the interfaces for which `remove` holds, with their addresses, and points the
-    /// remaining addresses to the new places of their interfaces.
+    /// Removes the interfaces for which `remove` is true, with their addresses, and adapts the
+    /// indices of the other addresses.
     ///
-    /// For showing an embedded plugin a result without what others appended; never for a result
-    /// that is printed. Indices that point nowhere stay as they are.
+    /// For an embedded plugin that must not see what others appended. Never for a result that is
+    /// printed. Invalid indices stay as they are.
     #[must_use]
     pub fn without_interfaces(&self, mut remove: impl FnMut(usize, &Interface) -> bool) -> Self {
         let mut result = self.clone();
@@ -313,7 +314,7 @@ impl CniResult {
         result
     }
 
-    /// The lists, after lifting a result that has none.
+    /// The lists. A result without lists is converted first.
     fn lists_mut(&mut self) -> &mut Lists {
         if let Body::Legacy { .. } = self.body {
             self.body = Body::Lists(self.lifted());

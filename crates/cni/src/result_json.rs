@@ -1,7 +1,7 @@
-//! Results as JSON: read leniently and strictly written.
+//! Results as JSON: read leniently, written strictly.
 //!
-//! `null` is nothing wherever it stands, an empty gateway is none, keys may have any case. Types
-//! must fit and an address must be one: a result that Go could not read is refused here too.
+//! `null` counts as absent everywhere, an empty gateway as no gateway, and keys may have any case.
+//! Types must fit and addresses must be valid: what Go cannot read is refused here, too.
 
 use std::{net::IpAddr, str::FromStr};
 
@@ -14,7 +14,7 @@ use crate::{
     version::Version,
 };
 
-/// Every top-level key of any version: none of them may pass for an unknown one.
+/// Every top-level key of any version: none of them counts as unknown.
 const RESULT_KEYS: [&str; 7] = [
     "cniVersion",
     "interfaces",
@@ -30,10 +30,10 @@ const ROUTE_KEYS: [&str; 7] = ["dst", "gw", "mtu", "advmss", "priority", "table"
 const DNS_KEYS: [&str; 4] = ["nameservers", "domain", "search", "options"];
 
 impl CniResult {
-    /// Reads a result. One that does not name its version has `default`, which is the config's.
+    /// Reads a result. If it does not name its version, it has `default`, the config's version.
     ///
-    /// `null` and `{}` are the empty result. Code 6 for what is no result, 1 for a version that
-    /// does not exist.
+    /// `null` and `{}` are the empty result. Code 6 if it is not a result, 1 if the version does
+    /// not exist.
     pub fn parse(text: &str, default: Version) -> Result<Self, Error> {
         let object = Object::parse(text).map_err(|error| undecodable("result", &error))?;
         let fields = Fields {
@@ -78,19 +78,19 @@ impl CniResult {
         })
     }
 
-    /// As [`CniResult::parse`], of bytes.
+    /// As [`CniResult::parse`], for bytes.
     pub fn from_slice(bytes: &[u8], default: Version) -> Result<Self, Error> {
         Self::parse(&crate::json::text_of(bytes), default)
     }
 
     /// The document in its own version, without a newline.
     pub fn to_json(&self) -> Vec<u8> {
-        // Strings, numbers and texts that were JSON before always serialise.
+        // Strings, numbers and texts that were JSON always serialise.
         serde_json::to_vec(&Document(self)).unwrap_or_default()
     }
 }
 
-/// The fields of one object, with errors that say where they are.
+/// The fields of one object. Errors say where they are.
 struct Fields<'a> {
     object: &'a Object,
     of: &'static str,
@@ -248,7 +248,7 @@ struct Document<'a>(&'a CniResult);
 struct AddressJson<'a>(&'a IpConfig, Version);
 struct InterfaceJson<'a>(&'a Interface, Version);
 
-/// A member that is left out when it says nothing, as Go's `omitempty`.
+/// A member that is left out when it is empty, as with Go's `omitempty`.
 fn optional<M: SerializeMap, T: Serialize + Default + PartialEq>(
     map: &mut M,
     key: &str,

@@ -1,7 +1,7 @@
-//! Setting members of a JSON object without touching a byte of the others.
+//! Sets members of a JSON object and leaves every byte of the others alone.
 //!
-//! Decoding and encoding again would lose big numbers, duplicate keys and the order of keys, and
-//! plugins have broken over each of these.
+//! Decoding and encoding would lose big numbers, duplicate keys and the order of keys. Each of
+//! these has broken plugins.
 
 use serde_json::value::RawValue;
 
@@ -9,9 +9,9 @@ use crate::{error::Error, json::Object};
 
 /// The object's text with these members set to these raw values.
 ///
-/// If none of them is there yet, they are appended and all else stays byte for byte, white space
-/// included. If one is there, in any case, it is replaced; then white space between members goes,
-/// and every other value stays as it is.
+/// If none of them is there yet, they are appended, and all else stays byte for byte, white space
+/// included. If one is there, in upper or lower case, it is replaced. Then white space between
+/// members is lost, and every other value stays as it is.
 pub fn set_members(text: &str, members: &[(&str, &RawValue)]) -> Result<String, Error> {
     let object = Object::parse(text)
         .map_err(|error| Error::decode("not a JSON object").with_details(error.to_string()))?;
@@ -50,12 +50,12 @@ fn push_member(out: &mut String, key: &str, value: &RawValue) {
     out.push_str(value.get());
 }
 
-/// A raw value of any text; for what this crate itself makes.
+/// A raw value of any text, for values that this crate makes.
 pub(crate) fn raw_string(text: &str) -> Box<RawValue> {
     raw(&serde_json::Value::from(text).to_string())
 }
 
-/// A raw value of JSON that is known to be JSON; `null` should it not be.
+/// A raw value of text that is known to be JSON. `null` if it is not.
 pub(crate) fn raw(json: &str) -> Box<RawValue> {
     RawValue::from_string(json.to_owned()).unwrap_or_default()
 }

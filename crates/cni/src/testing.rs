@@ -1,4 +1,4 @@
-//! Fake plugins for tests: shell scripts in a directory of their own, which note each call.
+//! Fake plugins for tests: shell scripts in their own directory, which record each call.
 
 use std::{
     fs,
@@ -55,7 +55,7 @@ impl Fakes {
         self.dir.path()
     }
 
-    /// A plugin that notes verb, stdin and environment of each call and then runs this script.
+    /// A plugin that records verb, stdin and environment of each call and then runs this script.
     pub fn plugin(&self, kind: &str, script: &str) {
         let dir = self.dir().display();
         let note = format!(

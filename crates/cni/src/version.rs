@@ -1,6 +1,6 @@
-//! The versions of the specification and the verbs that came with them.
+//! The versions of the specification, and the verbs that each version has.
 //!
-//! Versions match exactly: 1.0.1 is not 1.0.0. Nothing here reads a config; see `config`.
+//! Versions match exactly: 1.0.1 is not 1.0.0. Reads no config; see `config`.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::error::Error;
 
 /// A version of the CNI specification that exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(missing_docs, reason = "the names say all there is")]
+#[expect(missing_docs, reason = "the names say everything")]
 pub enum Version {
     V0_1_0,
     V0_2_0,
@@ -34,7 +34,7 @@ impl Version {
     ];
     /// The newest one.
     pub const NEWEST: Version = Self::V1_1_0;
-    /// What a config without `cniVersion` means.
+    /// The version of a config without `cniVersion`.
     pub const IF_MISSING: Version = Self::V0_1_0;
 
     /// As it is written in a config.
@@ -70,14 +70,13 @@ impl Version {
         self >= verb.since()
     }
 
-    /// Decides whether a config of version `text` may run `verb`, with the errors that Go's skel
-    /// gives.
+    /// Decides whether a config of version `text` may run `verb`, with the errors of Go's skel.
     pub fn negotiate(text: &str, verb: Verb, supported: &[Version]) -> Result<Self, Error> {
         let gate = verb.since();
-        // Only the gated verbs compare numbers, so only they can fail to decode one.
+        // Only these verbs compare numbers, so only they can fail to decode one.
         if matches!(verb, Verb::Check | Verb::Gc | Verb::Status) {
             let numbers = numbers(text).ok_or_else(|| {
-                Error::decode("the config's cniVersion is no version")
+                Error::decode("the config's cniVersion is not a version")
                     .with_details(format!("cniVersion is {text:?}"))
             })?;
             if Some(numbers) < self::numbers(gate.as_str()) {
@@ -124,13 +123,14 @@ impl Serialize for Version {
 impl<'de> Deserialize<'de> for Version {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| de::Error::custom(format!("{text:?} is no CNI version")))
+        Self::parse(&text)
+            .ok_or_else(|| de::Error::custom(format!("{text:?} is not a CNI version")))
     }
 }
 
 /// What a runtime can ask of a plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the names say all there is")]
+#[expect(missing_docs, reason = "the names say everything")]
 pub enum Verb {
     Add,
     Del,
@@ -173,7 +173,7 @@ impl Verb {
         matches!(self, Self::Add | Self::Del | Self::Check)
     }
 
-    /// The oldest config version that may be called with it. VERSION is called without any.
+    /// The oldest version of a config for this verb. VERSION needs no config.
     pub fn since(self) -> Version {
         match self {
             Self::Add | Self::Del | Self::Version => Version::V0_1_0,

@@ -1,5 +1,5 @@
-//! What runtimes and other plugins send, nearly right: every call ends in one document, and no
-//! refusal is a panic. `make fuzz` gives each target a million inputs.
+//! Input that is nearly what runtimes and other plugins send: every call ends in one document, and
+//! never in a panic. `make fuzz` gives each target a million inputs.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[path = "../../model/tests/mutate/mod.rs"]
@@ -130,10 +130,10 @@ const VERBS: [&str; 9] = [
 const IDS: [&str; 6] = ["c1", "", "../x", "a b", "-a", "é"];
 const IFNAMES: [&str; 7] = ["eth0", "", "..", "a/b", "a:b", "0123456789abcdef", "a b"];
 
-/// A plugin that reads all it can of a call, and does nothing.
+/// A plugin that reads everything in a call, and does nothing.
 struct Reader;
 
-/// Everything that a config can be asked for.
+/// Everything that can be read from a config.
 fn read(request: &Request) -> Result<Option<CniResult>, Error> {
     let config = &request.config;
     let prev = config.prev_result();
@@ -145,8 +145,8 @@ fn read(request: &Request) -> Result<Option<CniResult>, Error> {
         let embedded = Embedded::parse(raw, &Outer::of(config)?)?;
         for prev in [None, prev.as_ref().ok().and_then(Option::as_ref)] {
             for plugin in embedded.render(&caller, prev)?.plugins {
-                // What a plugin is given is JSON, whatever came in. (Not a `Value`: a lone
-                // surrogate is passed on as it is.)
+                // An embedded plugin always gets JSON. (Not a `Value`: a lone surrogate is passed
+                // on unchanged.)
                 assert!(
                     serde_json::from_str::<&RawValue>(&plugin.stdin).is_ok(),
                     "{}",
@@ -246,7 +246,7 @@ fn environment(verb: &str, id: &str, ifname: &str, args: &str) -> Environment {
     .collect()
 }
 
-/// All that is in the corpus has to be right, or its mutations say nothing.
+/// The whole corpus must be valid, or its mutations show nothing.
 #[test]
 fn the_corpus_is_valid() {
     for config in CONFIGS {

@@ -28,7 +28,7 @@ fn main() {
         .expect("cannot write");
     writeln!(file, "{} {}", std::process::id(), args[1..].join(" ")).expect("cannot write");
     drop(file);
-    // Long enough for other plugins to come, and to find nobody.
+    // Long enough for other plugins to call and find no agent.
     std::thread::sleep(Duration::from_millis(200));
     let listener = UnixListener::bind(&socket).expect("cannot listen");
     std::thread::spawn(move || {

@@ -1,16 +1,17 @@
-//! ADD: the pod's network, and for Ratchet's pods their links on top.
+//! ADD: the pod's network and, for Ratchet's pods, their links.
 //!
-//! Every step is undone if a later one fails, and the first error is the one that is told. What a
-//! killed process leaves is undone by the runtime's DEL: the state is written before each step that
-//! needs undoing.
+//! If a step fails, the steps before it are undone and the first error is reported. The state is
+//! written before each step that must be undone, so that the runtime's DEL can remove what a killed
+//! process leaves.
+
+mod ours;
+mod result;
 
 use std::time::{Duration, Instant};
 
-use ratchet_cni::{
-    Added, Cidr, CniResult, Dns, Error, Interface, IpConfig, Output, Rendered, Request, Version,
-};
+use ratchet_cni::{Added, CniResult, Error, Output, Rendered, Request};
 use ratchet_failpoint as failpoint;
-use ratchet_protocol::{Attach, Attached, Attachment, Detach, FailureKind, Prepare, Reply};
+use ratchet_protocol::{Attach, Prepare, Reply};
 
 use crate::{
     Ratchet,
@@ -19,17 +20,14 @@ use crate::{
     codes::{AgentError, own},
     identity::Identity,
     netns::is_namespace,
-    state::{Appended, Kept, Mode, Slot},
+    state::{Kept, Mode, Slot},
 };
+use ours::Ours;
 
 /// How long the agent may take for everything that one ADD asks.
 const AGENT_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long it may take for undoing, which has a time of its own.
-const UNDO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait for another call on the same attachment.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
-/// What a pod without any address reports, so that runtimes take its network for one.
-const NO_ADDRESS: &str = "127.0.0.1/8";
 
 /// See [`ratchet_cni::Plugin::add`].
 pub(crate) fn add(plugin: &Ratchet, request: &Request) -> Result<Output, Error> {
@@ -47,8 +45,8 @@ pub(crate) fn add(plugin: &Ratchet, request: &Request) -> Result<Output, Error> 
     }
 }
 
-/// The result so far, if we are chained; code 7 if the config does not fit to where the plugin
-/// stands.
+/// The result so far, if we are chained. Code 7 if the config does not fit our position in the
+/// list.
 fn prev_result(call: &Call) -> Result<Option<CniResult>, Error> {
     let (prev, keys) = (call.request.config.prev_result()?, &call.keys);
     match (&prev, keys.boot()) {
@@ -57,16 +55,14 @@ fn prev_result(call: &Call) -> Result<Option<CniResult>, Error> {
              made the pod's network",
         )
         .with_details(
-            "behind another plugin, remove both keys; or put this plugin first in the \
-                       list",
+            "behind another plugin, remove both keys; or put this plugin first in the list",
         )),
         (None, None) => Err(Error::invalid_config(
-            "the config has no \"delegate\", and there is no \
-                                                   prevResult",
+            "the config has no \"delegate\", and there is no prevResult",
         )
         .with_details(
             "set \"delegate\" to the plugin for pods that are not Ratchet's, or list this \
-                 plugin behind another one",
+             plugin behind another one",
         )),
         _ => Ok(prev),
     }
@@ -80,7 +76,7 @@ struct Add<'a> {
 }
 
 impl Add<'_> {
-    /// A pod that is not Ratchet's: its network is made as if we were not there.
+    /// A pod that is not Ratchet's: it gets its network as without Ratchet.
     fn not_ours(&self, slot: Option<Slot>) -> Result<Output, Error> {
         let (call, version) = (&self.call, self.call.request.config.version());
         if let Some(prev) = &self.prev {
@@ -127,12 +123,12 @@ impl Add<'_> {
         }
     }
 
-    /// A pod that by what is visible here is Ratchet's; the agent has the last word.
+    /// A pod that may be Ratchet's, by what is visible here. The agent decides.
     fn maybe_ours(&self) -> Result<Output, Error> {
         let call = &self.call;
         let attachment = call.attachment()?;
         require_netns(call.netns())?;
-        let outer_dns = outer_dns(call)?;
+        let outer_dns = result::outer_dns(call)?;
         let until = Instant::now() + AGENT_TIMEOUT;
         let prepare = Prepare {
             pod: self.identity.pod.clone(),
@@ -146,7 +142,7 @@ impl Add<'_> {
         let asked = ratchet_protocol::Request::Prepare(prepare.clone());
         let agent = call.agent();
         let question = agent.begin(&asked, until);
-        // It changes nothing, and so need not wait for the lock.
+        // The question changes nothing, so it is asked before the lock is held.
         let slot = self.claim()?;
         failpoint::pass("add.after_lock");
         let attach = Attach {
@@ -154,13 +150,21 @@ impl Add<'_> {
             netns: call.netns().into(),
             prepare,
         };
+        let ours = |slot, question| {
+            self.ours(Ours {
+                slot,
+                attach,
+                until,
+                outer_dns,
+                question,
+            })
+        };
         if self.identity.is_visibly_ours() {
-            // The agent only has to find no fault with it, and may do so while the record is
-            // written.
-            return self.ours(slot, attach, until, outer_dns, Some(question));
+            // The agent only checks the declaration, and may do so while the record is written.
+            return ours(slot, Some(question));
         }
         match is_ours(question) {
-            Ok(true) => self.ours(slot, attach, until, outer_dns, None),
+            Ok(true) => ours(slot, None),
             Ok(false) => self.not_ours(Some(slot)),
             Err(error) => {
                 discard(call, Some(slot));
@@ -169,130 +173,8 @@ impl Add<'_> {
         }
     }
 
-    /// Ratchet's pod: first the network it boots with, then its links. Nothing is made before the
-    /// agent has answered what it was asked.
-    fn ours(
-        &self,
-        slot: Slot,
-        attach: Attach,
-        until: Instant,
-        outer_dns: Option<Dns>,
-        mut question: Option<Question<'_>>,
-    ) -> Result<Output, Error> {
-        let call = &self.call;
-        let mut ours = true;
-        let mut keep = |record| {
-            slot.save(&record, true)?;
-            failpoint::pass("add.after_state");
-            ours = question.take().map_or(Ok(ours), is_ours)?;
-            if ours {
-                Ok(())
-            } else {
-                Err(Error::internal(
-                    "the agent does not take this pod for Ratchet's",
-                ))
-            }
-        };
-        // The agent writes down what it needs while the embedded plugins run.
-        let mut expected = None;
-        let base = match (&self.prev, call.keys.boot()) {
-            (Some(prev), _) => keep(call.record(Mode::Chained, &Rendered::default()))
-                .map(|()| (prev.clone(), Rendered::default())),
-            (None, Some(boot)) => {
-                let added = boot.add(&call.caller, None, |rendered| {
-                    keep(call.record(Mode::Boot, rendered))?;
-                    expected = expected.take().or_else(|| call.agent().expect(&attach));
-                    Ok(())
-                });
-                added.map(|added| (added.result, added.rendered))
-            }
-            (None, None) => Err(Error::internal(
-                "there is neither a boot network nor a prevResult",
-            )),
-        };
-        let (base, rendered) = match base {
-            Ok(base) => base,
-            // It has the last word, and no plugin was called.
-            Err(_) if !ours => return self.not_ours(Some(slot)),
-            Err(error) => {
-                // The plugins have had their DEL; the agent has heard of nothing.
-                discard(call, Some(slot));
-                return Err(error);
-            }
-        };
-        failpoint::pass("add.after_embedded");
-
-        let attachment = attach.attachment.clone();
-        let attached = match call.agent().ask(
-            &ratchet_protocol::Request::Attach(attach),
-            until,
-            Start::OnDemand,
-        ) {
-            Ok(Reply::Attached(attached)) => attached,
-            other => {
-                // What exists already is somebody else's ADD, and stays.
-                let is_ours = !matches!(&other, Err(error) if error.is(FailureKind::Exists));
-                self.undo(slot, &rendered, is_ours.then_some(attachment));
-                return Err(unexpected(other));
-            }
-        };
-        failpoint::pass("add.after_attach");
-
-        for reason in &attached.pending {
-            call.console
-                .warn(format_args!("a link is not up yet: {reason}"));
-        }
-        let (result, address) = self.result(base, &attached, outer_dns);
-        if let Err(error) = slot.append(&Appended {
-            interfaces: attached.interfaces,
-            address,
-        }) {
-            self.undo(slot, &rendered, Some(attachment));
-            return Err(error);
-        }
-        failpoint::pass("add.after_interfaces");
-        Ok(Output::Result(result))
-    }
-
-    /// The base with our interfaces behind its own; and the address that was added so that runtimes
-    /// see one.
-    fn result(
-        &self,
-        base: CniResult,
-        attached: &Attached,
-        dns: Option<Dns>,
-    ) -> (CniResult, Option<String>) {
-        let (mut result, call) = (base, &self.call);
-        let address = if has_address(&result, &call.request.invocation.ifname) {
-            None
-        } else {
-            let first = attached.addresses.first().map(ToString::to_string);
-            // Link addresses are not loopback's, so the one that is no link's is told from them.
-            let address: Option<Cidr> = first.as_deref().unwrap_or(NO_ADDRESS).parse().ok();
-            if let Some(address) = address {
-                // Without an interface: containerd counts it as eth0's then.
-                result.push_ip(IpConfig::new(address, None));
-            }
-            address.map(|address| address.to_string())
-        };
-        let has_mtu = call.request.config.version() >= Version::V1_1_0;
-        for interface in &attached.interfaces {
-            result.push_interface(Interface {
-                name: interface.name.clone(),
-                mac: interface.mac.map(|mac| mac.to_string()).unwrap_or_default(),
-                mtu: if has_mtu { interface.mtu.into() } else { 0 },
-                sandbox: call.netns().to_owned(),
-                ..Interface::default()
-            });
-        }
-        if let Some(dns) = dns {
-            result.set_dns(dns);
-        }
-        (result, address)
-    }
-
-    /// The attachment's slot, empty: a second ADD without a DEL is refused, and the first one's
-    /// network stays.
+    /// The attachment's slot, which must be empty: a second ADD without a DEL is refused, and the
+    /// network of the first one stays.
     fn claim(&self) -> Result<Slot, Error> {
         let call = &self.call;
         let slot = call.attachments.claim(&call.key()?, LOCK_TIMEOUT)?;
@@ -311,52 +193,20 @@ impl Add<'_> {
                     own::EXISTS,
                     format!("container {id} already has interface {ifname} in this network"),
                 )
-                .with_details("ADD came twice; DEL comes first"))
+                .with_details("this is a second ADD; a DEL must come before it"))
             }
-        }
-    }
-
-    /// Undoes what an ADD of ours did. What cannot be undone now keeps its state, for the DEL that
-    /// follows.
-    fn undo(&self, slot: Slot, rendered: &Rendered, attached: Option<Attachment>) {
-        let (call, mut is_undone) = (&self.call, true);
-        if let Some(attachment) = attached {
-            let detach = Detach {
-                attachment,
-                netns: call.netns_path(),
-            };
-            let until = Instant::now() + UNDO_TIMEOUT;
-            let asked = ratchet_protocol::Request::Detach(detach);
-            if let Err(error) = call.agent().ask(&asked, until, Start::OnDemand) {
-                call.console.warn(format_args!(
-                    "the links of a failed ADD are left to DEL: {}",
-                    Error::from(error)
-                ));
-                is_undone = false;
-            }
-        }
-        failpoint::pass("add.after_rollback_detach");
-        if let Err(error) = rendered.del(&call.caller) {
-            call.console.warn(format_args!(
-                "the network of a failed ADD is left to DEL: {error}"
-            ));
-            is_undone = false;
-        }
-        failpoint::pass("add.after_rollback_embedded");
-        if is_undone {
-            discard(call, Some(slot));
         }
     }
 }
 
-/// Removes the state of an ADD that has come to nothing.
+/// Removes the state of an ADD that made nothing, or that is undone.
 fn discard(call: &Call, slot: Option<Slot>) {
     if let Some(Err(error)) = slot.map(Slot::remove) {
         call.console.warn(error);
     }
 }
 
-/// What the agent says of a pod, once it has found no fault with it.
+/// Whether the agent takes a pod for Ratchet's. An error if it refuses the pod's declaration.
 fn is_ours(question: Question<'_>) -> Result<bool, Error> {
     match question.finish(Start::OnDemand) {
         Ok(Reply::Prepared(prepared)) => {
@@ -367,51 +217,22 @@ fn is_ours(question: Question<'_>) -> Result<bool, Error> {
     }
 }
 
-/// An answer that is none to what was asked.
+/// The error for an answer that does not fit the question.
 fn unexpected(answer: Result<Reply, AgentError>) -> Error {
     match answer {
         Err(error) => error.into(),
         Ok(_) => Error::new(
             own::PROTOCOL,
-            "the agent answered something else than was asked; restart it",
+            "the agent's answer does not fit the question; restart the agent",
         ),
     }
 }
 
-/// Whether a runtime would find an address of the pod: containerd takes one on CNI_IFNAME, or on no
-/// interface.
-fn has_address(result: &CniResult, ifname: &str) -> bool {
-    let interfaces = result.interfaces();
-    result.ips().iter().any(|ip| {
-        let Some(index) = ip.interface else {
-            return true;
-        };
-        let interface = usize::try_from(index)
-            .ok()
-            .and_then(|index| interfaces.get(index));
-        interface.is_some_and(|interface| interface.name == ifname && !interface.sandbox.is_empty())
-    })
-}
-
-/// The config's own name resolution, if it has any: it goes before the embedded plugin's.
-fn outer_dns(call: &Call) -> Result<Option<Dns>, Error> {
-    let Some(raw) = call.request.config.raw_key("dns") else {
-        return Ok(None);
-    };
-    let result = CniResult::parse(&format!("{{\"dns\":{}}}", raw.get()), Version::NEWEST).map_err(
-        |error| {
-            Error::invalid_config("invalid value of the config's key \"dns\"")
-                .with_details(error.to_string())
-        },
-    )?;
-    Ok(Some(result.dns().clone()).filter(|dns| !dns.is_empty()))
-}
-
-/// Refuses a CNI_NETNS that is no network namespace before anything is made.
+/// Refuses a CNI_NETNS that is no network namespace, before anything is made.
 fn require_netns(netns: &str) -> Result<(), Error> {
     let problem = match is_namespace(netns) {
         Ok(true) => return Ok(()),
-        Ok(false) => "it is no namespace",
+        Ok(false) => "it is not a network namespace",
         Err(error) => error.desc(),
     };
     Err(Error::invalid_netns(format!(

@@ -15,7 +15,7 @@ use crate::{
     state::{Appended, Attachments, Key, Mode, Record},
 };
 
-/// See the module.
+/// One call.
 pub(crate) struct Call<'a> {
     pub request: &'a Request,
     pub console: &'a Console,
@@ -30,9 +30,9 @@ impl<'a> Call<'a> {
         Ok(Self::new(plugin, request, Keys::strict(&request.config)?))
     }
 
-    /// For DEL: with what can be read of the config. Embedded plugins are not told of a CNI_NETNS
-    /// that is something else: what a namespace leaves when it is unmounted is a file, on which
-    /// bridge and ptp fail for ever.
+    /// For DEL: with what can be read of the config. Embedded plugins get no CNI_NETNS that is not
+    /// a namespace: an unmounted namespace leaves a plain file, on which bridge and ptp always
+    /// fail.
     pub fn lenient(plugin: &'a Ratchet, request: &'a Request) -> Self {
         let mut call = Self::new(plugin, request, Keys::lenient(&request.config));
         if call.netns_for_del() != call.netns() {
@@ -83,8 +83,8 @@ impl<'a> Call<'a> {
         self.request.invocation.netns.as_deref().unwrap_or_default()
     }
 
-    /// CNI_NETNS for the DEL of embedded plugins: as it is, but empty if it leads to something that
-    /// is no namespace.
+    /// CNI_NETNS for the DEL of embedded plugins: empty if it names something that is not a
+    /// namespace.
     pub fn netns_for_del(&self) -> &str {
         if is_namespace(self.netns()) == Ok(false) {
             ""
@@ -103,7 +103,7 @@ impl<'a> Call<'a> {
         Agent::new(&self.keys, &self.request.env)
     }
 
-    /// What is to be kept before these embedded plugins run.
+    /// The record to keep before these embedded plugins run.
     pub fn record(&self, mode: Mode, rendered: &Rendered) -> Record {
         Record {
             mode,

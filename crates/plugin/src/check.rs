@@ -1,7 +1,7 @@
 //! CHECK: our interfaces by the agent, the embedded plugins' by themselves.
 //!
-//! What ought to be there is `prevResult`, the final result of the runtime's chain; what of it is
-//! ours, the state says.
+//! `prevResult`, the final result of the runtime's chain, says what should be there. The state says
+//! which part of it is ours.
 
 use std::time::{Duration, Instant};
 
@@ -59,8 +59,7 @@ pub(crate) fn check(plugin: &Ratchet, request: &Request) -> Result<(), Error> {
     rendered.check(&call.caller, &theirs)
 }
 
-/// The state of the ADD. Waits for a call that is at work, but holds nothing meanwhile: CHECK
-/// changes nothing.
+/// The state of the ADD. Waits for a running call, but keeps no lock: CHECK changes nothing.
 fn record(call: &Call) -> Result<Option<Box<Record>>, Error> {
     let slot = call
         .attachments
@@ -75,14 +74,14 @@ fn record(call: &Call) -> Result<Option<Box<Record>>, Error> {
             Ok(None)
         }
         Kept::Nothing => {
-            // Looking has made a lock; a place that holds nothing else goes again.
+            // The look has made a lock file. Remove it with its directories.
             slot.remove()?;
             Ok(None)
         }
     }
 }
 
-/// Without state: what ADD would do today. The agent knows whether there is an attachment.
+/// Without state: what ADD would do now. The agent knows whether there is an attachment.
 fn guess(call: &Call) -> Result<(bool, Rendered), Error> {
     let request = call.request;
     let ours =
@@ -98,8 +97,8 @@ fn guess(call: &Call) -> Result<(bool, Rendered), Error> {
     Ok((ours, rendered.unwrap_or_default()))
 }
 
-/// The result as the embedded plugins would know it: without our interfaces and without the address
-/// that we added.
+/// The result as the embedded plugins know it: without our interfaces and without the address that
+/// we added.
 fn without_ours(call: &Call, prev: CniResult, record: &Record) -> Result<CniResult, Error> {
     let prev = match &record.appended.address {
         Some(address) => without_address(call, address)?.unwrap_or(prev),
@@ -117,8 +116,8 @@ fn without_ours(call: &Call, prev: CniResult, record: &Record) -> Result<CniResu
     }))
 }
 
-/// `prevResult` without the first such address that is on no interface; all else stays byte for
-/// byte.
+/// `prevResult` without the first entry of this address that has no interface. All else stays byte
+/// for byte.
 fn without_address(call: &Call, address: &str) -> Result<Option<CniResult>, Error> {
     let config = &call.request.config;
     let Some(raw) = config.raw_key("prevResult") else {

@@ -1,17 +1,17 @@
-//! CNI codes of our own, and what the agent's failures are in CNI's terms.
+//! Our own CNI codes, and the codes of the agent's failures.
 
 use ratchet_cni::Error;
 use ratchet_protocol::{ClientError, Failure, FailureKind};
 
-/// Codes beyond the specification's, from 110 up: the specification leaves 100 and more to plugins,
-/// and embedded plugins' failures have the first of them.
+/// Our codes, from 110. The specification leaves 100 and above to plugins; failures of embedded
+/// plugins have the first of them.
 pub mod own {
-    /// The attachment exists already: a second ADD without a DEL. Not 7: nobody has to change a
-    /// config.
+    /// The attachment exists already: a second ADD without a DEL. Not 7, since the config need not
+    /// change.
     pub const EXISTS: u32 = 110;
     /// CHECK: something that ADD made has been changed or removed.
     pub const BROKEN: u32 = 111;
-    /// The agent failed in a way that it did not foresee.
+    /// The agent failed in an unexpected way.
     pub const AGENT: u32 = 112;
     /// Plugin and agent do not understand each other: they are too many releases apart.
     pub const PROTOCOL: u32 = 113;
@@ -20,17 +20,10 @@ pub mod own {
 /// Why there is no good answer from the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum AgentError {
-    /// There is no answer at all: nobody knows what the agent did.
+    /// There is no answer. What the agent did is unknown.
     Unreachable(Error),
-    /// The agent says no.
+    /// The agent refused.
     Refused(Failure),
-}
-
-impl AgentError {
-    /// Whether the agent refused for this reason.
-    pub fn is(&self, kind: FailureKind) -> bool {
-        matches!(self, Self::Refused(failure) if failure.kind == kind)
-    }
 }
 
 impl From<AgentError> for Error {

@@ -1,8 +1,8 @@
-//! Ratchet's own keys of the network config, 2017's among them.
+//! Ratchet's own keys of the network config, including those of 2017.
 //!
 //! The table of settings in `ratchet-protocol` says which keys there are; [`reader`] checks their
-//! values. Only what needs no look at the network is checked: the agent finds out whether an
-//! address is on an interface or a store answers.
+//! values. It does not look at the network: whether an address is on an interface or a store
+//! answers is checked by the agent.
 
 mod reader;
 mod store;
@@ -30,7 +30,7 @@ pub(crate) struct Keys {
     pub use_labels: bool,
     pub delegate: Option<Embedded>,
     pub boot_network: Option<Embedded>,
-    /// What is odd, but no reason to fail.
+    /// Odd values that are no reason to fail.
     pub warnings: Vec<String>,
 }
 
@@ -74,8 +74,8 @@ fn read(config: &Config) -> (Keys, Vec<Error>) {
     (keys, reader.problems)
 }
 
-/// The program to start as the agent. One that does not exist is only warned about: it may be on
-/// its way to the node, and this program does as well.
+/// The program to start as the agent. If it does not exist, that is only a warning: it may still be
+/// installed, and this program can be the agent as well.
 fn child_path(reader: &mut Reader<'_>) -> Option<PathBuf> {
     let key = "child_path";
     let path = PathBuf::from(reader.text(key)?);

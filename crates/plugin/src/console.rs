@@ -1,14 +1,13 @@
-//! stderr: what a person who looks should know and CNI has no place for.
+//! stderr: what a person should know and CNI has no field for.
 //!
-//! Runtimes show it only when the call succeeds, so nothing that explains a failure belongs here
-//! alone.
+//! Runtimes show it only when the call succeeds, so the reason of a failure must not be here only.
 
 use std::{
     io::{self, Write},
     sync::{Arc, Mutex},
 };
 
-/// A stderr to which the embedded plugins' is copied, too.
+/// A stderr, shared with the embedded plugins.
 #[derive(Clone)]
 pub(crate) struct Console(Arc<Mutex<dyn Write + Send>>);
 
@@ -17,7 +16,7 @@ impl Console {
         Self(Arc::new(Mutex::new(stderr)))
     }
 
-    /// Writes a line. Nobody fails because stderr is gone.
+    /// Writes a line. If stderr is closed, that is no failure.
     pub fn warn(&self, text: impl std::fmt::Display) {
         let line = format!("ratchet: warning: {text}\n");
         let _ = self.clone().write_all(line.as_bytes());
@@ -28,7 +27,7 @@ impl Write for Console {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self.0.lock() {
             Ok(mut stderr) => stderr.write(bytes),
-            // Whoever panicked while writing has said enough.
+            // A thread panicked while it wrote. Drop the text.
             Err(_) => Ok(bytes.len()),
         }
     }

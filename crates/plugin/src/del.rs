@@ -1,11 +1,11 @@
 //! DEL: the links first, then the network that the pod booted with, then the state.
 //!
-//! DEL succeeds whatever is missing, any number of times. Only what is there and could not be
-//! removed is an error; then the state stays and the next DEL does the same again.
+//! DEL succeeds even if everything is missing, any number of times. It fails only if something is
+//! there and could not be removed; then the state stays and the next DEL does the same again.
 //!
-//! An agent that cannot be reached is no error: it finds sandboxes that are gone by itself as soon
-//! as it runs again, and a pod must not stay because of it. The same holds for one that says
-//! "later": it has heard of it.
+//! An agent that cannot be reached is no error, because a pod must not stay for it: when the agent
+//! runs again, it finds by itself which sandboxes are gone. An agent that answers "try later" is no
+//! error either: it knows of the DEL.
 
 use std::time::{Duration, Instant};
 
@@ -24,10 +24,10 @@ use crate::{
 
 /// How long the agent may take, its start included: DEL must end within 10 s.
 const AGENT_TIMEOUT: Duration = Duration::from_secs(6);
-/// The same where most probably there is nothing to do for it.
+/// The same when most probably the agent has nothing to do.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long to wait for another call on the same attachment, such as an ADD that the runtime has
-/// given up.
+/// How long to wait for another call on the same attachment, such as an ADD that the runtime no
+/// longer waits for.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// See [`ratchet_cni::Plugin::del`].
@@ -45,7 +45,7 @@ pub(crate) fn del(plugin: &Ratchet, request: &Request) -> Result<(), Error> {
     Ok(())
 }
 
-/// The state of the ADD, locked, as far as there is one.
+/// The state of the ADD, locked, if there is one.
 fn kept(call: &Call) -> Result<(Option<Slot>, Option<Box<Record>>), Error> {
     let key = match call.key() {
         Ok(key) => key,
@@ -59,7 +59,7 @@ fn kept(call: &Call) -> Result<(Option<Slot>, Option<Box<Record>>), Error> {
         Ok(slot) => slot,
         Err(error) if error.code == code::TRY_AGAIN_LATER => return Err(error),
         Err(error) => {
-            // On a disk that takes no lock, the rest still can be undone.
+            // On a disk without locks, everything else can still be undone.
             call.console.warn(error);
             None
         }
@@ -81,11 +81,11 @@ fn kept(call: &Call) -> Result<(Option<Slot>, Option<Box<Record>>), Error> {
 fn detach(call: &Call, record: Option<&Record>) -> Result<(), Error> {
     let request = call.request;
     let (start, timeout) = match record {
-        // The agent has never heard of it.
+        // The agent does not know the pod.
         Some(record) if !record.mode.is_ours() => return Ok(()),
         Some(_) => (Start::OnDemand, AGENT_TIMEOUT),
-        // No state: never added, deleted already, or lost. Only if the pod looks like ours an agent
-        // is started for it.
+        // No state: it was never added, is deleted already, or the state is lost. An agent is
+        // started only if the pod looks like ours.
         None => {
             let identity =
                 Identity::lenient(&request.invocation, &request.config, call.keys.use_labels);
@@ -95,7 +95,7 @@ fn detach(call: &Call, record: Option<&Record>) -> Result<(), Error> {
             }
         }
     };
-    // A container id that the agent does not take was never attached.
+    // A container id that the agent refuses was never attached.
     let Ok(attachment) = call.attachment() else {
         return Ok(());
     };
@@ -108,7 +108,7 @@ fn detach(call: &Call, record: Option<&Record>) -> Result<(), Error> {
         Err(AgentError::Refused(failure)) if failure.kind != FailureKind::TryLater => {
             Err(Error::from(AgentError::Refused(failure)))
         }
-        // Nobody to tell, and nothing to be told of.
+        // No agent runs, and there is most probably nothing to do.
         Err(_) if start == Start::Never => Ok(()),
         Err(error) => {
             call.console.warn(format_args!(
@@ -122,7 +122,7 @@ fn detach(call: &Call, record: Option<&Record>) -> Result<(), Error> {
     result
 }
 
-/// DEL of the embedded plugins: with what ADD gave them, or else with the config of the day.
+/// DEL of the embedded plugins, with what ADD gave them, or else with the current config.
 fn embedded(call: &Call, record: Option<&Record>) -> Result<(), Error> {
     let result = match record {
         Some(record) => {
@@ -153,7 +153,7 @@ fn embedded(call: &Call, record: Option<&Record>) -> Result<(), Error> {
 /// DEL of one embedded plugin or list that may never have seen an ADD.
 fn without_state(call: &Call, embedded: &Embedded) -> Result<(), Error> {
     let config = &call.request.config;
-    // Before 0.4.0 there is none on DEL; and what is garbage is none.
+    // Before 0.4.0, DEL has no prevResult. One that cannot be read counts as none.
     let prev = config
         .prev_result()
         .ok()
@@ -164,8 +164,8 @@ fn without_state(call: &Call, embedded: &Embedded) -> Result<(), Error> {
         .map_or_else(|| embedded.render(&call.caller, None), Ok)?;
     let present = |plugin: &ratchet_cni::RenderedPlugin| {
         let found = ratchet_cni::find_in_path(&plugin.kind, &call.request.invocation.path);
-        // A program that is not there has most probably made nothing, and would block the pod's end
-        // for ever.
+        // A program that is missing has most probably made nothing, and would block the removal of
+        // the pod for ever.
         found
             .map_err(|error| {
                 call.console

@@ -1,5 +1,5 @@
-//! The config and who the pod is, nearly right: they are read or refused, and DEL reads whatever
-//! ADD refused.
+//! Configs and pods that are nearly right: ADD reads or refuses them, and DEL reads everything that
+//! ADD refuses.
 
 use proptest::prelude::*;
 use ratchet_cni::{Config, Environment, Invocation, Verb, Version};
@@ -114,7 +114,7 @@ fn check(stdin: Vec<u8>, args: &str) -> Result<(), TestCaseError> {
             return Ok(());
         }
     };
-    // 1: of an embedded config.
+    // Code 1 comes from an embedded config.
     let is_refusal =
         |error: &ratchet_cni::Error| [1, 6, 7].contains(&error.code) && !error.msg.is_empty();
     let lenient = Keys::lenient(&config);
@@ -138,7 +138,7 @@ fn check(stdin: Vec<u8>, args: &str) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// All that is in the corpus has to be read, or its mutations say nothing.
+/// The whole corpus must be valid, or its mutations show nothing.
 #[test]
 fn the_corpus_is_valid() {
     for config in CONFIGS {

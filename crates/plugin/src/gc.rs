@@ -1,8 +1,8 @@
-//! GC: removes what belongs to none of the attachments that the runtime names, in this network
-//! alone.
+//! GC: removes what belongs to none of the attachments that the runtime names. Only in this
+//! network.
 //!
-//! An attachment that another call is working on is left alone, and everybody who is asked to
-//! collect is told that it is valid. GC goes on after errors and reports them all.
+//! An attachment that another call is working on is left alone: agent and embedded plugins are told
+//! that it is valid. GC goes on after errors and reports them all.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ pub(crate) fn gc(plugin: &Ratchet, request: &Request) -> Result<(), Error> {
         return Err(Error::invalid_config(
             "GC without \"cni.dev/valid-attachments\" would remove every attachment",
         )
-        .with_details("the key must be there; null or [] says that nothing is valid"));
+        .with_details("the key must be there; null or [] means that no attachment is valid"));
     };
     let mut errors = Vec::new();
     let keys = call
@@ -46,7 +46,7 @@ pub(crate) fn gc(plugin: &Ratchet, request: &Request) -> Result<(), Error> {
         }
         match call.attachments.try_claim(&key) {
             Ok(Some(slot)) => stale.push((key, slot)),
-            // At work just now.
+            // Another call is working on it.
             Ok(None) => valid.push(attachment),
             Err(error) => {
                 errors.push(Error::io(format!(
@@ -89,10 +89,10 @@ fn collect(call: &Call, valid: &[Attachment]) -> Result<(), Error> {
     Ok(())
 }
 
-/// DEL of a stale attachment's embedded plugins, with what ADD gave them: most plugins know no GC,
-/// and free nothing in it.
+/// DEL of a stale attachment's embedded plugins, with what ADD gave them: most plugins do not
+/// implement GC, or free nothing in it.
 ///
-/// CNI_NETNS is empty: the path of ADD's may be another pod's by now.
+/// CNI_NETNS is empty: the path from ADD may belong to another pod now.
 fn remove(call: &Call, key: &Key, slot: Slot, links_are_gone: bool) -> Result<(), Error> {
     let record = match slot.load() {
         Kept::Record(record) => record,
@@ -117,7 +117,7 @@ fn remove(call: &Call, key: &Key, slot: Slot, links_are_gone: bool) -> Result<()
         .clone()
         .for_attachment(&attachment, "", &record.args);
     record.rendered.del(&caller)?;
-    // As long as the links may be there, the next GC has to know of them.
+    // While the links may still be there, the next GC must know of them.
     if links_are_gone || !record.mode.is_ours() {
         slot.remove()
     } else {
@@ -125,7 +125,7 @@ fn remove(call: &Call, key: &Key, slot: Slot, links_are_gone: bool) -> Result<()
     }
 }
 
-/// Whether the embedded list of this attachment says that its plugins know better.
+/// Whether the embedded list of this attachment turns GC off (`disableGC`).
 fn gc_disabled(call: &Call, record: &Record) -> bool {
     let embedded = match record.mode {
         Mode::Delegate => call.keys.delegate.as_ref(),

@@ -1,6 +1,6 @@
-//! Who the pod is, and what is known of its labels and annotations without asking anybody.
+//! Who the pod is, and what the call itself says of its labels and annotations.
 //!
-//! Says nothing about what they mean; that is the model's.
+//! Does not interpret them; that is the model's.
 
 use std::collections::BTreeMap;
 
@@ -20,11 +20,11 @@ pub(crate) struct Identity {
     pub pod: Pod,
     pub labels: Texts,
     pub annotations: Texts,
-    /// Whether the runtime passed annotations, were there none.
+    /// Whether the runtime passed annotations, even an empty map.
     pub annotations_passed: bool,
 }
 
-/// `args.cni.labels`: the list that CNI's conventions have, or the map that people write.
+/// `args.cni.labels`: a list, as in CNI's conventions, or the map that people write.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Labels {
@@ -39,7 +39,7 @@ struct Label {
 }
 
 impl Identity {
-    /// Reads them; code 7 if labels or annotations are not what they should be.
+    /// Reads a call. Code 7 if labels or annotations have the wrong form.
     pub fn of(call: &Invocation, config: &Config, use_labels: bool) -> Result<Self, Error> {
         let labels = if use_labels {
             labels(config)?
@@ -56,7 +56,7 @@ impl Identity {
         })
     }
 
-    /// The same for DEL, where nothing that is written wrongly is a reason to fail.
+    /// The same for DEL, which does not fail for a wrong form.
     pub fn lenient(call: &Invocation, config: &Config, use_labels: bool) -> Self {
         let labels = if use_labels {
             labels(config).unwrap_or_default()
@@ -73,14 +73,13 @@ impl Identity {
         }
     }
 
-    /// Whether what is visible here says that the pod is Ratchet's.
+    /// Whether the labels or annotations of the call make the pod Ratchet's.
     pub fn is_visibly_ours(&self) -> bool {
         is_eligible(&self.labels, &self.annotations)
     }
 
-    /// Whether the agent is to be asked. Not for a pod that is plainly not Ratchet's, which has its
-    /// network without an agent; but where there is a Kubernetes API, only the agent knows the
-    /// labels.
+    /// Whether to ask the agent. A pod that is clearly not Ratchet's gets its network without an
+    /// agent. But with a Kubernetes API, only the agent knows the labels.
     pub fn may_be_ours(&self, keys: &Keys) -> bool {
         self.is_visibly_ours() || keys.settings.kubeconfig.is_some()
     }
@@ -106,7 +105,7 @@ fn labels(config: &Config) -> Result<Texts, Error> {
     })?;
     Ok(match labels {
         None => Texts::new(),
-        // Of a repeated key the last value counts, as everywhere in JSON.
+        // The last value of a repeated key counts, as elsewhere in JSON.
         Some(Labels::List(list)) => list
             .into_iter()
             .map(|label| (label.key, label.value))

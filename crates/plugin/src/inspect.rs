@@ -13,7 +13,7 @@ pub struct ConfigSummary {
     pub settings: Settings,
     /// How the agent is reached and started.
     pub local: LocalSettings,
-    /// What is odd, but no reason to fail.
+    /// Odd values that are no reason to fail.
     pub warnings: Vec<String>,
 }
 

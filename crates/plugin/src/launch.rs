@@ -1,10 +1,11 @@
 //! Starts a program that outlives this process and shares nothing with it: no session, no
 //! descriptor, no directory, no signal setting, no CNI variable.
 //!
-//! Two forks. The first makes a session and stays, doing nothing but wait for the second, the
-//! program; it ends as the program ended, so that whoever launched it can tell why, and it dies
-//! with whoever launched it. Let go, it is killed: the program is init's child then, nobody's
-//! zombie, and leads no session that a terminal could attach to.
+//! It forks twice. The first fork, the watcher, makes a session and waits for the second, the
+//! program. The watcher ends with the status of the program, so that the plugin can say why it
+//! ended, and it dies with the plugin. When the program is let go, the watcher is killed: then the
+//! program is init's child, cannot become our zombie, and leads no session that could get a
+//! terminal.
 
 use std::{
     ffi::OsString,
@@ -17,8 +18,8 @@ use std::{
 use nix::libc;
 use ratchet_cni::Environment;
 
-/// Variables that service managers set for one process: a child that used them would speak in its
-/// parent's name.
+/// Variables that service managers set for one process. A child that used them would act as its
+/// parent.
 const OF_THE_PARENT: [&str; 8] = [
     "NOTIFY_SOCKET",
     "LISTEN_FDS",
@@ -30,8 +31,8 @@ const OF_THE_PARENT: [&str; 8] = [
     "INVOCATION_ID",
 ];
 const FIRST_OTHER_FD: libc::c_int = 3;
-/// Where sweeping descriptors one by one ends, on kernels before close_range(2) (5.9; the flag used
-/// here: 5.11).
+/// The highest descriptor that is closed one by one, on kernels without close_range(2) (5.9; the
+/// flag used here: 5.11).
 const SWEEP_MAX: libc::c_int = 65_536;
 
 /// A program that has been launched, as long as it is watched.
@@ -41,7 +42,7 @@ pub(crate) struct Launched {
     watcher: Child,
 }
 
-/// Launches. An error of exec itself is told here.
+/// Launches the program. Returns an error of exec, too.
 pub(crate) fn launch(program: &Path, args: &[OsString], env: &Environment) -> io::Result<Launched> {
     let mut command = Command::new(program);
     let is_inherited = |name: &str| !name.starts_with("CNI_") && !OF_THE_PARENT.contains(&name);
@@ -59,8 +60,8 @@ pub(crate) fn launch(program: &Path, args: &[OsString], env: &Environment) -> io
     unsafe {
         command.pre_exec(move || detach(plugin));
     }
-    // std waits for exec, or for its error, on a pipe that closes on exec; the watcher closes its
-    // copy.
+    // std waits for exec, or for its error, on a pipe that closes on exec. The watcher closes its
+    // copy of the pipe.
     Ok(Launched {
         watcher: command.spawn()?,
     })
@@ -72,7 +73,7 @@ impl Launched {
         self.watcher.try_wait().ok().flatten()
     }
 
-    /// Leaves the program to itself.
+    /// Lets the program run on its own.
     pub fn let_go(mut self) {
         // Both fail only if the watcher is gone already.
         let _ = self.watcher.kill();
@@ -83,8 +84,8 @@ impl Launched {
     pub fn kill(mut self) {
         if let Ok(session) = i32::try_from(self.watcher.id()) {
             let group = nix::unistd::Pid::from_raw(session);
-            // The watcher has not been waited for, so its id, which is the group's, is nobody
-            // else's.
+            // The watcher has not been waited for, so no other process can have its id, which is
+            // the group's.
             let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
         }
         let _ = self.watcher.wait();
@@ -94,7 +95,7 @@ impl Launched {
 /// In the first fork: returns in the second, which goes on to exec.
 ///
 /// # Safety
-/// To be called between fork and exec alone.
+/// Only between fork and exec.
 unsafe fn detach(plugin: libc::pid_t) -> io::Result<()> {
     // SAFETY: plain system calls on valid arguments; see `launch` for why they may be made here.
     unsafe {
@@ -102,7 +103,7 @@ unsafe fn detach(plugin: libc::pid_t) -> io::Result<()> {
             return Err(io::Error::last_os_error());
         }
         for signal in 1..=libc::SIGRTMAX() {
-            // SIGKILL, SIGSTOP and glibc's own two refuse, as they should.
+            // This fails for SIGKILL, SIGSTOP and glibc's own two, as it should.
             libc::signal(signal, libc::SIG_DFL);
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
@@ -111,7 +112,7 @@ unsafe fn detach(plugin: libc::pid_t) -> io::Result<()> {
         match libc::fork() {
             -1 => Err(io::Error::last_os_error()),
             0 => {
-                // Not closed but marked: std still needs its pipe to tell of a failed exec.
+                // Marked and not closed: std still needs its pipe to report a failed exec.
                 sweep(libc::CLOSE_RANGE_CLOEXEC);
                 Ok(())
             }
@@ -125,8 +126,7 @@ unsafe fn detach(plugin: libc::pid_t) -> io::Result<()> {
 /// # Safety
 /// As [`detach`].
 unsafe fn sweep(flags: libc::c_uint) {
-    // SAFETY: the descriptors belong to nobody: this process is about to exec, or does nothing but
-    // wait.
+    // SAFETY: nothing uses the descriptors: this process is about to exec, or only waits.
     unsafe {
         let done = libc::syscall(
             libc::SYS_close_range,
@@ -160,7 +160,7 @@ unsafe fn watch(program: libc::pid_t, plugin: libc::pid_t) -> ! {
     // SAFETY: as in `detach`.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-        // Too late, if the plugin has died already: then there is nobody to tell.
+        // The signal is set too late if the plugin has died already. Then nothing is left to do.
         if libc::getppid() != plugin {
             libc::_exit(0);
         }
@@ -171,7 +171,7 @@ unsafe fn watch(program: libc::pid_t, plugin: libc::pid_t) -> ! {
         }
         let status = ExitStatus::from_raw(status);
         if let Some(signal) = status.signal() {
-            // The program has dumped its core if it wanted to.
+            // The program has already dumped its core if it should.
             libc::prctl(libc::PR_SET_DUMPABLE, 0);
             libc::kill(libc::getpid(), signal);
             libc::_exit(128 + signal);

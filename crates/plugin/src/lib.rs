@@ -1,22 +1,22 @@
 //! Ratchet's CNI plugin: what the binary does when CNI_COMMAND is set.
 //!
-//! A plugin process lives for one call. It reads the call, decides whether the pod may be
-//! Ratchet's, runs the delegate or the boot network as CNI says, asks the node's agent to attach or
-//! detach the sandbox, and prints the result.
+//! A plugin process serves one call. It reads the call, decides whether the pod may be Ratchet's,
+//! runs the delegate or the boot network as CNI says, asks the node's agent to attach or detach the
+//! sandbox, and prints the result.
 //!
 //! This crate may not talk to a store or to the kernel's network, may not know what a link is
-//! beyond its interface, and is synchronous. What a declaration means is the model's, what is wired
-//! is the agent's, what CNI says is `ratchet-cni`'s.
+//! beyond its interface, and is synchronous. The model knows what a declaration means, the agent
+//! what is wired, and `ratchet-cni` what CNI says.
 //!
-//! # Three ways to stand
+//! # Three positions
 //! * **Wrapper** (no `prevResult`; `delegate`, `boot_network` or both): pods that are not Ratchet's
-//!   get the delegate and its very output; Ratchet's pods get the boot network, else the delegate,
-//!   and then their links.
+//!   get the delegate and exactly its output; Ratchet's pods get the boot network, or else the
+//!   delegate, and then their links.
 //! * **Chained** (`prevResult`; neither `delegate` nor `boot_network`): the result so far is passed
 //!   on, with the links' interfaces appended for Ratchet's pods.
-//! * `prevResult` **and** `delegate` or `boot_network`: refused with code 7. Somebody before us has
-//!   made the pod's network; to make a second one, or to ignore what the config says, would both be
-//!   a surprise. Only ADD can tell: DEL and CHECK get a `prevResult` wherever the plugin stands.
+//! * `prevResult` **and** `delegate` or `boot_network`: refused with code 7. A plugin before
+//!   us has made the pod's network. To make a second one, or to ignore the config, would both be a
+//!   surprise. Only ADD can tell: DEL and CHECK get a `prevResult` in every position.
 
 mod add;
 mod agent;
@@ -47,7 +47,7 @@ pub use codes::own as code;
 use console::Console;
 pub use inspect::{ConfigSummary, read_config};
 
-/// Serves the call that the process was started for, on its own environment and streams.
+/// Serves the call that the process was started for, with its own environment and streams.
 #[must_use]
 pub fn run() -> ExitCode {
     let env: Environment = std::env::vars_os().collect();
@@ -59,8 +59,8 @@ pub fn run() -> ExitCode {
     ))
 }
 
-/// Serves one call and gives the exit status. Nothing else of the process is read or changed, but
-/// that an agent may be started and that embedded plugins run.
+/// Serves one call and returns the exit status. Reads and changes nothing else of the process, but
+/// may start an agent and runs embedded plugins.
 pub fn run_with(
     env: &Environment,
     stdin: impl Read,
@@ -85,7 +85,7 @@ struct Ratchet {
 }
 
 impl Ratchet {
-    /// Runs embedded plugins; their stderr goes where ours goes.
+    /// Runs embedded plugins. Their stderr goes where ours goes.
     fn executor(&self) -> Executor {
         Executor::with_stderr(self.console.clone())
     }

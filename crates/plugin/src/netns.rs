@@ -1,4 +1,4 @@
-//! Whether CNI_NETNS leads to a network namespace. Nothing here opens or enters one.
+//! Whether CNI_NETNS names a network namespace. Nothing here opens or enters it.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use nix::{
     sys::statfs::{NSFS_MAGIC, PROC_SUPER_MAGIC, statfs},
 };
 
-/// An error if it leads nowhere.
+/// An error if the path does not exist.
 pub(crate) fn is_namespace(netns: &str) -> Result<bool> {
     // On procfs before Linux 3.19.
     Ok([NSFS_MAGIC, PROC_SUPER_MAGIC].contains(&statfs(Path::new(netns))?.filesystem_type()))

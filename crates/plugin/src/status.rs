@@ -7,8 +7,8 @@ use ratchet_cni::{Error, Request};
 
 use crate::{Ratchet, agent::Start, call::Call};
 
-/// The agent's share of these 2 s, its start included. One that needs longer goes on starting, and
-/// the next STATUS finds it.
+/// The agent's share of these 2 s, its start included. An agent that needs longer goes on starting,
+/// and the next STATUS finds it.
 const AGENT_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// See [`ratchet_cni::Plugin::status`].
@@ -24,7 +24,7 @@ pub(crate) fn status(plugin: &Ratchet, request: &Request) -> Result<(), Error> {
         .agent()
         .ask(&asked, Instant::now() + AGENT_TIMEOUT, Start::OnDemand);
     answer.map_err(|error| {
-        // Always 50: links that are there go on without agent and store.
+        // Always 50: existing links work without agent and store.
         let Error { msg, details, .. } = error.into();
         Error::not_available(msg).with_details(details)
     })?;

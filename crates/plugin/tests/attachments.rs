@@ -46,7 +46,7 @@ fn a_pod_that_is_not_ours_gets_what_the_delegate_printed_and_needs_no_agent() {
     );
     assert_eq!(sorted(node.state()), STATE);
 
-    // DEL gives ADD's bytes, whatever the config says now.
+    // DEL gives ADD's bytes, even if the config has changed.
     let edited = node.config(json!({"delegate": {"type": "other"}, "boot_network": null}));
     node.call("DEL", "c1", &edited).ok();
     assert_eq!(node.read("bridge.DEL.stdin"), node.read("bridge.ADD.stdin"));
@@ -56,7 +56,7 @@ fn a_pod_that_is_not_ours_gets_what_the_delegate_printed_and_needs_no_agent() {
 }
 
 #[test]
-fn the_agent_has_the_last_word() {
+fn the_agent_decides() {
     let node = Node::new();
     let agent = node.agent(|_| Some(Reply::Prepared(Prepared { ours: false })));
     node.call("ADD", "c1", &node.config(json!({"runtimeConfig": ours()})))
@@ -268,7 +268,7 @@ fn what_cannot_be_undone_keeps_its_state_and_the_first_error() {
     let node = Node::new();
     node.plugin(
         "lo",
-        r#"[ $CNI_COMMAND = ADD ] && echo '{}' || { [ -e "$D/mended" ] || exit 1; }"#,
+        r#"[ $CNI_COMMAND = ADD ] && echo '{}' || { [ -e "$D/repaired" ] || exit 1; }"#,
     );
     let _agent = node.agent(|request| match request {
         Request::Attach(_) => failure(FailureKind::Invalid),
@@ -277,14 +277,14 @@ fn what_cannot_be_undone_keeps_its_state_and_the_first_error() {
     let config = node.config(json!({"runtimeConfig": ours()}));
     assert_eq!(node.call("ADD", "c1", &config).code(), 7);
     assert_eq!(sorted(node.state()), STATE);
-    fs::write(node.path("mended"), "").unwrap();
+    fs::write(node.path("repaired"), "").unwrap();
     node.call("DEL", "c1", &config).ok();
     assert_eq!(node.calls(), ["ADD lo", "DEL lo", "DEL lo"]);
     assert!(node.state().is_empty());
 }
 
 #[test]
-fn an_attachment_that_exists_stays_unharmed() {
+fn an_attachment_that_exists_stays() {
     let node = Node::new();
     let agent = node.agent(good);
     for more in [json!({}), json!({"runtimeConfig": ours()})] {
@@ -304,7 +304,7 @@ fn an_attachment_that_exists_stays_unharmed() {
         node.call("DEL", "c1", &config).ok();
         assert!(node.state().is_empty());
     }
-    // The agent knows of one that we do not know of: it is not detached.
+    // The agent knows an attachment that we do not know: it is not detached.
     drop(agent);
     let agent = node.agent(|request| match request {
         Request::Attach(_) => failure(FailureKind::Exists),
@@ -328,7 +328,7 @@ fn no_agent_is_code_11_and_says_why() {
 }
 
 #[test]
-fn a_namespace_that_is_none_is_refused_before_anything() {
+fn a_netns_that_is_no_namespace_is_refused_before_anything_is_made() {
     let node = Node::new();
     let agent = node.agent(good);
     for netns in ["/nowhere", "/etc/passwd"] {
@@ -368,7 +368,7 @@ fn a_full_disk_is_code_5_and_leaves_nothing_half_done() {
     let state = node.path("state");
     fs::create_dir(&state).unwrap();
     std::thread::scope(|scope| {
-        // A mount namespace of this thread alone.
+        // A mount namespace for this thread only.
         scope.spawn(|| {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
             let none = None::<&str>;
@@ -454,7 +454,7 @@ fn a_chained_plugin_may_not_wrap() {
 // ---- DEL
 
 #[test]
-fn del_without_state_gives_both_the_config_of_the_day() {
+fn del_without_state_gives_both_the_current_config() {
     let node = Node::new();
     let agent = node.agent(good);
     for damage in [None, Some(""), Some("{"), Some("[]")] {
@@ -469,7 +469,7 @@ fn del_without_state_gives_both_the_config_of_the_day() {
         assert_eq!(agent.asked(), ["detach"]);
         assert!(node.state().is_empty());
     }
-    // Programs that are not there have nothing to remove.
+    // Programs that are missing have nothing to remove.
     node.call(
         "DEL",
         "c1",
@@ -525,7 +525,7 @@ fn a_del_that_the_agent_refuses_keeps_the_state_but_undoes_the_rest() {
         (2, STATE_OF_OURS.map(String::from).to_vec())
     );
     drop(agent);
-    // "Later" and no agent at all are left to the agent.
+    // If the agent says "later", or none answers, the agent removes the links later.
     let agent = node.agent(|_| failure(FailureKind::TryLater));
     let seen = node.call("DEL", "c1", &config).ok();
     assert!(seen.stderr.contains("later"), "{}", seen.stderr);
@@ -540,7 +540,7 @@ fn del_ends_in_time_without_an_agent() {
     let config = node.config(json!({"runtimeConfig": ours()}));
     node.call("ADD", "c1", &config).ok();
     drop(agent);
-    // One that is started and never answers: the worst.
+    // The worst case: an agent that is started and never answers.
     let sleeper = node.path("sleeper");
     fs::write(
         &sleeper,
@@ -597,7 +597,7 @@ fn del_reads_what_it_can_of_a_bad_config() {
 }
 
 #[test]
-fn an_attachment_at_work_is_waited_for() {
+fn a_call_waits_for_another_on_the_same_attachment() {
     let node = Node::new();
     node.plugin("slow", "[ $CNI_COMMAND = ADD ] && sleep 0.5; echo '{}'");
     let config = node.config(json!({"delegate": {"type": "slow"}}));
@@ -662,19 +662,19 @@ fn check_compares_ours_by_the_agent_and_theirs_without_ours() {
 }
 
 #[test]
-fn check_of_a_pod_that_is_not_ours_is_the_delegates_alone() {
+fn check_of_a_pod_that_is_not_ours_calls_only_the_delegate() {
     let node = Node::new();
     let result = node.call("ADD", "c1", &node.config(json!({}))).ok().json();
     let config = node.config(json!({"prevResult": result}));
     node.call("CHECK", "c1", &config).ok();
     node.plugin("bridge", r#"echo '{"code":78,"msg":"gone"}'; exit 1"#);
     assert_eq!(node.call("CHECK", "c1", &config).code(), 78);
-    // In a chain there is nothing of ours.
+    // In a chain, nothing is ours.
     node.call("CHECK", "c2", &chained(&node, json!({}))).ok();
 }
 
 #[test]
-fn gc_removes_what_is_not_named_in_this_network_alone() {
+fn gc_removes_what_is_not_named_and_only_in_this_network() {
     let node = Node::new();
     let agent = node.agent(good);
     let other = node.config(json!({"name": "other"}));
@@ -696,7 +696,7 @@ fn gc_removes_what_is_not_named_in_this_network_alone() {
     let absent = node.call("GC", "", &node.config(json!({"cniVersion": "1.1.0"})));
     assert_eq!((absent.code(), node.calls().len()), (7, 0));
 
-    // One of them cannot be removed now: the others are, and it is kept.
+    // One of them cannot be removed now. It is kept, and the others are removed.
     node.plugin("lo", "[ $CNI_COMMAND != DEL ]");
     let valid =
         json!([{"containerID": "keep", "ifname": "eth0"}, {"containerID": "c1", "ifname": "eth9"}]);
@@ -743,7 +743,7 @@ fn status_tells_what_is_missing() {
         assert_eq!(status(json!({"delegate": {"type": "gone"}})).code(), 50);
         node.plugin("lo", r#"echo '{"code":51,"msg":"half"}'; exit 1"#);
         assert_eq!(status(json!({})).code(), 51);
-        // Older ones are not asked.
+        // Plugins of older versions get no STATUS.
         status(json!({"boot_network": {"type": "lo", "cniVersion": "1.0.0"}})).ok();
     }
     let _agent = node.agent(|_| failure(FailureKind::TryLater));

@@ -43,7 +43,7 @@ fn spawn(node: &Node, verb: &str, config: &Value, failpoint: &str) -> Child {
     child
 }
 
-/// Calls the plugin as a process; whether it was killed.
+/// Calls the plugin as a process. Returns whether it was killed.
 fn is_killed(node: &Node, verb: &str, config: &Value, failpoint: &str) -> bool {
     spawn(node, verb, config, failpoint)
         .wait()
@@ -55,13 +55,13 @@ fn is_killed(node: &Node, verb: &str, config: &Value, failpoint: &str) -> bool {
 fn eventually(what: &str, mut probe: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !probe() {
-        assert!(Instant::now() < deadline, "{what} did not come about");
+        assert!(Instant::now() < deadline, "{what} did not happen");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
 #[test]
-fn whatever_step_it_dies_at_del_leaves_nothing() {
+fn if_it_dies_at_any_step_del_leaves_nothing() {
     for &name in ratchet_failpoint::PLUGIN {
         let mut times_killed = 0;
         for (attach_fails, eligible) in [(false, true), (true, true), (false, false)] {
@@ -115,12 +115,12 @@ fn whatever_step_it_dies_at_del_leaves_nothing() {
     }
 }
 
-/// An embedded plugin that is killed with its caller ends when the kernel is done with what it
-/// asked for last, be it after the next call has begun.
+/// An embedded plugin that is killed with its caller ends only when its last system call ends,
+/// which may be after the next call has begun.
 #[test]
 fn a_del_waits_until_the_killed_adds_plugins_have_ended() {
     let node = Node::new();
-    // What the kernel still does for it is played by a process that is not killed with it.
+    // A process that is not killed with the plugin stands for that system call.
     let script = r#"
         if [ $CNI_COMMAND = DEL ]; then rm -f $D/device; exit; fi
         (touch $D/begun; until [ -e $D/go ]; do sleep 0.01; done; touch $D/device; touch $D/done) &
@@ -128,7 +128,7 @@ fn a_del_waits_until_the_killed_adds_plugins_have_ended() {
     node.plugin("bridge", script);
     let config = node.config(json!({}));
     let mut add = spawn(&node, "ADD", &config, "");
-    eventually("the plugin's beginning", || node.path("begun").exists());
+    eventually("the plugin's start", || node.path("begun").exists());
     add.kill().unwrap();
     add.wait().unwrap();
     let mut del = spawn(&node, "DEL", &config, "");
@@ -139,7 +139,7 @@ fn a_del_waits_until_the_killed_adds_plugins_have_ended() {
         paths.any(|path| path.ends_with("c1/eth0.lock")) || del.try_wait().unwrap().is_some()
     });
     std::fs::write(node.path("go"), "").unwrap();
-    // On a busy machine it may have had to wait for too long, and is repeated, as by a runtime.
+    // On a busy machine the DEL may wait for too long. Then it is repeated, as by a runtime.
     let is_done = del.wait().unwrap().success();
     eventually("DEL", || {
         is_done || spawn(&node, "DEL", &config, "").wait().unwrap().success()
@@ -147,7 +147,7 @@ fn a_del_waits_until_the_killed_adds_plugins_have_ended() {
     eventually("the device", || node.path("done").exists());
     assert!(
         !node.path("device").exists(),
-        "DEL came before what it was to undo"
+        "DEL ended before the change that it must undo"
     );
     assert!(node.state().is_empty(), "{:?}", node.state());
 }

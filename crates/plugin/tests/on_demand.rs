@@ -15,7 +15,7 @@ use serde_json::json;
 
 use common::{Node, ours};
 
-/// The example that stands for an agent; cargo builds it with the tests.
+/// The example program that acts as an agent. Cargo builds it with the tests.
 fn fake_agent() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let path = test.ancestors().nth(2).unwrap().join("examples/fake_agent");
@@ -27,7 +27,7 @@ fn fake_agent() -> PathBuf {
     path
 }
 
-/// Ends the fake agent, however the test ends.
+/// Ends the fake agent, also if the test fails.
 struct Ending(PathBuf);
 
 impl Drop for Ending {
@@ -41,7 +41,7 @@ fn fifty_plugins_start_one_agent_which_holds_nothing_of_theirs() {
     let node = Node::new();
     let started = node.path("run/agent.sock.started");
     let _ending = Ending(started.clone());
-    // A descriptor that whoever started us forgot to mark.
+    // A descriptor that our parent left open on exec.
     let leaked = fs::File::create(node.path("leaked")).unwrap();
     fcntl(&leaked, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
     let config = node.config(json!({"runtimeConfig": ours(), "child_path": fake_agent(),
@@ -77,7 +77,7 @@ fn fifty_plugins_start_one_agent_which_holds_nothing_of_theirs() {
         match number {
             0..=2 => assert_eq!(target, Path::new("/dev/null")),
             _ => {
-                // Its own listener, and perhaps a connection that is just ending.
+                // Its own listener, and perhaps a connection that is being closed.
                 assert!(
                     target.to_str().unwrap().starts_with("socket:"),
                     "{number} is {target:?}"
@@ -135,7 +135,7 @@ fn is_zombie(proc: &Path) -> bool {
 }
 
 #[test]
-fn a_start_that_fails_says_how() {
+fn a_start_that_fails_says_why() {
     let node = Node::new();
     let script = |text: &str| {
         use std::os::unix::fs::PermissionsExt;
@@ -169,7 +169,7 @@ fn an_agent_that_dies_while_it_is_asked_is_replaced() {
     let config = node.config(json!({"runtimeConfig": ours(), "child_path": fake_agent()}));
     fs::create_dir(node.path("run")).unwrap();
     let listener = std::os::unix::net::UnixListener::bind(node.path("run/agent.sock")).unwrap();
-    // A process that is killed closes its connections first, and goes on taking new ones for a
+    // A process that is killed closes its connections first, and still accepts new ones for a
     // moment.
     std::thread::spawn(move || (0..3).for_each(|_| drop(listener.accept().unwrap())));
     node.call("DEL", "c1", &config).ok();

@@ -21,7 +21,7 @@ fn add(fakes: &Fakes, text: &str) -> Result<Added, Error> {
 }
 
 #[test]
-fn add_gives_bytes_result_and_what_del_needs() {
+fn add_returns_bytes_result_and_what_del_needs() {
     let fakes = Fakes::new();
     fakes.plugin(
         "p",
@@ -165,7 +165,7 @@ fn a_list_is_chained_and_deleted_backwards() {
 }
 
 #[test]
-fn a_failing_list_undoes_what_was_begun() {
+fn a_failing_list_undoes_what_it_began() {
     let fakes = Fakes::new();
     fakes.plugin("a", RESULT);
     fakes.plugin("b", "exit 1");
@@ -179,7 +179,7 @@ fn a_failing_list_undoes_what_was_begun() {
 }
 
 #[test]
-fn a_missing_program_and_a_failing_notebook_stop_before_the_call() {
+fn a_missing_program_or_state_that_cannot_be_kept_stops_before_the_call() {
     let fakes = Fakes::new();
     fakes.plugin("a", RESULT);
     let error = add(&fakes, r#"{"plugins":[{"type":"a"},{"type":"gone"}]}"#).unwrap_err();
@@ -251,7 +251,7 @@ fn check_passes_errors_up_and_stops() {
 }
 
 #[test]
-fn status_tells_a_missing_program_from_an_unwell_one() {
+fn status_tells_a_missing_program_from_one_that_fails() {
     let fakes = Fakes::new();
     fakes.plugin("p", r#"echo '{"code":51,"msg":"m"}'; exit 1"#);
     assert_eq!(

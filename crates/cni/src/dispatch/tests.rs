@@ -5,7 +5,7 @@ use std::{cell::RefCell, io};
 use super::*;
 use crate::result::Interface;
 
-/// A plugin that notes its calls and answers as told.
+/// A plugin that records its calls and gives the answers it was made with.
 #[derive(Default)]
 struct Fake {
     calls: RefCell<Vec<&'static str>>,
@@ -259,7 +259,7 @@ fn the_plugins_errors_and_panics_are_printed_once() {
 }
 
 #[test]
-fn del_errors_are_worded_so_that_no_runtime_swallows_them() {
+fn del_errors_are_worded_so_that_no_runtime_ignores_them() {
     let fake = || Fake {
         error: Some(Error::io("link not found")),
         ..Fake::default()

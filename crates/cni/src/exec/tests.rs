@@ -79,9 +79,9 @@ fn a_program_that_has_closed_its_outputs_still_gets_its_stdin() {
 }
 
 #[test]
-fn what_is_left_unread_when_a_program_ends_is_heard() {
+fn what_is_unread_when_a_program_ends_is_read() {
     let fakes = Fakes::new();
-    // The pipe is full when the program ends, and a daemon keeps it open.
+    // The pipe is full when the program ends, and another process keeps it open.
     fakes.script("p", "sleep 1 & head -c 65536 /dev/zero; exit 0");
     let executor = Executor {
         drain_grace: Duration::from_millis(200),
@@ -133,7 +133,7 @@ fn a_program_being_written_is_retried() {
 }
 
 #[test]
-fn a_daemon_left_behind_does_not_hang_us() {
+fn a_process_left_running_does_not_block_us() {
     let fakes = Fakes::new();
     fakes.script("p", "sleep 30 & echo ok");
     let executor = Executor {

@@ -1,4 +1,4 @@
-//! Results as the generator of the golden files writes them, for all that read these files.
+//! Results as the generator of the golden files writes them, for the tests that read these files.
 
 /// The body as an answer of this version, made exactly as the generator makes it.
 pub fn answer(body: &str, from: &str) -> String {

@@ -1,5 +1,4 @@
-//! Reads values of the config's keys, as the table of settings says, and collects what is wrong
-//! with them.
+//! Reads the values of the config's keys by the table of settings, and collects the wrong ones.
 
 use std::path::Path;
 
@@ -8,8 +7,7 @@ use ratchet_model::nearest;
 use ratchet_protocol::{DefaultValue, Kind, TablePart, all_settings, setting};
 use serde_json::Value;
 
-/// Keys that the specification and runtimes put into a config, and `cniDir`, which 2017's code read
-/// and nothing needs any more.
+/// Keys of the specification and of runtimes, and `cniDir`, which only the code of 2017 read.
 const KEYS_OF_OTHERS: [&str; 10] = [
     "cniVersion",
     "name",
@@ -30,7 +28,7 @@ pub(super) struct Reader<'a> {
     config: &'a Config,
     /// Why the config must be refused.
     pub problems: Vec<Error>,
-    /// What is odd, but no reason to refuse the config.
+    /// Odd values that are no reason to refuse the config.
     pub warnings: Vec<String>,
 }
 
@@ -90,7 +88,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Whether a key is there. An absent key, `null` and the empty string are one, as in Go.
+    /// Whether a key has a value. `null` and the empty string count as absent, as in Go.
     pub fn has(&self, key: &str) -> bool {
         self.value(key).is_some()
     }
@@ -110,7 +108,7 @@ impl<'a> Reader<'a> {
     /// Records that a key's value is not what is expected.
     pub fn refuse_for<T>(&mut self, key: &str, expected: &str) -> Option<T> {
         let value = self.config.raw_key(key).map_or("null", |raw| raw.get());
-        // A value with an @ may hold a password. No message needs more than 100 characters.
+        // A value with an @ may hold a password. 100 characters are enough for a message.
         let shown = if value.contains('@') {
             "(not shown)".to_owned()
         } else {
@@ -151,8 +149,7 @@ fn unknown_keys(config: &Config) -> Vec<String> {
     warnings
 }
 
-/// A value of a kind as text. Numbers and flags may be strings, as people and 2017's config write
-/// them.
+/// A value as text. Numbers and flags may be strings, as people and the config of 2017 write them.
 fn text(kind: Kind, value: Value) -> Option<String> {
     match (kind, value) {
         (_, Value::String(text)) if !text.contains('\0') => Some(text),
@@ -162,8 +159,8 @@ fn text(kind: Kind, value: Value) -> Option<String> {
     }
 }
 
-/// The form in which agents write such a value; `None` if it is wrong. The values of kinds that
-/// have a type in the table are checked by that type.
+/// The form in which agents write such a value; `None` if it is wrong. Values of kinds that have a
+/// type in the table are checked by that type.
 fn usual_form(kind: Kind, text: String) -> Option<String> {
     let is_right = match kind {
         Kind::Interface => validate_interface_name(&text).is_ok(),

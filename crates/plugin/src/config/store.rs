@@ -13,8 +13,8 @@ impl Reader<'_> {
             && by_host != by_url
         {
             self.problem(format!(
-                "the config's keys {key:?} and \"etcd_host\" contradict each other ({by_host} by \
-                 the latter): expected one of them"
+                "the config's keys {key:?} and \"etcd_host\" contradict each other (the latter \
+                 says {by_host}): expected only one of them"
             ));
         }
         let store = by_url.or(by_host);
@@ -67,7 +67,7 @@ impl Reader<'_> {
     }
 }
 
-/// Why a store of the design cannot be used: this build has no client for it.
+/// Why a store that the design names cannot be used: this build has no client for it.
 fn not_built_in(store: &str) -> Option<String> {
     store.starts_with("kubernetes").then(|| {
         "the config's key \"store\" asks for kubernetes, which is not built in yet: expected \

@@ -1,8 +1,11 @@
 //! Tests of `state`.
 
 use std::{
+    fs,
     os::unix::fs::PermissionsExt,
     sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::Duration,
 };
 
 use super::*;
@@ -36,7 +39,7 @@ fn appended() -> Appended {
 }
 
 #[test]
-fn what_is_saved_is_loaded_and_nobody_else_may_read_it() {
+fn what_is_saved_is_loaded_and_only_root_may_read_it() {
     let dir = tempfile::tempdir().unwrap();
     let all = Attachments::of(&dir.path().join("state"));
     for durable in [true, false] {
@@ -124,7 +127,7 @@ fn locks_hold_although_their_files_come_and_go() {
 }
 
 #[test]
-fn damaged_records_are_told_from_none() {
+fn a_damaged_record_is_not_taken_for_none() {
     let dir = tempfile::tempdir().unwrap();
     let all = Attachments::of(dir.path());
     let slot = all.claim(&key("c1", "eth0"), NOW).unwrap();
@@ -141,7 +144,7 @@ fn damaged_records_are_told_from_none() {
 }
 
 #[test]
-fn what_was_appended_may_be_torn_and_the_record_still_counts() {
+fn what_was_appended_may_be_incomplete_and_the_record_still_counts() {
     let dir = tempfile::tempdir().unwrap();
     let slot = Attachments::of(dir.path())
         .claim(&key("c1", "eth0"), NOW)

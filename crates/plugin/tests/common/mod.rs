@@ -43,7 +43,7 @@ impl Write for Shared {
     }
 }
 
-/// What one call left behind.
+/// Exit status and outputs of one call.
 #[derive(Debug)]
 pub struct Seen {
     pub status: u8,
@@ -68,7 +68,7 @@ impl Seen {
     }
 }
 
-/// See the module.
+/// A node; see the module.
 pub struct Node {
     dir: TempDir,
 }
@@ -99,7 +99,7 @@ echo '{"cniVersion":"1.0.0","interfaces":[{"name":"lo","sandbox":"'$CNI_NETNS'"}
         self.dir.path().join(name)
     }
 
-    /// An embedded plugin that notes verb, stdin and environment of each call and then runs this
+    /// An embedded plugin that records verb, stdin and environment of each call and then runs this
     /// script.
     pub fn plugin(&self, kind: &str, script: &str) {
         let dir = self.dir.path().display();
@@ -118,7 +118,7 @@ echo '{"cniVersion":"1.0.0","interfaces":[{"name":"lo","sandbox":"'$CNI_NETNS'"}
         fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
-    /// `VERB plugin` of all embedded calls so far, in order; forgets them.
+    /// `VERB plugin` of all embedded calls since the last call of this method, in order.
     pub fn calls(&self) -> Vec<String> {
         let calls = self.read("calls").lines().map(str::to_owned).collect();
         let _ = fs::remove_file(self.path("calls"));
@@ -143,7 +143,7 @@ echo '{"cniVersion":"1.0.0","interfaces":[{"name":"lo","sandbox":"'$CNI_NETNS'"}
             .collect()
     }
 
-    /// A config; the keys of `more` come on top, `null` removes one.
+    /// A config with the keys of `more` added. `null` removes a key.
     pub fn config(&self, more: Value) -> Value {
         let mut config = json!({
             "cniVersion": "1.0.0",
@@ -166,7 +166,7 @@ echo '{"cniVersion":"1.0.0","interfaces":[{"name":"lo","sandbox":"'$CNI_NETNS'"}
             ("PATH", "/usr/bin:/bin"),
             ("CNI_COMMAND", verb),
             ("CNI_CONTAINERID", id),
-            // The test's own: what is done in it is faked.
+            // The test's own namespace: the plugins that would work in it are fakes.
             ("CNI_NETNS", "/proc/self/ns/net"),
             ("CNI_NETNS_OVERRIDE", "1"),
             ("CNI_IFNAME", "eth0"),
@@ -207,7 +207,7 @@ echo '{"cniVersion":"1.0.0","interfaces":[{"name":"lo","sandbox":"'$CNI_NETNS'"}
                     let (protocol, request) = parse_request(&line).unwrap();
                     let reply = answer(&request);
                     requests.lock().unwrap().push(request);
-                    // None: hang up.
+                    // None: close the connection.
                     if let Some(reply) = reply {
                         let _ = stream.get_mut().write_all(&reply.to_line(protocol));
                     }
@@ -238,7 +238,7 @@ pub fn call(env: &Environment, config: &Value) -> Seen {
     }
 }
 
-/// A fake agent; ends when it is dropped.
+/// A fake agent. It ends when it is dropped.
 pub struct Agent {
     socket: PathBuf,
     requests: Arc<Mutex<Vec<Request>>>,
@@ -247,18 +247,18 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// What it was asked so far; forgets it.
+    /// What it was asked since the last call of this method.
     pub fn requests(&self) -> Vec<Request> {
         std::mem::take(&mut *self.requests.lock().unwrap())
     }
 
-    /// Whether nothing was asked that changes anything; forgets it. (What a pod is may be asked
-    /// before it is known that that does not matter.)
+    /// Whether it was asked for no change. (The plugin may ask about a pod before it knows that it
+    /// need not.)
     pub fn was_asked_for_nothing(&self) -> bool {
         self.asked().iter().all(|asked| asked == "prepare")
     }
 
-    /// The names of what it was asked so far; forgets it.
+    /// The names of what it was asked since the last call.
     pub fn asked(&self) -> Vec<String> {
         let name = |request: &Request| {
             serde_json::to_value(request).unwrap()["request"]

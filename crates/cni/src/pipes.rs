@@ -1,9 +1,8 @@
-//! What is said to a program and what it says: stdin fed and both outputs drained at once, by one
-//! thread.
+//! The pipes of a program: one thread writes its stdin and reads both outputs at the same time.
 //!
-//! Threads of their own for the three pipes would be simpler to write, but take as long to start as
-//! a small plugin takes to run. Knows nothing of when a program has ended, and never waits for
-//! longer than it is told to.
+//! A thread for each pipe would be simpler to write, but takes as long to start as a small plugin
+//! takes to run. This module does not know when a program has ended, and never waits for longer
+//! than the caller allows.
 
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -17,63 +16,63 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 
-/// How much is read at once: what a pipe holds.
+/// How many bytes are read at once: what a pipe holds.
 const CHUNK: usize = 64 << 10;
-/// More than any result; one that prints without end must not take the node's memory.
+/// More than any result. A program that prints without end must not use up the node's memory.
 const MOST: usize = 16 << 20;
 
-/// The pipes of a program that runs.
-pub(crate) struct Conversation<'a> {
+/// The pipes of a running program.
+pub(crate) struct Pipes<'a> {
     stdin: Option<ChildStdin>,
-    /// What is to be fed yet.
+    /// The rest of the input.
     left: &'a [u8],
-    stdout: Ear<ChildStdout>,
-    stderr: Ear<ChildStderr>,
+    stdout: Output<ChildStdout>,
+    stderr: Output<ChildStderr>,
 }
 
-/// An output and what has come from it.
-struct Ear<P> {
+/// An output and what was read from it.
+struct Output<P> {
     pipe: Option<P>,
-    heard: Vec<u8>,
+    bytes: Vec<u8>,
 }
 
-impl<'a> Conversation<'a> {
-    /// With a program that was just started, whose stdin these bytes are to be.
+impl<'a> Pipes<'a> {
+    /// The pipes of a program that was just started. `stdin` is its input.
     pub fn new(child: &mut Child, stdin: &'a [u8]) -> io::Result<Self> {
-        let mut talk = Self {
+        let mut pipes = Self {
             stdin: child.stdin.take(),
             left: stdin,
-            stdout: Ear {
+            stdout: Output {
                 pipe: child.stdout.take(),
-                heard: Vec::new(),
+                bytes: Vec::new(),
             },
-            stderr: Ear {
+            stderr: Output {
                 pipe: child.stderr.take(),
-                heard: Vec::new(),
+                bytes: Vec::new(),
             },
         };
-        if let Some(pipe) = &talk.stdin {
-            // More than the pipe holds must not block us while nobody reads the outputs. The
-            // program's own end is not concerned.
+        if let Some(pipe) = &pipes.stdin {
+            // If the input is longer than the pipe, we must not block: we have to read the outputs,
+            // too. The program's own end of the pipe stays blocking.
             fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-            talk.feed();
+            pipes.write();
         }
-        Ok(talk)
+        Ok(pipes)
     }
 
-    /// Whether there may still be something to say or to hear.
-    pub fn goes_on(&self) -> bool {
+    /// Whether there may be something left to write or to read.
+    pub fn is_open(&self) -> bool {
         self.stdin.is_some() || self.has_outputs()
     }
 
-    /// Whether there may still come something.
+    /// Whether there may be something left to read.
     pub fn has_outputs(&self) -> bool {
         self.stdout.pipe.is_some() || self.stderr.pipe.is_some()
     }
 
-    /// Feeds and drains what is possible now; waits for that for so long. What comes on stderr is
-    /// passed on, too. Fails when it is too much.
-    pub fn go_on(&mut self, timeout: Duration, tee: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+    /// Writes and reads what is possible now, and waits for it at most for this time. Copies
+    /// stderr, too. Fails if the program prints too much.
+    pub fn step(&mut self, timeout: Duration, tee: &mut dyn FnMut(&[u8])) -> io::Result<()> {
         let (stdin, stdout, stderr) = {
             let ends: [(Option<BorrowedFd<'_>>, PollFlags); 3] = [
                 (self.stdin.as_ref().map(AsFd::as_fd), PollFlags::POLLOUT),
@@ -95,7 +94,7 @@ impl<'a> Conversation<'a> {
                 Err(nix::errno::Errno::EINTR) => return Ok(()),
                 polled => polled?,
             };
-            // In the order of the ends; one that is closed was not asked for.
+            // In the order of the ends. A closed one was not polled.
             let mut events = polled.iter().map(|end| end.any().unwrap_or(true));
             let mut is_ready =
                 |fd: Option<BorrowedFd<'_>>| fd.is_some() && events.next().unwrap_or(false);
@@ -106,34 +105,34 @@ impl<'a> Conversation<'a> {
             )
         };
         if stdin {
-            self.feed();
+            self.write();
         }
         if stdout {
-            self.stdout.listen(&mut |_| ())?;
+            self.stdout.read(&mut |_| ())?;
         }
         if stderr {
-            self.stderr.listen(tee)?;
+            self.stderr.read(tee)?;
         }
         Ok(())
     }
 
-    /// Feeds nothing any more.
-    pub fn hang_up(&mut self) {
+    /// Closes stdin.
+    pub fn close_stdin(&mut self) {
         self.stdin = None;
     }
 
-    /// All that came on stdout and stderr.
-    pub fn heard(self) -> (Vec<u8>, Vec<u8>) {
-        (self.stdout.heard, self.stderr.heard)
+    /// All of stdout and stderr.
+    pub fn into_output(self) -> (Vec<u8>, Vec<u8>) {
+        (self.stdout.bytes, self.stderr.bytes)
     }
 
-    fn feed(&mut self) {
+    fn write(&mut self) {
         while let Some(pipe) = self.stdin.as_mut().filter(|_| !self.left.is_empty()) {
             match pipe.write(self.left) {
                 Ok(written) => self.left = &self.left[written..],
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                // A program that does not read its stdin closes it; that is its business (EPIPE).
+                // A program may close its stdin without reading it (EPIPE).
                 Err(_) => break,
             }
         }
@@ -141,24 +140,24 @@ impl<'a> Conversation<'a> {
     }
 }
 
-impl<P: Read> Ear<P> {
-    /// Reads once, which does not block where there is something; closes what is at its end.
-    fn listen(&mut self, tee: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+impl<P: Read> Output<P> {
+    /// Reads once. Does not block if there is something to read. Closes an output at its end.
+    fn read(&mut self, tee: &mut dyn FnMut(&[u8])) -> io::Result<()> {
         let Some(pipe) = &mut self.pipe else {
             return Ok(());
         };
-        let before = self.heard.len();
-        self.heard.resize(before + CHUNK, 0);
-        let read = pipe.read(&mut self.heard[before..]);
-        self.heard
+        let before = self.bytes.len();
+        self.bytes.resize(before + CHUNK, 0);
+        let read = pipe.read(&mut self.bytes[before..]);
+        self.bytes
             .truncate(before + read.as_ref().copied().unwrap_or(0));
         match read {
             Ok(0) => self.pipe = None,
-            Ok(_) => tee(&self.heard[before..]),
+            Ok(_) => tee(&self.bytes[before..]),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(_) => self.pipe = None,
         }
-        if self.heard.len() > MOST {
+        if self.bytes.len() > MOST {
             return Err(io::Error::other(format!(
                 "it printed more than {} MiB",
                 MOST >> 20
