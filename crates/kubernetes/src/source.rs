@@ -1,4 +1,4 @@
-//! How the API is reached: with a kubeconfig (the configured one, or one at a usual path), or with
+//! How to reach the API: with a kubeconfig (the configured one, or one at a usual path), or with
 //! the service account of the agent's own pod.
 
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ use kube::{
 
 use crate::chain;
 
-/// Where kubeconfigs for CNI plugins and node agents usually are; the first that exists is used.
-/// The kubelet's own suffices: it may read this node's pods.
+/// The usual paths of kubeconfigs for CNI plugins and node agents. The first that exists is used.
+/// The kubelet's own is enough: it may read this node's pods.
 const USUAL: [&str; 3] = [
     "/etc/cni/net.d/ratchet.d/ratchet.kubeconfig",
     "/etc/ratchet/kubeconfig",
@@ -21,7 +21,7 @@ const USUAL: [&str; 3] = [
 /// If this file exists, the agent runs as a pod and has a service account.
 const IN_CLUSTER_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
-/// The value of `kubeconfig` that stands for the service account or one of the usual paths.
+/// The value of `kubeconfig` for the service account or one of the usual paths.
 const AUTO: &str = "auto";
 
 /// Where the API's address and credentials come from.

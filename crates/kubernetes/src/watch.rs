@@ -46,13 +46,13 @@ impl PodFacts {
 /// What the watch reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PodNews {
-    /// All pods of the node: after the start, and after each new start of the watch.
+    /// All pods of the node, each time the watch starts.
     All(Vec<PodFacts>),
     /// A pod was added or has changed.
     Applied(PodFacts),
     /// A pod was deleted: namespace and name.
     Deleted(String, String),
-    /// The watch has failed, for this reason, and is tried again. Earlier reports may be stale.
+    /// The watch has failed, for this reason, and is retried. Earlier reports may be stale.
     Lost(String),
 }
 

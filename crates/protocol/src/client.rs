@@ -57,7 +57,7 @@ impl Client {
         }
     }
 
-    /// Waits for the next answer, where a request has several.
+    /// Waits for the next answer, if the request has several.
     ///
     /// # Errors
     /// When the agent closes the connection, takes too long, or sends something else.

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::message::{Failure, FailureKind, Reply, Request, SUPPORTED};
 
-/// The longest message in bytes. The annotations of a pod have up to 256 KiB (Kubernetes' limit), a
-/// report of 10,000 links has some MiB.
+/// The longest message in bytes. A pod's annotations have up to 256 KiB (Kubernetes' limit), and a
+/// report of 10,000 links has a few MiB.
 pub const MAX_MESSAGE: u64 = 64 << 20;
 
 /// A request on the wire.

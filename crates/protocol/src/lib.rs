@@ -1,15 +1,16 @@
-//! The protocol on the agent's unix socket: what plugin and command line ask, what the agent
-//! answers.
+//! The protocol on the agent's unix socket: the requests of plugin and command line, and the
+//! agent's answers.
 //!
-//! One JSON document a line; one request, then one answer a connection (`links` with `watch`: an
-//! answer a change). Documented for other clients in docs/protocol.md. This crate holds the
-//! messages and a blocking client; it has no async runtime and does nothing by itself.
+//! A message is a line with one JSON document. A connection has one request and one answer; `links`
+//! with `watch` has an answer for each change. docs/protocol.md describes it for other clients.
+//! This crate holds the messages and a blocking client. It has no async runtime and does nothing by
+//! itself.
 //!
 //! # Versions
-//! Every message carries `protocol`, a number. Both sides ignore fields they do not know, so a
-//! field can be added without a new number; the number goes up when an old peer would
-//! misunderstand. An agent answers a request in the request's number if it is among [`SUPPORTED`],
-//! which holds the number of the release before, too; else it says which it knows.
+//! Every message has `protocol`, a number. Both sides ignore fields that they do not know, so a new
+//! field needs no new number. The number goes up when an old peer would misunderstand. The agent
+//! answers with the request's number if it is in [`SUPPORTED`], which includes the number of the
+//! release before. Otherwise it answers which numbers it supports.
 
 mod client;
 mod error;
@@ -33,5 +34,5 @@ pub use settings::{
     all_settings, setting,
 };
 
-/// The newest protocol number, and what is spoken first.
+/// The newest protocol number, which is used first.
 pub const PROTOCOL: u32 = 1;

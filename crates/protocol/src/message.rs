@@ -14,41 +14,40 @@ use crate::{report::Links, settings::Settings};
 /// The protocol numbers that this build understands, as agent and as client.
 pub const SUPPORTED: &[u32] = &[crate::PROTOCOL];
 
-/// What a client asks.
+/// A client's request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case")]
 pub enum Request {
-    /// Who are you?
+    /// Asks for the agent's version, process id and settings.
     Hello,
-    /// Is this pod Ratchet's, and is all well with what it declares? Changes nothing.
+    /// Asks whether a pod is Ratchet's. Fails if its declaration is invalid. Changes nothing.
     Prepare(Prepare),
-    /// A sandbox is about to be attached: write down what is needed for that. Void as soon as the
-    /// asker closes the connection.
+    /// A sandbox will be attached: prepare it. No longer valid when the client closes the
+    /// connection.
     Expect(Attach),
-    /// A sandbox is there: wire it.
+    /// Attaches a sandbox: makes its links.
     Attach(Attach),
-    /// A sandbox (or one attachment of it) goes: undo it.
+    /// Detaches a sandbox, or one attachment of it.
     Detach(Detach),
-    /// Is what was made for this sandbox still as it was?
+    /// Checks that everything that was made for a sandbox is unchanged.
     Check(Check),
-    /// Undo all attachments of a network but these.
+    /// Detaches all attachments of a network except these.
     Collect(Collect),
-    /// Can you do your work?
+    /// Asks whether the agent can serve requests.
     Status {
-        /// What the asking config says.
+        /// The settings of the client's config.
         #[serde(default)]
         settings: Settings,
     },
-    /// The links of this node.
+    /// Asks for the links of this node.
     Links {
-        /// Whether to go on with another answer after every change.
+        /// Whether to send another answer after every change.
         #[serde(default)]
         watch: bool,
     },
-    /// A node is gone for good: removes its pods.
+    /// A node is gone for good: removes its pods from the store.
     ForgetNode(ForgetNode),
-    /// Another agent takes over: write down what is to be written down and exit. A managed agent
-    /// refuses.
+    /// Another agent takes over: the agent saves its state and exits. A managed agent refuses.
     Release,
 }
 
@@ -69,23 +68,23 @@ pub struct Pod {
 pub struct Prepare {
     /// The pod.
     pub pod: Pod,
-    /// Its labels, as far as the plugin knows them.
+    /// Its labels, if the plugin knows them.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     /// Its annotations.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
-    /// Whether the runtime passed the annotations, were there none; if not, they are to be had from
-    /// the Kubernetes API only.
+    /// Whether the runtime passed the annotations, even an empty map. If not, only the Kubernetes
+    /// API has them.
     #[serde(default)]
     pub annotations_passed: bool,
-    /// Whether labels count.
+    /// Whether labels declare links.
     #[serde(default = "yes")]
     pub use_labels: bool,
-    /// What the plugin's config says.
+    /// The settings of the plugin's config.
     #[serde(default)]
     pub settings: Settings,
-    /// CNI_IFNAME, which no link may use.
+    /// CNI_IFNAME. No link may use it.
     pub interface: String,
 }
 
@@ -121,7 +120,7 @@ pub struct Attach {
 pub struct Detach {
     /// What is detached.
     pub attachment: Attachment,
-    /// CNI_NETNS, if there still is one.
+    /// CNI_NETNS, if it still exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<PathBuf>,
 }
@@ -133,7 +132,7 @@ pub struct Check {
     pub attachment: Attachment,
     /// CNI_NETNS.
     pub netns: PathBuf,
-    /// The link interfaces that ADD reported: each must be there, and with this address.
+    /// The link interfaces that ADD reported. Each must exist and have this MAC address.
     #[serde(default)]
     pub interfaces: Vec<Interface>,
 }
@@ -152,32 +151,32 @@ pub struct Collect {
 pub struct ForgetNode {
     /// The node.
     pub node: NodeName,
-    /// Whether to do so although its agent may live.
+    /// Whether to remove them even if the node's agent may be alive.
     #[serde(default)]
     pub force: bool,
 }
 
-/// What the agent answers: `ok` with the request's own answer, or `error`.
+/// The agent's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
-    /// To [`Request::Hello`].
+    /// The answer to [`Request::Hello`].
     Hello(Box<Hello>),
-    /// To [`Request::Prepare`].
+    /// The answer to [`Request::Prepare`].
     Prepared(Prepared),
-    /// To [`Request::Attach`].
+    /// The answer to [`Request::Attach`].
     Attached(Attached),
-    /// To [`Request::Links`].
+    /// The answer to [`Request::Links`].
     Links(Links),
-    /// To [`Request::ForgetNode`].
+    /// The answer to [`Request::ForgetNode`].
     Forgotten(Forgotten),
-    /// To all others: it is done, it is so.
+    /// The answer to all others: the request succeeded.
     Done,
-    /// It could not be done.
+    /// The request failed.
     Error(Failure),
 }
 
-/// Who the agent is.
+/// The agent's version, process and settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// The program's version.
@@ -189,23 +188,23 @@ pub struct Hello {
     /// Whether it is managed (systemd, a DaemonSet, by hand) and not started on demand by the
     /// plugin.
     pub managed: bool,
-    /// Its settings, defaults filled in.
+    /// Its settings, with defaults.
     pub settings: Settings,
 }
 
-/// What the agent makes of a pod.
+/// The answer to [`Request::Prepare`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prepared {
     /// Whether the pod is Ratchet's.
     pub ours: bool,
 }
 
-/// What became of a sandbox.
+/// The state of an attached sandbox.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attached {
     /// The link interfaces that are in the sandbox now.
     pub interfaces: Vec<Interface>,
-    /// The addresses of all the pod's links, wired yet or not, in the order of declaration.
+    /// The addresses of all of the pod's links, up or not, in the order of declaration.
     #[serde(default)]
     pub addresses: Vec<IpNet>,
     /// Links that are not up, and why.
@@ -213,10 +212,10 @@ pub struct Attached {
     pub pending: Vec<String>,
 }
 
-/// What a node had that is forgotten.
+/// The answer to [`Request::ForgetNode`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forgotten {
-    /// The pods that were said to be there.
+    /// The pods that were removed.
     pub pods: BTreeSet<PodKey>,
 }
 
@@ -226,15 +225,15 @@ pub struct Forgotten {
 pub struct Failure {
     /// What kind of failure it is.
     pub kind: FailureKind,
-    /// What happened and what to do.
+    /// What happened, and what to do.
     pub message: String,
 }
 
-/// Kinds of failures, by what the asker can do.
+/// Kinds of failures, by what the client can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
-    /// Somebody has to change a config or a declaration (CNI code 7).
+    /// A config or a declaration must be changed (CNI code 7).
     Invalid,
     /// It may work later (CNI code 11).
     TryLater,
@@ -242,11 +241,11 @@ pub enum FailureKind {
     Io,
     /// The attachment exists already.
     Exists,
-    /// Something that was made has been changed or removed.
+    /// Something that Ratchet made was changed or removed.
     Broken,
-    /// The request is of another protocol; the message names the ones understood.
+    /// The request has an unknown protocol number. The message names the known ones.
     Protocol,
-    /// Anything else, and what later versions add.
+    /// Anything else, including kinds that later versions add.
     #[serde(other)]
     Internal,
 }

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 pub struct Links {
     /// The node.
     pub node: Option<NodeName>,
-    /// Every link that one of the node's pods has an end of, sorted by endpoints.
+    /// Every link with an end at one of the node's pods, sorted by endpoints.
     pub links: Vec<LinkReport>,
-    /// What concerns them all: the store cannot be reached, say.
+    /// Problems that affect all links, such as a store that is offline.
     #[serde(default)]
     pub notices: Vec<String>,
 }
@@ -25,13 +25,13 @@ pub struct LinkReport {
     pub a: EndReport,
     /// The other.
     pub z: EndReport,
-    /// `veth` or `vxlan`, once it is known which.
+    /// `veth` or `vxlan`, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// Its VNI, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vni: Option<u32>,
-    /// Its MTU in bytes, once it is known.
+    /// Its MTU in bytes, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
     /// Its state.
@@ -39,7 +39,7 @@ pub struct LinkReport {
     /// Why it is not up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What may not be as the user hopes.
+    /// Warnings: what the user may not expect.
     #[serde(default)]
     pub warnings: Vec<String>,
     /// The pods that declare it.
@@ -70,9 +70,9 @@ pub struct EndReport {
 pub enum LinkState {
     /// This node's half is made.
     Up,
-    /// It waits for something that will come by itself.
+    /// It waits for something that needs no action.
     Pending,
-    /// Somebody has to mend something.
+    /// Something must be corrected.
     Error,
     /// A state that a later version has.
     #[serde(other)]

@@ -1,9 +1,8 @@
-//! All settings, in one table (table.rs), and what plugin, agent and command line do with them
-//! alike.
+//! All settings, in one table (table.rs), and what plugin, agent and command line do with them.
 //!
 //! The table feeds the plugin's reading of the network config, the options of `ratchet agent`, the
-//! comparison of the two, and the table in README.md. This module looks at no node and knows no
-//! JSON: the plugin reads configs.
+//! comparison of the two, and the table in README.md. This module does not look at the node and
+//! does not know JSON: the plugin reads configs.
 
 mod setting;
 mod table;
@@ -22,7 +21,7 @@ pub const DEFAULT_SOCKET: &str = "/run/ratchet/agent.sock";
 /// The environment variable that names the agent's socket.
 pub const SOCKET_VARIABLE: &str = "RATCHET_SOCKET";
 
-/// What the agent logs, by default.
+/// The log level, by default.
 const DEFAULT_LOG_LEVEL: &str = "info";
 
 /// Where agent and plugin keep their state, by default. Not the runtime's cache (/var/lib/cni),
@@ -53,10 +52,10 @@ pub trait TablePart: Default {
     /// Sets the value of a setting from text.
     ///
     /// # Errors
-    /// When the text is no such value, or the setting is of another part.
+    /// When the text is not a value of the setting, or the setting is of another part.
     fn set(&mut self, setting: &Setting, text: &str) -> Result<(), WrongValue>;
 
-    /// These values; where they are absent, the others.
+    /// These values. The others' values where these are absent.
     #[must_use]
     fn or(self, others: Self) -> Self;
 
@@ -112,7 +111,7 @@ impl Settings {
             .map(|setting| (setting.key, self.get(setting.key)))
     }
 
-    /// Where a config asks for another value than these settings of an agent have.
+    /// The settings for which a config has another value than the agent.
     pub fn differences(&self, config: &Settings) -> Vec<Difference> {
         let difference = |setting: &'static Setting| {
             let (agent, config) = (self.get(setting.key), config.get(setting.key)?);
@@ -125,7 +124,7 @@ impl Settings {
         Self::TABLE.iter().filter_map(difference).collect()
     }
 
-    /// These settings, replaced by a config's where it has any.
+    /// The config's values, and these settings where the config has none.
     #[must_use]
     pub fn overridden_by(&self, config: &Settings) -> Settings {
         config.clone().or(self.clone())

@@ -39,8 +39,8 @@ impl DeadlineStream {
         )?;
         let address = UnixAddr::new(path)?;
         loop {
-            // If the listener's queue is full, the kernel waits for room in it, for as long as a
-            // send may take (net/unix/af_unix.c, `unix_stream_connect`). Zero would mean for ever.
+            // If the listener's queue is full, the kernel waits for room, as long as a send may
+            // take (net/unix/af_unix.c, `unix_stream_connect`). Zero would mean for ever.
             let left = deadline
                 .saturating_duration_since(Instant::now())
                 .max(Duration::from_millis(1));

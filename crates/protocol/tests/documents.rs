@@ -26,7 +26,7 @@ fn row(setting: &Setting) -> String {
     format!("| `{}` | {meaning} | {default} |\n", setting.key)
 }
 
-/// The table of README.md, and what is said below it.
+/// The table of README.md, and the text below it.
 fn table() -> String {
     let rows: String = all_settings().map(row).collect();
     let plugins_last = PLUGIN_ONLY.last().unwrap().key;
@@ -34,7 +34,7 @@ fn table() -> String {
     let option = example.option.unwrap();
     format!(
         "| key | meaning | default |\n|---|---|---|\n{rows}\n\
-         The keys up to `{plugins_last}` are for the plugin alone. The others are also options of \
+         The keys up to `{plugins_last}` are for the plugin only. The others are also options of \
          `ratchet agent` and\nenvironment variables: `{}` is `--{}` and `{}`.\n{}",
         example.key,
         option.flag,

@@ -1,5 +1,5 @@
-//! The socket's lines, nearly right: they are read, or refused as what they are; and what was read
-//! is written the same. `make fuzz` gives each target a million inputs.
+//! Lines on the socket that are nearly right: they are read or refused, and what was read is
+//! written unchanged. `make fuzz` gives each target a million inputs.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[path = "../../model/tests/mutate/mod.rs"]
@@ -77,7 +77,7 @@ const TOKENS: &[&str] = &[
     "{\"a\":",
 ];
 
-/// All that is in the corpus has to be right, or its mutations say nothing.
+/// The whole corpus must be valid, or its mutations show nothing.
 #[test]
 fn the_corpus_is_valid() {
     for line in REQUESTS {

@@ -1,4 +1,4 @@
-//! What a row of the table of settings holds.
+//! A row of the table of settings.
 
 use ratchet_model::Mtu;
 
@@ -7,37 +7,37 @@ use ratchet_model::Mtu;
 pub struct Setting {
     /// The key in the network config.
     pub key: &'static str,
-    /// What values the key takes.
+    /// The values that the key takes.
     pub kind: Kind,
     /// What the setting belongs to.
     pub group: Group,
-    /// What counts when the setting is absent.
+    /// The value when the setting is absent.
     pub default: DefaultValue,
-    /// The agent's option. Settings of the plugin alone have none.
+    /// The agent's option. Settings for the plugin only have none.
     pub option: Option<AgentOption>,
-    /// The documentation: paragraphs with an empty line between them, wrapped anywhere.
+    /// The documentation: paragraphs, separated by empty lines. Line breaks have no meaning.
     pub(super) doc: &'static str,
 }
 
-/// How the agent takes a setting.
+/// The agent's option for a setting.
 #[derive(Debug, Clone, Copy)]
 pub struct AgentOption {
     /// The flag, without its leading `--`.
     pub flag: &'static str,
     /// The name of the value in help texts.
     pub value: &'static str,
-    /// The environment variable that counts when the flag is absent.
+    /// The environment variable that is used when the flag is absent.
     pub variable: &'static str,
 }
 
-/// What counts when a setting is absent.
+/// The value of an absent setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DefaultValue {
-    /// Nothing.
+    /// None.
     None,
     /// This value.
     Value(&'static str),
-    /// What the node or the config has: in words.
+    /// A value that depends on the node or the config, in words.
     Described(&'static str),
 }
 
@@ -52,8 +52,8 @@ pub enum Group {
     Etcd,
 }
 
-/// What values a setting takes in the network config. The command line is less strict about paths
-/// and log levels.
+/// The values that a setting takes in the network config. The command line is less strict about
+/// paths and log levels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A store's URL.
@@ -88,7 +88,7 @@ pub enum Kind {
     Port,
     /// True or false.
     Flag,
-    /// The config of a CNI plugin, or of a list of them: the one kind that is an object.
+    /// The config of a CNI plugin or of a list of them. Only this kind is an object.
     Plugins,
 }
 

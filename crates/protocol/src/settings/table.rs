@@ -1,9 +1,9 @@
 //! The table of settings. To add one, add an entry here.
 //!
-//! Which of the three parts an entry is in says where the setting counts:
-//! * [`Settings`]: for the plugin and the agent, which must agree on it.
-//! * [`LocalSettings`]: for a plugin and the agent that it starts or asks, each as configured.
-//! * [`PLUGIN_ONLY`]: for the plugin alone.
+//! The table has three parts, for settings of three kinds:
+//! * [`Settings`]: plugin and agent must agree on them.
+//! * [`LocalSettings`]: plugin and agent each use their own.
+//! * [`PLUGIN_ONLY`]: only the plugin uses them.
 //!
 //! The doc comment of an entry is the text of `ratchet agent --help`; its first paragraph is also
 //! the text in README.md, which a test compares.
@@ -85,12 +85,12 @@ macro_rules! settings {
 }
 
 settings! {
-    /// The settings that an agent and every network config on its node must agree on: about store,
-    /// node and underlay. `None` means that a setting is absent: an agent then takes the default; a
+    /// The settings on which an agent and every network config of its node must agree: store, node
+    /// and underlay. `None` means that a setting is absent. Then an agent takes the default, and a
     /// config agrees with any value.
     pub struct Settings;
 
-    /// Where the nodes share their state: `sqlite:PATH` for the agents of one host,
+    /// Where the nodes share their state: `sqlite:PATH` for the agents of one machine,
     /// `etcd://HOST:PORT,…` or `etcds://…` (TLS) for those of a cluster
     store: String {
         kind: Store,
@@ -141,10 +141,10 @@ settings! {
     ///
     /// A node that comes back later publishes its pods again, and their links continue.
     //
-    // The default is longer than a node takes to come back by itself, after a reboot or the
-    // replacement of a switch, and short enough that a cluster whose nodes come and go does not
-    // fill up with records. Nothing waits for it: a pod that is started elsewhere replaces its
-    // record at once, and Kubernetes does that after 5 minutes.
+    // By default a node has enough time to come back after a reboot or the replacement of a switch,
+    // and a cluster whose nodes come and go does not fill up with records. Nothing waits for the
+    // timeout: a pod that is started on another node replaces its record at once, and Kubernetes
+    // starts it there after 5 minutes.
     node_timeout: u32 {
         kind: Seconds,
         group: General,
@@ -156,8 +156,8 @@ settings! {
     /// The path of a kubeconfig, or `auto`: the agent reads the labels and annotations of its
     /// node's pods from the Kubernetes API
     ///
-    /// `auto` takes the service account of the agent's pod, else the first kubeconfig that exists
-    /// in the usual places.
+    /// `auto` takes the service account of the agent's pod, or else the first kubeconfig that
+    /// exists at a usual path.
     kubeconfig: String {
         kind: Kubeconfig,
         group: General,
@@ -166,7 +166,7 @@ settings! {
         value: "FILE",
         variable: "RATCHET_KUBECONFIG",
     }
-    /// File with the CA certificates that vouch for etcd's servers
+    /// File with the CA certificates for etcd's servers
     etcd_ca: String {
         kind: Path,
         group: Etcd,
@@ -211,7 +211,7 @@ settings! {
         value: "FILE",
         variable: "RATCHET_ETCD_PASSWORD_FILE",
     }
-    /// Prefix of all keys that Ratchet has in etcd
+    /// Prefix of all of Ratchet's keys in etcd
     etcd_prefix: String {
         kind: Prefix,
         group: Etcd,
@@ -267,7 +267,7 @@ settings! {
     }
 }
 
-/// The settings of the plugin alone.
+/// The settings that only the plugin uses.
 pub const PLUGIN_ONLY: &[Setting] = &[
     Setting {
         key: "delegate",
@@ -291,7 +291,7 @@ pub const PLUGIN_ONLY: &[Setting] = &[
         group: Group::General,
         default: DefaultValue::Value("true"),
         option: None,
-        doc: "Whether labels declare links, or annotations alone",
+        doc: "Whether labels declare links, or only annotations",
     },
     Setting {
         key: "child_path",

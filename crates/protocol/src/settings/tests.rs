@@ -111,7 +111,7 @@ fn keys_flags_and_variables_are_named_alike_and_once() {
         };
         assert_eq!(option.flag, setting.key.replace('_', "-"));
         assert!(variables.insert(option.variable), "{}", option.variable);
-        // 2017's agent has no variables; the one exception is what people know from Rust programs.
+        // The one exception is a name that people know from other Rust programs.
         let regular = format!("RATCHET_{}", setting.key.to_uppercase());
         assert!(option.variable == regular || option.variable == "RATCHET_LOG");
     }
