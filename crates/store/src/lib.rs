@@ -58,6 +58,9 @@ pub enum StoreError {
     /// ours. The text says what to do.
     #[error("{0}")]
     Broken(String),
+    /// This one thing is too large for it. Everything else works. The text says what to do.
+    #[error("{0}")]
+    TooLarge(String),
     /// Its URL or a parameter of it is wrong.
     #[error("{0}")]
     Config(String),

@@ -398,6 +398,51 @@ fn a_pod_with_very_many_peers() {
     });
 }
 
+/// A pod whose record has about this many bytes.
+fn large(name: &str, bytes: usize) -> ratchet_model::PodRecord {
+    let one = serde_json::to_string(&link(name, "peer00000"))
+        .unwrap()
+        .len();
+    let peers: Vec<String> = (0..bytes / one).map(|n| format!("p{n:08}")).collect();
+    record(name, &peers.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// One answer would have more bytes than a message may.
+#[test]
+fn many_large_records_are_read_in_parts() {
+    const PODS: usize = 20;
+    let server = EtcdServer::start();
+    block_on(async {
+        let store = open(&server.url()).await;
+        let names: Vec<String> = (0..PODS).map(|n| format!("pod{n}")).collect();
+        let body = serde_json::to_string(&large("podn", 1 << 20)).unwrap();
+        for name in &names {
+            let file = server.directory().join("body");
+            fs::write(&file, body.replace("podn", name)).unwrap();
+            server.put_file(&format!("/ratchet/pods/default/{name}"), &file);
+        }
+        let own: Vec<&str> = names.iter().map(String::as_str).collect();
+        let facts = store.read(&keys(&own)).await.unwrap();
+        assert_eq!(facts.records.len(), PODS);
+        let found = store.located_on(&node("node1")).await.unwrap();
+        assert_eq!(found.len(), PODS);
+    });
+}
+
+#[test]
+fn a_record_that_is_too_large_fails_alone() {
+    let server = EtcdServer::start();
+    block_on(async {
+        let store = open(&server.url()).await;
+        let large = large("a", 2 << 20);
+        let error = store.publish(&large, Publish::New).await.unwrap_err();
+        assert!(matches!(error, StoreError::TooLarge(_)), "{error:?}");
+        assert_text(&error, &["fewer links", "--max-request-bytes"]);
+        publish(&*store, &record("b", &[])).await;
+        assert_eq!(names(&*store, &["a", "b"]).await, ["b"]);
+    });
+}
+
 #[test]
 fn keys_deleted_by_hand_do_no_harm() {
     let server = EtcdServer::start();

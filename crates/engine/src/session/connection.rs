@@ -173,7 +173,8 @@ impl Connection {
         self.store.is_some()
     }
 
-    /// Why the last call failed, or the watch.
+    /// Why the last call failed, or the watch. One thing that is too large is no trouble of the
+    /// store.
     pub fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
     }
@@ -254,7 +255,9 @@ impl Connection {
     }
 
     fn failed(&mut self, error: &StoreError) -> CallFailed {
-        self.trouble = Some(error.to_string());
+        if !matches!(error, StoreError::TooLarge(_)) {
+            self.trouble = Some(error.to_string());
+        }
         let failure = failure(error);
         if matches!(error, StoreError::Unavailable(_)) && self.offline.is_none() {
             let probe = probe(
@@ -284,7 +287,7 @@ fn failure(error: &StoreError) -> Failure {
     let kind = match error {
         StoreError::Unavailable(_) => FailureKind::TryLater,
         StoreError::Broken(_) => FailureKind::Io,
-        StoreError::Config(_) => FailureKind::Invalid,
+        StoreError::Config(_) | StoreError::TooLarge(_) => FailureKind::Invalid,
     };
     Failure::new(kind, format!("store: {error}"))
 }

@@ -14,6 +14,15 @@ pub(super) fn is_away(status: &Status) -> bool {
     ) && !text(status).contains("certificate")
 }
 
+/// Whether what was asked, or the answer to it, is larger than a message may be. etcd says so of a
+/// request (`ErrRequestTooLarge`), gRPC of both, in code `OutOfRange` or `ResourceExhausted`.
+fn is_too_large(status: &Status) -> bool {
+    let message = status.message();
+    let is_grpcs = matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted);
+    message.contains("request is too large")
+        || is_grpcs && (message.contains("too large") || message.contains("larger than max"))
+}
+
 /// Whether logging in again may help: the token has expired, the server forgot it, or users were
 /// changed.
 pub(super) fn is_stale_login(status: &Status) -> bool {
@@ -55,11 +64,13 @@ pub(super) fn explain(url: &str, member: &HostPort, status: &Status) -> StoreErr
         (_, message) if message.contains("space exceeded") => {
             broken("etcd's database is full. Compact and defragment it, then: etcdctl alarm disarm")
         }
-        (_, message)
-            if message.contains("too large") || message.contains("too many operations") =>
-        {
-            broken("etcd refuses so much at once. Raise its --max-request-bytes and --max-txn-ops")
+        (_, message) if message.contains("too many operations") => {
+            broken("etcd refuses so many operations at once. Raise its --max-txn-ops")
         }
+        _ if is_too_large(status) => StoreError::TooLarge(format!(
+            "store {url}: this is more than one request or answer holds. Declare fewer links on \
+             one pod, or raise etcd's --max-request-bytes ({member}: {text})"
+        )),
         (Code::Unimplemented | Code::NotFound, _) => {
             broken("this is not an etcd server of version 3.4 or later")
         }

@@ -60,68 +60,99 @@ impl<'a> Reader<'a> {
         Self { etcd, revision: 0 }
     }
 
-    /// Reads ranges, many at a time, and answers in their order.
+    /// Reads ranges, many at a time, and answers in their order. Ranges whose answers are too large
+    /// together are read apart.
     pub(super) async fn ranges(
         &mut self,
         ranges: Vec<Range>,
     ) -> Result<Vec<Vec<KeyValue>>, StoreError> {
         let mut found = Vec::new();
-        for some in ranges.chunks(TXN_OPS) {
-            let revision = self.revision;
-            let ops = some.iter().map(|range| {
-                Op::from(OpKind::Range(Range {
-                    revision,
-                    ..range.clone()
-                }))
-            });
-            let request = Txn {
-                success: ops.collect(),
-                compare: Vec::new(),
-            };
-            let answer = self.etcd.rpc.txn(request).await?;
-            if self.revision == 0 {
-                self.revision = answer.header.map_or(0, |header| header.revision);
+        let mut left = ranges.as_slice();
+        let mut most = TXN_OPS;
+        while !left.is_empty() {
+            let (some, rest) = left.split_at(most.min(left.len()));
+            match (self.together(some).await, some) {
+                (Ok(answers), _) => found.extend(answers),
+                (Err(StoreError::TooLarge(_)), [alone]) => {
+                    let mut all = Vec::new();
+                    self.pages(alone.clone(), |kv| all.push(kv)).await?;
+                    found.push(all);
+                }
+                (Err(StoreError::TooLarge(_)), _) => {
+                    most = some.len() / 2;
+                    continue;
+                }
+                (Err(error), _) => return Err(error),
             }
-            let before = found.len();
-            found.extend(
-                answer
-                    .responses
-                    .into_iter()
-                    .map(|result| match result.kind {
-                        Some(OpResultKind::Range(range)) => range.kvs,
-                        _ => Vec::new(),
-                    }),
-            );
-            if found.len() != before + some.len() {
-                return Err(StoreError::Broken(format!(
-                    "store {}: etcd has answered something else than was asked",
-                    self.etcd.rpc.url()
-                )));
-            }
+            left = rest;
         }
         Ok(found)
     }
 
-    /// Goes through all keys that begin with this, a page at a time.
+    /// Reads ranges, all at a time.
+    async fn together(&mut self, ranges: &[Range]) -> Result<Vec<Vec<KeyValue>>, StoreError> {
+        let revision = self.revision;
+        let ops = ranges.iter().map(|range| {
+            Op::from(OpKind::Range(Range {
+                revision,
+                ..range.clone()
+            }))
+        });
+        let request = Txn {
+            success: ops.collect(),
+            compare: Vec::new(),
+        };
+        let answer = self.etcd.rpc.txn(request).await?;
+        if self.revision == 0 {
+            self.revision = answer.header.map_or(0, |header| header.revision);
+        }
+        if answer.responses.len() != ranges.len() {
+            return Err(StoreError::Broken(format!(
+                "store {}: etcd has answered something else than was asked",
+                self.etcd.rpc.url()
+            )));
+        }
+        let answers = answer.responses.into_iter();
+        Ok(answers
+            .map(|result| match result.kind {
+                Some(OpResultKind::Range(range)) => range.kvs,
+                _ => Vec::new(),
+            })
+            .collect())
+    }
+
+    /// Goes through all keys that begin with this.
     pub(super) async fn all_below(
         &mut self,
         prefix: &str,
+        see: impl FnMut(KeyValue),
+    ) -> Result<(), StoreError> {
+        let range = Range {
+            keys_only: false,
+            ..keys_below(prefix)
+        };
+        self.pages(range, see).await
+    }
+
+    /// Goes through the keys of a range a page at a time. Pages that are too large get smaller.
+    async fn pages(
+        &mut self,
+        range: Range,
         mut see: impl FnMut(KeyValue),
     ) -> Result<(), StoreError> {
         let mut page = Range {
-            keys_only: false,
             limit: PAGE,
-            ..keys_below(prefix)
+            ..range
         };
         loop {
-            let answer = self
-                .etcd
-                .rpc
-                .range(Range {
-                    revision: self.revision,
-                    ..page.clone()
-                })
-                .await?;
+            page.revision = self.revision;
+            let answer = match self.etcd.rpc.range(page.clone()).await {
+                Err(StoreError::TooLarge(_)) if page.limit > 1 => {
+                    page.limit /= 2;
+                    continue;
+                }
+                answer => answer?,
+            };
             if self.revision == 0 {
                 self.revision = answer.header.map_or(0, |header| header.revision);
             }

@@ -39,8 +39,9 @@ const ANSWER: Duration = Duration::from_secs(5);
 const KEEPALIVE: Duration = Duration::from_secs(10);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(5);
 
-/// etcd's own limit for what it takes is 1.5 MB; what it gives can be many such records.
-const MESSAGE_MAX: usize = 64 << 20;
+/// The largest answer. etcd's own limit for what it takes is 1.5 MB; what it gives can be many such
+/// records, and is asked for in smaller parts when it is larger ([`super::reader`]).
+const MESSAGE_MAX: usize = 16 << 20;
 
 /// Requests a watch may have on their way.
 const WATCH_REQUESTS: usize = 16;

@@ -114,6 +114,19 @@ impl EtcdServer {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// Puts a file's content into a key.
+    pub fn put_file(&self, key: &str, file: &Path) {
+        let status = Command::new("etcdctl")
+            .env("ETCDCTL_API", "3")
+            .arg(format!("--endpoints=127.0.0.1:{}", self.port))
+            .args(["put", key])
+            .stdin(File::open(file).unwrap())
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
     /// All keys.
     pub fn keys(&self) -> Vec<String> {
         let listing = self.ctl(&["get", "--prefix", "--keys-only", "/"]);
