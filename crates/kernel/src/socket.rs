@@ -5,12 +5,11 @@
 //! a batch is sent everything in it has been done and every answer lies in the receive queue. What
 //! bounds a batch therefore is the room in that queue.
 
+mod message;
+
 use std::{io, time::Duration};
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkMessage,
-};
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLMSG_DONE, NLMSG_ERROR};
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use nix::{
     errno::Errno,
@@ -21,20 +20,9 @@ use nix::{
 };
 use ratchet_failpoint as failpoint;
 
-use crate::{
-    error::errno_of,
-    netns::{NetnsHandle, inside_each},
-    reply::{attributes, u32_at},
-};
-
-/// Length of `struct nlmsghdr`, include/uapi/linux/netlink.h.
-const HEADER: usize = 16;
-/// NLM_F_DUMP_INTR there: the dump was not taken in one piece.
-const DUMP_INTERRUPTED: u16 = 0x10;
-/// NLM_F_ACK_TLVS there: attributes follow the acknowledgement.
-const ACK_HAS_ATTRIBUTES: u16 = 0x200;
-/// NLMSGERR_ATTR_MSG there: the kernel's explanation.
-const ATTRIBUTE_EXPLANATION: u16 = 1;
+use crate::netns::{NetnsHandle, inside_each};
+pub(crate) use message::{Failure, Request};
+use message::{messages, push};
 
 /// The receive queue we ask for. The kernel charges buffers by their true size, some 1 KiB for an
 /// acknowledgement and 5 KiB for a device.
@@ -50,38 +38,8 @@ const DATAGRAM_BYTES: usize = 128 << 10;
 /// Answers are there when sendmsg returns; this only keeps a kernel that breaks that from hanging
 /// us.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a dump is taken anew because devices came or went meanwhile.
+/// How often a dump is taken again because devices came or went meanwhile.
 const DUMP_ATTEMPTS: usize = 4;
-
-/// One rtnetlink request.
-#[derive(Debug, Clone)]
-pub(crate) struct Request {
-    pub(crate) message: RouteNetlinkMessage,
-    /// NLM_F_* beside NLM_F_REQUEST and those that the way of talking adds.
-    pub(crate) flags: u16,
-}
-
-/// The kernel's refusal of one request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Failure {
-    pub(crate) errno: Errno,
-    pub(crate) reason: Option<String>,
-}
-
-impl From<Errno> for Failure {
-    fn from(errno: Errno) -> Self {
-        Self {
-            errno,
-            reason: None,
-        }
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        errno_of(&error).into()
-    }
-}
 
 /// The answer to a request of [`Channel::fetch`]: the payload of the message that came.
 pub(crate) type Answer = Result<Vec<u8>, Failure>;
@@ -173,7 +131,7 @@ impl Channel {
     }
 
     /// Takes a dump, and reads every message's payload with `each`. When devices came or went
-    /// meanwhile it is taken anew; the last attempt counts as it is, since what neither came nor
+    /// meanwhile it is taken again; the last attempt counts as it is, since what neither came nor
     /// went is in all of them.
     pub(crate) fn dump<T>(
         &mut self,
@@ -207,7 +165,7 @@ impl Channel {
         loop {
             self.receive(0)?;
             for message in messages(&self.incoming).filter(|message| message.sequence == sequence) {
-                whole &= message.flags & DUMP_INTERRUPTED == 0;
+                whole &= !message.is_interrupted();
                 match message.kind {
                     // Both begin with an error number; an acknowledgement without one does not
                     // occur in dumps.
@@ -308,122 +266,5 @@ impl Channel {
     }
 }
 
-/// Appends a request to a batch.
-fn push(batch: &mut Vec<u8>, request: Request, flags: u16, sequence: u32) {
-    let mut message = NetlinkMessage::from(request.message);
-    message.header.flags = NLM_F_REQUEST | request.flags | flags;
-    message.header.sequence_number = sequence;
-    message.finalize();
-    let start = batch.len();
-    batch.resize(start + message.buffer_len().next_multiple_of(4), 0);
-    message.serialize(&mut batch[start..]);
-}
-
-struct Message<'a> {
-    kind: u16,
-    flags: u16,
-    sequence: u32,
-    payload: &'a [u8],
-}
-
-impl Message<'_> {
-    /// Reads an acknowledgement, `struct nlmsgerr`: a negative error number, the request's header,
-    /// and, since NETLINK_CAP_ACK leaves out the rest of the request, attributes. A dump's end has
-    /// no header in between.
-    fn verdict(&self) -> Result<(), Failure> {
-        let code = u32_at(self.payload, 0).map_or(-(Errno::EBADMSG as i32), u32::cast_signed);
-        if code == 0 {
-            return Ok(());
-        }
-        let skip = if self.kind == NLMSG_DONE {
-            4
-        } else {
-            4 + HEADER
-        };
-        let reason = (self.flags & ACK_HAS_ATTRIBUTES != 0)
-            .then(|| self.payload.get(skip..))
-            .flatten()
-            .and_then(|rest| attributes(rest).find(|(kind, _)| *kind == ATTRIBUTE_EXPLANATION))
-            .map(|(_, text)| {
-                String::from_utf8_lossy(text)
-                    .trim_end_matches('\0')
-                    .to_owned()
-            });
-        Err(Failure {
-            errno: Errno::from_raw(code.wrapping_neg()),
-            reason,
-        })
-    }
-}
-
-/// Splits a datagram; ends at the first message that is not whole.
-fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
-    std::iter::from_fn(move || {
-        let length = u32_at(datagram, 0)? as usize;
-        let message = datagram.get(..length)?;
-        let half = |at: usize| {
-            Some(u16::from_ne_bytes(
-                message.get(at..at + 2)?.try_into().ok()?,
-            ))
-        };
-        let found = Message {
-            kind: half(4)?,
-            flags: half(6)?,
-            sequence: u32_at(message, 8)?,
-            payload: message.get(HEADER..)?,
-        };
-        datagram = datagram
-            .get(length.next_multiple_of(4)..)
-            .unwrap_or_default();
-        Some(found)
-    })
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::request;
-
-    fn channel() -> Channel {
-        let made = std::thread::spawn(|| {
-            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("needs root");
-            Channel::open_here().unwrap()
-        });
-        made.join().unwrap()
-    }
-
-    #[test]
-    fn answers_belong_to_their_requests() {
-        let mut channel = channel();
-        // More than one round, and a sequence number that wraps in between.
-        channel.sequence = u32::MAX - 200;
-        let names = (0..1000).map(|number| if number % 3 == 0 { "lo" } else { "nobody" });
-        let answers = channel.fetch(names.map(request::get_link).collect());
-        assert_eq!(answers.len(), 1000);
-        for (number, answer) in answers.into_iter().enumerate() {
-            assert_eq!(
-                answer.map_err(|failure| failure.errno).err(),
-                (number % 3 != 0).then_some(Errno::ENODEV),
-                "{number}"
-            );
-        }
-    }
-
-    #[test]
-    fn lost_answers_are_told_and_the_socket_works_on() {
-        let mut channel = channel();
-        setsockopt(&channel.socket, sockopt::RcvBuf, &0).unwrap();
-        let answers = channel.fetch(vec![request::get_link("lo"); 100]);
-        let lost = answers
-            .iter()
-            .filter(|answer| **answer == Err(Errno::ENOBUFS.into()))
-            .count();
-        assert!((1..100).contains(&lost), "{lost}");
-        assert!(
-            answers
-                .iter()
-                .all(|answer| answer.is_ok() || *answer == Err(Errno::ENOBUFS.into()))
-        );
-        assert!(channel.fetch(vec![request::get_link("lo")])[0].is_ok());
-    }
-}
+mod tests;

@@ -64,7 +64,7 @@ fn destination(route: &Route) -> String {
 /// itself does not say.
 pub(crate) fn explain(operation: &Operation, failure: Failure) -> KernelError {
     let doing = doing(operation);
-    let Failure { errno, reason } = failure;
+    let errno = failure.errno;
     match (operation, errno) {
         (Operation::CreateVeth { .. }, Errno::EOPNOTSUPP) => KernelError::Unsupported {
             doing,
@@ -78,6 +78,11 @@ pub(crate) fn explain(operation: &Operation, failure: Failure) -> KernelError {
             module: "vxlan",
             config: "CONFIG_VXLAN",
         },
+        (Operation::CreateVxlan { tunnel, .. }, Errno::EEXIST) => KernelError::VniTaken {
+            doing,
+            vni: tunnel.vni,
+            port: tunnel.port,
+        },
         (
             Operation::Retarget { at, .. }
             | Operation::SetMac(at, _)
@@ -90,6 +95,18 @@ pub(crate) fn explain(operation: &Operation, failure: Failure) -> KernelError {
             doing,
             at: at.clone(),
         },
+        _ => KernelError::Refused {
+            doing,
+            errno,
+            reason: reason(operation, failure),
+        },
+    }
+}
+
+/// Why the kernel refused a step: in its own words, or with what usually is behind it.
+fn reason(operation: &Operation, failure: Failure) -> Option<String> {
+    let Failure { errno, reason } = failure;
+    match (operation, errno) {
         (
             Operation::AddAddress(_, IpNet::V6(_)),
             Errno::EINVAL | Errno::ENOBUFS | Errno::ENODEV,
@@ -97,41 +114,20 @@ pub(crate) fn explain(operation: &Operation, failure: Failure) -> KernelError {
             // net/ipv6/addrconf.c, `addrconf_add_dev`: there is no IPv6 on a device with less than
             // IPV6_MIN_MTU.
             let hint = format!("IPv6 needs an MTU of {IPV6_MIN_MTU} at least");
-            KernelError::Refused {
-                doing,
-                errno,
-                reason: Some(reason.map_or(hint.clone(), |text| format!("{text}; {hint}"))),
-            }
+            Some(match reason {
+                Some(text) => format!("{text}; {hint}"),
+                None => hint,
+            })
         }
-        (Operation::SetMtu(..), Errno::EINVAL) => {
-            // drivers/net/vxlan/vxlan_core.c, `vxlan_change_mtu`, which does not say so itself.
-            let hint = || {
-                "a tunnel's MTU must leave 50 bytes of its parent interface's, 70 over IPv6"
-                    .to_owned()
-            };
-            KernelError::Refused {
-                doing,
-                errno,
-                reason: Some(reason.unwrap_or_else(hint)),
-            }
-        }
-        (Operation::CreateVxlan { tunnel, .. }, Errno::EEXIST) => KernelError::VniTaken {
-            doing,
-            vni: tunnel.vni,
-            port: tunnel.port,
-        },
+        // drivers/net/vxlan/vxlan_core.c, `vxlan_change_mtu`, which does not say so itself.
+        (Operation::SetMtu(..), Errno::EINVAL) => reason.or_else(|| {
+            let text = "a tunnel's MTU must leave 50 bytes of its parent interface's, 70 over IPv6";
+            Some(text.to_owned())
+        }),
         (Operation::CreateVxlan { tunnel, .. }, Errno::EAFNOSUPPORT | Errno::EPFNOSUPPORT) => {
-            KernelError::Refused {
-                doing,
-                errno,
-                reason: Some(reason.unwrap_or_else(|| no_family(tunnel.local))),
-            }
+            reason.or_else(|| Some(no_family(tunnel.local)))
         }
-        _ => KernelError::Refused {
-            doing,
-            errno,
-            reason,
-        },
+        _ => reason,
     }
 }
 
