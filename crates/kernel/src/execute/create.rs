@@ -12,17 +12,7 @@ use crate::{
 
 impl<'a> Run<'a> {
     pub(super) fn create(&mut self) {
-        let mut jobs = Jobs::new();
-        for position in self.take(Phase::Create) {
-            match self.creation_request(position, true) {
-                Ok(Some((netns, request))) => {
-                    jobs.entry(netns).or_default().push((position, request))
-                }
-                Ok(None) => {}
-                Err(error) => self.settle(position, Err(error)),
-            }
-        }
-        for (position, failure) in self.send_without_index_if_need_be(jobs) {
+        for (position, failure) in self.send_creations() {
             let outcome = match (self.operation(position), failure.errno) {
                 (Operation::CreateVeth { a, z }, Errno::EEXIST) => {
                     self.name_clash(position, &[&a.at, &z.at], failure)
@@ -34,6 +24,63 @@ impl<'a> Run<'a> {
             };
             self.settle(position, outcome);
         }
+    }
+
+    /// Sends what asks for an index first and in the plan's order: a device that takes any index
+    /// may get the one that another asks for. Returns the refused steps.
+    ///
+    /// Where an index is taken (EBUSY, or, with kernels before 6.15, which look for it in the
+    /// socket's namespace, EEXIST), the step is done without it, together with those that ask for
+    /// none.
+    fn send_creations(&mut self) -> Vec<(usize, Failure)> {
+        let (asking, mut rest): (Vec<usize>, Vec<usize>) = self
+            .take(Phase::Create)
+            .into_iter()
+            .partition(|position| self.operation(*position).asks_for_index());
+        let mut refused = Vec::new();
+        for run in self.runs(asking) {
+            refused.extend(self.send(run));
+        }
+        let (taken, mut refused): (Vec<_>, Vec<_>) = refused
+            .into_iter()
+            .partition(|(_, failure)| matches!(failure.errno, Errno::EBUSY | Errno::EEXIST));
+        rest.extend(taken.into_iter().map(|(position, _)| position));
+        let mut jobs = Jobs::new();
+        for (position, netns, request) in self.creation_requests(rest, false) {
+            jobs.entry(netns).or_default().push((position, request));
+        }
+        refused.extend(self.send(jobs));
+        refused
+    }
+
+    /// Creations in the order given, as many in one go as go over the same socket.
+    fn runs(&mut self, positions: Vec<usize>) -> Vec<Jobs<'a>> {
+        let mut runs: Vec<Jobs<'a>> = Vec::new();
+        for (position, netns, request) in self.creation_requests(positions, true) {
+            let job = (position, request);
+            match runs.last_mut().and_then(|run| run.get_mut(netns)) {
+                Some(jobs) => jobs.push(job),
+                None => runs.push([(netns, vec![job])].into()),
+            }
+        }
+        runs
+    }
+
+    /// The requests for these steps. A step for which there can be none is settled.
+    fn creation_requests(
+        &mut self,
+        positions: Vec<usize>,
+        with_index: bool,
+    ) -> Vec<(usize, &'a Netns, Request)> {
+        let mut requests = Vec::with_capacity(positions.len());
+        for position in positions {
+            match self.creation_request(position, with_index) {
+                Ok(Some((netns, request))) => requests.push((position, netns, request)),
+                Ok(None) => {}
+                Err(error) => self.settle(position, Err(error)),
+            }
+        }
+        requests
     }
 
     /// The request for a step, and the namespace over whose socket it goes.
@@ -83,33 +130,6 @@ impl<'a> Run<'a> {
             mtu: new.mtu,
             index: new.index,
         })
-    }
-
-    /// Sends, and where an index that was asked for is taken (EBUSY, or, with kernels before 6.15,
-    /// which look for it in the socket's namespace, EEXIST), once more without it.
-    fn send_without_index_if_need_be(&mut self, jobs: Jobs<'a>) -> Vec<(usize, Failure)> {
-        let (again, mut failed): (Vec<_>, Vec<_>) =
-            self.send(jobs)
-                .into_iter()
-                .partition(|(position, failure)| {
-                    let asked = match self.operation(*position) {
-                        Operation::CreateVeth { a, z } => a.index.is_some() || z.index.is_some(),
-                        Operation::CreateVxlan { device, .. } => device.index.is_some(),
-                        _ => false,
-                    };
-                    asked && matches!(failure.errno, Errno::EBUSY | Errno::EEXIST)
-                });
-        let mut jobs = Jobs::new();
-        for (position, failure) in again {
-            match self.creation_request(position, false) {
-                Ok(Some((netns, request))) => {
-                    jobs.entry(netns).or_default().push((position, request))
-                }
-                _ => failed.push((position, failure)),
-            }
-        }
-        failed.extend(self.send(jobs));
-        failed
     }
 
     /// Finds out which of the names is taken.
@@ -203,64 +223,4 @@ impl<'a> Run<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Kernel, NetnsHandle, netns};
-    use ratchet_model::device::{Kind, Step};
-
-    /// The kernels that need this are not those that tests run on, so the test calls it directly.
-    #[test]
-    fn a_vxlan_device_can_be_created_under_another_name_first() {
-        let fresh = || {
-            std::thread::spawn(|| {
-                nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("needs root");
-                NetnsHandle::current().unwrap()
-            })
-            .join()
-            .unwrap()
-        };
-        let (node, pod) = (fresh(), fresh());
-        netns::inside(&node, move || {
-            let mut kernel = Kernel::new().unwrap();
-            let id: ratchet_model::names::SandboxId = "s1".parse().unwrap();
-            kernel.register(id.clone(), pod);
-            let at = At {
-                netns: Netns::Sandbox(id),
-                name: "eth1".into(),
-            };
-            let new = NewDevice {
-                at: at.clone(),
-                mac: "02:00:00:00:00:01".parse().unwrap(),
-                mtu: 1450.try_into().unwrap(),
-                index: None,
-            };
-            let tunnel = Tunnel {
-                vni: 11.try_into().unwrap(),
-                remote: "10.0.0.2".parse().unwrap(),
-                local: "10.0.0.1".parse().unwrap(),
-                parent: 0,
-                port: 4789,
-            };
-            let link = "00000000000000ff".parse().unwrap();
-            let steps = [Step {
-                link,
-                operation: Operation::CreateVxlan {
-                    device: new.clone(),
-                    tunnel: tunnel.clone(),
-                },
-            }];
-            let run = Run {
-                kernel: &kernel,
-                steps: &steps,
-                outcomes: vec![None],
-                broken: Default::default(),
-            };
-            run.create_renamed(0, &new, &tunnel).unwrap();
-            let device = kernel.find(&[at]).unwrap().pop().flatten().unwrap();
-            assert!(matches!(device.kind, Kind::Vxlan { vni: 11, .. }));
-            assert!(device.is_ours() && device.name == "eth1");
-            Ok(())
-        })
-        .unwrap();
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@ use ratchet_model::{
     link::{End, Route},
 };
 
-use crate::world::{World, alias, at, fresh, new_device, pod, run, sh, within};
+use crate::world::{World, alias, at, fresh, new_device, pod, run, sh, tunnel, within};
 
 #[test]
 fn a_pair_is_born_in_place_and_carries_frames() {
@@ -367,4 +367,44 @@ fn an_index_is_had_if_it_is_free() {
     }]);
     assert_ne!(world.one(&y).index, 77);
     assert_eq!(world.one(&z).index, 77);
+}
+
+/// Fresh namespaces number their devices from 2 on, so that whichever comes first gets 2.
+#[test]
+fn what_asks_for_an_index_is_created_before_what_takes_any() {
+    let world = World::new(2);
+    let asked = |name, last| NewDevice {
+        index: Some(2),
+        ..new_device(&at(pod(1), name), last)
+    };
+    // By a device that is made over another socket, that of the node.
+    world.do_all([
+        Operation::CreateVxlan {
+            device: new_device(&at(pod(1), "eth1"), 1),
+            tunnel: tunnel(11, "192.0.2.1", "192.0.2.2", 0),
+        },
+        Operation::CreateVeth {
+            a: new_device(&at(pod(0), "eth2"), 2),
+            z: asked("eth2", 3),
+        },
+    ]);
+    assert_eq!(world.one(&at(pod(1), "eth2")).index, 2);
+
+    // By one that asked for an index that was taken.
+    let world = World::new(2);
+    sh(&world.pods[1], "ip link add taken index 7 type bridge");
+    world.do_all([
+        Operation::CreateVeth {
+            a: new_device(&at(pod(0), "eth1"), 1),
+            z: NewDevice {
+                index: Some(7),
+                ..new_device(&at(pod(1), "eth1"), 2)
+            },
+        },
+        Operation::CreateVeth {
+            a: new_device(&at(pod(0), "eth2"), 3),
+            z: asked("eth2", 4),
+        },
+    ]);
+    assert_eq!(world.one(&at(pod(1), "eth2")).index, 2);
 }

@@ -18,7 +18,8 @@ pub struct NewDevice {
     /// MTU.
     pub mtu: Mtu,
     /// The index that it gets if that is free: the index of the device that it replaces, by which
-    /// daemons in the pod know it.
+    /// daemons in the pod know it. So that it is free, a device that asks for one is created before
+    /// those of the same namespace that take any.
     pub index: Option<u32>,
 }
 
@@ -116,6 +117,21 @@ impl Operation {
             | Operation::Commit(at, _) => (at, None),
         };
         std::iter::once(one).chain(other)
+    }
+
+    /// The devices that it creates.
+    pub fn new_devices(&self) -> impl Iterator<Item = &NewDevice> {
+        let devices = match self {
+            Operation::CreateVeth { a, z } => [Some(a), Some(z)],
+            Operation::CreateVxlan { device, .. } => [Some(device), None],
+            _ => [None, None],
+        };
+        devices.into_iter().flatten()
+    }
+
+    /// Whether it creates a device that asks for an index.
+    pub fn asks_for_index(&self) -> bool {
+        self.new_devices().any(|new| new.index.is_some())
     }
 }
 

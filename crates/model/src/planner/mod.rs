@@ -12,6 +12,7 @@ mod create;
 mod hold;
 mod index;
 mod moves;
+mod order;
 mod plan;
 mod settled;
 mod state;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     index::Index,
-    moves,
+    moves, order,
     plan::{Conflict, Plan, PlanScope},
 };
 use crate::{
@@ -49,7 +49,7 @@ impl<'a> Planner<'a> {
         let phases = [
             self.deletions,
             self.moves,
-            self.creations,
+            order::creations(self.creations),
             self.configuration,
             self.commits,
         ];
