@@ -10,6 +10,7 @@ mod netns;
 mod observed;
 mod operation;
 mod ours;
+mod passage;
 mod tunnel;
 mod wanted;
 
@@ -20,5 +21,6 @@ pub use netns::{At, Netns};
 pub use observed::{Kind, Observed, ObservedAddress, ObservedRoute};
 pub use operation::{NewDevice, Operation, Step};
 pub use ours::{GROUP_DOOMED, GROUP_OURS, PROTOCOL_OURS};
+pub use passage::{Passage, SourcePorts};
 pub use tunnel::{Tunnel, VXLAN_PORT};
 pub use wanted::{LinkKind, Wanted, WantedEnd};
