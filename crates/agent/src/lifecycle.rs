@@ -155,7 +155,7 @@ fn run_on(runtime: &Runtime, options: &AgentOptions) -> Result<(), AgentError> {
     );
     tracing::info!(reason, "agent stops");
     thread.stop(runtime, &commands)?;
-    // Another agent may be waiting for the lock: the socket goes first, the lock goes with this
+    // Another agent may be waiting for the lock: remove the socket first. The lock ends with this
     // process.
     let _ = fs::remove_file(options.local.socket());
     Ok(())
@@ -164,7 +164,7 @@ fn run_on(runtime: &Runtime, options: &AgentOptions) -> Result<(), AgentError> {
 /// The engine's thread.
 struct EngineThread {
     thread: JoinHandle<()>,
-    /// Closed once the thread has ended, in whatever way.
+    /// Closed when the thread has ended, also by a panic.
     ended: oneshot::Receiver<Infallible>,
 }
 
@@ -181,8 +181,8 @@ impl EngineThread {
         Ok(Self { thread, ended })
     }
 
-    /// Lets the engine finish the command that it is working on; requests that still wait are told
-    /// to try again.
+    /// Lets the engine finish its current command. Requests that still wait get the answer to try
+    /// again.
     fn stop(self, runtime: &Runtime, commands: &Commands) -> Result<(), AgentError> {
         // A thread that has ended takes no command.
         let _ = commands.send(Command::Stop);
@@ -193,9 +193,9 @@ impl EngineThread {
     }
 }
 
-/// Raises the limit on open files to the hard limit. A namespace that is worked in takes two
-/// descriptors, and a pod may have any number of peers. The usual soft limit of 1,024 is for
-/// programs that use select(2) (systemd.exec(5), "LimitNOFILE").
+/// Raises the limit on open files to the hard limit. Work in a namespace takes two descriptors, and
+/// a pod may have any number of peers. The usual soft limit of 1,024 is for programs that use
+/// select(2) (systemd.exec(5), "LimitNOFILE").
 fn open_as_many_files_as_allowed() -> nix::Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
@@ -227,8 +227,8 @@ fn serve(
     })
 }
 
-/// Takes the lock on the state directory, which makes this the node's only agent for as long as it
-/// runs. `None`: another agent runs, and this one is not needed.
+/// Takes the lock on the state directory. While it has the lock, it is the node's only agent.
+/// `None`: another agent runs, and this one is not needed.
 fn take_the_node(options: &AgentOptions) -> Result<Option<Flock<File>>, AgentError> {
     let path = options.local.state_dir().join("agent.lock");
     let deadline = Instant::now() + GIVE_WAY_TIMEOUT;
@@ -243,7 +243,7 @@ fn take_the_node(options: &AgentOptions) -> Result<Option<Flock<File>>, AgentErr
             .map_err(system(format!("open {}", path.display())))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Ok(Some(lock)),
-            // One that holds the lock and does not listen may be exiting: its connections are
+            // An agent that holds the lock and does not listen may be exiting: its connections are
             // closed before its files.
             Err((_, Errno::EWOULDBLOCK))
                 if options.on_demand && UnixStream::connect(options.local.socket()).is_ok() =>
@@ -255,7 +255,7 @@ fn take_the_node(options: &AgentOptions) -> Result<Option<Flock<File>>, AgentErr
                 return Err(system(format!("lock {}", path.display()))(errno.into()));
             }
         }
-        // Ask again now and then: the plugin may have started yet another agent meanwhile.
+        // Ask again from time to time: the plugin may have started another agent since.
         if !options.on_demand
             && ask_at <= Instant::now()
             && ask_to_give_way(options.local.socket())?
@@ -272,7 +272,7 @@ fn take_the_node(options: &AgentOptions) -> Result<Option<Flock<File>>, AgentErr
     }
 }
 
-/// Asks the running agent to give way; returns whether it will.
+/// Asks the running agent to give way. Returns whether it will.
 fn ask_to_give_way(socket: &Path) -> Result<bool, AgentError> {
     match Client::call(socket, &Request::Release, GIVE_WAY_TIMEOUT) {
         Ok(Reply::Error(failure)) => Err(AgentError::Occupied(failure.message)),
@@ -298,7 +298,7 @@ fn listen(socket: &Path) -> Result<UnixListener, AgentError> {
         }
         _ => {}
     }
-    // Bound under another name and renamed once only root may connect, so that it is never open to
+    // Bound under another name, and renamed when only root may connect, so that it is never open to
     // others.
     let mut name = socket.as_os_str().to_owned();
     name.push(".new");

@@ -9,12 +9,12 @@ use ratchet_protocol::{DefaultValue, Group, LocalSettings, Setting, Settings, Ta
 
 const ON_DEMAND: &str = "on_demand";
 
-/// What `ratchet agent` takes. A CNI config's keys of the same names mean the same.
+/// The options of `ratchet agent`. The keys of a CNI config with the same names mean the same.
 #[derive(Debug, Clone, Default)]
 pub struct AgentOptions {
-    /// The settings that the node's CNI configs must agree with.
+    /// The settings on which the agent and the node's CNI configs must agree.
     pub settings: Settings,
-    /// Where this agent listens, keeps its state and logs.
+    /// The socket, the state directory and the logs of this agent.
     pub local: LocalSettings,
     /// Whether the plugin started this agent because none answered. Such an agent gives way to a
     /// managed one and takes its settings from the plugin's config.
@@ -50,7 +50,7 @@ impl FromArgMatches for AgentOptions {
     }
 }
 
-/// Takes over the values that the command line or the environment has.
+/// Takes the values from the command line or the environment.
 fn update<T: TablePart>(part: &mut T, matches: &ArgMatches) -> Result<(), clap::Error> {
     for setting in T::TABLE {
         if let Some(text) = matches.get_one::<String>(setting.key) {
@@ -61,7 +61,7 @@ fn update<T: TablePart>(part: &mut T, matches: &ArgMatches) -> Result<(), clap::
     Ok(())
 }
 
-/// The options of a part of the table.
+/// The options for a part of the table.
 fn arguments<T: TablePart>() -> impl Iterator<Item = Arg> {
     T::TABLE.iter().filter_map(|setting| {
         let check = |text: String| T::default().set(setting, &text).map(|()| text);
@@ -69,7 +69,7 @@ fn arguments<T: TablePart>() -> impl Iterator<Item = Arg> {
     })
 }
 
-/// The option of a setting, without a check of its value.
+/// The option for a setting, without a check of its value.
 fn argument(setting: &'static Setting) -> Option<Arg> {
     let option = setting.option?;
     let mut summary = setting.summary();

@@ -18,9 +18,9 @@ pub enum LabCommand {
     /// common underlay, and starts a ratchet agent in it. For each pod it makes a sandbox and calls
     /// the plugin by CNI, as a container runtime would.
     ///
-    /// The host's own namespace, interfaces and sysctls stay as they are: the underlay is a bridge
-    /// in a separate namespace. When a step fails, and on Ctrl-C, everything that was made is
-    /// removed again.
+    /// The machine's own namespace, interfaces and sysctls stay as they are: the underlay is a
+    /// bridge in a separate namespace. When a step fails, and on Ctrl-C, everything that was made
+    /// is removed again.
     #[command(after_long_help = UP_NOTES)]
     Up(UpArgs),
 

@@ -127,7 +127,7 @@ impl Removal<'_> {
                 ));
             }
         }
-        // Agents that a plugin started, and processes that started meanwhile.
+        // Agents that a plugin started, and processes that have started since.
         self.end_all(&everything(self.state));
     }
 

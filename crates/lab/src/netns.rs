@@ -72,7 +72,7 @@ impl Netns {
     pub fn live(&self) -> Option<NsId> {
         let found = NsId::of(&self.path())?;
         let ours = self.begun && self.id.is_none_or(|id| id == found);
-        // Even with a wrong record, the namespace of the host is never a lab's.
+        // Even with a wrong record, the machine's own namespace is never a lab's.
         let of_host =
             NsId::current() == Some(found) || NsId::of(Path::new("/proc/1/ns/net")) == Some(found);
         (ours && !of_host).then_some(found)

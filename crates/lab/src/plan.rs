@@ -203,8 +203,8 @@ fn check_names(state: &State) -> Result<()> {
     Ok(())
 }
 
-/// Checks that each volume has an existing mount point: a lab adds nothing to the host's file
-/// system.
+/// Checks that each volume has an existing mount point: a lab adds nothing to the machine's
+/// file system.
 fn check_mounts(manifest: &Manifest) -> Result<(), ManifestErrors> {
     let mut errors: Vec<ManifestError> = Vec::new();
     for pod in &manifest.pods {

@@ -181,7 +181,7 @@ impl ProcessFilter {
                     handle.signal(Signal::SIGTERM);
                 }
             }
-            // Wait only briefly: a dying shell may have started another process meanwhile.
+            // Wait only briefly: a dying shell may have started another process.
             if let Some((_, handle)) = handles.first() {
                 handle.wait(Duration::from_millis(20));
             }

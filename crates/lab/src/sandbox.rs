@@ -35,8 +35,8 @@ const SCRIPT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sb
 pub(crate) fn make_run_dir(dir: &LabDir, pod: &Pod) -> Result<()> {
     let run = run_dir(dir, pod);
     make_dir(&run)?;
-    // Daemons in the pod run as other users and have to reach files in it. On the host only root
-    // can read its parent.
+    // Programs in the pod may run as other users and must reach files in it. Outside of the pod,
+    // only root can read its parent.
     fs::set_permissions(&run, fs::Permissions::from_mode(0o755))
         .with_context(|| run.display().to_string())
 }
@@ -81,7 +81,7 @@ pub(crate) fn enter(dir: &LabDir, pod: &Pod) -> Result<()> {
     pod.netns.enter()?;
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS)
         .context("cannot make mount and UTS namespaces")?;
-    // MS_SLAVE: nothing mounted here reaches the host, but what the host mounts and unmounts is
+    // MS_SLAVE: nothing mounted here is seen outside, but what is mounted and unmounted outside is
     // seen here. Otherwise a pod would keep removed namespaces of /run/netns alive.
     mount(
         None::<&str>,
@@ -153,7 +153,7 @@ fn make_mount_point(target: &Path, is_dir: bool) -> Result<()> {
 }
 
 /// Mounts a sysfs that shows the pod's devices in /sys/class/net. Where that is not allowed, the
-/// host's sysfs stays, and only listings of devices in /sys are wrong.
+/// machine's sysfs stays, and only listings of devices in /sys are wrong.
 fn fresh_sysfs() {
     let cgroups = hold(Path::new("/sys/fs/cgroup"));
     if mount(

@@ -329,7 +329,7 @@ impl LabDir {
             }
             _ => {}
         }
-        // This fails, as it should, if they have files of other labs or of the host's agent.
+        // This fails, as it should, if they have files of other labs or of the machine's own agent.
         let base = Path::new(BASE);
         let _ = fs::remove_dir(base).and_then(|()| base.parent().map_or(Ok(()), fs::remove_dir));
         Ok(())

@@ -197,7 +197,8 @@ impl Build {
         let node = &state.nodes[index];
         let port = format!("port{}", index + 1);
         let netns = &node.netns.name;
-        // Both ends are created in the lab's namespaces: the host's namespace never sees them.
+        // Both ends are created in the lab's namespaces: the machine's own namespace never sees
+        // them.
         let veth = format!(
             "link add {port} type veth peer name {PARENT_INTERFACE} netns {netns}\n\
              link set {port} master {BRIDGE} up\n"

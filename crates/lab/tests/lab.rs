@@ -20,7 +20,8 @@ use nix::{
 
 use support::{Lab, Outcome, eventually};
 
-/// Two nodes, two pods. Pod a has a volume, and a script that leaves a daemon that ignores SIGTERM.
+/// Two nodes, two pods. Pod a has a volume, and a script that leaves a process that ignores
+/// SIGTERM.
 const TWO_PODS: &str = r#"
 apiVersion: v1
 kind: Pod
@@ -94,7 +95,7 @@ fn up_status_exec_down() {
         serde_json::json!([{"key": "ratchet", "value": "true"}])
     );
 
-    // The inside of the pod: its hostname, its volume, its /run. Nothing of it is on the host.
+    // The inside of the pod: its hostname, its volume, its /run. Nothing of it is outside.
     eventually("the script's token", || {
         lab.exec("a", &["cat", "/run/token"]).stdout == "shared\n"
     });
@@ -121,7 +122,7 @@ fn up_status_exec_down() {
         .fails_with("has no pod c; its pods are: a, blue/b");
     assert!(!std::path::Path::new("/run/token").exists());
     let other = Command::new("hostname").output().unwrap().stdout;
-    assert_ne!(other, b"a\n", "the host keeps its name");
+    assert_ne!(other, b"a\n", "the machine keeps its name");
 
     let status = lab.run("status").ok().stdout;
     for expected in [
@@ -218,7 +219,7 @@ fn down_works_when_agents_are_dead_and_namespaces_gone() {
     eventually("the end of the agent in status", || {
         lab.run("status").stdout.contains("dead (was pid")
     });
-    // The daemon of pod a that ignores SIGTERM still runs, in a namespace without a name.
+    // The process of pod a that ignores SIGTERM still runs, in a namespace without a name.
     let taken = Command::new("ip")
         .args(["netns", "del", &format!("{}-a", lab.name)])
         .status()

@@ -128,7 +128,7 @@ impl Lab {
     pub fn assert_nothing_left(&self, id: Option<&str>) {
         assert_eq!(self.namespaces(), Vec::<String>::new(), "namespaces");
         assert!(!self.path().exists(), "files in {}", self.path().display());
-        assert_eq!(host_links(), self.links_before, "the host's interfaces");
+        assert_eq!(host_links(), self.links_before, "the machine's interfaces");
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(&self.name), "mounts");
         let record = format!("FAKE_RECORD={}", self.dir.path().display());

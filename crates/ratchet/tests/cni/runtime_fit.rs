@@ -338,7 +338,8 @@ fn p57_who_holds_the_outputs() {
     let session = fields[3].parse::<i32>().unwrap();
     assert_ne!(session, nix::unistd::getsid(None).unwrap().as_raw());
     bench.run("DEL", &a, &config).silent();
-    // A daemon that an embedded plugin leaves keeps that plugin's outputs open, but not Ratchet's.
+    // A process that an embedded plugin leaves running keeps that plugin's outputs open, but not
+    // Ratchet's.
     bench.fake(
         "leaver",
         &format!(
@@ -348,13 +349,13 @@ fn p57_who_holds_the_outputs() {
     );
     let config = bench.config(json!({"delegate": {"type": "leaver"}}));
     bench.run("ADD", &a, &config).json();
-    let daemon: i32 = fs::read_to_string(bench.dir().join("seen/pid"))
+    let left: i32 = fs::read_to_string(bench.dir().join("seen/pid"))
         .unwrap()
         .trim()
         .parse()
         .unwrap();
     nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(daemon),
+        nix::unistd::Pid::from_raw(left),
         nix::sys::signal::Signal::SIGKILL,
     )
     .unwrap();

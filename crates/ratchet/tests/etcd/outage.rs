@@ -162,7 +162,7 @@ fn etcd_hangs_and_comes_back() {
         assert_eq!(up, links, "{:?}", node.links());
     }
     three.all.etcd.signal(Signal::SIGCONT);
-    // Nothing is left of the pod that was deleted meanwhile, and another pod gets its link.
+    // Nothing is left of the pod that was deleted in the meantime, and another pod gets its link.
     eventually("etcd without r5", || {
         match location(&three.all.etcd, "r5") {
             None => Ok(()),

@@ -69,7 +69,7 @@ impl World {
         if let Some(victim) = victim {
             self.count("agents killed");
             let node = &mut self.all.cluster.nodes[victim];
-            // The plugin may have started another one meanwhile; this one takes over.
+            // The plugin may have started another agent. Then this one takes over.
             node.agent.take().unwrap().wait().unwrap();
             node.start_agent();
         }

@@ -221,7 +221,7 @@ impl Drop for Node {
 }
 
 /// Moves this process to a new mount namespace and mounts files over others: (over, file). It still
-/// sees network namespaces that are mounted on the host later (MS_SLAVE).
+/// sees network namespaces that are mounted on the machine later (MS_SLAVE).
 fn mount_over(files: &[(PathBuf, PathBuf)]) -> nix::Result<()> {
     use nix::mount::{MsFlags, mount};
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
