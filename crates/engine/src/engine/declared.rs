@@ -16,7 +16,6 @@ const LONG: Duration = Duration::from_secs(60);
 impl Engine {
     /// The labels or annotations of a running pod may have changed: its links follow.
     pub(super) fn declared(&mut self, declared: &Declared) {
-        self.unwritten.remove(&declared.kubernetes);
         let of_pod =
             |state: &&SandboxState| !state.leaving && state.kubernetes == declared.kubernetes;
         let Some(state) = self
@@ -26,6 +25,7 @@ impl Engine {
             .max_by_key(|state| state.created)
             .cloned()
         else {
+            self.unwritten.remove(&declared.kubernetes);
             return;
         };
         let read = if state.use_labels {
@@ -51,6 +51,8 @@ impl Engine {
                 return self.warn_pod(&state.pod, text);
             }
         };
+        // Only now: one that is wrong leaves the one before it, which may not be written down yet.
+        self.unwritten.remove(&declared.kubernetes);
         if links == state.links {
             return;
         }
