@@ -21,8 +21,16 @@ pub struct Texts {
 pub enum Form {
     /// The labels of 2017: one link at most, and none within the pod.
     Labels,
-    /// The annotation `ratchet.dev/links`.
+    /// The keys of 2017 as annotations.
+    OldAnnotations,
+    /// The annotation `ratchet.dev/links`, in YAML.
     Annotation,
+    /// The same, in JSON.
+    Json,
+    /// The first link by labels, the others by the annotation.
+    Mixed,
+    /// Nothing at all: the pod is not Ratchet's.
+    Nothing,
     /// So that it cannot be read.
     Broken,
 }
@@ -42,6 +50,8 @@ pub struct DeclaredLink {
     pub peer_address: Option<u8>,
     /// The VNI that it insists on.
     pub vni: Option<u32>,
+    /// The MTU of both ends.
+    pub mtu: Option<u32>,
 }
 
 /// What a pod declares.
@@ -83,25 +93,77 @@ impl DeclaredLink {
         ]
     }
 
-    fn entry(&self) -> String {
-        let mut entry = format!(
-            "interface: {}, peer: {}/{}",
-            interface_name(self.interface),
-            pod_name(self.peer),
-            interface_name(self.peer_interface)
-        );
+    /// Its ends in their order.
+    pub fn ends_in_order(&self, pod: PodNumber) -> [Endpoint; 2] {
+        let mut ends = self.ends(pod);
+        ends.sort();
+        ends
+    }
+
+    /// The last byte of the address that it gives to an end, if it is the declaration of `pod`.
+    pub fn address_of(&self, pod: PodNumber, end: &Endpoint) -> Option<u8> {
+        if self.ends(pod)[0] == *end {
+            self.address
+        } else {
+            self.peer_address
+        }
+    }
+
+    /// Whether the keys of 2017 can say it.
+    fn is_simple(&self, pod: PodNumber) -> bool {
+        self.peer != pod && self.vni.is_none() && self.mtu.is_none()
+    }
+
+    /// The other end: in one of the three ways to write it, depending on the link.
+    fn peer_text(&self) -> String {
+        let (pod, interface) = (pod_name(self.peer), interface_name(self.peer_interface));
+        if self.interface == self.peer_interface {
+            pod
+        } else if self.peer.is_multiple_of(2) {
+            format!("{}/{pod}/{interface}", crate::agent::NAMESPACE)
+        } else {
+            format!("{pod}/{interface}")
+        }
+    }
+
+    /// Its entry in the list, each field with its value.
+    fn fields(&self, quote: &str) -> String {
+        let quoted = |text: String| format!("{quote}{text}{quote}");
+        let mut fields = vec![
+            ("interface", quoted(interface_name(self.interface))),
+            ("peer", quoted(self.peer_text())),
+        ];
         for (key, address) in [
             ("addresses", self.address),
             ("peerAddresses", self.peer_address),
         ] {
-            if let Some(last) = address {
-                entry += &format!(", {key}: [{}]", address_text(last));
-            }
+            let address = address.map(|last| format!("[{}]", quoted(address_text(last))));
+            fields.extend(address.map(|address| (key, address)));
         }
-        if let Some(vni) = self.vni {
-            entry += &format!(", vni: {vni}");
+        for (key, number) in [("vni", self.vni), ("mtu", self.mtu)] {
+            fields.extend(number.map(|number| (key, number.to_string())));
         }
-        format!("{{{entry}}}")
+        let fields = fields
+            .into_iter()
+            .map(|(key, value)| format!("{quote}{key}{quote}: {value}"));
+        format!("{{{}}}", fields.collect::<Vec<_>>().join(", "))
+    }
+
+    /// What the keys of 2017 say.
+    fn keys(&self) -> Vec<(&'static str, String)> {
+        let mut keys = vec![
+            ("ratchet.primary", "true".to_owned()),
+            ("ratchet.local_ifname", interface_name(self.interface)),
+            ("ratchet.pair_name", pod_name(self.peer)),
+            ("ratchet.pair_ifname", interface_name(self.peer_interface)),
+        ];
+        for (key, address) in [
+            ("ratchet.local_ip", self.address),
+            ("ratchet.pair_ip", self.peer_address),
+        ] {
+            keys.extend(address.map(|last| (key, format!("172.16.0.{last}"))));
+        }
+        keys
     }
 }
 
@@ -109,47 +171,70 @@ impl Declaration {
     /// As it is written on the pod.
     pub fn texts(&self) -> Texts {
         let mut texts = Texts::default();
+        let list = |links: &[DeclaredLink], quote: &str| {
+            let entries: Vec<String> = links.iter().map(|link| link.fields(quote)).collect();
+            format!("[{}]", entries.join(", "))
+        };
+        let mut annotate = |text: String| texts.annotations.insert(LINKS.to_owned(), text);
         match self.form {
-            Form::Labels => {
-                let mut put = |key: &str, value: String| {
-                    texts.labels.insert(key.to_owned(), value);
-                };
-                put("ratchet", "true".to_owned());
-                if let Some(link) = self.links.first() {
-                    put("ratchet.primary", "true".to_owned());
-                    put("ratchet.local_ifname", interface_name(link.interface));
-                    put("ratchet.pair_name", pod_name(link.peer));
-                    put("ratchet.pair_ifname", interface_name(link.peer_interface));
-                    for (key, address) in [
-                        ("ratchet.local_ip", link.address),
-                        ("ratchet.pair_ip", link.peer_address),
-                    ] {
-                        if let Some(last) = address {
-                            put(key, format!("172.16.0.{last}"));
-                        }
-                    }
-                }
-            }
-            Form::Annotation => {
-                let entries: Vec<String> = self.links.iter().map(DeclaredLink::entry).collect();
-                let list = format!("[{}]", entries.join(", "));
-                texts.annotations.insert("ratchet.dev/links".into(), list);
-            }
-            Form::Broken => {
-                let list = "[{interface: e0}]".to_owned();
-                texts.annotations.insert("ratchet.dev/links".into(), list);
-            }
+            Form::Labels | Form::OldAnnotations | Form::Nothing => None,
+            Form::Annotation => annotate(list(&self.links, "")),
+            Form::Json => annotate(list(&self.links, "\"")),
+            Form::Mixed => annotate(list(self.links.get(1..).unwrap_or_default(), "")),
+            Form::Broken => annotate("[{interface: e0}]".to_owned()),
+        };
+        let keys = || {
+            let first = self.links.first().map(DeclaredLink::keys);
+            let keys = first.into_iter().flatten();
+            let keys = std::iter::once(("ratchet", "true".to_owned())).chain(keys);
+            keys.map(|(key, value)| (key.to_owned(), value))
+        };
+        match self.form {
+            Form::Labels | Form::Mixed => texts.labels.extend(keys()),
+            Form::OldAnnotations => texts.annotations.extend(keys()),
+            Form::Annotation | Form::Json | Form::Nothing | Form::Broken => {}
         }
         texts
     }
+
+    /// The declaration of a pod, as far as this form can say it.
+    pub fn new(pod: PodNumber, form: Form, mut links: Vec<DeclaredLink>) -> Self {
+        let is_simple = |link: Option<&DeclaredLink>| link.is_none_or(|link| link.is_simple(pod));
+        let form = match form {
+            Form::Labels | Form::OldAnnotations => {
+                links.truncate(1);
+                form
+            }
+            Form::Nothing | Form::Broken => {
+                links.clear();
+                form
+            }
+            Form::Annotation | Form::Json | Form::Mixed => form,
+        };
+        let has_keys = matches!(form, Form::Labels | Form::OldAnnotations | Form::Mixed);
+        let form = if has_keys && !is_simple(links.first()) {
+            Form::Annotation
+        } else {
+            form
+        };
+        Self { form, links }
+    }
 }
+
+/// The annotation that declares links.
+const LINKS: &str = "ratchet.dev/links";
 
 impl fmt::Display for Declaration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let links: Vec<String> = self.links.iter().map(DeclaredLink::entry).collect();
+        let links: Vec<String> = self.links.iter().map(|link| link.fields("")).collect();
+        let links = links.join(", ");
         match self.form {
-            Form::Labels => write!(f, "by labels [{}]", links.join(", ")),
-            Form::Annotation => write!(f, "[{}]", links.join(", ")),
+            Form::Labels => write!(f, "by labels [{links}]"),
+            Form::OldAnnotations => write!(f, "by annotations of 2017 [{links}]"),
+            Form::Annotation => write!(f, "[{links}]"),
+            Form::Json => write!(f, "in JSON [{links}]"),
+            Form::Mixed => write!(f, "the first by labels [{links}]"),
+            Form::Nothing => write!(f, "nothing"),
             Form::Broken => write!(f, "nonsense"),
         }
     }

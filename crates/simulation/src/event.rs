@@ -31,6 +31,11 @@ pub enum Happening {
         /// The newest of its sandboxes; else the oldest.
         newest: bool,
     },
+    /// The runtime gives up on the ADD of a pod's newest sandbox before it was answered: DEL.
+    Abort {
+        /// The pod.
+        pod: PodNumber,
+    },
     /// The DEL of a sandbox that has gone comes once more.
     DelAgain {
         /// The pod.
@@ -38,6 +43,11 @@ pub enum Happening {
     },
     /// The ADD of a pod's newest sandbox comes once more.
     AddAgain {
+        /// The pod.
+        pod: PodNumber,
+    },
+    /// The ADD of a sandbox that has gone comes once more.
+    AddLate {
         /// The pod.
         pod: PodNumber,
     },
@@ -87,7 +97,14 @@ pub enum Happening {
     Reboot(NodeNumber),
     /// The node cannot reach the store any more.
     Offline(NodeNumber),
-    /// The node can reach the store and the API again, quickly and with every answer.
+    /// The node can reach neither the store nor the API any more.
+    CutOff(NodeNumber),
+    /// The store takes the node for lost, although it can be reached.
+    EndSession(NodeNumber),
+    /// The parent interface of the node has no address any more.
+    LoseUnderlay(NodeNumber),
+    /// The node can reach the store and the API again, quickly and with every answer, and has its
+    /// address.
     Online(NodeNumber),
     /// The next calls of the node to the store take long.
     Slow(NodeNumber),
@@ -150,6 +167,36 @@ impl fmt::Display for Event {
 
 impl fmt::Display for Happening {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Settle => write!(f, "everything settles"),
+            Self::Advance { millis } => write!(f, "{millis} ms pass"),
+            Self::Wipe => write!(f, "the store loses everything"),
+            _ if self.pod().is_some() => self.fmt_of_pod(f),
+            _ => self.fmt_of_node(f),
+        }
+    }
+}
+
+impl Happening {
+    /// The pod to which it happens, if it happens to one.
+    pub fn pod(&self) -> Option<PodNumber> {
+        match self {
+            Self::Add { pod, .. }
+            | Self::Del { pod, .. }
+            | Self::Abort { pod }
+            | Self::DelAgain { pod }
+            | Self::AddAgain { pod }
+            | Self::AddLate { pod }
+            | Self::Vanish { pod }
+            | Self::Change { pod, .. }
+            | Self::Check { pod }
+            | Self::Stranger { pod, .. }
+            | Self::DeleteDevice { pod, .. } => Some(*pod),
+            _ => None,
+        }
+    }
+
+    fn fmt_of_pod(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = |pod: &PodNumber| pod_name(*pod);
         match self {
             Self::Add {
@@ -165,41 +212,54 @@ impl fmt::Display for Happening {
                 let which = if *newest { "newest" } else { "oldest" };
                 write!(f, "DEL of the {which} sandbox of {}", name(pod))
             }
+            Self::Abort { pod } => write!(f, "DEL of {} before its ADD is answered", name(pod)),
             Self::DelAgain { pod } => write!(f, "another DEL of a gone sandbox of {}", name(pod)),
             Self::AddAgain { pod } => write!(f, "another ADD of the sandbox of {}", name(pod)),
+            Self::AddLate { pod } => write!(f, "another ADD of a gone sandbox of {}", name(pod)),
             Self::Vanish { pod } => write!(f, "the namespace of {} vanishes", name(pod)),
             Self::Change { pod, declaration } => {
                 write!(f, "{} now declares {declaration}", name(pod))
             }
             Self::Check { pod } => write!(f, "CHECK of {}", name(pod)),
-            Self::Collect(node) => write!(f, "GC on n{node}"),
             Self::Stranger { pod, interface } => {
-                write!(f, "somebody makes a device e{interface} in {}", name(pod))
+                write!(
+                    f,
+                    "a device e{interface} that is not ours comes to {}",
+                    name(pod)
+                )
             }
             Self::DeleteDevice { pod, interface } => {
-                write!(f, "somebody deletes e{interface} in {}", name(pod))
+                write!(f, "e{interface} in {} is deleted by hand", name(pod))
             }
+            _ => Ok(()),
+        }
+    }
+
+    fn fmt_of_node(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Collect(node) => write!(f, "GC on n{node}"),
             Self::Restart(node) => write!(f, "the agent of n{node} is restarted"),
             Self::Crash { node, after } => {
                 write!(f, "the agent of n{node} crashes after {after} points")
             }
             Self::Reboot(node) => write!(f, "n{node} reboots"),
             Self::Offline(node) => write!(f, "n{node} is cut off from the store"),
-            Self::Online(node) => write!(f, "n{node} reaches the store and the API again"),
+            Self::CutOff(node) => write!(f, "n{node} is cut off from the store and the API"),
+            Self::EndSession(node) => write!(f, "the store takes n{node} for lost"),
+            Self::LoseUnderlay(node) => write!(f, "the parent interface of n{node} has no address"),
+            Self::Online(node) => write!(f, "n{node} reaches everything again"),
             Self::Slow(node) => write!(f, "the store is slow for n{node}"),
             Self::Unanswered(node) => write!(f, "the store does not answer n{node}'s changes"),
             Self::Stale { node, reads, age } => {
                 write!(f, "{reads} reads of n{node} are {age} changes old")
             }
             Self::BreakWatch(node) => write!(f, "the watch of n{node} breaks"),
-            Self::Wipe => write!(f, "the store loses everything"),
             Self::FillDisk(node) => write!(f, "the disk of n{node} is full"),
             Self::FreeDisk(node) => write!(f, "the disk of n{node} has room again"),
             Self::LoseState { node, all: true } => write!(f, "n{node} loses its state directory"),
             Self::LoseState { node, all: false } => write!(f, "n{node} loses one file of state"),
             Self::ApiOffline(node) => write!(f, "n{node} cannot reach the API"),
-            Self::Advance { millis } => write!(f, "{millis} ms pass"),
-            Self::Settle => write!(f, "everything settles"),
+            _ => Ok(()),
         }
     }
 }

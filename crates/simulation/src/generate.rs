@@ -4,7 +4,7 @@ use crate::{
     declaration::{Declaration, DeclaredLink, Form},
     event::{Event, Happening},
     history::History,
-    network::PodNumber,
+    network::{NodeNumber, PodNumber},
     random::Random,
 };
 
@@ -13,6 +13,9 @@ pub const EVENTS: usize = 200;
 
 /// The interfaces of one pod.
 const INTERFACES: u8 = 3;
+
+/// The MTUs that declarations insist on.
+const MTUS: [u32; 2] = [1300, 1400];
 
 /// The VNIs that declarations insist on; the first ones are also given to links that do not.
 const VNIS: [u32; 4] = [11, 12, 14, 500];
@@ -44,6 +47,7 @@ struct Faults {
     state: bool,
     strangers: bool,
     reboots: bool,
+    underlay: bool,
 }
 
 /// A history of so many events.
@@ -64,6 +68,7 @@ pub fn history(seed: u64, events: usize) -> History {
         state: !wipes && random.percent(20),
         strangers: random.percent(20),
         reboots: random.percent(15),
+        underlay: random.percent(15),
     };
     let mut generator = Generator {
         random,
@@ -121,12 +126,14 @@ impl Generator {
                 declaration: self.declaration(pod),
                 is_expected: self.random.percent(50),
             },
-            30..50 => Happening::Del {
+            30..48 => Happening::Del {
                 pod,
                 newest: self.random.percent(50),
             },
-            50..53 => Happening::DelAgain { pod },
-            53..55 => Happening::AddAgain { pod },
+            48..50 => Happening::Abort { pod },
+            50..52 => Happening::DelAgain { pod },
+            52..54 => Happening::AddAgain { pod },
+            54 => Happening::AddLate { pod },
             55..59 => Happening::Vanish { pod },
             59..74 => Happening::Change {
                 pod,
@@ -149,7 +156,7 @@ impl Generator {
         );
         let is_on = &self.faults;
         let random = &mut self.random;
-        let chosen = match random.below(14) {
+        let chosen = match random.below(17) {
             0..3 if is_on.crashes => Some(Happening::Crash {
                 node,
                 after: 1 + random.below(40) as u32,
@@ -158,32 +165,30 @@ impl Generator {
             4 if is_on.store => Some(Happening::Slow(node)),
             5 if is_on.store => Some(Happening::Unanswered(node)),
             6 if is_on.store => Some(Happening::BreakWatch(node)),
-            7 if is_on.stale => Some(Happening::Stale {
+            7 if is_on.store => Some(Happening::EndSession(node)),
+            8 if is_on.store => Some(Happening::CutOff(node)),
+            9 if is_on.stale => Some(Happening::Stale {
                 node,
                 reads: 1 + random.below(4) as u32,
                 age: 1 + random.below(5),
             }),
-            8 if is_on.wipes && random.percent(30) => Some(Happening::Wipe),
-            9 if is_on.disks => Some(Happening::FillDisk(node)),
-            10 if is_on.state => Some(Happening::LoseState {
+            10 if is_on.wipes && random.percent(30) => Some(Happening::Wipe),
+            11 if is_on.disks => Some(Happening::FillDisk(node)),
+            12 if is_on.state => Some(Happening::LoseState {
                 node,
                 all: random.percent(50),
             }),
-            11 if is_on.strangers => Some(if random.percent(50) {
+            13 if is_on.strangers => Some(if random.percent(50) {
                 Happening::Stranger { pod, interface }
             } else {
                 Happening::DeleteDevice { pod, interface }
             }),
-            12 if is_on.reboots => Some(Happening::Reboot(node)),
-            13 => Some(Happening::ApiOffline(node)),
+            14 if is_on.reboots => Some(Happening::Reboot(node)),
+            15 if is_on.underlay => Some(Happening::LoseUnderlay(node)),
+            16 => Some(Happening::ApiOffline(node)),
             _ => None,
         };
-        chosen.unwrap_or_else(|| match random.below(4) {
-            0 => Happening::Restart(node),
-            1 => Happening::FreeDisk(node),
-            2 => Happening::Online(node),
-            _ => Happening::Advance { millis: 700 },
-        })
+        chosen.unwrap_or_else(|| recovery(random, node))
     }
 
     /// Some of the links that have their places with this pod, and now and then something odd.
@@ -205,29 +210,32 @@ impl Generator {
             is_new
         });
         if self.random.percent(3) {
-            let far = (self.random.below(self.pods), self.random.below(3) as u8);
-            let own = (pod, self.random.below(3) as u8);
-            let odd = self.link(own, far);
+            let odd = self.odd_link(pod);
             let ends = odd.ends(pod);
             if ends[0] != ends[1] && !ends.iter().any(|end| seen.contains(end)) {
                 links.push(odd);
             }
         }
-        let by_labels = links
-            .iter()
-            .all(|link| link.peer != pod && link.vni.is_none());
-        let form = match self.random.below(20) {
+        Declaration::new(pod, self.form(), links)
+    }
+
+    /// A link between any two interfaces, which may be those of other links.
+    fn odd_link(&mut self, pod: PodNumber) -> DeclaredLink {
+        let far = (self.random.below(self.pods), self.random.below(3) as u8);
+        let own = (pod, self.random.below(3) as u8);
+        self.link(own, far)
+    }
+
+    fn form(&mut self) -> Form {
+        match self.random.below(40) {
             0 => Form::Broken,
-            1..8 if by_labels => Form::Labels,
+            1 => Form::Nothing,
+            2..10 => Form::Labels,
+            10..14 => Form::OldAnnotations,
+            14..18 => Form::Mixed,
+            18..24 => Form::Json,
             _ => Form::Annotation,
-        };
-        if form == Form::Labels {
-            links.truncate(1);
         }
-        if form == Form::Broken {
-            links.clear();
-        }
-        Declaration { form, links }
     }
 
     fn link(&mut self, own: (PodNumber, u8), far: (PodNumber, u8)) -> DeclaredLink {
@@ -239,6 +247,7 @@ impl Generator {
         };
         let (address, peer_address) = (address(own), address(far));
         let vni = self.random.percent(6).then(|| *self.random.pick(&VNIS));
+        let mtu = self.random.percent(6).then(|| *self.random.pick(&MTUS));
         DeclaredLink {
             interface: own.1,
             peer: far.0,
@@ -246,6 +255,17 @@ impl Generator {
             address,
             peer_address,
             vni,
+            mtu,
         }
+    }
+}
+
+/// Something that ends a fault, or does no harm.
+fn recovery(random: &mut Random, node: NodeNumber) -> Happening {
+    match random.below(4) {
+        0 => Happening::Restart(node),
+        1 => Happening::FreeDisk(node),
+        2 => Happening::Online(node),
+        _ => Happening::Advance { millis: 700 },
     }
 }

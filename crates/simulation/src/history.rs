@@ -41,6 +41,8 @@ pub enum Kind {
     LinkDown,
     /// An end does not have the addresses that were declared.
     WrongAddresses,
+    /// An end does not have the MTU that was declared.
+    WrongMtu,
     /// An end has lost the index that it was promised to keep.
     IndexLost,
     /// A device that is not Ratchet's was touched.
@@ -113,8 +115,8 @@ impl History {
             wrong,
         })?;
         let (frames, by_old_tunnels) = {
-            let network = cluster.network.lock();
-            (network.wires.frames, network.wires.by_old_tunnels)
+            let frames = cluster.frames.lock();
+            (frames.followed, frames.by_old_tunnels)
         };
         Ok(Outcome {
             figures: cluster.figures,
@@ -170,7 +172,7 @@ impl History {
 }
 
 fn no_violation(cluster: &Cluster, applied: Result<(), Wrong>) -> Result<(), Wrong> {
-    match cluster.network.lock().wires.violation.clone() {
+    match cluster.frames.lock().violation.clone() {
         Some(violation) => Err(Wrong::new(Kind::FrameAstray, violation)),
         None => applied,
     }

@@ -19,7 +19,7 @@
 //!
 //! The store frees a VNI as soon as its link has ended, and gives the lowest free one to the next
 //! link. A node that has not heard of the end yet still has the tunnel, and its frames arrive at
-//! the new owner of the VNI. Such frames are counted ([`network::Wires::by_old_tunnels`]).
+//! the new owner of the VNI. Such frames are counted ([`oracle::frames`]).
 //!
 //! In most cases that ends when the node hears of the end. It lasts where a node was taken for lost
 //! and comes back with a pod whose peer has gone meanwhile. The pod keeps its tunnel for the peer's

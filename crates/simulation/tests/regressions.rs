@@ -15,6 +15,7 @@ fn link(own: u8, far: (usize, u8)) -> DeclaredLink {
         address: None,
         peer_address: None,
         vni: None,
+        mtu: None,
     }
 }
 
@@ -103,4 +104,24 @@ fn the_peers_of_a_pod_that_moved_away_are_watched_as_they_are_now() {
         then(Happening::Settle, &[]),
     ];
     goes_well(3, true, events);
+}
+
+/// The agent dropped a declaration that it could not write down when it heard of one that is wrong,
+/// which it then passed over: the links stayed as they were before both.
+#[test]
+fn a_declaration_that_is_wrong_does_not_undo_the_one_before_it() {
+    let change = |declaration| Happening::Change {
+        pod: 0,
+        declaration,
+    };
+    let wrong = Declaration::new(0, Form::Broken, Vec::new());
+    let events = vec![
+        then(add(0, 0, annotation(&[])), &[0, 0, 0]),
+        then(add(1, 1, annotation(&[])), &[1, 1, 1]),
+        then(Happening::FillDisk(0), &[]),
+        then(change(annotation(&[link(0, (1, 0))])), &[0, 0]),
+        then(change(wrong), &[0, 0]),
+        then(Happening::Settle, &[]),
+    ];
+    goes_well(2, true, events);
 }

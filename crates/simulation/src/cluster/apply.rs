@@ -8,7 +8,7 @@ use crate::{
     declaration::{interface_name, pod_name},
     event::{Event, Happening},
     history::Wrong,
-    network::{NodeNumber, PodNumber},
+    network::{Device, DeviceId, NetnsId, NodeNumber, PodNumber},
     store::Client,
 };
 
@@ -41,8 +41,10 @@ impl Cluster {
             } => self.add(*pod, node % self.nodes.len(), declaration, *is_expected),
             Happening::Change { pod, declaration } => self.change(*pod, declaration),
             Happening::Del { pod, .. }
+            | Happening::Abort { pod }
             | Happening::DelAgain { pod }
             | Happening::AddAgain { pod }
+            | Happening::AddLate { pod }
             | Happening::Vanish { pod }
             | Happening::Check { pod }
             | Happening::Stranger { pod, .. }
@@ -52,6 +54,9 @@ impl Cluster {
             | Happening::Crash { node, .. }
             | Happening::Reboot(node)
             | Happening::Offline(node)
+            | Happening::CutOff(node)
+            | Happening::EndSession(node)
+            | Happening::LoseUnderlay(node)
             | Happening::Online(node)
             | Happening::Slow(node)
             | Happening::Unanswered(node)
@@ -68,48 +73,68 @@ impl Cluster {
     }
 
     fn happen_to_pod(&mut self, pod: PodNumber, happening: &Happening) {
-        if matches!(happening, Happening::DelAgain { .. }) {
-            return self.del_again(pod);
-        }
-        if let Happening::Del { newest: false, .. } = happening {
-            let is_left = |state: &State| matches!(state, State::Attached | State::Failed);
-            let oldest = self
-                .sandboxes
-                .iter()
-                .position(|sandbox| sandbox.pod == pod && is_left(&sandbox.state));
-            return oldest.into_iter().for_each(|at| self.del(at));
+        match happening {
+            Happening::DelAgain { .. } | Happening::AddLate { .. } => {
+                return self.call_of_gone(pod, happening);
+            }
+            Happening::Del { newest: false, .. } => {
+                let is_left = |state: &State| matches!(state, State::Attached | State::Failed);
+                let oldest = self
+                    .sandboxes
+                    .iter()
+                    .position(|sandbox| sandbox.pod == pod && is_left(&sandbox.state));
+                return oldest.into_iter().for_each(|at| self.del(at));
+            }
+            Happening::Abort { .. } => return self.abort(pod),
+            _ => {}
         }
         let Some(at) = self.newest_at(pod) else {
             return;
         };
+        match happening {
+            Happening::Vanish { .. }
+            | Happening::Stranger { .. }
+            | Happening::DeleteDevice { .. } => {
+                self.indexes.forget_pod(pod);
+                self.happen_to_netns(self.sandboxes[at].netns, happening);
+            }
+            _ => self.call(at, happening),
+        }
+    }
+
+    /// The runtime calls the agent about a sandbox.
+    fn call(&mut self, at: usize, happening: &Happening) {
         let sandbox = &self.sandboxes[at];
         let agent = self.nodes[sandbox.node].agent.as_ref();
         let target = Target {
             id: &sandbox.id,
             netns: &sandbox.path,
         };
-        match happening {
-            Happening::Del { .. } if matches!(sandbox.state, State::Attached | State::Failed) => {
-                self.del(at);
-            }
-            Happening::AddAgain { .. } if matches!(sandbox.state, State::Attached) => {
+        match (happening, &sandbox.state) {
+            (Happening::Del { .. }, State::Attached | State::Failed) => self.del(at),
+            (Happening::AddAgain { .. }, State::Attached) => {
                 let texts = sandbox.declaration.texts();
-                if let Some(agent) = agent {
-                    drop(agent.attach(&target, &pod_name(pod), &texts, false));
-                }
+                drop(
+                    agent.map(|agent| agent.attach(&target, &pod_name(sandbox.pod), &texts, false)),
+                );
             }
-            Happening::Check { .. } => drop(agent.map(|agent| agent.check(&target))),
-            Happening::Vanish { .. } => self.network.lock().remove_namespace(sandbox.netns),
+            (Happening::Check { .. }, _) => drop(agent.map(|agent| agent.check(&target))),
+            _ => {}
+        }
+    }
+
+    /// Something other than the agent changes what is in a namespace.
+    fn happen_to_netns(&self, netns: NetnsId, happening: &Happening) {
+        let mut network = self.network.lock();
+        match happening {
+            Happening::Vanish { .. } => network.remove_namespace(netns),
             Happening::Stranger { interface, .. } => {
-                let name = interface_name(*interface);
-                self.network.lock().add_stranger(sandbox.netns, &name);
+                network.add_stranger(netns, &interface_name(*interface));
             }
             Happening::DeleteDevice { interface, .. } => {
-                let mut network = self.network.lock();
-                let found = network.find(sandbox.netns, &interface_name(*interface));
-                let ours =
-                    found.filter(|id| network.device(*id).is_some_and(|device| device.is_ours()));
-                if let Some(id) = ours {
+                let found = network.find(netns, &interface_name(*interface));
+                let is_ours = |id: &DeviceId| network.device(*id).is_some_and(Device::is_ours);
+                if let Some(id) = found.filter(is_ours) {
                     network.delete(id);
                 }
             }
@@ -117,14 +142,24 @@ impl Cluster {
         }
     }
 
-    fn del_again(&self, pod: PodNumber) {
+    /// A late call about a sandbox that has gone.
+    fn call_of_gone(&self, pod: PodNumber, happening: &Happening) {
         let gone = self
             .sandboxes
             .iter()
             .find(|sandbox| sandbox.pod == pod && matches!(sandbox.state, State::Gone));
-        if let Some(sandbox) = gone
-            && let Some(agent) = &self.nodes[sandbox.node].agent
-        {
+        let Some(sandbox) = gone else { return };
+        let Some(agent) = &self.nodes[sandbox.node].agent else {
+            return;
+        };
+        if matches!(happening, Happening::AddLate { .. }) {
+            let target = Target {
+                id: &sandbox.id,
+                netns: &sandbox.path,
+            };
+            let texts = sandbox.declaration.texts();
+            drop(agent.attach(&target, &pod_name(pod), &texts, false));
+        } else {
             drop(agent.detach(&sandbox.id, None));
         }
     }
@@ -141,28 +176,50 @@ impl Cluster {
                 None => self.start(node, Some(*after)),
             },
             Happening::Reboot(_) => self.reboot(node),
-            Happening::FillDisk(_) => self.files(node).set_full(true),
+            Happening::FillDisk(_) => {
+                self.forget_indexes_of(node);
+                self.files(node).set_full(true);
+            }
             Happening::FreeDisk(_) => self.files(node).set_full(false),
             Happening::LoseState { all, .. } => self.lose_state(node, *all),
             Happening::ApiOffline(_) => self.nodes[node].hears = false,
+            Happening::CutOff(_) => {
+                self.nodes[node].hears = false;
+                self.disturb(node, |faults| faults.is_offline = true);
+            }
+            Happening::EndSession(_) => self.store.end_session(node),
+            Happening::LoseUnderlay(_) => self.network.lock().set_underlay(node, false),
             Happening::BreakWatch(_) => self.store.break_watches(node),
             Happening::Online(_) => self.heal(node),
-            _ => {
-                let mut faults = self.store.client(node);
-                match happening {
-                    Happening::Offline(_) => faults.is_offline = true,
-                    Happening::Slow(_) => faults.slow = CALLS,
-                    Happening::Unanswered(_) => faults.unanswered = CALLS,
-                    Happening::Stale { reads, age, .. } => faults.stale = (*reads, *age),
-                    _ => {}
-                }
-                self.store.set_client(node, faults);
+            Happening::Offline(_) => self.disturb(node, |faults| faults.is_offline = true),
+            Happening::Slow(_) => self.disturb(node, |faults| faults.slow = CALLS),
+            Happening::Unanswered(_) => self.disturb(node, |faults| faults.unanswered = CALLS),
+            Happening::Stale { reads, age, .. } => {
+                self.disturb(node, |faults| faults.stale = (*reads, *age));
             }
+            _ => {}
         }
     }
 
-    /// The node reaches the store and the API again.
+    /// Something goes wrong between a node and the store.
+    fn disturb(&self, node: NodeNumber, change: impl FnOnce(&mut Client)) {
+        let mut faults = self.store.client(node);
+        change(&mut faults);
+        self.store.set_client(node, faults);
+    }
+
+    /// What the devices of a node leave to those that replace them may be lost.
+    fn forget_indexes_of(&mut self, node: NodeNumber) {
+        let network = self.network.lock();
+        self.indexes.forget_namespaces(|netns| {
+            let namespace = network.namespace(netns);
+            namespace.is_none_or(|namespace| namespace.node == node)
+        });
+    }
+
+    /// The node reaches the store and the API again, and has its address.
     pub(super) fn heal(&mut self, node: NodeNumber) {
+        self.network.lock().set_underlay(node, true);
         self.store.set_client(node, Client::default());
         if !self.nodes[node].hears {
             self.nodes[node].hears = true;
@@ -191,6 +248,7 @@ impl Cluster {
     /// sandbox again by its record and a device of ours in it; of one without either nobody knows.
     fn lose_state(&mut self, node: NodeNumber, all: bool) {
         self.end_agent(node, false);
+        self.forget_indexes_of(node);
         let damaged = if all {
             self.files(node).lose_all();
             None

@@ -18,7 +18,8 @@ use crate::{
     clock::VirtualClock,
     declaration::Declaration,
     disk::Files,
-    network::{NetnsId, Network, NodeNumber, PodNumber},
+    network::{Inner, NetnsId, Network, NodeNumber, PodNumber},
+    oracle::{frames::SharedFrames, indexes::Indexes},
     store::Shared,
 };
 
@@ -26,7 +27,7 @@ use crate::{
 #[derive(Debug)]
 pub enum State {
     /// Its ADD has not been answered.
-    Adding(Answered),
+    Adding,
     /// Its ADD has succeeded.
     Attached,
     /// Its ADD or its DEL has failed: it must be deleted.
@@ -52,6 +53,8 @@ pub struct Sandbox {
     pub path: PathBuf,
     /// How far it is.
     pub state: State,
+    /// Where the answer to its ADD comes, as long as there is none.
+    pub added: Option<Answered>,
     /// What its pod declares.
     pub declaration: Declaration,
     /// Orders the sandboxes of a pod by when their ADDs were answered: it is then that the cluster
@@ -61,6 +64,13 @@ pub struct Sandbox {
     pub has_changed: bool,
     /// Whether nobody can know of it any more: its state was lost when it had no device of ours.
     pub is_unknown: bool,
+}
+
+impl Sandbox {
+    /// Whether its pod lives in it: its links must be there.
+    pub fn lives(&self, network: &Inner) -> bool {
+        matches!(self.state, State::Attached) && network.namespace(self.netns).is_some()
+    }
 }
 
 /// A node.
@@ -96,6 +106,10 @@ pub struct Cluster {
     pub sandboxes: Vec<Sandbox>,
     /// What has happened.
     pub figures: Figures,
+    /// What frames may do, and what they did.
+    pub frames: SharedFrames,
+    /// What indexes were when everything had settled the last time.
+    pub indexes: Indexes,
     /// How many ADDs were answered.
     answered: u64,
     /// Whether agents hear of all pods of their node when they start, as in Kubernetes.
@@ -109,7 +123,11 @@ impl Cluster {
         let network = Network::default();
         let store = Shared::new(nodes, clock.clone());
         let of_links = store.clone();
-        network.lock().wires.has_vni = Some(Box::new(move |link, vni| of_links.has_vni(link, vni)));
+        let frames = SharedFrames::new(Box::new(move |link, vni| of_links.has_vni(link, vni)));
+        let followed = frames.clone();
+        network.lock().on_change = Some(Box::new(move |network, step| {
+            followed.lock().follow(network, step);
+        }));
         let node = |_| Node {
             machine: Machine {
                 node: network.lock().add_node(),
@@ -129,6 +147,8 @@ impl Cluster {
             store: store.clone(),
             sandboxes: Vec::new(),
             figures: Figures::default(),
+            frames,
+            indexes: Indexes::default(),
             answered: 0,
             kubernetes,
         };
@@ -213,15 +233,10 @@ impl Cluster {
         self.network.lock().namespace(sandbox.netns).is_some()
     }
 
-    /// Whether a sandbox is one that lives: its links must be there.
-    pub fn lives(&self, sandbox: &Sandbox) -> bool {
-        matches!(sandbox.state, State::Attached) && self.has_netns(sandbox)
-    }
-
     /// A number that two runs of one history have in common.
     pub fn digest(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        let frames = self.network.lock().wires.frames;
+        let frames = self.frames.lock().followed;
         let figures = (self.figures.turns, self.figures.crashes, self.figures.links);
         (frames, figures, self.clock.passed()).hash(&mut hasher);
         hasher.finish()

@@ -7,10 +7,10 @@ use tokio::sync::oneshot::error::TryRecvError;
 
 use super::{Cluster, Sandbox, State};
 use crate::{
-    agent::Target,
+    agent::{Answered, Target},
     declaration::{Declaration, Form, pod_name},
     network::{NodeNumber, PodNumber},
-    oracle::link_id,
+    oracle::expected::{Ends, link_id},
 };
 
 impl Cluster {
@@ -29,6 +29,7 @@ impl Cluster {
         let path = PathBuf::from(format!("/run/netns/{id}"));
         let netns = self.network.lock().add_sandbox(node, pod, &path);
         self.allow(pod, declaration);
+        self.forget_ended(pod, declaration);
         let texts = declaration.texts();
         let Some(agent) = &self.nodes[node].agent else {
             self.network.lock().remove_namespace(netns);
@@ -51,7 +52,8 @@ impl Cluster {
             node,
             netns,
             path,
-            state: State::Adding(answered),
+            state: State::Adding,
+            added: Some(answered),
             declaration: declaration.clone(),
             order: u64::MAX,
             has_changed: false,
@@ -61,14 +63,27 @@ impl Cluster {
 
     /// Frames may go between the ends of what a pod declares.
     fn allow(&self, pod: PodNumber, declaration: &Declaration) {
-        let mut network = self.network.lock();
+        let mut frames = self.frames.lock();
         for link in &declaration.links {
-            let mut ends = link.ends(pod);
-            ends.sort();
+            let ends = link.ends_in_order(pod);
             if let Some(id) = link_id(&ends) {
-                network.wires.allow(ends, id);
+                frames.allow(ends, id);
             }
         }
+    }
+
+    /// The links that a pod has declared and does not declare any more may end, were it only until
+    /// what their other pods declare is heard of.
+    fn forget_ended(&mut self, pod: PodNumber, declaration: &Declaration) {
+        let declares = |declaration: &Declaration, ends: &Ends| {
+            let mut links = declaration.links.iter();
+            links.any(|link| link.ends_in_order(pod) == *ends)
+        };
+        let sandboxes = &self.sandboxes;
+        self.indexes.forget_links(|ends| {
+            let mut own = sandboxes.iter().filter(|sandbox| sandbox.pod == pod);
+            !declares(declaration, ends) && own.any(|sandbox| declares(&sandbox.declaration, ends))
+        });
     }
 
     /// Asks for the DEL of a sandbox, whose ADD must have been answered.
@@ -84,27 +99,41 @@ impl Cluster {
         self.sandboxes[at].state = state;
     }
 
+    /// Asks for the DEL of a pod's newest sandbox while its ADD is under way.
+    pub(super) fn abort(&mut self, pod: PodNumber) {
+        let is_adding =
+            |sandbox: &Sandbox| sandbox.pod == pod && matches!(sandbox.state, State::Adding);
+        if let Some(at) = self.sandboxes.iter().rposition(is_adding) {
+            self.del(at);
+        }
+    }
+
     /// Takes the answers that have come.
     pub(super) fn take_answers(&mut self) {
         let mut ended = Vec::new();
         for sandbox in &mut self.sandboxes {
-            let is_adding = matches!(sandbox.state, State::Adding(_));
-            let (answered, done) = match &mut sandbox.state {
-                State::Adding(answered) => (answered, State::Attached),
-                State::Leaving(answered) => (answered, State::Gone),
-                _ => continue,
-            };
-            sandbox.state = match answered.try_recv() {
-                Err(TryRecvError::Empty) => continue,
-                Ok(Ok(_)) => done,
-                Ok(Err(_)) | Err(TryRecvError::Closed) => State::Failed,
-            };
-            if is_adding {
+            if let Some(result) = sandbox.added.as_mut().and_then(answer) {
+                sandbox.added = None;
                 self.answered += 1;
                 sandbox.order = self.answered;
+                if matches!(sandbox.state, State::Adding) {
+                    sandbox.state = if result {
+                        State::Attached
+                    } else {
+                        State::Failed
+                    };
+                }
             }
-            if matches!(sandbox.state, State::Gone) {
-                ended.push(sandbox.netns);
+            let State::Leaving(answered) = &mut sandbox.state else {
+                continue;
+            };
+            match answer(answered) {
+                Some(true) => {
+                    sandbox.state = State::Gone;
+                    ended.push(sandbox.netns);
+                }
+                Some(false) => sandbox.state = State::Failed,
+                None => {}
             }
         }
         let mut network = self.network.lock();
@@ -123,6 +152,7 @@ impl Cluster {
         }
         if declaration.form != Form::Broken {
             self.allow(pod, declaration);
+            self.forget_ended(pod, declaration);
             self.sandboxes[at].declaration = declaration.clone();
             self.sandboxes[at].has_changed = true;
         }
@@ -149,5 +179,14 @@ impl Cluster {
                 agent.hear(&pod_name(sandbox.pod), &sandbox.declaration.texts());
             }
         }
+    }
+}
+
+/// Whether a call has succeeded, if it was answered or will never be.
+fn answer(answered: &mut Answered) -> Option<bool> {
+    match answered.try_recv() {
+        Err(TryRecvError::Empty) => None,
+        Ok(Ok(_)) => Some(true),
+        Ok(Err(_)) | Err(TryRecvError::Closed) => Some(false),
     }
 }

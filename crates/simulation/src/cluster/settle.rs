@@ -67,7 +67,7 @@ impl Cluster {
     fn delete_superseded(&mut self) -> Result<(), Wrong> {
         self.delete(|cluster, at| {
             let sandbox = &cluster.sandboxes[at];
-            !(cluster.newest_at(sandbox.pod) == Some(at) && cluster.lives(sandbox))
+            !(cluster.newest_at(sandbox.pod) == Some(at) && sandbox.lives(&cluster.network.lock()))
         })
     }
 

@@ -43,7 +43,7 @@ pub enum Form {
 }
 
 /// A network device.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
     /// Where it is.
     pub netns: NetnsId,
@@ -102,12 +102,14 @@ impl Device {
         self.alias.is_some() || self.group == GROUP_OURS || self.group == GROUP_DOOMED
     }
 
-    /// Sets it up or down. Down, it loses its routes: net/ipv4/fib_frontend.c, `fib_disable_ip`.
+    /// Sets it up or down. Down, it loses its routes (net/ipv4/fib_frontend.c, `fib_disable_ip`)
+    /// and its IPv6 addresses (net/ipv6/addrconf.c, `addrconf_ifdown`).
     pub(super) fn set_up(&mut self, up: bool) {
-        self.up = up;
-        if !up {
+        if self.up && !up {
             self.routes.clear();
+            self.addresses.retain(|o| o.address.addr().is_ipv4());
         }
+        self.up = up;
     }
 
     /// Removes an address, and with the first of its subnet all others of that: net/ipv4/devinet.c,
@@ -126,6 +128,9 @@ impl Device {
 
     /// Whether an address can be reached through this device without a router.
     pub(super) fn reaches(&self, address: IpAddr) -> bool {
+        if !self.up {
+            return false;
+        }
         let on_link = self.routes.iter().filter(|o| o.route.via.is_none());
         let mut subnets = self
             .addresses

@@ -7,16 +7,14 @@ use nix::errno::Errno;
 use ratchet_kernel::{KernelError, Outcome};
 use ratchet_model::{
     LinkId,
-    device::{
-        Alias, At, Netns, NewDevice, ObservedAddress, ObservedRoute, Operation, Step, Tunnel,
-    },
+    device::{Alias, At, Netns, ObservedAddress, ObservedRoute, Operation, Step},
     link::Route,
 };
 
-use super::{Device, DeviceId, Form, Inner, NetnsId, SimulatedKernel, UNDERLAY_MTU};
-
-/// What a tunnel over IPv4 takes of its parent's MTU.
-const OVERHEAD: u32 = 50;
+use super::{
+    Device, DeviceId, Form, Inner, OVERHEAD, SimulatedKernel, UNDERLAY_MTU,
+    create::is_to_be_repeated,
+};
 
 /// The order in which the kinds of operations are done.
 fn phase(operation: &Operation) -> u8 {
@@ -38,7 +36,41 @@ fn phase(operation: &Operation) -> u8 {
     }
 }
 
-fn refused(operation: &Operation, errno: Errno) -> KernelError {
+/// The numbers of all phases.
+const PHASES: std::ops::RangeInclusive<u8> = 0..=8;
+
+/// The steps of a phase, in the order in which they are done. Steps for a device for which another
+/// has failed before are left out, and others for its other device are then left out as well.
+fn taken<'s>(steps: &'s [Step], wanted: u8, broken: &mut BTreeSet<(LinkId, &'s At)>) -> Vec<usize> {
+    let mut taken = Vec::new();
+    for (position, step) in steps.iter().enumerate() {
+        if phase(&step.operation) != wanted {
+            continue;
+        }
+        let devices = || step.operation.devices().map(|at| (step.link, at));
+        if devices().any(|device| broken.contains(&device)) {
+            broken.extend(devices());
+        } else {
+            taken.push(position);
+        }
+    }
+    // Requests go to one namespace after another.
+    taken.sort_by_key(|position| socket(&steps[*position].operation));
+    taken
+}
+
+/// The namespace over whose socket a creation goes; all others keep the order of the plan.
+fn socket(operation: &Operation) -> Option<&Netns> {
+    match operation {
+        Operation::CreateVeth { a, z } if a.index.is_none() => Some(&z.at.netns),
+        Operation::CreateVeth { a, .. } => Some(&a.at.netns),
+        Operation::CreateVxlan { .. } => Some(&Netns::Node),
+        Operation::Retarget { at, .. } => Some(&at.netns),
+        _ => None,
+    }
+}
+
+pub(super) fn refused(operation: &Operation, errno: Errno) -> KernelError {
     KernelError::Refused {
         doing: doing(operation),
         errno,
@@ -46,37 +78,42 @@ fn refused(operation: &Operation, errno: Errno) -> KernelError {
     }
 }
 
-fn no_device(operation: &Operation, at: &At) -> KernelError {
+pub(super) fn no_device(operation: &Operation, at: &At) -> KernelError {
     KernelError::NoDevice {
         doing: doing(operation),
         at: at.clone(),
     }
 }
 
-fn doing(operation: &Operation) -> String {
+pub(super) fn doing(operation: &Operation) -> String {
     format!("do {operation:?}")
 }
 
 impl SimulatedKernel {
     /// Executes steps; one outcome a step. The agent may crash between any two.
     pub(super) fn execute_all(&self, steps: &[Step]) -> Vec<Outcome> {
-        let mut order: Vec<usize> = (0..steps.len()).collect();
-        order.sort_by_key(|position| phase(&steps[*position].operation));
         let mut outcomes: Vec<Outcome> = vec![Err(KernelError::Skipped); steps.len()];
         let mut broken: BTreeSet<(LinkId, &At)> = BTreeSet::new();
-        for position in order {
-            let step = &steps[position];
-            let devices = || step.operation.devices().map(|at| (step.link, at));
-            if devices().any(|device| broken.contains(&device)) {
-                broken.extend(devices());
-                continue;
+        for phase in PHASES {
+            let mut again = Vec::new();
+            // The steps of a phase do not wait for each other.
+            for position in taken(steps, phase, &mut broken) {
+                let outcome = self.execute_one(&steps[position], true);
+                if is_to_be_repeated(&steps[position].operation, &outcome) {
+                    again.push(position);
+                }
+                outcomes[position] = outcome;
             }
-            self.points.pass();
-            let outcome = self.execute_one(step);
-            if outcome.is_err() {
-                broken.extend(devices());
+            for position in again {
+                outcomes[position] = self.execute_one(&steps[position], false);
             }
-            outcomes[position] = outcome;
+            let failed = steps.iter().zip(&outcomes).filter(|(step, outcome)| {
+                phase == self::phase(&step.operation) && outcome.is_err()
+            });
+            broken.extend(failed.flat_map(|(step, _)| {
+                let devices = step.operation.devices();
+                devices.map(|at| (step.link, at))
+            }));
         }
         if !steps.is_empty() {
             self.points.pass();
@@ -84,24 +121,24 @@ impl SimulatedKernel {
         outcomes
     }
 
-    fn execute_one(&self, step: &Step) -> Outcome {
+    /// Executes a step, a creation with or without the index that it asks for.
+    fn execute_one(&self, step: &Step, with_index: bool) -> Outcome {
+        self.points.pass();
         let mut network = self.network.lock();
-        let outcome = self.attempt(&mut network, &step.operation);
-        network.check_wires(&|| format!("n{} executed {step:?}", self.node));
+        let outcome = self.attempt(&mut network, &step.operation, with_index);
+        network.stepped(&|| format!("n{} executed {step:?}", self.node));
         outcome
     }
 
-    fn attempt(&self, network: &mut Inner, operation: &Operation) -> Outcome {
+    fn attempt(&self, network: &mut Inner, operation: &Operation, with_index: bool) -> Outcome {
         match operation {
             Operation::Delete(at) => self.delete(network, at),
             Operation::Move { from, to, alias } => {
                 self.relocate(network, operation, (from, to), alias)
             }
-            Operation::CreateVeth { a, z } => self.create_veth(network, operation, a, z),
-            Operation::CreateVxlan { device, tunnel } => {
-                self.create_vxlan(network, operation, device, tunnel)
-            }
-            Operation::Retarget { at, tunnel } => self.retarget(network, operation, at, tunnel),
+            Operation::CreateVeth { .. }
+            | Operation::CreateVxlan { .. }
+            | Operation::Retarget { .. } => self.create(network, operation, with_index),
             Operation::RemoveAddress(at, _) | Operation::RemoveRoute(at, _) => {
                 // Where there is no device there is no address or route of it.
                 match self.find(network, at)? {
@@ -159,12 +196,19 @@ impl SimulatedKernel {
         self.space(&second.netns)?;
         let id = self.find(network, from)?;
         let id = id.ok_or_else(|| no_device(operation, from))?;
-        self.name_is_free(network, operation, to, Some(from))?;
+        if from != to {
+            self.name_is_free(network, operation, to)?;
+        }
         let target = self.space(&to.netns)?;
+        let is_elsewhere = network.devices[&id].netns != target;
+        if is_elsewhere && network.devices[&id].form == Form::Other {
+            // A bridge, which strangers are here, stays where it was made.
+            return Err(refused(operation, Errno::EINVAL));
+        }
         let mut device = network.take(id).ok_or_else(|| no_device(operation, from))?;
         let index = device.index;
         device.set_up(false);
-        if device.netns != target {
+        if is_elsewhere {
             device.addresses.clear();
         }
         device.name.clone_from(&to.name);
@@ -172,133 +216,6 @@ impl SimulatedKernel {
         network.place(target, id, device, Some(index));
         Ok(())
     }
-
-    fn name_is_free(
-        &self,
-        network: &Inner,
-        operation: &Operation,
-        at: &At,
-        but: Option<&At>,
-    ) -> Outcome {
-        if but != Some(at) && self.find(network, at)?.is_some() {
-            return Err(KernelError::NameTaken {
-                doing: doing(operation),
-                name: at.name.clone(),
-                netns: at.netns.clone(),
-            });
-        }
-        Ok(())
-    }
-
-    fn create_veth(
-        &self,
-        network: &mut Inner,
-        operation: &Operation,
-        a: &NewDevice,
-        z: &NewDevice,
-    ) -> Outcome {
-        let spaces = (self.space(&a.at.netns)?, self.space(&z.at.netns)?);
-        self.name_is_free(network, operation, &a.at, None)?;
-        self.name_is_free(network, operation, &z.at, None)?;
-        let mut ends = [(a, spaces.0), (z, spaces.1)];
-        // The peer is registered first (drivers/net/veth.c, `veth_newlink`), and the peer is `a`
-        // unless an index was asked for it.
-        if a.index.is_some() {
-            ends.reverse();
-        }
-        let both_free = ends
-            .iter()
-            .all(|(new, netns)| is_free(network, *netns, new.index));
-        let ids = ends.map(|(new, netns)| {
-            let form = Form::Veth {
-                peer: DeviceId::new(0),
-            };
-            let index = new.index.filter(|_| both_free);
-            network.insert(netns, Device::created(new, form), index)
-        });
-        for (id, peer) in [(ids[0], ids[1]), (ids[1], ids[0])] {
-            if let Some(device) = network.devices.get_mut(&id) {
-                device.form = Form::Veth { peer };
-            }
-        }
-        Ok(())
-    }
-
-    fn create_vxlan(
-        &self,
-        network: &mut Inner,
-        operation: &Operation,
-        new: &NewDevice,
-        tunnel: &Tunnel,
-    ) -> Outcome {
-        let target = self.space(&new.at.netns)?;
-        let home = self.space(&Netns::Node)?;
-        self.name_is_free(network, operation, &new.at, None)?;
-        let in_use = network.devices.values().any(|device| {
-            matches!(&device.form, Form::Vxlan { tunnel: other, home: at }
-                if *at == home && (other.vni, other.port) == (tunnel.vni, tunnel.port))
-        });
-        if in_use {
-            return Err(KernelError::VniTaken {
-                doing: doing(operation),
-                vni: tunnel.vni,
-                port: tunnel.port,
-            });
-        }
-        check_parent(network, operation, home, tunnel)?;
-        let form = Form::Vxlan {
-            tunnel: tunnel.clone(),
-            home,
-        };
-        let mut device = Device::created(new, form);
-        if tunnel.parent != 0 {
-            device.mtu = device.mtu.min(UNDERLAY_MTU - OVERHEAD);
-        }
-        network.insert(target, device, new.index);
-        Ok(())
-    }
-
-    fn retarget(
-        &self,
-        network: &mut Inner,
-        operation: &Operation,
-        at: &At,
-        next: &Tunnel,
-    ) -> Outcome {
-        let home = self.space(&Netns::Node)?;
-        let found = self.find(network, at)?;
-        let id = found.ok_or_else(|| no_device(operation, at))?;
-        check_parent(network, operation, home, next)?;
-        let device = network.devices.get_mut(&id);
-        match device.map(|device| &mut device.form) {
-            Some(Form::Vxlan { tunnel, .. }) => {
-                tunnel.remote = next.remote;
-                tunnel.local = next.local;
-                tunnel.parent = next.parent;
-            }
-            _ => return Err(refused(operation, Errno::EOPNOTSUPP)),
-        }
-        network.wires.changed = true;
-        Ok(())
-    }
-}
-
-fn is_free(network: &Inner, netns: NetnsId, index: Option<u32>) -> bool {
-    let namespace = &network.namespaces[&netns];
-    index.is_none_or(|index| index > 1 && !namespace.devices.contains_key(&index))
-}
-
-fn check_parent(network: &Inner, operation: &Operation, home: NetnsId, tunnel: &Tunnel) -> Outcome {
-    let is_there = network.namespaces[&home]
-        .devices
-        .contains_key(&tunnel.parent);
-    if tunnel.parent != 0 && !is_there {
-        return Err(match operation {
-            Operation::Retarget { at, .. } => no_device(operation, at),
-            _ => refused(operation, Errno::ENODEV),
-        });
-    }
-    Ok(())
 }
 
 /// Changes a device that exists.
@@ -320,7 +237,7 @@ fn configure(network: &mut Inner, id: DeviceId, operation: &Operation) -> Outcom
         }
         Operation::SetUp(_, up) => {
             device.set_up(*up);
-            network.wires.changed = true;
+            network.has_changed = true;
         }
         Operation::AddAddress(_, address)
         | Operation::RestoreAddress(_, address)
@@ -349,11 +266,11 @@ fn configure(network: &mut Inner, id: DeviceId, operation: &Operation) -> Outcom
 
 /// net/ipv4/fib_semantics.c: `fib_check_nh` needs a device that is up and a router that it reaches.
 fn add_route(device: &mut Device, operation: &Operation, route: &Route, ours: bool) -> Outcome {
-    if !device.up {
-        return Err(refused(operation, Errno::ENETDOWN));
-    }
     if route.via.is_some_and(|via: IpAddr| !device.reaches(via)) {
         return Err(refused(operation, Errno::ENETUNREACH));
+    }
+    if !device.up {
+        return Err(refused(operation, Errno::ENETDOWN));
     }
     let added = ObservedRoute {
         route: route.clone(),

@@ -160,6 +160,11 @@ impl Kernel for SimulatedKernel {
     ) -> Result<Underlay, UnderlayError> {
         let network = self.network.lock();
         let host = &network.hosts[self.node];
+        if !host.has_address {
+            return Err(UnderlayError::NoAddress {
+                interface: PARENT.to_owned(),
+            });
+        }
         Ok(Underlay {
             interface: PARENT.to_owned(),
             index: host.parent,

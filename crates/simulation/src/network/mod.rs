@@ -3,6 +3,7 @@
 //! It refuses what Linux refuses, and can say who receives a frame ([`Inner::receivers`]). It knows
 //! of pods only to which of them a namespace belongs; of Ratchet it knows nothing.
 
+mod create;
 mod device;
 mod execute;
 mod kernel;
@@ -20,7 +21,7 @@ use ratchet_model::device::Observed;
 
 pub use device::{Device, DeviceId, Form};
 pub use kernel::SimulatedKernel;
-pub use wire::{Endpoint, HasVni, Wires};
+pub use wire::Endpoint;
 
 /// The number of a node, from 0 up.
 pub type NodeNumber = usize;
@@ -37,6 +38,9 @@ const NSFS: u64 = 4;
 
 /// The MTU of every node's underlay.
 pub const UNDERLAY_MTU: u32 = 1500;
+
+/// What a tunnel over IPv4 takes of its parent's MTU.
+pub const OVERHEAD: u32 = 50;
 
 /// The name of every node's parent interface.
 pub const PARENT: &str = "u0";
@@ -70,7 +74,12 @@ struct Host {
     netns: NetnsId,
     vtep: IpAddr,
     parent: u32,
+    has_address: bool,
 }
+
+/// What is called after a step of an agent by which frames may go elsewhere, with words for the
+/// step.
+pub type OnChange = Box<dyn FnMut(&Inner, &dyn Fn() -> String) + Send>;
 
 /// Everything that there is.
 #[derive(Default)]
@@ -78,9 +87,12 @@ pub struct Inner {
     hosts: Vec<Host>,
     namespaces: BTreeMap<NetnsId, Namespace>,
     devices: BTreeMap<DeviceId, Device>,
+    /// Devices that are not Ratchet's, as they were made.
+    strangers: BTreeMap<DeviceId, Device>,
     next: u64,
-    /// What frames may do, and what they did.
-    pub wires: Wires,
+    /// What is to be done when frames may go elsewhere than before.
+    pub on_change: Option<OnChange>,
+    has_changed: bool,
 }
 
 /// The network, shared by the nodes' kernels and the scenario.
@@ -109,6 +121,7 @@ impl Inner {
             netns,
             vtep: IpAddr::from([10, 0, 0, last]),
             parent: 0,
+            has_address: true,
         });
         self.add_parent(node);
         node
@@ -159,7 +172,8 @@ impl Inner {
             self.delete(device);
         }
         self.namespaces.remove(&netns);
-        self.wires.changed = true;
+        self.strangers.retain(|_, made| made.netns != netns);
+        self.has_changed = true;
     }
 
     /// A node starts again: everything on it has gone.
@@ -181,6 +195,11 @@ impl Inner {
             self.delete(device);
         }
         self.add_parent(node);
+    }
+
+    /// Takes the address from a node's parent interface, or gives it back.
+    pub fn set_underlay(&mut self, node: NodeNumber, has_address: bool) {
+        self.hosts[node].has_address = has_address;
     }
 
     /// The address at which a node's tunnels end.
@@ -215,6 +234,11 @@ impl Inner {
             .map(|(id, _)| id)
     }
 
+    /// All devices.
+    pub fn devices(&self) -> impl Iterator<Item = &Device> {
+        self.devices.values()
+    }
+
     /// A device.
     pub fn device(&self, id: DeviceId) -> Option<&Device> {
         self.devices.get(&id)
@@ -229,7 +253,25 @@ impl Inner {
             up: true,
             ..Device::new(name, Form::Other)
         };
-        Some(self.insert(netns, device, None))
+        let id = self.insert(netns, device, None);
+        self.strangers.insert(id, self.devices[&id].clone());
+        Some(id)
+    }
+
+    /// The devices that are not Ratchet's, as they were made, unless their namespaces have ended.
+    pub fn strangers(&self) -> impl Iterator<Item = (DeviceId, &Device)> {
+        self.strangers.iter().map(|(id, made)| (*id, made))
+    }
+
+    /// An agent has done a step.
+    fn stepped(&mut self, step: &dyn Fn() -> String) {
+        if !std::mem::take(&mut self.has_changed) {
+            return;
+        }
+        if let Some(mut on_change) = self.on_change.take() {
+            on_change(self, step);
+            self.on_change = Some(on_change);
+        }
     }
 
     /// Puts a device into a namespace, with the index that it is to have if that is free.
@@ -252,7 +294,7 @@ impl Inner {
             ..device
         };
         self.devices.insert(id, device);
-        self.wires.changed = true;
+        self.has_changed = true;
     }
 
     fn take(&mut self, id: DeviceId) -> Option<Device> {
@@ -260,7 +302,7 @@ impl Inner {
         if let Some(namespace) = self.namespaces.get_mut(&device.netns) {
             namespace.devices.remove(&device.index);
         }
-        self.wires.changed = true;
+        self.has_changed = true;
         Some(device)
     }
 

@@ -156,11 +156,16 @@ impl Shared {
         }
     }
 
+    /// Ends the session of a node, which finds out with its next sign of life.
+    pub fn end_session(&self, client: usize) {
+        self.lock().presence.lose(|other| other == Some(client));
+    }
+
     /// The store loses everything.
     pub fn wipe(&self) {
         let mut inner = self.lock();
         *inner.change() = Contents::default();
-        inner.presence.lose_all();
+        inner.presence.lose(|_| true);
         for watched in inner.watches.values_mut() {
             watched.all = true;
             watched.tell();

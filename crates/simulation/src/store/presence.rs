@@ -64,11 +64,17 @@ impl Presence {
         self.leases.contains_key(node)
     }
 
-    /// The store has lost them.
-    pub fn lose_all(&mut self) {
-        let leases = std::mem::take(&mut self.leases);
-        self.ended
-            .extend(leases.into_values().map(|lease| lease.handle));
+    /// The leases of clients for which this holds end; no client: of an agent that has ended.
+    pub fn lose(&mut self, is_lost: impl Fn(Option<usize>) -> bool) {
+        let open = &self.open;
+        let ended = &mut self.ended;
+        self.leases.retain(|_, lease| {
+            let is_lost = is_lost(open.get(&lease.handle).copied());
+            if is_lost {
+                ended.insert(lease.handle);
+            }
+            !is_lost
+        });
     }
 
     /// Renews the leases of clients that are connected, and ends those that were not renewed in

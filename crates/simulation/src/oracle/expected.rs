@@ -1,0 +1,180 @@
+//! Which links there must be, by the declarations of the pods that live.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ratchet_model::{LinkId, PodKey};
+
+use crate::{
+    agent::NAMESPACE,
+    cluster::{Cluster, Sandbox},
+    declaration::{DeclaredLink, pod_name},
+    network::{Endpoint, Form, Inner, PodNumber},
+    store::Contents,
+};
+
+/// The two ends of a link, in their order.
+pub type Ends = [Endpoint; 2];
+
+/// The sandbox of each pod that lives.
+pub type Living<'c> = BTreeMap<PodNumber, &'c Sandbox>;
+
+/// The declarations of a link, each with the pod that has it.
+type Declarations<'c> = Vec<(PodNumber, &'c DeclaredLink)>;
+
+/// What there must be.
+pub struct Expected<'c> {
+    /// The cluster.
+    pub cluster: &'c Cluster,
+    /// What its store has.
+    pub contents: &'c Contents,
+    network: &'c Inner,
+    living: Living<'c>,
+    links: BTreeMap<Ends, Declarations<'c>>,
+}
+
+/// A link that must be up.
+pub struct Link<'e> {
+    /// Its ends.
+    pub ends: &'e Ends,
+    /// Their sandboxes.
+    pub sandboxes: [&'e Sandbox; 2],
+    /// Its declarations, which agree.
+    pub declarations: &'e [(PodNumber, &'e DeclaredLink)],
+}
+
+impl<'c> Expected<'c> {
+    /// Reads the scenario.
+    pub fn new(cluster: &'c Cluster, network: &'c Inner, contents: &'c Contents) -> Self {
+        let living = living(cluster, network);
+        let links = declared(&living);
+        Self {
+            cluster,
+            contents,
+            network,
+            living,
+            links,
+        }
+    }
+
+    /// The sandbox of each pod that lives.
+    pub fn living(&self) -> &Living<'c> {
+        &self.living
+    }
+
+    /// The links that must be up.
+    pub fn links_up(&self) -> impl Iterator<Item = Link<'_>> {
+        let links = self.links.iter().filter_map(|(ends, declarations)| {
+            let [a, z] = ends.each_ref().map(|end| self.living.get(&end.pod));
+            Some(Link {
+                ends,
+                sandboxes: [a?, z?],
+                declarations,
+            })
+        });
+        links.filter(|link| !self.is_blocked(link) && !self.is_at_odds(link))
+    }
+
+    /// Whether something is in the way of a link that its agent may not remove.
+    fn is_blocked(&self, link: &Link<'_>) -> bool {
+        let mut ends = link.ends.iter().zip(&link.sandboxes);
+        let has_stranger = ends.any(|(end, sandbox)| {
+            let found = self.network.find(sandbox.netns, &end.interface);
+            let device = found.and_then(|id| self.network.device(id));
+            device.is_some_and(|device| !device.is_ours())
+        });
+        has_stranger || self.has_old_tunnel(link)
+    }
+
+    /// Whether the node of an end still has the tunnel of another link, which had this link's VNI
+    /// before it: the kernel has room for one of them only.
+    ///
+    /// A node that was taken for lost, and comes back with a pod whose peer has gone meanwhile,
+    /// keeps that pod's tunnel although its VNI was freed. See the crate's documentation.
+    fn has_old_tunnel(&self, link: &Link<'_>) -> bool {
+        let id = link_id(link.ends);
+        let Some(vni) = id.and_then(|id| self.contents.vnis.get(&id)) else {
+            return false;
+        };
+        let nodes = link.sandboxes.map(|sandbox| sandbox.node);
+        self.network.namespaces().any(|(netns, namespace)| {
+            nodes.contains(&namespace.node)
+                && self.network.devices_in(netns).any(|(_, device)| {
+                    let owner = device.alias.as_ref().map(|alias| alias.link);
+                    matches!(&device.form, Form::Vxlan { tunnel, .. } if tunnel.vni == *vni)
+                        && owner != id
+                })
+        })
+    }
+
+    /// Whether a link's declarations contradict each other or another link's: what there is of it
+    /// then stays, whatever it is.
+    fn is_at_odds(&self, link: &Link<'_>) -> bool {
+        let ends = link.ends;
+        let mut others = self.links.keys().filter(|other| *other != ends);
+        let shares = others.any(|other| other.iter().any(|end| ends.contains(end)));
+        let differ = |value: &dyn Fn(&(PodNumber, &DeclaredLink)) -> Option<u32>| {
+            let values: BTreeSet<u32> = link.declarations.iter().filter_map(value).collect();
+            values.len() > 1
+        };
+        let address = |end: &Endpoint, (pod, link): &(PodNumber, &DeclaredLink)| {
+            link.address_of(*pod, end).map(u32::from)
+        };
+        let vni = link.declarations.iter().find_map(|(_, link)| link.vni);
+        let is_taken = vni.is_some_and(|vni| {
+            let mut taken = self.contents.vnis.iter();
+            let has = taken.find(|(_, taken)| taken.number() == vni);
+            has.is_some_and(|(owner, _)| Some(*owner) != link_id(ends))
+        });
+        shares
+            || is_taken
+            || differ(&|(_, link)| link.vni)
+            || differ(&|(_, link)| link.mtu)
+            || ends
+                .iter()
+                .any(|end| differ(&|declaration| address(end, declaration)))
+    }
+}
+
+fn living<'c>(cluster: &'c Cluster, network: &Inner) -> Living<'c> {
+    let pods: BTreeSet<PodNumber> = cluster.sandboxes.iter().map(|s| s.pod).collect();
+    let newest = pods
+        .into_iter()
+        .filter_map(|pod| Some((pod, cluster.newest(pod)?)));
+    newest
+        .filter(|(_, sandbox)| sandbox.lives(network) && !sandbox.is_unknown)
+        .collect()
+}
+
+fn declared<'c>(living: &Living<'c>) -> BTreeMap<Ends, Declarations<'c>> {
+    let mut links = BTreeMap::<Ends, Declarations<'c>>::new();
+    for (pod, sandbox) in living {
+        for link in &sandbox.declaration.links {
+            let ends = link.ends_in_order(*pod);
+            links.entry(ends).or_default().push((*pod, link));
+        }
+    }
+    links
+}
+
+/// The name by which Ratchet knows a pod.
+pub fn key(pod: PodNumber) -> PodKey {
+    PodKey::new(NAMESPACE, &pod_name(pod)).expect("letters and digits make a name")
+}
+
+/// The id of the link between two ends, which are in their order.
+pub fn link_id(ends: &Ends) -> Option<LinkId> {
+    let [a, z] = ends;
+    let (interface_a, interface_z) = (a.interface.parse().ok()?, z.interface.parse().ok()?);
+    Some(LinkId::derive(
+        (&key(a.pod), &interface_a),
+        (&key(z.pod), &interface_z),
+    ))
+}
+
+/// A link for messages.
+pub fn describe(ends: &Ends) -> String {
+    let [a, z] = ends
+        .each_ref()
+        .map(|end| format!("{}/{}", pod_name(end.pod), end.interface));
+    format!("the link between {a} and {z}")
+}
