@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use divan::{Bencher, black_box, counter::ItemsCount};
 use ratchet_cni::{CniResult, Version};
 use ratchet_model::{
-    Location, NodeName, PodKey, PodRecord, SandboxId,
-    declaration::{Texts, declare},
+    Location, NodeName, PodKey, PodRecord, Quotas, SandboxId,
+    declaration::{Texts, declare_within},
     device::{GROUP_OURS, Kind, Netns, Observed, Wanted, WantedEnd},
     planner::{PlanScope, plan},
     resolve::resolve,
@@ -27,6 +27,14 @@ const LINKS: [usize; 4] = [10, 100, 1000, 10_000];
 
 fn main() {
     divan::main();
+}
+
+/// As many links as these benchmarks declare; the default is fewer.
+fn quotas() -> Quotas {
+    Quotas {
+        links: LINKS[3],
+        ..Quotas::default()
+    }
 }
 
 fn key(name: &str) -> PodKey {
@@ -64,7 +72,7 @@ fn node() -> Node {
 
 /// The records of both pods, on one node.
 fn records(count: usize) -> BTreeMap<PodKey, PodRecord> {
-    let declared = declare(&key("a"), &Texts::new(), &annotations(count))
+    let declared = declare_within(&quotas(), &key("a"), &Texts::new(), &annotations(count))
         .unwrap()
         .unwrap();
     let record = |name: &str, links| {
@@ -135,7 +143,18 @@ fn read_a_declaration(bencher: Bencher, count: usize) {
     let (pod, labels, annotations) = (key("a"), Texts::new(), annotations(count));
     bencher
         .counter(ItemsCount::new(count))
-        .bench(|| declare(&pod, &labels, black_box(&annotations)).unwrap());
+        .bench(|| declare_within(&quotas(), &pod, &labels, black_box(&annotations)).unwrap());
+}
+
+/// What a pod's author may write to keep a node busy: up to 249 KB, nearly all that Kubernetes
+/// allows. Each must take less than 100 ms; how much memory is a test of the model (`bounds`).
+#[divan::bench(args = ["[", "- ", "x", "#x\n", "\n", "1,", "{a},", "{a: {b: 1}},", "\\u0001"])]
+fn refuse_a_declaration(bencher: Bencher, filling: &str) {
+    let text = filling.repeat(124_000 / filling.len());
+    let text = format!("[{{interface: e1, peer: [\"{text}\",\n{text}");
+    let (pod, labels) = (key("a"), Texts::new());
+    let annotations = [("ratchet.dev/links".to_owned(), text)].into();
+    bencher.bench(|| declare_within(&Quotas::default(), &pod, &labels, black_box(&annotations)));
 }
 
 #[divan::bench(args = LINKS)]

@@ -11,8 +11,10 @@ pub mod leftover;
 pub mod link;
 pub mod names;
 pub mod planner;
+pub mod quotas;
 pub mod record;
 pub mod resolve;
+pub mod text;
 pub mod wiring;
 
 mod nearest;
@@ -20,4 +22,5 @@ mod nearest;
 pub use link::{DeclaredEnd, DeclaredLink, End, Endpoint, Mac, Mtu, Route, Vni};
 pub use names::{InterfaceName, LinkId, NameError, NodeName, PodKey, SandboxId};
 pub use nearest::nearest;
+pub use quotas::Quotas;
 pub use record::{Location, PodRecord};

@@ -8,12 +8,6 @@ use ratchet_model::{
 };
 use ratchet_protocol::{Failure, FailureKind, Prepare};
 
-/// The most bytes of labels and annotations that are read. Kubernetes allows 256 KiB of
-/// annotations on a pod (`TotalAnnotationSizeLimitB` in
-/// k8s.io/apimachinery/pkg/api/validation/objectmeta.go). They are read on the thread that serves
-/// the socket, where other calls wait meanwhile: 20 ms for 256 KiB, 0.1 s for 1 MiB (measured).
-const MAX_BYTES: usize = 1 << 20;
-
 fn invalid(text: impl Into<String>) -> Failure {
     Failure::new(FailureKind::Invalid, text)
 }
@@ -50,17 +44,6 @@ fn parse(
     labels: &Texts,
     annotations: &Texts,
 ) -> Result<Option<Declaration>, String> {
-    let bytes: usize = [labels, annotations]
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| key.len() + value.len())
-        .sum();
-    if bytes > MAX_BYTES {
-        return Err(format!(
-            "pod {namespace}/{name}: labels and annotations have {bytes} bytes, expected at most \
-             {MAX_BYTES}: declare fewer links on one pod"
-        ));
-    }
     let pod = PodKey::new(namespace, name).map_err(|e| e.to_string())?;
     declare(&pod, labels, annotations).map_err(|e| e.to_string())
 }

@@ -392,11 +392,15 @@ async fn declarations_that_are_too_large_are_refused() {
     let source = source(Settings::default(), true, &fake);
     let mut call = call_with_links("p");
     call.annotations.insert("x".to_owned(), "y".repeat(1 << 20));
+    assert_eq!(source.name(&call).await, "p", "not Ratchet's");
+    call.annotations
+        .insert("ratchet.dev/links".to_owned(), "y".repeat(1 << 20));
     let failure = source.resolve(&call).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Invalid);
-    assert!(
-        failure.message.contains("expected at most 1048576"),
-        "{failure}"
+    assert_eq!(
+        failure.message,
+        "pod default/p: annotation ratchet.dev/links: has 1048576 bytes, the limit is 262144: \
+         declare fewer links on this pod"
     );
 }
 

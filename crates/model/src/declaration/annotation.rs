@@ -4,7 +4,10 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{DeclarationError, Reader, Texts, address};
+use super::{
+    DeclarationError, Reader, Texts, address,
+    yaml::{self, Budget, ReadError},
+};
 use crate::{
     link::{DeclaredEnd, DeclaredLink, Mac, Mtu, Route, Vni},
     names::{InterfaceName, PodKey},
@@ -67,26 +70,27 @@ pub(super) fn links(
     let Some(text) = annotations.get(LINKS) else {
         return Ok(Vec::new());
     };
-    let whole = || format!("annotation {LINKS}");
-    if text.trim().is_empty() {
-        return Ok(Vec::new());
-    }
-    let entries = match serde_yaml_ng::from_str::<Value>(text) {
-        Ok(Value::Array(entries)) => entries,
-        Ok(Value::Null) => return Ok(Vec::new()),
-        Ok(_) => {
-            return Err(reader.error(
-                whole(),
-                "expected a list with one entry a link, such as [{interface: eth1, peer: r2/eth1}]",
-            ));
-        }
-        Err(e) => return Err(reader.error(whole(), format!("is neither YAML nor JSON: {e}"))),
+    let whole = format!("annotation {LINKS}");
+    let quotas = reader.quotas;
+    let budget = Budget {
+        bytes: quotas.bytes(),
+        values: quotas.values(),
     };
-    entries
-        .into_iter()
-        .enumerate()
-        .map(|(index, entry)| entry_to_link(reader, &format!("{}[{index}]", whole()), entry))
-        .collect()
+    let read = |index: usize, entry| {
+        if index >= quotas.links {
+            let problem = format!(
+                "is one link more than the {} that a pod may declare (max_links): declare links \
+                 on their other ends, or raise max_links in the settings",
+                quotas.links
+            );
+            return Err(reader.error(format!("{whole}[{index}]"), problem));
+        }
+        entry_to_link(reader, &format!("{whole}[{index}]"), entry)
+    };
+    yaml::list(text, budget, read).map_err(|error| match error {
+        ReadError::Text(problem) => reader.error(&whole, problem),
+        ReadError::Element(error) => error,
+    })
 }
 
 fn entry_to_link(
@@ -159,6 +163,8 @@ fn addresses(
     key: String,
     texts: Option<Vec<String>>,
 ) -> Result<Option<Vec<IpNet>>, DeclarationError> {
+    let count = texts.as_ref().map_or(0, Vec::len);
+    at_most(reader, &key, count, reader.quotas.addresses, "addresses")?;
     let read = |(index, text): (usize, &String)| {
         address(text, false).map_err(|e| reader.error(format!("{key}[{index}]"), e))
     };
@@ -172,6 +178,8 @@ fn check_routes(
     key: String,
     routes: Option<Vec<Route>>,
 ) -> Result<Option<Vec<Route>>, DeclarationError> {
+    let count = routes.as_ref().map_or(0, Vec::len);
+    at_most(reader, &key, count, reader.quotas.routes, "routes")?;
     for (index, route) in routes.iter().flatten().enumerate() {
         if route
             .via
@@ -184,6 +192,24 @@ fn check_routes(
         }
     }
     Ok(routes)
+}
+
+/// Refuses more of something than an end may have. `what` is also the end of the setting's name.
+fn at_most(
+    reader: Reader<'_>,
+    key: &str,
+    count: usize,
+    most: usize,
+    what: &str,
+) -> Result<(), DeclarationError> {
+    if count <= most {
+        return Ok(());
+    }
+    let problem = format!(
+        "has {count} {what}, the limit for an end is {most} (max_{what}): write fewer, or raise \
+         max_{what} in the settings"
+    );
+    Err(reader.error(key, problem))
 }
 
 /// Reads `pod`, `pod/interface` or `namespace/pod/interface`. Two parts always are pod and
@@ -213,113 +239,4 @@ fn peer(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::{declare, tests::texts};
-    use super::*;
-
-    fn read(text: &str) -> Result<Vec<DeclaredLink>, String> {
-        let pod = PodKey::new("lab", "r1").unwrap();
-        declare(&pod, &Texts::new(), &texts(&[(LINKS, text)]))
-            .map(|d| d.unwrap().links)
-            .map_err(|e| e.to_string())
-    }
-
-    #[test]
-    fn a_full_entry_in_yaml_and_a_short_one_in_json() {
-        let links = read(
-            "- interface: eth1\n  peer: other/r2/eth7\n  addresses: [10.0.0.1/30, 'fd00::1/64']\n  \
-            peerAddresses: [10.0.0.2/30]\n  \
-             mac: 02:00:00:00:00:01\n  mtu: 1400\n  vni: 77\n  routes: [{dst: 10.9.0.0/16, via: \
-             10.0.0.2, metric: 5}]\n",
-        )
-        .unwrap();
-        let link = &links[0];
-        assert_eq!(link.remote.pod.to_string(), "other/r2");
-        assert_eq!(link.remote.interface.as_str(), "eth7");
-        assert_eq!(link.local.addresses.as_ref().unwrap().len(), 2);
-        assert_eq!(
-            (link.mtu.unwrap().bytes(), link.vni.unwrap().number()),
-            (1400, 77)
-        );
-        assert_eq!(link.local.routes.as_ref().unwrap()[0].metric, Some(5));
-
-        let links = read(r#"[{"interface":"eth1","peer":"r2"}]"#).unwrap();
-        assert_eq!(links[0].remote.pod.to_string(), "lab/r2");
-        assert_eq!(links[0].remote.interface.as_str(), "eth1");
-        assert_eq!(links[0].local.addresses, None);
-    }
-
-    #[test]
-    fn none_is_a_declaration_too() {
-        for empty in ["", "[]", "~", "\n"] {
-            assert_eq!(read(empty).unwrap(), [], "{empty:?}");
-        }
-    }
-
-    #[test]
-    fn a_pod_may_link_to_itself() {
-        let links = read("[{interface: eth1, peer: r1/eth2}]").unwrap();
-        assert_eq!(links[0].remote.pod, links[0].local.pod);
-    }
-
-    #[test]
-    fn errors_name_the_entry_and_field() {
-        for (text, expected) in [
-            (
-                "[{interface: eth1, peer: r1}]",
-                "annotation ratchet.dev/links[0].peer: \"r1\" is this very interface",
-            ),
-            (
-                "[{interface: eth1, pear: r2}]",
-                "annotation ratchet.dev/links[0].pear: there is no such field; did you mean peer?",
-            ),
-            (
-                "[{interface: eth1, peer: r2}, {interface: eth1, peer: r3}]",
-                "is claimed by two links",
-            ),
-            (
-                "[{interface: eth1, peer: a/b/c/d}]",
-                "expected pod, pod/interface or namespace/pod/interface",
-            ),
-            (
-                "[{interface: eth1, peer: r2, addresses: [10.0.0.1]}]",
-                "ratchet.dev/links[0].addresses[0]: \"10.0.0.1\" is not an address: expected an \
-                 IPv4 or IPv6 address with its prefix length",
-            ),
-            (
-                "[{interface: eth1, peer: r2, mtu: 9}]",
-                "MTU 9: expected 68 to 65535",
-            ),
-            (
-                "[{interface: eth1, peer: r2, vni: 16777216}]",
-                "VNI 16777216: expected 1 to 16777215",
-            ),
-            (
-                "[{interface: eth1, peer: r2, mac: '01:00:00:00:00:00'}]",
-                "multicast",
-            ),
-            ("[{interface: 'a b', peer: r2}]", "interface name \"a b\""),
-            ("[{peer: r2}]", "missing field `interface`"),
-            (
-                "[{interface: eth1, peer: r2, routes: [{dst: 10.0.0.0/8, via: 'fd00::1'}]}]",
-                "must both be IPv4 or both IPv6",
-            ),
-            ("{interface: eth1}", "expected a list with one entry a link"),
-            ("[", "is neither YAML nor JSON"),
-        ] {
-            let error = read(text).unwrap_err();
-            assert!(error.contains(expected), "{error}\n  lacks: {expected}");
-        }
-        let error = declare(
-            &PodKey::new("lab", "r1").unwrap(),
-            &Texts::new(),
-            &texts(&[("ratchet", "true"), ("ratchet.dev/link", "[]")]),
-        );
-        assert!(
-            error
-                .unwrap_err()
-                .to_string()
-                .contains("did you mean ratchet.dev/links?")
-        );
-    }
-}
+mod tests;

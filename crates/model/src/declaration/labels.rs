@@ -58,12 +58,22 @@ pub(super) fn gather<'a>(
     annotations: &'a Texts,
 ) -> Result<Keys<'a>, DeclarationError> {
     let mut keys = Keys::new();
+    let mut bytes = 0;
     for (what, texts) in [("label", labels), ("annotation", annotations)] {
         for (key, value) in texts {
             if key != ELIGIBLE && !key.starts_with(PREFIX) || key.contains('/') {
                 continue;
             }
             let written = format!("{what} {key}");
+            bytes += key.len() + value.len();
+            if bytes > reader.quotas.bytes() {
+                let problem = format!(
+                    "makes {bytes} bytes of labels and annotations {PREFIX}*, the limit is {}: \
+                     write shorter values",
+                    reader.quotas.bytes()
+                );
+                return Err(reader.error(written, problem));
+            }
             if !KNOWN.contains(&key.as_str()) {
                 let hint = match nearest(key, KNOWN) {
                     Some(known) => format!("there is no such key; did you mean {known}?"),

@@ -5,6 +5,7 @@
 
 mod annotation;
 mod labels;
+mod yaml;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     link::{DeclaredEnd, DeclaredLink},
     names::PodKey,
+    quotas::Quotas,
+    text::bounded,
 };
 
 pub use annotation::{LAB_RUN, LINKS};
@@ -43,18 +46,24 @@ pub struct DeclarationError {
     pub problem: String,
 }
 
-/// The pod whose declaration is read, for errors.
+/// The most characters of what is wrong, and of where. With a pod's longest name, an error fits an
+/// event of Kubernetes, which has 1,024.
+const PROBLEM: usize = 480;
+const KEY: usize = 160;
+
+/// The pod whose declaration is read, and how much it may declare.
 #[derive(Clone, Copy)]
 struct Reader<'a> {
     pod: &'a PodKey,
+    quotas: &'a Quotas,
 }
 
 impl Reader<'_> {
     fn error(&self, key: impl Into<String>, problem: impl ToString) -> DeclarationError {
         DeclarationError {
             pod: self.pod.to_string(),
-            key: key.into(),
-            problem: problem.to_string(),
+            key: bounded(key, KEY),
+            problem: bounded(problem.to_string(), PROBLEM),
         }
     }
 }
@@ -70,7 +79,7 @@ pub fn is_eligible(labels: &Texts, annotations: &Texts) -> bool {
         })
 }
 
-/// Reads what a pod declares; `None` when it is not Ratchet's.
+/// Reads what a pod declares, within the default quotas; `None` when it is not Ratchet's.
 ///
 /// # Errors
 /// The first thing that is wrong. A pod with an error in its declaration is not wired at all: half
@@ -80,13 +89,26 @@ pub fn declare(
     labels: &Texts,
     annotations: &Texts,
 ) -> Result<Option<Declaration>, DeclarationError> {
+    declare_within(&Quotas::default(), pod, labels, annotations)
+}
+
+/// Reads what a pod declares, within these quotas; `None` when it is not Ratchet's.
+///
+/// # Errors
+/// As for [`declare`].
+pub fn declare_within(
+    quotas: &Quotas,
+    pod: &PodKey,
+    labels: &Texts,
+    annotations: &Texts,
+) -> Result<Option<Declaration>, DeclarationError> {
     if !is_eligible(labels, annotations) {
         return Ok(None);
     }
-    let reader = Reader { pod };
+    let reader = Reader { pod, quotas };
     let keys = labels::gather(reader, labels, annotations)?;
     let pod = labels::pod_name(reader, &keys)?;
-    let reader = Reader { pod: &pod };
+    let reader = Reader { pod: &pod, quotas };
 
     let mut links = Vec::new();
     links.extend(labels::link(reader, &keys)?);
