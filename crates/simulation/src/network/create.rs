@@ -12,19 +12,13 @@ use super::{
     execute::{doing, no_device, refused},
 };
 
-/// Whether a creation that was refused is tried again without the index that it asks for.
-pub(super) fn is_to_be_repeated(operation: &Operation, outcome: &Outcome) -> bool {
-    let asks = match operation {
-        Operation::CreateVeth { a, z } => a.index.is_some() || z.index.is_some(),
-        Operation::CreateVxlan { device, .. } => device.index.is_some(),
-        _ => false,
-    };
-    let is_in_use = match outcome {
+/// Whether a creation was refused because an index, a name or a VNI is in use.
+pub(super) fn is_in_use(outcome: &Outcome) -> bool {
+    match outcome {
         Err(KernelError::NameTaken { .. } | KernelError::VniTaken { .. }) => true,
         Err(KernelError::Refused { errno, .. }) => matches!(errno, Errno::EBUSY | Errno::EEXIST),
         _ => false,
-    };
-    asks && is_in_use
+    }
 }
 
 impl SimulatedKernel {

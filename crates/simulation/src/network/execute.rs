@@ -12,8 +12,7 @@ use ratchet_model::{
 };
 
 use super::{
-    Device, DeviceId, Form, Inner, OVERHEAD, SimulatedKernel, UNDERLAY_MTU,
-    create::is_to_be_repeated,
+    Device, DeviceId, Form, Inner, OVERHEAD, SimulatedKernel, UNDERLAY_MTU, create::is_in_use,
 };
 
 /// The order in which the kinds of operations are done.
@@ -39,7 +38,7 @@ fn phase(operation: &Operation) -> u8 {
 /// The numbers of all phases.
 const PHASES: std::ops::RangeInclusive<u8> = 0..=8;
 
-/// The steps of a phase, in the order in which they are done. Steps for a device for which another
+/// The steps of a phase, in the order of the plan. Steps for a device for which another
 /// has failed before are left out, and others for its other device are then left out as well.
 fn taken<'s>(steps: &'s [Step], wanted: u8, broken: &mut BTreeSet<(LinkId, &'s At)>) -> Vec<usize> {
     let mut taken = Vec::new();
@@ -54,8 +53,6 @@ fn taken<'s>(steps: &'s [Step], wanted: u8, broken: &mut BTreeSet<(LinkId, &'s A
             taken.push(position);
         }
     }
-    // Requests go to one namespace after another.
-    taken.sort_by_key(|position| socket(&steps[*position].operation));
     taken
 }
 
@@ -95,16 +92,20 @@ impl SimulatedKernel {
         let mut outcomes: Vec<Outcome> = vec![Err(KernelError::Skipped); steps.len()];
         let mut broken: BTreeSet<(LinkId, &At)> = BTreeSet::new();
         for phase in PHASES {
-            let mut again = Vec::new();
-            // The steps of a phase do not wait for each other.
-            for position in taken(steps, phase, &mut broken) {
-                let outcome = self.execute_one(&steps[position], true);
-                if is_to_be_repeated(&steps[position].operation, &outcome) {
-                    again.push(position);
+            // The steps of a phase do not wait for each other. What asks for an index comes first,
+            // and once more without it among the others where that is taken.
+            let taken = taken(steps, phase, &mut broken);
+            let asks = |position: &usize| steps[*position].operation.asks_for_index();
+            let (asking, mut rest): (Vec<_>, Vec<_>) = taken.into_iter().partition(asks);
+            for position in asking {
+                outcomes[position] = self.execute_one(&steps[position], true);
+                if is_in_use(&outcomes[position]) {
+                    rest.push(position);
                 }
-                outcomes[position] = outcome;
             }
-            for position in again {
+            // Requests go to one namespace after another.
+            rest.sort_by_key(|position| socket(&steps[*position].operation));
+            for position in rest {
                 outcomes[position] = self.execute_one(&steps[position], false);
             }
             let failed = steps.iter().zip(&outcomes).filter(|(step, outcome)| {
