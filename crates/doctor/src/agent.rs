@@ -1,4 +1,4 @@
-//! Whether the agent answers, whether it and the config agree, and whether the store can be
+//! Whether the agent answers, whether it agrees with the config, and whether the store can be
 //! reached.
 
 use std::{
@@ -18,13 +18,13 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Our own version.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The agent, as far as it answered.
+/// The agent's answer, if there is one.
 pub(crate) struct Agent {
     socket: PathBuf,
     hello: Result<Hello, ClientError>,
 }
 
-/// Asks the agent who it is.
+/// Asks the agent for its version and settings.
 pub(crate) fn ask(socket: &Path) -> Agent {
     let hello = match Client::call(socket, &Request::Hello, TIMEOUT) {
         Ok(Reply::Hello(hello)) => Ok(*hello),
@@ -41,12 +41,12 @@ pub(crate) fn ask(socket: &Path) -> Agent {
 }
 
 impl Agent {
-    /// What it runs with.
+    /// The agent's settings.
     pub fn settings(&self) -> Option<Settings> {
         self.hello.as_ref().ok().map(|hello| hello.settings.clone())
     }
 
-    /// Whether it is well and of one mind with the config.
+    /// Whether the agent answers and agrees with the config.
     pub fn checks(&self, config: Option<&Settings>) -> Vec<Check> {
         let mut checks = vec![judge_agent(&self.socket, &self.hello)];
         if let (Ok(hello), Some(config)) = (&self.hello, config) {
@@ -55,8 +55,8 @@ impl Agent {
         checks
     }
 
-    /// Whether the store can be used: what the agent says of it; without an agent, what comes of
-    /// opening it.
+    /// Whether the store can be used: the agent's answer, or without an agent, whether the store
+    /// can be opened.
     pub fn store(&self, settings: &Settings) -> Check {
         let store = settings.store.as_deref().unwrap_or(DEFAULT_STORE);
         if self.hello.is_ok() {
@@ -66,15 +66,15 @@ impl Agent {
             return judge_store(
                 store,
                 "the agent reaches it",
-                said(Client::call(&self.socket, &asked, TIMEOUT)),
+                outcome(Client::call(&self.socket, &asked, TIMEOUT)),
             );
         }
         match store.parse::<StoreUrl>() {
             Err(error) => judge_store(store, "", Err(error.to_string())),
-            // A file that does not exist is the agent's to make.
+            // The agent creates a file that does not exist.
             Ok(StoreUrl::Sqlite(path)) if !path.exists() => Check::ok(
                 "store",
-                format!("{store} does not exist yet; the agent will make it"),
+                format!("{store} does not exist yet; the agent will create it"),
             ),
             Ok(url) => {
                 let options = StoreOptions::new(url, settings.entries());
@@ -84,8 +84,8 @@ impl Agent {
     }
 }
 
-/// What became of a request that says yes or no.
-fn said(reply: Result<Reply, ClientError>) -> Result<(), String> {
+/// The result of a request that only succeeds or fails.
+fn outcome(reply: Result<Reply, ClientError>) -> Result<(), String> {
     match reply {
         Ok(Reply::Done) => Ok(()),
         Ok(Reply::Error(failure)) => Err(failure.message),
@@ -94,7 +94,7 @@ fn said(reply: Result<Reply, ClientError>) -> Result<(), String> {
     }
 }
 
-/// Opens the store and reads nothing of it.
+/// Opens the store and reads no records.
 fn try_out(options: &StoreOptions) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -121,12 +121,12 @@ fn judge_agent(socket: &Path, hello: &Result<Hello, ClientError>) -> Check {
             return Check::warn(
                 name,
                 found,
-                "the plugin starts one with the first pod that has links; for one that is always \
-                 there: systemctl enable --now ratchet",
+                "the plugin starts an agent for the first pod that has links; to have one always: \
+                 systemctl enable --now ratchet",
             );
         }
         Err(error) => {
-            return Check::fail(name, error.to_string(), "look at its log, and restart it");
+            return Check::fail(name, error.to_string(), "read its log, and restart it");
         }
     };
     let kind = if hello.managed {
@@ -141,7 +141,7 @@ fn judge_agent(socket: &Path, hello: &Result<Hello, ClientError>) -> Check {
         Check::warn(
             name,
             format!("{found}; this program is version {VERSION}"),
-            "restart the agent; links are not touched by that",
+            "restart the agent; this does not touch links",
         )
     }
 }
@@ -155,7 +155,7 @@ fn judge_settings(hello: &Hello, config: &Settings) -> Check {
     let texts: Vec<String> = differences.iter().map(ToString::to_string).collect();
     let found = texts.join(", ");
     if !hello.managed {
-        let hint = "nothing: the agent takes over the config's values with the next pod that has \
+        let hint = "do nothing: the agent takes the config's values with the next pod that has \
                     links";
         return Check::warn(name, found, hint);
     }
@@ -182,7 +182,7 @@ fn judge_store(store: &str, how: &str, outcome: Result<(), String>) -> Check {
             Check::fail(
                 "store",
                 found,
-                "new links wait until it can be reached; those that are there stay as they are",
+                "new links wait until the store can be reached; existing links keep working",
             )
         }
     }
@@ -270,9 +270,9 @@ mod tests {
             store: Some(store),
             ..Settings::default()
         };
-        let nobody = ask(Path::new("/nowhere/at/all"));
+        let absent = ask(Path::new("/nowhere/at/all"));
         assert_eq!(
-            nobody
+            absent
                 .store(&settings(format!("sqlite:{}", path.display())))
                 .verdict,
             Verdict::Ok
@@ -284,13 +284,13 @@ mod tests {
         )
         .unwrap();
         assert_eq!(
-            nobody
+            absent
                 .store(&settings(format!("sqlite:{}", path.display())))
                 .verdict,
             Verdict::Fail
         );
         assert_eq!(
-            nobody.store(&settings("redis://a".into())).verdict,
+            absent.store(&settings("redis://a".into())).verdict,
             Verdict::Fail
         );
     }

@@ -1,9 +1,9 @@
-//! The container runtime's directory of network configs: whether ours is the one it takes, and
-//! whether it is good.
+//! The container runtime's directory of network configs: whether the runtime takes ours, and
+//! whether ours is valid.
 //!
-//! A runtime reads the files *.conf, *.conflist and *.json in the order of their names and takes
-//! the first (containerd, unless told otherwise: one file alone; CRI-O: the first that is valid, or
-//! the network that is set by name).
+//! A runtime reads the files *.conf, *.conflist and *.json in the order of their names. containerd
+//! takes the first file, unless it is configured to take more. CRI-O takes the first valid one, or
+//! the network whose name it is configured with.
 
 use std::{
     fs, io,
@@ -21,29 +21,29 @@ const PLUGINS: &str = "plugins";
 
 /// Our plugin's type.
 const TYPE: &str = "ratchet";
-/// Plugins that call other networks' plugins: they come first by design.
+/// Plugins that call other networks' plugins. They should come first.
 const META: [&str; 4] = ["multus", "multus-shim", "genie", "danm"];
 const EXTENSIONS: [&str; 3] = ["conf", "conflist", "json"];
 
-/// What a file turned out to be.
+/// What a file holds.
 #[derive(Debug, Clone, PartialEq)]
 enum Content {
-    /// A network that our plugin is part of: its own object, as a runtime passes it.
+    /// A network with our plugin: the plugin's config, as a runtime passes it.
     Ours(Map<String, Value>),
-    /// A network of a plugin that calls others.
+    /// A network of a plugin that calls other networks: its type.
     Meta(String),
-    /// Another network, by its plugins' types.
+    /// Another network: the types of its plugins.
     Other(Vec<String>),
-    /// Nothing that a runtime can read.
+    /// Something that a runtime cannot read, and why.
     Broken(String),
 }
 
-/// Looks at the directory; gives what our config says, too.
+/// Checks the directory. Returns what our config says, too.
 pub(crate) fn look(dir: &Path, bin: &[PathBuf]) -> (Vec<Check>, Option<ConfigSummary>) {
     let files = match read(dir) {
         Ok(files) => files,
         Err(error) => {
-            let hint = "make it, and put a network config of type ratchet into it; or name the \
+            let hint = "create it and put a network config of type ratchet into it, or name the \
                         runtime's directory with --cni-dir";
             return (
                 vec![Check::fail(
@@ -67,7 +67,7 @@ pub(crate) fn look(dir: &Path, bin: &[PathBuf]) -> (Vec<Check>, Option<ConfigSum
     let summary = match ratchet_plugin::read_config(&text) {
         Ok(summary) => {
             checks.push(match summary.warnings.as_slice() {
-                [] => Check::ok(KEYS, format!("{name} is good")),
+                [] => Check::ok(KEYS, format!("{name} is valid")),
                 warnings => Check::warn(
                     KEYS,
                     format!("{name}: {}", warnings.join("; ")),
@@ -112,11 +112,11 @@ fn read(dir: &Path) -> io::Result<Vec<(String, Content)>> {
     Ok(files)
 }
 
-/// What a file is.
+/// What a file holds.
 fn sort(text: &str) -> Content {
     let config: Map<String, Value> = match serde_json::from_str(text) {
         Ok(config) => config,
-        Err(error) => return Content::Broken(format!("it is no JSON object: {error}")),
+        Err(error) => return Content::Broken(format!("it is not a JSON object: {error}")),
     };
     let plugins: Vec<Map<String, Value>> = match config.get("plugins") {
         Some(Value::Array(plugins)) => plugins
@@ -124,7 +124,7 @@ fn sort(text: &str) -> Content {
             .filter_map(Value::as_object)
             .cloned()
             .collect(),
-        Some(_) => return Content::Broken("its key \"plugins\" is no list".into()),
+        Some(_) => return Content::Broken("its key \"plugins\" is not a list".into()),
         None => vec![config.clone()],
     };
     let types: Vec<&str> = plugins.iter().filter_map(kind).collect();
@@ -132,7 +132,7 @@ fn sort(text: &str) -> Content {
         return Content::Broken("a plugin in it has no type".into());
     }
     if let Some(ours) = plugins.iter().find(|plugin| kind(plugin) == Some(TYPE)) {
-        // In a list, name and version are the list's, and the runtime hands them down.
+        // In a list, the runtime gives each plugin the list's name and version.
         let mut ours = ours.clone();
         for key in ["name", "cniVersion"] {
             if let Some(value) = config.get(key) {
@@ -158,46 +158,38 @@ fn judge_order(dir: &Path, files: &[(String, Content)]) -> Check {
     let position = files
         .iter()
         .position(|(_, content)| matches!(content, Content::Ours(_)));
-    let meta = files
-        .iter()
-        .find(|(_, content)| matches!(content, Content::Meta(_)));
-    let Some(position) = position else {
-        let found = format!("no file in {} is of type ratchet", dir.display());
-        return match meta {
-            Some((name, _)) => Check::warn(
-                ORDER,
-                format!("{found}; {name} calls other networks"),
-                "make sure that it calls Ratchet's",
-            ),
-            None => Check::fail(
-                ORDER,
-                found,
-                "put the network config there, or name the runtime's directory with --cni-dir",
-            ),
-        };
-    };
+    match position {
+        Some(position) => judge_position(dir, files, position),
+        None => judge_absence(dir, files),
+    }
+}
+
+/// For a directory with a file of ours at `position`.
+fn judge_position(dir: &Path, files: &[(String, Content)], position: usize) -> Check {
     let (ours, _) = &files[position];
     match files[..position].first() {
-        None => Check::ok(ORDER, format!("{ours} is the first in {}", dir.display())),
+        None | Some((_, Content::Ours(_))) => {
+            Check::ok(ORDER, format!("{ours} is the first in {}", dir.display()))
+        }
         Some((name, Content::Meta(kind))) => Check::warn(
             ORDER,
             format!("{name} ({kind}) comes before {ours}"),
-            "that plugin decides which networks a pod gets: make sure that its first one is \
+            "that plugin decides which networks a pod gets: make sure that the first one is \
              Ratchet's",
         ),
         Some((name, Content::Broken(why))) => Check::fail(
             ORDER,
             format!("{name} comes before {ours} and is broken: {why}"),
             format!(
-                "mend or remove {}: containerd starts no pod with it",
+                "correct or remove {}: with it, containerd starts no pod",
                 dir.join(name).display()
             ),
         ),
         Some((name, Content::Other(types))) => Check::fail(
             ORDER,
             format!(
-                "{name} ({}) comes before {ours}: the runtime takes that one, and Ratchet is not \
-                 called",
+                "{name} ({}) comes before {ours}: the runtime takes that file and does not call \
+                 Ratchet",
                 types.join(", ")
             ),
             format!(
@@ -205,14 +197,30 @@ fn judge_order(dir: &Path, files: &[(String, Content)]) -> Check {
                  remove {name}"
             ),
         ),
-        // The first of ours was looked for.
-        Some((name, Content::Ours(_))) => {
-            Check::ok(ORDER, format!("{name} is the first in {}", dir.display()))
-        }
     }
 }
 
-/// Whether the programs are there that the config names.
+/// For a directory without a file of ours.
+fn judge_absence(dir: &Path, files: &[(String, Content)]) -> Check {
+    let found = format!("no file in {} is of type ratchet", dir.display());
+    let meta = files
+        .iter()
+        .find(|(_, content)| matches!(content, Content::Meta(_)));
+    match meta {
+        Some((name, _)) => Check::warn(
+            ORDER,
+            format!("{found}; {name} calls other networks"),
+            "make sure that it calls a network of Ratchet's",
+        ),
+        None => Check::fail(
+            ORDER,
+            found,
+            "put the network config there, or name the runtime's directory with --cni-dir",
+        ),
+    }
+}
+
+/// Whether the programs that the config names exist.
 fn judge_plugins(config: &Map<String, Value>, bin: &[PathBuf]) -> Check {
     let mut wanted = vec![TYPE.to_owned()];
     for key in ["delegate", "boot_network"] {

@@ -1,9 +1,8 @@
-//! `ratchet doctor`: looks at the node and says what is missing for its links, and what to do about
-//! it.
+//! `ratchet doctor`: examines the node and says what its links lack and what to do about it.
 //!
-//! Every check reads and changes nothing, but that an SQLite store that does not exist yet may be
-//! opened by its agent only: it is not made here. Each check is a function from what was read to a
-//! [`Check`], so that its judgement can be tested; the reading is beside it.
+//! The checks only read. They do not create an SQLite store that does not exist yet; that is the
+//! agent's part. Each check has a function that reads and a function that judges what was read, so
+//! that the second can be tested.
 
 mod agent;
 mod cni_dir;
@@ -20,16 +19,16 @@ use clap::Args;
 use ratchet_plugin::ConfigSummary;
 use ratchet_protocol::SOCKET_VARIABLE;
 
-/// What `ratchet doctor` takes.
+/// The options of `ratchet doctor`.
 #[derive(Debug, Clone, Args)]
 pub struct DoctorOptions {
-    /// Where the container runtime looks for network configs
+    /// The container runtime's directory of network configs
     #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
     pub cni_dir: PathBuf,
-    /// Where the container runtime looks for plugins; may be given more than once
+    /// The container runtime's directory of plugins; may be given more than once
     #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
     pub cni_bin: Vec<PathBuf>,
-    /// The agent's socket [default: the network config's, else /run/ratchet/agent.sock]
+    /// The agent's socket [default: from the network config, or /run/ratchet/agent.sock]
     #[arg(long, env = SOCKET_VARIABLE, value_name = "PATH")]
     pub socket: Option<PathBuf>,
 }
@@ -37,18 +36,18 @@ pub struct DoctorOptions {
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// As it should be.
+    /// Nothing is wrong.
     Ok,
-    /// Links work, but not all that they could be; or it could not be found out.
+    /// Links work, but with limits; or the check could not find out.
     Warn,
     /// Links do not work.
     Fail,
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
-    /// What.
+    /// What was checked.
     pub name: &'static str,
     /// How it ended.
     pub verdict: Verdict,
@@ -103,7 +102,7 @@ impl fmt::Display for Check {
     }
 }
 
-/// Looks at the node.
+/// Runs all checks.
 pub fn examine(options: &DoctorOptions) -> Vec<Check> {
     let mut checks = node::rights();
     checks.extend(node::features());
@@ -113,8 +112,7 @@ pub fn examine(options: &DoctorOptions) -> Vec<Check> {
     let local = config.map(|config| config.local).unwrap_or_default();
     let socket = options.socket.as_deref().unwrap_or(local.socket());
     let agent = agent::ask(socket);
-    // What counts for the node is what the agent runs with; without one, what the config will start
-    // it with.
+    // The agent's own settings count. Without an agent, those with which the config will start it.
     let effective = agent.settings().or(settings.clone()).unwrap_or_default();
     let effective = effective.or_defaults();
     checks.extend(node::underlay(&effective));
@@ -127,7 +125,7 @@ pub fn examine(options: &DoctorOptions) -> Vec<Check> {
     checks
 }
 
-/// The checks as text, and whether all is well enough: none has failed.
+/// The checks as text, and whether none has failed.
 pub fn report(checks: &[Check]) -> (String, bool) {
     let mut text = String::new();
     for check in checks {
@@ -141,13 +139,14 @@ pub fn report(checks: &[Check]) -> (String, bool) {
             .count()
     };
     let (failed, warned) = (count(Verdict::Fail), count(Verdict::Warn));
-    let summary = match (failed, warned) {
-        (0, 0) => "all is well".to_owned(),
-        (0, warned) => format!("nothing that links need is missing; to look at: {warned}"),
-        (failed, warned) => format!("to mend: {failed}; to look at: {warned}"),
-    };
-    let _ = writeln!(text, "\n{summary}");
+    let (failures, warnings) = (number(failed, "failure"), number(warned, "warning"));
+    let _ = writeln!(text, "\n{failures}, {warnings}");
     (text, failed == 0)
+}
+
+fn number(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
 }
 
 #[cfg(test)]
@@ -155,23 +154,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_says_what_to_do_and_whether_to_do_it() {
+    fn a_report_says_what_to_do_and_counts_failures_and_warnings() {
         let (ok, warn) = (
             Check::ok("root", "yes"),
             Check::warn("clock", "adrift", "start chrony"),
         );
         assert_eq!(
             report(std::slice::from_ref(&ok)),
-            ("✓ root: yes\n\nall is well\n".into(), true)
+            ("✓ root: yes\n\n0 failures, 0 warnings\n".into(), true)
         );
         let (text, good) = report(&[ok.clone(), warn]);
         assert!(
-            good && text.contains("! clock: adrift\n    start chrony\n"),
+            good && text.ends_with("! clock: adrift\n    start chrony\n\n0 failures, 1 warning\n"),
             "{text}"
         );
         let (text, good) = report(&[ok, Check::fail("veth", "none", "load it")]);
         assert!(
-            !good && text.contains("✗ veth: none\n    load it\n\nto mend: 1; to look at: 0"),
+            !good && text.ends_with("✗ veth: none\n    load it\n\n1 failure, 0 warnings\n"),
             "{text}"
         );
     }

@@ -1,4 +1,4 @@
-//! The node itself: rights, what its kernel can do, underlay, clock.
+//! The node itself: rights, features of the kernel, underlay, clock.
 
 use std::{
     fs,
@@ -12,16 +12,16 @@ use ratchet_protocol::Settings;
 
 use crate::Check;
 
-/// The capabilities that are needed, include/uapi/linux/capability.h: devices and routes; entering
-/// namespaces.
+/// The capabilities for devices and routes, and for entering namespaces
+/// (include/uapi/linux/capability.h).
 const CAPABILITIES: [(u32, &str); 2] = [(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN")];
 
-/// Below this a tunnel does not have room for IPv6's least MTU (RFC 8200 section 5).
+/// The smallest MTU for IPv6 (RFC 8200 section 5).
 const IPV6_MIN_MTU: u32 = 1280;
-/// What Ethernet has, and what people expect of a link.
+/// Ethernet's MTU, which people expect of a link.
 const ETHERNET_MTU: u32 = 1500;
 
-/// Root, with its capabilities.
+/// Whether we are root, with the capabilities.
 pub(crate) fn rights() -> Vec<Check> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     vec![judge_rights(nix::unistd::geteuid().is_root(), &status)]
@@ -48,7 +48,7 @@ fn judge_rights(root: bool, status: &str) -> Check {
     }
 }
 
-/// What the kernel can make.
+/// Whether the kernel has what links need.
 pub(crate) fn features() -> Vec<Check> {
     judge_features(ratchet_kernel::probe(), ratchet_kernel::probe_nftables())
 }
@@ -62,13 +62,13 @@ fn judge_features(probed: Result<Capabilities, KernelError>, nftables: bool) -> 
         )],
         Ok(can) => {
             let check = |name, can: bool, what: &str, module: &str| match can {
-                true => Check::ok(name, "the kernel makes them"),
+                true => Check::ok(name, "the kernel can make them"),
                 false => Check::fail(
                     name,
-                    format!("the kernel makes none: no {what}"),
+                    format!("the kernel cannot make them: no {what}"),
                     format!(
-                        "modprobe {module}; if there is no such module, install the one of your \
-                         kernel's package"
+                        "modprobe {module}; if there is no such module, install the package with \
+                         your kernel's modules"
                     ),
                 ),
             };
@@ -82,14 +82,14 @@ fn judge_features(probed: Result<Capabilities, KernelError>, nftables: bool) -> 
         true => Check::ok("nftables", "the kernel has it"),
         false => Check::warn(
             "nftables",
-            "the kernel lacks it: frames of tunnels cannot be limited to the other node's address",
-            "modprobe nf_tables; else keep UDP 4789 away from strangers in another way",
+            "the kernel lacks it: frames for a tunnel are accepted from any address",
+            "modprobe nf_tables, or use a firewall that accepts UDP 4789 from the other nodes only",
         ),
     });
     checks
 }
 
-/// Where tunnels start, and what room they have.
+/// Where tunnels start, and the MTU that they leave for links.
 pub(crate) fn underlay(settings: &Settings) -> Vec<Check> {
     let kernel = match Kernel::new() {
         Ok(kernel) => kernel,
@@ -115,7 +115,7 @@ fn judge_underlay(underlay: Result<Underlay, UnderlayError>, mtu: Option<Mtu>) -
         Ok(underlay) => underlay,
         Err(error) => {
             let hint = "correct parent_interface and parent_address, in the network config and for \
-                        the agent; \"ip addr\" shows what is there";
+                        the agent; \"ip addr\" shows the node's addresses";
             return vec![Check::fail("underlay", error.to_string(), hint)];
         }
     };
@@ -125,11 +125,11 @@ fn judge_underlay(underlay: Result<Underlay, UnderlayError>, mtu: Option<Mtu>) -
         mtu: parent,
         ..
     } = &underlay;
-    let place = if address.is_loopback() {
+    let start = if address.is_loopback() {
         let hint = "set parent_interface to the interface on which the other nodes reach this one";
         Check::warn(
             "underlay",
-            format!("{address} on {interface}: no other node can reach that"),
+            format!("{address} on {interface}: no other node can reach this address"),
             hint,
         )
     } else {
@@ -139,7 +139,7 @@ fn judge_underlay(underlay: Result<Underlay, UnderlayError>, mtu: Option<Mtu>) -
         )
     };
     vec![
-        place,
+        start,
         judge_mtu(
             *parent,
             Mtu::within_underlay(*parent, *address).bytes(),
@@ -148,8 +148,7 @@ fn judge_underlay(underlay: Result<Underlay, UnderlayError>, mtu: Option<Mtu>) -
     ]
 }
 
-/// `room`: what the underlay's MTU leaves for a link; `wanted`: what the settings say links are to
-/// have.
+/// `room`: what the underlay's MTU leaves for a link. `wanted`: the MTU that the settings ask for.
 fn judge_mtu(parent: u32, room: u32, wanted: Option<u32>) -> Check {
     let name = "MTU";
     let found = format!("the underlay has {parent}, which leaves {room} for links");
@@ -161,21 +160,21 @@ fn judge_mtu(parent: u32, room: u32, wanted: Option<u32>) -> Check {
         Some(wanted) if wanted > room => Check::fail(
             name,
             format!("{found}; mtu asks for {wanted}"),
-            format!("set mtu to {room} at most, or raise the underlay's"),
+            format!("set mtu to at most {room}, or raise the underlay's MTU"),
         ),
         _ if room < IPV6_MIN_MTU => {
             Check::warn(name, format!("{found}: too little for IPv6"), larger)
         }
-        Some(wanted) => Check::ok(name, format!("{found}; they have {wanted} by mtu")),
+        Some(wanted) => Check::ok(name, format!("{found}; mtu sets {wanted}")),
         None => Check::ok(name, found),
     }
 }
 
 /// The clock.
 pub(crate) fn clock() -> Check {
-    // SAFETY: an all-zero timex is valid: `modes` 0 asks for nothing to be changed.
+    // SAFETY: an all-zero timex is valid: with `modes` 0, nothing is changed.
     let mut state: libc::timex = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer is to a timex of ours that lives during the call.
+    // SAFETY: the pointer is to our own timex, which lives during the call.
     let answer = unsafe { libc::adjtimex(&raw mut state) };
     let is_synchronized = answer >= 0 && state.status & libc::STA_UNSYNC == 0;
     judge_clock(
@@ -187,7 +186,7 @@ pub(crate) fn clock() -> Check {
 }
 
 fn judge_clock(since_1970: Duration, is_synchronized: bool) -> Check {
-    /// Average, Gregorian.
+    /// The average of the Gregorian calendar.
     const SECONDS_A_YEAR: u64 = 31_556_952;
     /// Before this program was written.
     const EARLIEST: u64 = 2024;
@@ -202,7 +201,7 @@ fn judge_clock(since_1970: Duration, is_synchronized: bool) -> Check {
         )
     } else if !is_synchronized {
         let found =
-            "not synchronized; links do not depend on it, but logs of several nodes and TLS do";
+            "not synchronized; links work without it, but TLS and the comparison of logs need it";
         Check::warn(name, found, hint)
     } else {
         Check::ok(name, "synchronized")

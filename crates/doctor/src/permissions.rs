@@ -1,29 +1,29 @@
-//! Who else may reach the agent's socket and state.
+//! Whether users other than root can reach the agent's socket and state.
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use crate::Check;
 
-/// The bits of a mode that let others than the owner in.
+/// The bits of a mode that give rights to others than the owner.
 const OTHERS: u32 = 0o077;
 
-/// What is known of a file.
+/// Mode and owner of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Owned {
     mode: u32,
     uid: u32,
 }
 
-/// Looks at the socket, its directory and the state directory.
+/// Checks the socket, its directory and the state directory.
 pub(crate) fn look(socket: &Path, state_dir: &Path) -> Vec<Check> {
-    let mut places = vec![
+    let mut paths = vec![
         ("socket", socket, 0o600),
         ("state directory", state_dir, 0o700),
     ];
     if let Some(dir) = socket.parent() {
-        places.insert(0, ("socket's directory", dir, 0o700));
+        paths.insert(0, ("socket's directory", dir, 0o700));
     }
-    places
+    paths
         .into_iter()
         .filter_map(|(name, path, wanted)| judge(name, path, wanted, read(path)))
         .collect()
@@ -37,7 +37,7 @@ fn read(path: &Path) -> Option<Owned> {
     })
 }
 
-/// `None`: it is not there yet, which the checks of the agent tell.
+/// `None` if the file does not exist yet. The checks of the agent say so.
 fn judge(name: &'static str, path: &Path, wanted: u32, found: Option<Owned>) -> Option<Check> {
     let Owned { mode, uid } = found?;
     let shown = format!(
@@ -48,11 +48,11 @@ fn judge(name: &'static str, path: &Path, wanted: u32, found: Option<Owned>) -> 
     Some(if is_private {
         Check::ok(name, shown)
     } else if mode & 0o022 != 0 || uid != 0 {
-        let mend = format!("chown root {0} && chmod {wanted:04o} {0}", path.display());
+        let hint = format!("chown root {0} && chmod {wanted:04o} {0}", path.display());
         Check::fail(
             name,
             format!("{shown}: others could command this node's links"),
-            mend,
+            hint,
         )
     } else {
         Check::warn(

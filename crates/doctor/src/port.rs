@@ -1,8 +1,8 @@
-//! UDP port 4789: who has it, and which VXLAN devices share it.
+//! UDP port 4789: which program uses it, and which VXLAN devices share it.
 //!
-//! Devices of one namespace share one socket a port, if their options agree; a device in "external"
-//! mode (OVS, Cilium), with GBP or GPE does not share. A socket that the kernel made for VXLAN is
-//! told from a program's by that no process has it open.
+//! VXLAN devices of one namespace share one socket per port if their options agree. A device in
+//! "external" mode (OVS, Cilium), with GBP or with GPE does not share. No process has the kernel's
+//! own VXLAN socket open; that is how it differs from a program's socket.
 
 use std::{collections::HashMap, fs};
 
@@ -13,14 +13,14 @@ use crate::Check;
 
 const NAME: &str = "UDP 4789";
 
-/// A socket on the port, and the process that has it open, if one has.
+/// A socket on the port, and the process that has it open, if there is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Taken {
     inode: u64,
     process: Option<String>,
 }
 
-/// Looks.
+/// Checks the port.
 pub(crate) fn look() -> Check {
     let tunnels = match Kernel::new().and_then(|kernel| kernel.tunnels()) {
         Ok(tunnels) => tunnels,
@@ -106,7 +106,7 @@ fn judge(taken: &[Taken], tunnels: &[NodeTunnel]) -> Check {
         return Check::fail(
             NAME,
             format!(
-                "{} has the port: no tunnel can be set up",
+                "{} uses the port: no tunnel can be set up",
                 programs.join(", ")
             ),
             "stop that program, or have it use another port; VXLAN's port is 4789 (RFC 7348)",
@@ -123,7 +123,7 @@ fn judge(taken: &[Taken], tunnels: &[NodeTunnel]) -> Check {
         return Check::fail(
             NAME,
             format!(
-                "VXLAN device {} (external, GBP or GPE) has the port and does not share it: no \
+                "VXLAN device {} (external, GBP or GPE) uses the port and does not share it: no \
                  tunnel can be set up",
                 exclusive.name
             ),
@@ -138,8 +138,8 @@ fn judge(taken: &[Taken], tunnels: &[NodeTunnel]) -> Check {
         return Check::warn(
             NAME,
             format!("shared with {}", list.join(", ")),
-            "links whose VNI is one of these cannot be made here; Ratchet counts from 11 up. Give \
-             the other network another port if you can",
+            "a link with one of these VNIs cannot be made on this node (Ratchet takes VNIs from 11 \
+             up); if you can, give the other network another port",
         );
     }
     match taken.is_empty() {

@@ -66,10 +66,9 @@ fn assert_reports(report: &(Option<i32>, String), code: i32, lines: &[&str]) {
     assert_eq!(report.0, Some(code), "{}", report.1);
 }
 
-/// The example files for users are good configs, and the config in the documentation is one of
-/// them.
+/// The example files for users are valid configs, and the documentation shows one of them.
 #[test]
-fn the_examples_are_good_configs() {
+fn the_examples_are_valid_configs() {
     let cluster = Cluster::new(1);
     let runtime = Runtime::new(&cluster);
     fs::remove_file(runtime.net.join("10-ratchet.conf")).unwrap();
@@ -88,7 +87,7 @@ fn the_examples_are_good_configs() {
         let (_, report) = runtime.doctor(&cluster.nodes[0]);
         for words in [
             format!("✓ CNI config: {name} is the first"),
-            format!("✓ config's keys: {name} is good"),
+            format!("✓ config's keys: {name} is valid"),
         ] {
             assert!(report.contains(&words), "expected {words:?} in:\n{report}");
         }
