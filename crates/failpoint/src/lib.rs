@@ -1,15 +1,15 @@
-//! Points at which tests have a process die, to see that whatever was begun can be finished or
-//! undone, or stop, to see what others may do meanwhile.
+//! Failpoints: points at which a test can kill or stop a process. A killed process shows whether
+//! what it began can be finished or undone; a stopped one, what others may do in the meantime.
 //!
-//! A process dies by its own SIGKILL at a point: at that of a name (`RATCHET_FAILPOINT`), or at the
-//! n-th of all that it passes (`RATCHET_FAILPOINT_SCRIPT`), so that a test goes through points that
-//! it does not know the names of. The script is a file: a number in its first line, and behind it a
-//! line for every point passed since. With `stop` after the number the process does not die but
-//! stops (SIGSTOP), and goes on when the test says so. While there is no such file, nothing is
-//! counted; so a test writes it when it begins with what it is about. A number of 0 only counts.
+//! A process dies (SIGKILL) at the point with a given name (`RATCHET_FAILPOINT`), or at the n-th of
+//! all points that it passes (`RATCHET_FAILPOINT_SCRIPT`), so that a test need not know the names
+//! of all points. The script is a file. Its first line has the number, and each point that is
+//! passed adds a line. With `stop` after the number, the process does not die but stops (SIGSTOP),
+//! until the test continues it. While the file does not exist, no points are counted, so a test
+//! writes it just before the operation that it tests. The number 0 only counts.
 //!
-//! Points stand **after** what they are named for, unless they say `before`. Compiled in with the
-//! feature `armed` alone.
+//! A point is **after** the step that it is named for, unless its name says `before`. Points exist
+//! only with the feature `armed`.
 
 /// The points of the plugin, in the order in which a call passes them.
 pub const PLUGIN: &[&str] = &[
@@ -54,7 +54,7 @@ pub const AGENT: &[&str] = &[
     "etcd.txn",
 ];
 
-/// Whether there are points at all in this build.
+/// Whether this build has points.
 pub const ARMED: bool = cfg!(feature = "armed");
 
 /// Passes a point.
@@ -73,13 +73,13 @@ pub fn pass(name: &str) {
         .then_some(Signal::SIGKILL)
         .or_else(|| script::signal_at(name))
     {
-        // Fails only if there is no such process, which is us.
+        // Fails only if the process does not exist, and it is this one.
         let _ = kill(Pid::this(), signal);
     }
 }
 
-/// Whether points are counted now: then what is done in one go is done one by one, with a point
-/// after each.
+/// Whether points are counted now. Then steps that are usually done together are done one by one,
+/// with a point after each.
 #[cfg(feature = "armed")]
 pub fn is_counting() -> bool {
     script::path().is_some_and(|path| path.exists())
@@ -114,7 +114,7 @@ mod script {
         std::env::var_os("RATCHET_FAILPOINT_SCRIPT").map(PathBuf::from)
     }
 
-    /// Notes a point; what is to happen if it is the one that the script is about.
+    /// Records a point. Returns what to do if it is the script's.
     pub(super) fn signal_at(name: &str) -> Option<Signal> {
         let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let mut file = OpenOptions::new()
