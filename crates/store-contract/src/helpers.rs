@@ -1,4 +1,4 @@
-//! Pods, records and links in a few words.
+//! Short ways to make pods, records and links, and to use a store.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,8 +19,7 @@ pub async fn open(url: &StoreUrl) -> Arc<dyn Store> {
     ratchet_store::open(&url.clone().into()).await.unwrap()
 }
 
-/// Longer than any backend needs, however busy the machine: it only bounds how long a failure
-/// takes.
+/// Longer than any backend needs, even on a busy machine. It only limits how long a failure takes.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
 pub fn key(name: &str) -> PodKey {
@@ -55,7 +54,7 @@ pub fn link_id(name: &str, peer: &str) -> LinkId {
     link(name, peer).id()
 }
 
-/// The record of a pod that lives in the sandbox `<name>-1` and declares one link with each peer.
+/// The record of a pod with the sandbox `<name>-1`, which declares one link with each peer.
 pub fn record(name: &str, peers: &[&str]) -> PodRecord {
     record_in(name, &format!("{name}-1"), 100, peers)
 }
@@ -82,7 +81,7 @@ pub fn record_on(node: &str, name: &str, peers: &[&str]) -> PodRecord {
     record
 }
 
-/// The same, after its sandbox has gone.
+/// The same, after its sandbox is removed.
 pub fn gone(record: &PodRecord) -> PodRecord {
     PodRecord {
         location: None,
@@ -90,7 +89,7 @@ pub fn gone(record: &PodRecord) -> PodRecord {
     }
 }
 
-/// Publishes a new sandbox; answers with `created` as stored.
+/// Publishes a new sandbox. Returns the stored `created`.
 pub async fn publish(store: &dyn Store, record: &PodRecord) -> u64 {
     match store.publish(record, Publish::New).await.unwrap() {
         Published::Stored { created } => created,
@@ -98,7 +97,7 @@ pub async fn publish(store: &dyn Store, record: &PodRecord) -> u64 {
     }
 }
 
-/// Lets the sandbox `<name>-1` go.
+/// Removes the sandbox `<name>-1`.
 pub async fn remove_pod(store: &dyn Store, name: &str) {
     store
         .remove_pod(&key(name), &sandbox(&format!("{name}-1")))
@@ -131,7 +130,7 @@ pub fn fixed(link: &DeclaredLink, vni: u32) -> VniClaim {
     }
 }
 
-/// Claims and gives the VNI's number.
+/// Claims a VNI. Returns its number.
 pub async fn claim(store: &dyn Store, link: &DeclaredLink) -> u32 {
     granted(ask(store, link).await)
 }
@@ -140,7 +139,7 @@ pub async fn ask(store: &dyn Store, link: &DeclaredLink) -> VniGrant {
     store.claim_vnis(&[any(link)]).await.unwrap()[&link.id()]
 }
 
-/// The pod lives and declares a link with each of `count` peers, which are called 0, 1, …
+/// A pod that declares a link with each of `count` peers, which are called 0, 1, …
 pub async fn publish_hub(store: &dyn Store, name: &str, count: u32) -> Vec<DeclaredLink> {
     let peers: Vec<String> = (0..count).map(|n| n.to_string()).collect();
     let hub = record(name, &peers.iter().map(String::as_str).collect::<Vec<_>>());
@@ -178,7 +177,7 @@ pub fn granted(grant: VniGrant) -> u32 {
     }
 }
 
-/// A watch that has told its first change and hears of these pods.
+/// A watch of these pods that has reported its first change.
 pub async fn watch(store: &dyn Store, own: &[&str], peers: &[&str]) -> Box<dyn Watch> {
     let mut watch = store.watch().await.unwrap();
     assert_eq!(watch.next().await.unwrap(), Change::All);
@@ -187,7 +186,7 @@ pub async fn watch(store: &dyn Store, own: &[&str], peers: &[&str]) -> Box<dyn W
     watch
 }
 
-/// Sets the interest and takes the report of the pods that are new in it.
+/// Sets the interest and takes the report of its new pods.
 pub async fn interest(watch: &mut dyn Watch, own: &[&str], peers: &[&str], new: &[&str]) {
     watch
         .interest(Interest {
@@ -199,14 +198,14 @@ pub async fn interest(watch: &mut dyn Watch, own: &[&str], peers: &[&str], new: 
     hear(watch, new).await;
 }
 
-/// Waits until all these pods have been reported; answers with everything that was.
+/// Waits until all these pods are reported. Returns everything that was reported.
 pub async fn hear(watch: &mut dyn Watch, names: &[&str]) -> BTreeSet<PodKey> {
     let wanted = keys(names);
     let mut heard = BTreeSet::new();
     while !heard.is_superset(&wanted) {
         match time::timeout(DEADLINE, watch.next()).await {
             Ok(Ok(Change::Pods(pods))) => heard.extend(pods),
-            Ok(Ok(Change::All)) => panic!("the watch began anew for no reason"),
+            Ok(Ok(Change::All)) => panic!("the watch started again for no reason"),
             Ok(Err(error)) => panic!("{error}"),
             Err(_) => panic!("waited for {names:?}, heard of {heard:?} only"),
         }

@@ -1,4 +1,4 @@
-//! Nodes that are gone for good, or only seem to be.
+//! Nodes that are gone for good, and nodes that only seem to be.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub async fn a_node_that_comes_and_goes_leaves_nothing(backend: Arc<impl Backend
     }
 }
 
-pub async fn a_forgotten_nodes_pods_depart(backend: Arc<impl Backend>) {
+pub async fn a_forgotten_nodes_pods_are_removed(backend: Arc<impl Backend>) {
     let store = backend.open().await;
     let declarer = record_on("n1", "a", &["b", "c"]);
     for record in [
@@ -37,7 +37,7 @@ pub async fn a_forgotten_nodes_pods_depart(backend: Arc<impl Backend>) {
     assert_eq!(
         facts.records[&key("a")],
         gone(&declarer),
-        "remembered for b's sake"
+        "kept because of b"
     );
     assert_eq!(facts.vnis[&link_id("a", "b")].number(), 11);
     assert_eq!(
@@ -71,7 +71,7 @@ pub async fn a_forgotten_node_that_comes_back_has_its_links_again(backend: Arc<i
     );
     assert_eq!(read(&*store, &["b"]).await["a"], declarer);
     assert_eq!(claim(&*store, &link("a", "b")).await, vni);
-    // But not a pod that has been started elsewhere meanwhile.
+    // But it does not get a pod that was started on another node in the meantime.
     store.remove_node(&node("n1"), true).await.unwrap();
     let mut elsewhere = record_in("a", "a-2", 1, &["b"]);
     elsewhere.location.as_mut().unwrap().node = node("n3");

@@ -1,4 +1,4 @@
-//! Several agents at once, each in a process of its own.
+//! Several agents at once, each in its own process.
 
 use std::{
     env,
@@ -14,15 +14,15 @@ use ratchet_store::StoreUrl;
 use crate::{Shared, block_on, helpers::*};
 
 const AGENTS: u32 = 8;
-/// Of one agent's pod.
+/// The links of one agent's pod.
 const LINKS: u32 = 500;
 
 /// What the child processes need to know.
 const URL: &str = "RATCHET_CONTRACT_URL";
 const AGENT: &str = "RATCHET_CONTRACT_AGENT";
 
-/// 500 links each of eight processes at once; half of them go, and four more processes are given
-/// what these had.
+/// Eight processes claim VNIs for 500 links each, at the same time. Half of the links are removed,
+/// and four more processes get the freed VNIs.
 pub async fn processes_claim_unique_vnis(backend: Arc<impl Shared>) {
     let begun = Instant::now();
     let given = claim_in_processes(&backend.url(), 0..AGENTS);
@@ -59,7 +59,7 @@ pub async fn processes_claim_unique_vnis(backend: Arc<impl Shared>) {
     );
 }
 
-/// Runs one process for each of these agents, all at once. Returns the VNIs that they were given.
+/// Runs one process for each of these agents, all at once. Returns the VNIs that they got.
 fn claim_in_processes(url: &StoreUrl, agents: Range<u32>) -> Vec<u32> {
     let children: Vec<_> = agents
         .map(|agent| {
@@ -85,7 +85,7 @@ fn claim_in_processes(url: &StoreUrl, agents: Range<u32>) -> Vec<u32> {
     given
 }
 
-/// In a child of the test above: one agent. Otherwise it does nothing.
+/// In a child of the test above: one agent. Otherwise does nothing.
 pub fn child_process() {
     let (Ok(url), Ok(agent)) = (env::var(URL), env::var(AGENT)) else {
         return;

@@ -1,4 +1,4 @@
-//! Publishing, departing, reading.
+//! Publishing, removing and reading records.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,7 +26,7 @@ pub async fn what_is_published_is_read(backend: Arc<impl Backend>) {
     assert!(store.describe().contains(&backend.describe()));
 }
 
-pub async fn peers_and_declarers_are_read_and_nobody_else(backend: Arc<impl Backend>) {
+pub async fn only_peers_and_declarers_are_read(backend: Arc<impl Backend>) {
     let store = backend.open().await;
     for record in [
         record("a", &["b"]),
@@ -42,7 +42,7 @@ pub async fn peers_and_declarers_are_read_and_nobody_else(backend: Arc<impl Back
     assert_eq!(names(&*store, &["a"]).await, ["a", "b", "d"]);
     assert_eq!(names(&*store, &["e"]).await, ["e"]);
     assert_eq!(names(&*store, &["b", "e"]).await, ["a", "b", "c", "e"]);
-    assert_eq!(names(&*store, &["nobody"]).await, [""; 0]);
+    assert_eq!(names(&*store, &["none"]).await, [""; 0]);
     assert_eq!(names(&*store, &[]).await, [""; 0]);
 }
 
@@ -65,7 +65,7 @@ pub async fn vnis_of_own_links_are_read(backend: Arc<impl Backend>) {
     );
 }
 
-pub async fn a_late_departure_of_an_old_sandbox_does_nothing(backend: Arc<impl Backend>) {
+pub async fn a_late_removal_of_an_old_sandbox_does_nothing(backend: Arc<impl Backend>) {
     let store = backend.open().await;
     publish(&*store, &record_in("a", "old", 1, &[])).await;
     let new = record_in("a", "new", 2, &[]);
@@ -96,7 +96,7 @@ pub async fn a_new_sandbox_replaces_and_is_always_later(backend: Arc<impl Backen
     );
 }
 
-pub async fn again_never_replaces_a_later_sandbox(backend: Arc<impl Backend>) {
+pub async fn publishing_again_never_replaces_a_later_sandbox(backend: Arc<impl Backend>) {
     let store = backend.open().await;
     let again = |record: PodRecord| {
         let store = store.clone();
@@ -106,7 +106,7 @@ pub async fn again_never_replaces_a_later_sandbox(backend: Arc<impl Backend>) {
         again(record_in("a", "one", 5, &[])).await,
         Published::Stored { created: 5 }
     );
-    // The same sandbox: its links may have changed, and what was moved up stays.
+    // The same sandbox: its links may have changed, and its `created` stays.
     publish(&*store, &record_in("a", "one", 5, &[])).await;
     assert_eq!(
         again(record_in("a", "one", 5, &["b"])).await,
@@ -137,8 +137,8 @@ pub async fn again_after_a_departure(backend: Arc<impl Backend>) {
     publish(&*store, &record("b", &[])).await;
     publish(&*store, &record_in("a", "two", 7, &["b"])).await;
     store.remove_pod(&key("a"), &sandbox("two")).await.unwrap();
-    // It is gone, but remembered for b's sake: an agent that slept through all that must not bring
-    // "one" back.
+    // It is gone, but its record is kept because of b: an agent that missed all of this must not
+    // bring "one" back.
     let old = store
         .publish(&record_in("a", "one", 6, &["b"]), Publish::Again)
         .await
@@ -162,7 +162,7 @@ pub async fn a_declarer_is_remembered_while_a_peer_lives(backend: Arc<impl Backe
     assert_eq!(
         claim(&*store, &link("a", "b")).await,
         vni,
-        "a is remembered and so is its link's VNI"
+        "the record of a is kept, and so is its link's VNI"
     );
     remove_pod(&*store, "b").await;
     assert_eq!(
@@ -203,7 +203,7 @@ pub async fn a_reopened_store_has_everything(backend: Arc<impl Backend>) {
 
 const PODS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
-/// The store after any history equals a map to which the same was done with everything in view.
+/// After any history, the store equals a model that always has all records at hand.
 pub async fn random_histories_equal_the_model(backend: Arc<impl Backend>) {
     let store = backend.open().await;
     for seed in 1..=4 {
@@ -228,8 +228,8 @@ pub async fn random_histories_equal_the_model(backend: Arc<impl Backend>) {
     }
 }
 
-/// Publishes or removes a pod, in the store and in the model. The model keeps the records of the
-/// pods that are there, and of those that are gone while one of their peers is there.
+/// Publishes or removes a pod, in the store and in the model. The model keeps the records of living
+/// pods, and of gone pods while one of their peers lives.
 async fn change(
     store: &dyn Store,
     model: &mut BTreeMap<PodKey, PodRecord>,
@@ -260,8 +260,7 @@ async fn change(
     });
 }
 
-/// Those links and no others are given VNIs that the model declares and that have a pod which is
-/// there.
+/// Claims get VNIs exactly for the links that the model declares and that have a living pod.
 async fn assert_links(store: &dyn Store, model: &BTreeMap<PodKey, PodRecord>) {
     let links: Vec<_> = model
         .values()
@@ -305,7 +304,7 @@ pub async fn what_is_on_a_node_is_found(backend: Arc<impl Backend>) {
     ] {
         publish(&*store, &on(node, name)).await;
     }
-    // Its record is kept, and it is nowhere.
+    // Its record is kept, without a location.
     remove_pod(&*store, "c").await;
     let found = store.located_on(&"node1".parse().unwrap()).await.unwrap();
     let mut names: Vec<&str> = found.iter().map(|record| record.pod.name()).collect();

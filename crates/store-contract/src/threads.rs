@@ -1,4 +1,4 @@
-//! Several agents at once, each in a thread of its own.
+//! Several agents at once, each in its own thread.
 
 use std::{collections::BTreeSet, sync::Arc, thread};
 
@@ -7,7 +7,7 @@ use ratchet_store::{Publish, Published, Store, VniGrant};
 use crate::{Backend, block_on, helpers::*};
 
 const AGENTS: u32 = 8;
-/// Of one agent's pod.
+/// The links of one agent's pod.
 const LINKS: u32 = 60;
 
 /// Runs several agents at once, each in its own thread and with its own store. Returns what they
@@ -53,8 +53,8 @@ pub async fn one_link_claimed_by_all_has_one_vni(backend: Arc<impl Backend>) {
     );
 }
 
-/// Both pods of a link come at once on two nodes; each agent publishes, reads, claims, and is told
-/// of the other.
+/// Both pods of a link start at the same time on two nodes. Each agent publishes, reads, claims,
+/// and its watch reports the other.
 pub async fn two_agents_at_once(backend: Arc<impl Backend>) {
     let given = in_threads(
         &backend,
@@ -82,8 +82,8 @@ pub async fn many_publish_the_same_pod(backend: Arc<impl Backend>) {
     );
 }
 
-/// Each agent's pods link to all others'; whatever the order in which they come and go, nothing
-/// remains.
+/// Each agent's pods are linked to all others'. In every order of publications and removals,
+/// nothing is left.
 pub async fn all_come_and_go_at_once(backend: Arc<impl Backend>) {
     in_threads(&backend, 0..4_u32, async |store, agent| {
         let own = format!("pod{agent}");
@@ -109,8 +109,8 @@ pub async fn all_come_and_go_at_once(backend: Arc<impl Backend>) {
     assert_eq!(backend.leftovers(), 0);
 }
 
-/// Claims that meet departures: whatever the order in which they come, no VNI is left behind.
-pub async fn claims_that_meet_departures_leave_nothing(backend: Arc<impl Backend>) {
+/// Claims during removals: in every order, no VNI is left.
+pub async fn claims_during_removals_leave_nothing(backend: Arc<impl Backend>) {
     let claimers: Vec<_> = (0..2)
         .map(|_| {
             let backend = backend.clone();

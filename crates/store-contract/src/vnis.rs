@@ -1,4 +1,4 @@
-//! Allocating VNIs.
+//! Allocation of VNIs.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -27,7 +27,7 @@ pub async fn fixed_ones_are_honoured(backend: Arc<impl Backend>) {
     let store = backend.open().await;
     let links = publish_hub(&*store, "a", 7).await;
     let link = |n: usize| &links[n];
-    // A link that takes any number does not take one that another in the same batch insists on.
+    // A link without a fixed VNI does not take one that another link of the batch has fixed.
     let grants = store
         .claim_vnis(&[any(link(1)), fixed(link(2), 11), fixed(link(3), 7)])
         .await
@@ -49,7 +49,7 @@ pub async fn fixed_ones_are_honoured(backend: Arc<impl Backend>) {
         [5, 6].map(|n| granted(grants[&link(n).id()])),
         [(1 << 24) - 1, 13]
     );
-    // It keeps what it has.
+    // It keeps its VNI.
     let grants = store.claim_vnis(&[fixed(link(1), 99)]).await.unwrap();
     assert_eq!(granted(grants[&link(1).id()]), 12);
 }
@@ -88,7 +88,8 @@ pub async fn many_claims_in_one_batch(backend: Arc<impl Backend>) {
     assert_eq!(vnis, (11..1511).collect::<Vec<_>>());
 }
 
-/// As many declarers as links, so that what the claims rest on does not fit into one transaction.
+/// As many declarers as links, so that the conditions of the claims do not fit into one
+/// transaction.
 pub async fn many_claims_of_as_many_declarers(backend: Arc<impl Backend>) {
     let store = backend.open().await;
     let names: Vec<String> = (0..150).map(|n| format!("pod{n}")).collect();
@@ -97,7 +98,7 @@ pub async fn many_claims_of_as_many_declarers(backend: Arc<impl Backend>) {
     }
     for name in &names {
         publish(&*store, &record(name, &["x", "y"])).await;
-        // Those that have gone count together with the peer.
+        // Gone declarers count because of the living peer.
         remove_pod(&*store, name).await;
     }
     let claims: Vec<_> = names
@@ -114,7 +115,7 @@ pub async fn many_claims_of_as_many_declarers(backend: Arc<impl Backend>) {
     assert_eq!(vnis, (11..311).collect());
 }
 
-pub async fn nothing_is_taken_for_a_link_that_nobody_declares(backend: Arc<impl Backend>) {
+pub async fn nothing_is_taken_for_an_undeclared_link(backend: Arc<impl Backend>) {
     let store = backend.open().await;
     publish(&*store, &record("a", &["b"])).await;
     let grants = store
@@ -132,8 +133,7 @@ pub async fn nothing_is_taken_for_a_link_that_nobody_declares(backend: Arc<impl 
     assert_eq!(backend.leftovers(), 0);
 }
 
-/// An agent has read of a link, and claims a VNI for it after both pods have gone, or its
-/// declaration has.
+/// An agent has read a link, and claims a VNI for it after both pods, or its declaration, are gone.
 pub async fn a_claim_from_stale_facts_takes_nothing(backend: Arc<impl Backend>) {
     let (ours, theirs) = (backend.open().await, backend.open().await);
     publish(&*theirs, &record("a", &["b", "c"])).await;
@@ -152,7 +152,7 @@ pub async fn a_claim_from_stale_facts_takes_nothing(backend: Arc<impl Backend>) 
     publish(&*theirs, &record_in("a", "a-2", 200, &["b", "c"])).await;
     publish(&*ours, &record("c", &[])).await;
     theirs.remove_pod(&key("a"), &sandbox("a-2")).await.unwrap();
-    // a is remembered for the sake of b and c.
+    // The record of a is kept because of b and c.
     assert_eq!(claim(&*ours, &link("a", "b")).await, 11);
     remove_pod(&*ours, "b").await;
     assert_eq!(

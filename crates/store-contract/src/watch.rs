@@ -1,4 +1,4 @@
-//! Being told of changes.
+//! Watches.
 
 use std::{sync::Arc, time::Duration};
 
@@ -33,8 +33,8 @@ pub async fn a_declarer_that_names_an_own_pod(backend: Arc<impl Backend>) {
     publish(&*theirs, &record("stranger", &["a"])).await;
     hear(&mut *watch, &["a"]).await;
     assert_eq!(names(&*ours, &["a"]).await, ["a", "stranger"]);
-    // An agent that has read that counts it among the peers. It moves, it goes, it comes back
-    // without the link.
+    // An agent that has read this takes it for a peer. It moves, is removed, and comes back without
+    // the link.
     interest(&mut *watch, &["a"], &["stranger"], &["stranger"]).await;
     publish(&*theirs, &record_in("stranger", "stranger-2", 1, &["a"])).await;
     hear(&mut *watch, &["stranger"]).await;
@@ -53,7 +53,7 @@ pub async fn vnis_of_own_links(backend: Arc<impl Backend>) {
     publish(&*ours, &record("a", &["b"])).await;
     publish(&*theirs, &record("c", &["a"])).await;
     let mut watch = watch(&*ours, &["a"], &["b", "c"]).await;
-    // Whoever has read which links a pod has, hears when they get their VNIs.
+    // After a read of a pod's links, the watch reports when they get their VNIs.
     ours.read(&keys(&["a"])).await.unwrap();
     claim(&*theirs, &link("a", "b")).await;
     hear(&mut *watch, &["a"]).await;
@@ -62,11 +62,11 @@ pub async fn vnis_of_own_links(backend: Arc<impl Backend>) {
     assert_eq!(ours.read(&keys(&["a"])).await.unwrap().vnis.len(), 2);
 }
 
-pub async fn unrelated_pods_are_not_heard(backend: Arc<impl Backend>) {
+pub async fn unrelated_pods_are_not_reported(backend: Arc<impl Backend>) {
     let (ours, theirs) = (backend.open().await, backend.open().await);
     publish(&*theirs, &record("b", &[])).await;
     let mut watch = watch(&*ours, &["a", "fence"], &["b"]).await;
-    // Of a peer only its own record counts, not who names it.
+    // Of a peer, only its own record matters, not the records that name it.
     for record in [record("x", &["y"]), record("y", &[]), record("z", &["b"])] {
         publish(&*theirs, &record).await;
     }
@@ -79,10 +79,10 @@ pub async fn unrelated_pods_are_not_heard(backend: Arc<impl Backend>) {
 pub async fn pods_new_in_the_interest_are_reported(backend: Arc<impl Backend>) {
     let (ours, theirs) = (backend.open().await, backend.open().await);
     let mut watch = watch(&*ours, &["a", "fence"], &[]).await;
-    // Between the agent's reading of b and its interest in it.
+    // Between the agent's read of b and its interest in it.
     publish(&*theirs, &record("b", &[])).await;
     interest(&mut *watch, &["a", "fence"], &["b"], &["b"]).await;
-    // And no longer: b is nobody's peer now.
+    // And no longer: b is no pod's peer now.
     interest(&mut *watch, &[], &["fence"], &[]).await;
     publish(&*theirs, &record_in("b", "b-2", 1, &["a"])).await;
     publish(&*theirs, &record("fence", &[])).await;
@@ -124,7 +124,7 @@ pub async fn cancelling_loses_nothing(backend: Arc<impl Backend>) {
     }
 }
 
-pub async fn saying_the_same_again_wakes_nobody(backend: Arc<impl Backend>) {
+pub async fn publishing_the_same_again_wakes_no_watch(backend: Arc<impl Backend>) {
     let store = backend.open().await;
     let again = record("a", &["b"]);
     publish(&*store, &again).await;

@@ -1,7 +1,7 @@
-//! What follows from a change of one pod's record, as a value that is the same for all backends.
+//! The consequences of a change of one pod's record, as a value that is the same for all backends.
 //!
-//! A backend reads the records that a change depends on, asks this module what follows, and encodes
-//! the [`Step`]s that it gets. This module reads and writes nothing and knows no backend.
+//! A backend reads the records that a change depends on, computes the consequences with this
+//! module, and encodes the [`Step`]s. This module reads and writes nothing and knows no backend.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,19 +16,19 @@ mod tests;
 
 pub use steps::{IndexChange, IndexEntry, Limits, Step};
 
-/// What publishing a record comes to.
+/// What a publication changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Publication {
     /// The store has a later sandbox of the pod. Nothing is written.
     Superseded,
     /// The store has this record already. Nothing is written, so that no watch reports it.
     Unchanged(PodRecord),
-    /// This record is to be written.
+    /// This record must be written.
     Write(PodRecord),
 }
 
 impl Publication {
-    /// Decides on a record that is published where the store has `previous`.
+    /// Decides on a publication when the store has `previous`.
     pub fn new(record: &PodRecord, previous: Option<&PodRecord>, how: Publish) -> Self {
         let Some(created) = created(record, previous, how) else {
             return Self::Superseded;
@@ -45,7 +45,7 @@ impl Publication {
     }
 }
 
-/// A record's `created` as the store will have it. `None`: the store has a later sandbox.
+/// The `created` to store with a record. `None`: the store has a later sandbox.
 fn created(record: &PodRecord, previous: Option<&PodRecord>, how: Publish) -> Option<u64> {
     let Some(previous) = previous else {
         return Some(record.created);
@@ -59,22 +59,22 @@ fn created(record: &PodRecord, previous: Option<&PodRecord>, how: Publish) -> Op
     }
 }
 
-/// Whether removing this sandbox changes anything where the store has `previous`: a late DEL of an
+/// Whether removing this sandbox changes anything when the store has `previous`. A late DEL of an
 /// old sandbox does not remove the pod.
 pub fn is_removed(previous: Option<&PodRecord>, sandbox: &SandboxId) -> bool {
     previous.is_some_and(|record| record.sandbox() == Some(sandbox))
 }
 
-/// Whether a record that replaces `previous` drops a link. If not, publishing it depends on no
-/// other record. If so, it depends on those of the pods that declare a link with the pod and of the
-/// pod's peers before and after: a link that another record declares too does not end.
+/// Whether a record that replaces `previous` drops a link. If not, its publication depends on no
+/// other record. If so, it depends on the records of the pods that declare a link with the pod, and
+/// of the pod's peers before and after: a link that another record also declares does not end.
 pub fn drops_links(previous: Option<&PodRecord>, next: &PodRecord) -> bool {
     previous.is_some_and(|previous| !ids(previous).is_subset(&ids(next)))
 }
 
-/// The peers of those pods among these that are gone. With these pods' records, a store that has
-/// read all that concern a pod can remove it: whether the record of a gone pod is still needed
-/// depends on the pod's other peers.
+/// The peers of the gone pods among these. To remove a pod, a store needs the records that concern
+/// it and those of these peers: whether the record of a gone pod is still needed depends on the
+/// gone pod's other peers.
 pub fn peers_of_gone(records: &BTreeMap<PodKey, PodRecord>) -> BTreeSet<PodKey> {
     records
         .values()
@@ -84,11 +84,11 @@ pub fn peers_of_gone(records: &BTreeMap<PodKey, PodRecord>) -> BTreeSet<PodKey> 
         .collect()
 }
 
-/// A change of one pod's record, with what it does to the rest of the store.
+/// A change of one pod's record, with its consequences for the rest of the store.
 #[derive(Debug)]
 pub struct RecordChange<'a> {
     pod: PodKey,
-    /// The records that the change depends on, as they were before it.
+    /// The records that the change depends on, from before it.
     before: &'a BTreeMap<PodKey, PodRecord>,
     /// The pod's record after the change. `None`: the pod has none.
     record: Option<PodRecord>,
@@ -99,8 +99,8 @@ pub struct RecordChange<'a> {
 }
 
 impl<'a> RecordChange<'a> {
-    /// The pod's record becomes `next`. `before` has the pod's own record and, if
-    /// [`drops_links`], those named there.
+    /// The pod's record becomes `next`. `before` has the pod's own record and, if the change
+    /// [`drops_links`], the records that are named there.
     pub fn publish(next: PodRecord, before: &'a BTreeMap<PodKey, PodRecord>) -> Self {
         Self::new(next.pod.clone(), Some(next), before)
     }
@@ -108,8 +108,8 @@ impl<'a> RecordChange<'a> {
     /// The pod's sandbox is gone. `before` has the records that concern the pod
     /// ([`ratchet_model::record::Facts`]) and those of [`peers_of_gone`].
     ///
-    /// A pod that is gone keeps its record, without a location, while one of the peers in it
-    /// lives: the peer's interface stays what it is until the pod comes back.
+    /// A gone pod keeps its record, without a location, while one of its peers lives: the peer's
+    /// interface does not change until the pod comes back.
     pub fn remove(pod: &PodKey, before: &'a BTreeMap<PodKey, PodRecord>) -> Self {
         let gone = before.get(pod).map(|record| PodRecord {
             location: None,
@@ -137,8 +137,8 @@ impl<'a> RecordChange<'a> {
             |record: &PodRecord| record.lives() || record.peers().into_iter().any(lives);
         let forgotten: BTreeSet<PodKey> = before
             .values()
-            // One that is still leaving is deleted by its own removal, which would not find what is
-            // left to do without it.
+            // A pod that is still leaving is deleted by its own removal, which needs the record to
+            // know what is left to do.
             .filter(|record| record.pod != pod && record.location.is_none())
             .filter(|record| record.peers().contains(&pod) && !is_needed(record))
             .map(|record| record.pod.clone())
@@ -159,14 +159,14 @@ impl<'a> RecordChange<'a> {
         &self.ended
     }
 
-    /// Whether the change ends with the pod gone.
+    /// Whether the pod is gone after the change.
     fn is_removal(&self) -> bool {
         self.record.as_ref().is_none_or(|record| !record.lives())
     }
 }
 
-/// The links that end: no record declares them any more, or both of their pods are gone, even if a
-/// record that declares them is kept for another link.
+/// The links that end: no record declares them any more, or both of their pods are gone, even if
+/// one of their records is kept for another link.
 fn ended(
     pod: &PodKey,
     record: Option<&PodRecord>,

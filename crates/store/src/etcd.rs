@@ -1,10 +1,10 @@
 //! The store in an etcd cluster (v3 API, 3.4 and later), for all nodes of a cluster. The key layout
 //! is in [`keys`].
 //!
-//! Every change is one transaction that holds only if nothing it was decided on has changed
-//! meanwhile; else it is decided anew. An agent reads and watches the keys of its own pods, of
-//! their links and of the pods at the other ends, so its traffic grows with its own links and not
-//! with the cluster.
+//! Every step of a change is one transaction. It succeeds only if the facts that the change depends
+//! on have not changed; otherwise the change is computed again. An agent reads and watches the keys
+//! of its own pods, of their links and of their peers, so its traffic grows with its own links and
+//! not with the cluster.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,11 +38,11 @@ use keys::Keys;
 use rpc::Rpc;
 use watch::Unnumbered;
 
-/// How many operations, and how many conditions, one transaction may have: etcd's `--max-txn-ops`
-/// is 128 unless somebody changed it.
+/// How many operations, and how many conditions, one transaction may have: the default of etcd's
+/// `--max-txn-ops` is 128.
 const TXN_OPS: usize = 100;
 
-/// A cluster and where in it our keys are.
+/// A cluster, and the prefix of our keys.
 pub(crate) struct Etcd {
     rpc: Rpc,
     keys: Keys,
@@ -52,13 +52,13 @@ pub(crate) struct Etcd {
 pub(crate) struct EtcdStore {
     etcd: Arc<Etcd>,
     claims: sync::Mutex<vnis::Holders>,
-    /// What the last reading of each own pod found, for the watches.
+    /// What the last read of each own pod found, for the watches.
     unnumbered: sync::watch::Sender<Unnumbered>,
     presence: nodes::Presence,
 }
 
 impl EtcdStore {
-    /// Connects, and sees whether the keys can be read.
+    /// Connects, and checks that the keys can be read.
     pub(crate) async fn open(
         url: &StoreUrl,
         hosts: &[HostPort],
@@ -115,7 +115,8 @@ impl Store for EtcdStore {
         &self,
         claims: &[VniClaim],
     ) -> Result<BTreeMap<LinkId, VniGrant>, StoreError> {
-        // One at a time within this process: they would only get into each other's way.
+        // One at a time within this process: concurrent changes would only fail each other's
+        // conditions.
         let mut holders = self.claims.lock().await;
         vnis::claim(&self.etcd, &mut holders, claims).await
     }

@@ -1,4 +1,4 @@
-//! A store with failpoints before and after each of its calls, for the agents of tests.
+//! A store with failpoints before and after each call, for the agents of tests.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +14,7 @@ use crate::{
     NodeRemoval, Publish, Published, Store, StoreError, StoreScope, VniClaim, VniGrant, Watch,
 };
 
-/// Puts points around a store that was just opened.
+/// Adds failpoints to a store.
 pub(crate) fn around(store: Arc<dyn Store>) -> Arc<dyn Store> {
     pass("store.open");
     Arc::new(WithPoints(store))
@@ -114,7 +114,7 @@ impl Store for WithPoints {
     }
 }
 
-/// A call with the points before and after it.
+/// A call with the failpoints before and after it.
 async fn between<T>(before: &str, call: impl Future<Output = T>, after: &str) -> T {
     pass(before);
     let result = call.await;

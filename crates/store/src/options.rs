@@ -1,10 +1,10 @@
-//! What opening a store needs to know.
+//! The options for opening a store.
 
 use std::path::PathBuf;
 
 use crate::StoreUrl;
 
-/// Which store to open, and how. `url.into()` has the defaults for all but the URL.
+/// Which store to open, and how. `url.into()` has defaults for everything except the URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreOptions {
     /// The store.
@@ -39,10 +39,9 @@ impl StoreOptions {
 /// How to reach an etcd cluster: the configuration's keys `etcd_…`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EtcdOptions {
-    /// `etcd_ca`: a file with the certificates of the authorities that may sign the servers'
-    /// certificates. If none: the system's.
+    /// `etcd_ca`: a file with the CA certificates for the servers. `None`: the system's.
     pub ca: Option<PathBuf>,
-    /// `etcd_cert`: a file with the certificate to show to the servers.
+    /// `etcd_cert`: a file with the client's certificate.
     pub cert: Option<PathBuf>,
     /// `etcd_key`: a file with its private key.
     pub key: Option<PathBuf>,

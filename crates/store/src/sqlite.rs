@@ -1,8 +1,8 @@
-//! The store in a SQLite file, for the agents of one host: a lab's nodes, or a node that stands
-//! alone.
+//! The store in an SQLite file, for the agents of one machine: the nodes of a lab, or a single
+//! node.
 //!
-//! Nothing has to run for it. Agents in different network namespaces share the file, and see each
-//! other's changes within milliseconds.
+//! It needs no server. Agents in different network namespaces share the file, and see each other's
+//! changes within milliseconds.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,12 +38,12 @@ pub(crate) struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the file, or makes it.
+    /// Opens the file, or creates it.
     pub(crate) async fn open(path: &Path) -> Result<Self, StoreError> {
         Self::open_with(path, TIMEOUT).await
     }
 
-    /// The same, waiting this long for other processes' locks.
+    /// The same, with this timeout for other processes' locks.
     async fn open_with(path: &Path, timeout: Duration) -> Result<Self, StoreError> {
         let worker = start("ratchet-store", path, timeout)?;
         worker
@@ -119,7 +119,7 @@ impl Store for SqliteStore {
         _node: &NodeName,
         _timeout: Option<Duration>,
     ) -> Result<(), StoreError> {
-        // The agents of one host live and die with it.
+        // The agents of one machine end with it.
         Ok(())
     }
 
@@ -146,7 +146,7 @@ impl Store for SqliteStore {
     }
 
     async fn watch(&self) -> Result<Box<dyn Watch>, StoreError> {
-        // A connection of its own: a watch never waits for a write, and also hears of this agent's.
+        // Its own connection: a watch never waits for a write, and sees this agent's own changes.
         let worker = start("ratchet-watch", &self.path, self.timeout)?;
         Ok(Box::new(watch::SqliteWatch::start(worker).await?))
     }

@@ -1,25 +1,25 @@
-//! Which store: what the configuration's `store` key and `ratchet --store` say.
+//! The URL of a store: the value of the config's key `store` and of `ratchet --store`.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
 use crate::StoreError;
 
-/// The forms a store's URL has, for messages.
+/// The forms of a store's URL, for messages.
 const FORMS: &str = "sqlite:/absolute/path, etcd://host:port,…, etcds://host:port,… or kubernetes";
 
 /// etcd's client port (IANA: etcd-client).
 const ETCD_PORT: u16 = 2379;
 
-/// Where the store is.
+/// A store's URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreUrl {
-    /// A file that the agents of one host share.
+    /// A file that the agents of one machine share.
     Sqlite(PathBuf),
     /// An etcd cluster.
     Etcd {
-        /// Its members, one at least.
+        /// Its members, at least one.
         hosts: Vec<HostPort>,
-        /// Whether to speak TLS.
+        /// Whether to use TLS.
         tls: bool,
     },
     /// Custom resources behind the Kubernetes API.
@@ -125,7 +125,7 @@ impl FromStr for StoreUrl {
 }
 
 fn sqlite(path: &str) -> Result<StoreUrl, String> {
-    // sqlite:///path is what other programs write; it means the same.
+    // Other programs write sqlite:///path. It means the same.
     let path = path.strip_prefix("//").unwrap_or(path);
     if !path.starts_with('/') {
         return Err("the path must be absolute, such as sqlite:/var/lib/ratchet/ratchet.db".into());
@@ -156,8 +156,7 @@ fn etcd(rest: &str, tls: bool) -> Result<StoreUrl, String> {
     Ok(StoreUrl::Etcd { hosts, tls })
 }
 
-/// What may be shown of a URL that was refused: a password that somebody put there is not repeated
-/// in logs.
+/// A refused URL for a message. A password in it must not appear in logs.
 fn without_secret(text: &str) -> String {
     match (text.split_once("://"), text.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, after))) => format!("{scheme}://…@{after}"),

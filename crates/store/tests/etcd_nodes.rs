@@ -1,4 +1,5 @@
-//! Leases: who is alive, for etcd. The times are etcd's shortest; nothing is asserted of them.
+//! Leases in etcd, which show the nodes that are alive. The times are the shortest that etcd
+//! allows; no test asserts a time.
 #![allow(
     clippy::unwrap_used,
     reason = "these are tests: a panic is how they fail"
@@ -17,7 +18,7 @@ use etcd_server::EtcdServer;
 const SHORT: Option<Duration> = Some(Duration::from_secs(2));
 const HOUR: Option<Duration> = Some(Duration::from_secs(3600));
 
-/// Polls until it is so. Asynchronously: leases are kept meanwhile.
+/// Polls until a condition holds. Asynchronous, so that leases are renewed.
 async fn eventually(what: &str, mut look: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while !look().await {
@@ -39,7 +40,7 @@ fn leases(server: &EtcdServer) -> Vec<String> {
 }
 
 #[test]
-fn a_dead_nodes_pods_go_once_its_lease_has_ended_and_no_sooner() {
+fn a_lost_nodes_pods_are_removed_once_its_lease_has_ended() {
     let server = EtcdServer::start();
     block_on(async {
         let (ours, theirs) = (open(&server.url()).await, open(&server.url()).await);
@@ -53,7 +54,7 @@ fn a_dead_nodes_pods_go_once_its_lease_has_ended_and_no_sooner() {
             ours.remove_node(&node("n2"), false).await.unwrap(),
             NodeRemoval::Alive
         );
-        // Its settings change, and then it dies.
+        // Its settings change, and then its agent ends.
         theirs.register_node(&node("n2"), SHORT).await.unwrap();
         assert_eq!(leases(&server).len(), 2);
         drop(theirs);
@@ -114,7 +115,7 @@ fn a_lease_is_renewed_for_as_long_as_the_store_is_open() {
         assert_eq!(
             leases(&server),
             std::slice::from_ref(lease),
-            "what is there is not said again"
+            "what exists is not written again"
         );
     });
 }
@@ -140,7 +141,7 @@ fn a_lease_that_is_lost_is_noticed_and_another_one_taken() {
         );
         store.register_node(&node("n1"), SHORT).await.unwrap();
         assert!(store.lost_nodes().await.unwrap().is_empty());
-        // The same for keys that somebody has deleted.
+        // The same for keys that were deleted by hand.
         server.ctl(&["del", "--prefix", "/ratchet/"]);
         store.register_node(&node("n1"), SHORT).await.unwrap();
         assert_eq!(server.keys(), ["/ratchet/alive/n1", "/ratchet/nodes/n1"]);
@@ -170,9 +171,9 @@ fn a_node_without_timeout_is_never_lost() {
     assert_eq!(server.keys(), [""; 0]);
 }
 
-/// All agents see at once that two nodes are gone, while a third comes back.
+/// All agents notice at the same time that two nodes are lost, while a third comes back.
 #[test]
-fn many_at_once_let_dead_nodes_go_and_a_living_one_stays() {
+fn many_at_once_remove_lost_nodes_and_a_living_one_stays() {
     let server = EtcdServer::start();
     block_on(async {
         let theirs = open(&server.url()).await;
@@ -214,7 +215,7 @@ fn many_at_once_let_dead_nodes_go_and_a_living_one_stays() {
         let on = async |name: &str| store.located_on(&node(name)).await.unwrap().len();
         assert_eq!((on("n2").await, on("n3").await), (0, 0));
         assert!(store.lost_nodes().await.unwrap().is_empty());
-        // As long as it lives nothing of it is let go any more.
+        // While it is alive, none of its pods are removed.
         for pod in 0..10 {
             let again = record_on("n4", &format!("n4-{pod}"), &["hub"]);
             back.publish(&again, ratchet_store::Publish::Again)

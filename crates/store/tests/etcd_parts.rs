@@ -1,11 +1,7 @@
-//! A change that takes several transactions, and what comes between two of them: claims from stale
-//! facts, other sandboxes, the agent's death. It is done by a process that stops, or dies, after
-//! each of its transactions in turn, after every second one without `RATCHET_LONG=1`: one in two
-//! only reads.
-#![allow(
-    clippy::unwrap_used,
-    reason = "these are tests: a panic is how they fail"
-)]
+//! A change that takes several transactions, and what happens between two of them: claims from
+//! stale facts, other sandboxes, the agent's death. A process makes the change, and stops or dies
+//! after each of its transactions in turn. Without `RATCHET_LONG=1`, only after every second one:
+//! one in two only reads.
 
 mod etcd_server;
 
@@ -39,11 +35,11 @@ const MANY: usize = 120;
 /// A change of the pod `hub`'s record.
 #[derive(Clone)]
 enum Change {
-    Depart,
+    Remove,
     Publish(PodRecord),
 }
 
-/// Not a test of its own: makes a change, in a process that the tests below stop and kill.
+/// Not a test: makes a change in a process that the tests below stop and kill.
 #[test]
 fn child_process() {
     let (Ok(url), Ok(change)) = (env::var(URL), env::var(CHANGE)) else {
@@ -64,13 +60,13 @@ fn child_process() {
     });
 }
 
-/// Pods, and what the hub's change must leave alone.
+/// Pods, and what the hub's change must not touch.
 struct Scene {
     server: EtcdServer,
     store: Arc<dyn Store>,
-    /// Who is there, the hub included.
+    /// The living pods, with the hub.
     records: Vec<PodRecord>,
-    /// Links that have a VNI before the change.
+    /// The links with a VNI before the change.
     links: Vec<DeclaredLink>,
 }
 
@@ -96,19 +92,19 @@ fn peers() -> Vec<String> {
     (0..MANY).map(|n| format!("peer{n}")).collect()
 }
 
-/// What a hub with many links has, in different ways; every one has the living pod `friend`, whose
-/// link with the hub and whose record stay.
+/// Hubs with many links of different kinds. Each has the living pod `friend`, whose record and link
+/// with the hub stay.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    /// The hub declares links with many pods that have gone.
+    /// The hub declares links with many gone pods.
     ManyPeers,
-    /// It declares many with one that has gone, and goes together with its record.
+    /// It declares many with one gone pod, and its record is removed with that pod's.
     OnePeer,
-    /// So it does, but its record is kept for another's sake.
+    /// The same, but its record is kept because of another pod.
     Kept,
-    /// Many pods that have gone declare one each.
+    /// Many gone pods declare one link each.
     Declarers,
-    /// One that has gone declares many, and is kept for another's sake.
+    /// One gone pod declares many, and is kept because of another pod.
     KeptDeclarer,
     /// Both declare them.
     Both,
@@ -124,8 +120,8 @@ const KINDS: [Kind; 6] = [
 ];
 
 impl Kind {
-    /// The records, in the order in which they come; those after the hub's have gone before the
-    /// change. The hub is on a node of its own.
+    /// The records, in the order of publication. The pods after the hub are removed before the
+    /// change. The hub is on its own node.
     fn records(self) -> Vec<PodRecord> {
         let mut records = self.records_on_one_node();
         for location in records
@@ -185,7 +181,7 @@ impl Scene {
         }
     }
 
-    /// Pods come, their links have VNIs, and some go again.
+    /// Publishes pods, claims VNIs for their links, and removes some pods.
     async fn set(&mut self, kind: Kind) {
         self.records = kind.records();
         let mut links = BTreeMap::new();
@@ -204,7 +200,7 @@ impl Scene {
         }
     }
 
-    /// Claims all links, as somebody does who has not read for a while.
+    /// Claims all links, as an agent does that has not read for a while.
     async fn claim(&self) -> BTreeMap<LinkId, VniGrant> {
         self.store
             .claim_vnis(&self.links.iter().map(VniClaim::new).collect::<Vec<_>>())
@@ -212,8 +208,8 @@ impl Scene {
             .unwrap()
     }
 
-    /// Makes the change in a process for which something happens after its n-th point; whether it
-    /// came that far.
+    /// Makes the change in a process that is stopped or killed at its n-th point. Returns whether
+    /// it has reached that point.
     async fn change(
         &self,
         change: &Change,
@@ -233,7 +229,7 @@ impl Scene {
             .env(
                 CHANGE,
                 match change {
-                    Change::Depart => String::new(),
+                    Change::Remove => String::new(),
                     Change::Publish(record) => serde_json::to_string(record).unwrap(),
                 },
             )
@@ -260,7 +256,8 @@ impl Scene {
         }
     }
 
-    /// Links that have a VNI are declared and have a pod that is there; nothing is taken besides.
+    /// Checks that every link with a VNI is declared and has a living pod, and that no other VNI is
+    /// in use.
     async fn assert_order(&self, story: &str) {
         let pods: BTreeSet<_> = self
             .records
@@ -281,7 +278,7 @@ impl Scene {
         let stale: Vec<_> = numbered.difference(&living).collect();
         assert!(
             stale.is_empty(),
-            "{story}: {} VNIs are taken for nobody",
+            "{story}: {} VNIs are in use without a link",
             stale.len()
         );
         assert!(
@@ -304,7 +301,7 @@ impl Scene {
         );
     }
 
-    /// All go, and nothing is left.
+    /// Removes all pods. Nothing may be left.
     async fn clear(&self, story: &str) {
         for node in ["node1", "node2"] {
             self.store
@@ -356,10 +353,10 @@ async fn claims(scene: &Scene) {
 }
 
 #[test]
-fn claims_between_the_parts_of_a_departure_leave_nothing() {
+fn claims_between_the_parts_of_a_removal_leave_nothing() {
     block_on(at_each_point(
         &KINDS,
-        |_| Change::Depart,
+        |_| Change::Remove,
         true,
         claims,
         nothing,
@@ -367,14 +364,14 @@ fn claims_between_the_parts_of_a_departure_leave_nothing() {
 }
 
 #[test]
-fn what_a_dead_agent_has_left_of_a_departure_is_done_by_the_next() {
+fn what_a_dead_agent_has_left_of_a_removal_is_done_by_the_next() {
     let again = async |scene: &Scene| {
         claims(scene).await;
         remove_pod(&*scene.store, "hub").await;
     };
     block_on(at_each_point(
         &KINDS,
-        |_| Change::Depart,
+        |_| Change::Remove,
         false,
         nothing,
         again,
@@ -382,7 +379,7 @@ fn what_a_dead_agent_has_left_of_a_departure_is_done_by_the_next() {
 }
 
 #[test]
-fn what_a_dead_agent_has_left_of_a_departure_is_done_by_whoever_gives_its_node_up() {
+fn what_a_dead_agent_has_left_of_a_removal_is_done_by_the_agent_that_removes_its_node() {
     let gives_up = async |scene: &Scene| {
         claims(scene).await;
         scene
@@ -393,19 +390,19 @@ fn what_a_dead_agent_has_left_of_a_departure_is_done_by_whoever_gives_its_node_u
     };
     block_on(at_each_point(
         &[Kind::OnePeer, Kind::KeptDeclarer],
-        |_| Change::Depart,
+        |_| Change::Remove,
         false,
         nothing,
         gives_up,
     ));
 }
 
-/// The hub keeps a link with its friend alone.
+/// The hub keeps only the link with its friend.
 fn fewer(_kind: Kind) -> Change {
     Change::Publish(declaring("hub", vec![link("hub", "friend")]))
 }
 
-/// Those whose links the hub declares alone.
+/// The scenes in which only the hub declares the links.
 const OWN: [Kind; 3] = [Kind::ManyPeers, Kind::OnePeer, Kind::Kept];
 
 #[test]
@@ -425,9 +422,9 @@ fn what_a_dead_agent_has_left_of_a_changed_declaration_is_done_by_the_next() {
     block_on(at_each_point(&OWN, fewer, false, nothing, again));
 }
 
-/// The pod's next sandbox comes, with other links, while the old one's departure is under way.
+/// The pod's next sandbox starts, with other links, while the old one is being removed.
 #[test]
-fn a_new_sandbox_between_the_parts_of_a_departure() {
+fn a_new_sandbox_between_the_parts_of_a_removal() {
     let next = PodRecord {
         links: vec![link("hub", "friend"), link("hub", "other")],
         ..record_in("hub", "hub-2", 1, &[])
@@ -454,16 +451,17 @@ fn a_new_sandbox_between_the_parts_of_a_departure() {
     };
     block_on(at_each_point(
         &[Kind::OnePeer, Kind::Kept, Kind::Both],
-        |_| Change::Depart,
+        |_| Change::Remove,
         true,
         comes,
         stays,
     ));
 }
 
-/// A pod at the other end comes back, declaring the links or not, claims, and changes its mind.
+/// A pod at the other end comes back, with or without declarations of the links, claims, and
+/// changes its declarations.
 #[test]
-fn a_peer_that_comes_between_the_parts_of_a_departure() {
+fn a_peer_that_comes_between_the_parts_of_a_removal() {
     let comes = async |scene: &Scene| {
         publish(&*scene.store, &declaring("peer", Vec::new())).await;
         claims(scene).await;
@@ -482,7 +480,7 @@ fn a_peer_that_comes_between_the_parts_of_a_departure() {
     };
     block_on(at_each_point(
         &[Kind::OnePeer, Kind::Kept],
-        |_| Change::Depart,
+        |_| Change::Remove,
         true,
         comes,
         nothing,

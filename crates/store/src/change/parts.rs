@@ -1,4 +1,4 @@
-//! A change as parts that must not be divided, and how they are joined to steps.
+//! A change as parts that must not be divided, and how parts are joined to steps.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,13 +10,13 @@ use super::{IndexChange, IndexEntry, Limits, RecordChange, Step, ids};
 #[derive(Default)]
 pub(super) struct Part {
     pub records: BTreeMap<PodKey, Write>,
-    /// All but the records.
+    /// Everything except the records.
     pub rest: Step,
 }
 
 /// What happens to a record.
 pub(super) enum Write {
-    /// These links are taken out of it.
+    /// These links are removed from it.
     Without(BTreeSet<LinkId>),
     /// It becomes this. `None`: it is deleted.
     Final(Option<PodRecord>),
@@ -50,8 +50,8 @@ impl Part {
     }
 }
 
-/// The parts of a change, joined as far as the limits allow, in an order that keeps to what the
-/// module `steps` says.
+/// The parts of a change, joined as far as the limits allow, in an order that follows the rules of
+/// the module `steps`.
 pub(super) fn parts(
     change: &RecordChange<'_>,
     vnis: &BTreeMap<LinkId, Vni>,
@@ -67,7 +67,7 @@ pub(super) fn parts(
     join(builder.parts, limits)
 }
 
-/// As few parts as possible, in the same order.
+/// Joins parts to as few as possible, in the same order.
 fn join(parts: Vec<Part>, limits: Limits) -> Vec<Part> {
     let mut joined: Vec<Part> = Vec::new();
     for part in parts {
@@ -88,7 +88,7 @@ fn join(parts: Vec<Part>, limits: Limits) -> Vec<Part> {
 struct Builder<'a> {
     change: &'a RecordChange<'a>,
     vnis: &'a BTreeMap<LinkId, Vni>,
-    /// The links that the parts so far end. The VNI of a link that two records declare is freed
+    /// The links that end with the parts so far. If two records declare a link, its VNI is freed
     /// with the first.
     ended: BTreeSet<LinkId>,
     parts: Vec<Part>,
@@ -117,8 +117,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Ends a link, if it is one that ends. Its VNI is freed on condition that neither of its pods
-    /// declares it again.
+    /// Ends a link, if it is one that ends. Condition: neither of its pods declares it again.
     fn end(&mut self, link: &DeclaredLink) -> Part {
         let mut part = Part::default();
         let id = link.id();
@@ -145,7 +144,7 @@ impl Builder<'_> {
             .collect()
     }
 
-    /// Ends the links that only records which are kept declare.
+    /// Ends the links that are declared only in records that are kept.
     fn end_kept(&mut self) {
         let change = self.change;
         let is_kept = |record: &&PodRecord| record.pod != change.pod || change.record.is_some();
@@ -163,14 +162,15 @@ impl Builder<'_> {
         }
     }
 
-    /// Takes links out of a record. With the last link with a peer goes the entry in the peer's
-    /// index, unless the peer is one that `stays`.
+    /// Removes links from a record. With the last link with a peer, removes the entry in the peer's
+    /// index, unless the peer is in `stays`.
     fn take(&mut self, record: &PodRecord, links: &BTreeSet<LinkId>, stays: &BTreeSet<&PodKey>) {
         let mut left: BTreeMap<&PodKey, usize> = BTreeMap::new();
         for link in &record.links {
             *left.entry(&link.remote.pod).or_default() += 1;
         }
-        // Those with the changed pod last: by these the record is found again if a step fails.
+        // The links with the changed pod come last: with them the record is found again if a step
+        // fails.
         let (with_pod, mut taken): (Vec<_>, Vec<_>) = record
             .links
             .iter()
@@ -184,8 +184,8 @@ impl Builder<'_> {
             part.records.insert(record.pod.clone(), without);
             part.rest.unchanged.extend(self.others([&record.pod]));
             if !self.change.ended.contains(&link.id()) {
-                // The peer declares it, too. If it drops it at the same moment, one of the two must
-                // notice that it is the second.
+                // The peer also declares the link. If both drop it at the same time, one of the two
+                // changes must notice that it is the second.
                 part.rest.unchanged.extend(self.others([peer]));
             }
             if let Some(left) = left.get_mut(peer) {
@@ -199,8 +199,8 @@ impl Builder<'_> {
         }
     }
 
-    /// Deletes a record, together with the last of its links: without links, a record of a pod that
-    /// is gone would never be found again.
+    /// Deletes a record together with the last of its links: a gone pod's record without links
+    /// would never be found again.
     fn erase(&mut self, record: &PodRecord) {
         self.take(record, &ids(record), &BTreeSet::new());
         let mut part = match record.links.is_empty() {
@@ -228,8 +228,8 @@ impl Builder<'_> {
         if !next.lives()
             && let Some(witness) = next.peers().into_iter().find(|peer| lives(peer))
         {
-            // The record is kept for this peer. If the peer is removed at the same moment, one of
-            // the two removals must fail.
+            // The record is kept for this peer. If the peer is removed at the same time, one of the
+            // two removals must fail.
             let entry = entry(witness, &next.pod);
             part.rest.index.insert(entry, IndexChange::Touch);
             part.rest.unchanged.insert(witness.clone());
@@ -243,9 +243,9 @@ impl Builder<'_> {
         }
     }
 
-    /// Adds what a removal was decided on to the part that writes the pod's record last: which pods
-    /// declare a link with it, that those of them which are gone are still needed by others, and
-    /// that those which live still do. Of the last two no more than `most` are checked.
+    /// Adds the facts that a removal depends on, as conditions, to the part that writes the pod's
+    /// record: which pods declare a link with it, that the gone ones among them are still needed by
+    /// others, and that the living ones still live. At most `most` of the last two are checked.
     fn add_conditions_of_removal(&mut self, most: usize) {
         let change = self.change;
         let (pod, before) = (&change.pod, change.before);
@@ -258,8 +258,8 @@ impl Builder<'_> {
                 let mut peers = record.peers().into_iter();
                 peers.find(|peer| *peer != pod && lives(peer)).cloned()
             });
-        // A link ends with the second of its pods. If both are removed at the same moment, one of
-        // the two removals must notice that it is the second.
+        // A link ends with the second of its pods. If both are removed at the same time, one of the
+        // two removals must notice that it is the second.
         let own = before.get(pod).map(PodRecord::peers).unwrap_or_default();
         let living = others()
             .filter(|record| record.lives())

@@ -1,16 +1,16 @@
-//! A change as steps, each of which a backend does atomically.
+//! A change as steps. A backend does each step atomically.
 //!
-//! A backend without a limit gets one step. etcd takes a limited number of operations at a time, so
-//! a large change takes several steps. After each of them the store says something that may well be
-//! true:
+//! A backend without a limit gets one step. etcd limits the operations of a transaction, so a large
+//! change takes several steps. After each step, the store is in a state that could also have come
+//! about otherwise:
 //!
-//! * The step that frees a link's VNI also takes the link out of the records that declare it,
+//! * The step that frees a link's VNI also removes the link from the records that declare it,
 //!   unless these are kept. Otherwise another agent could claim a VNI for the link again, and no
-//!   agent would ever free that one.
+//!   agent would ever free it.
 //! * A pod that is removed is marked as leaving first.
 //! * The pod's own record is written or deleted last. An agent that is interrupted has the pod on
-//!   its disk and repeats the change; the record in the store says what is left to do. So a record
-//!   that is marked as leaving is never deleted by the removal of another pod.
+//!   its disk and repeats the change, and the record in the store shows what is left to do. So the
+//!   removal of another pod never deletes a record that is marked as leaving.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,35 +35,35 @@ pub struct IndexEntry {
 pub enum IndexChange {
     /// It is new.
     Add,
-    /// It is there and stays. It is written again, so that a removal of the peer which is under way
-    /// fails its condition [`Step::declarers_unchanged`]. A backend that does the whole change in
-    /// one transaction need not do this.
+    /// It exists and stays. It is written again, so that the condition
+    /// [`Step::declarers_unchanged`] of a concurrent removal of the peer fails. A backend that does
+    /// the whole change in one transaction need not do this.
     Touch,
     /// It is deleted.
     Remove,
 }
 
-/// What a backend writes at once, and on which conditions.
+/// What a backend writes in one transaction, and the conditions for it.
 ///
-/// The conditions are for a backend that does not read and write in one transaction. They are
-/// compared with what the backend has read for this change, or has written in an earlier step. If
-/// one does not hold, the change is to be computed again. The record of the changed pod itself must
-/// be unchanged in every step; it is not listed.
+/// The conditions are for a backend that does not read and write in one transaction. "Unchanged"
+/// means: as the backend has read it for this change, or has written it in an earlier step. If a
+/// condition does not hold, the change must be computed again. In every step, the record of the
+/// changed pod itself must be unchanged; it is not listed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Step {
     /// Records as they are after the step. `None`: the record is deleted.
     pub records: BTreeMap<PodKey, Option<PodRecord>>,
     /// Entries of the index that change.
     pub index: BTreeMap<IndexEntry, IndexChange>,
-    /// Links that end, and the VNIs that are freed with them. Condition: the links still have these
-    /// VNIs. Otherwise they are free already, and may be other links'.
+    /// Links that end, with the VNIs that are freed. Condition: the links still have these VNIs.
+    /// Otherwise the VNIs are free already and may belong to other links.
     pub freed: BTreeMap<LinkId, Vni>,
-    /// Links that end and have no VNI. Condition: they have not been given one, since no agent
-    /// would free it.
+    /// Links that end and have no VNI. Condition: they still have none, because no agent would free
+    /// it.
     pub unnumbered: BTreeSet<LinkId>,
     /// Condition: the records of these pods are unchanged.
     pub unchanged: BTreeSet<PodKey>,
-    /// Condition: no entry of the changed pod's index is new or was touched.
+    /// Condition: no entry in the changed pod's index was added or written.
     pub declarers_unchanged: bool,
 }
 
@@ -92,14 +92,13 @@ impl Limits {
 }
 
 impl RecordChange<'_> {
-    /// The change as steps, as few as the limits allow. The order matters. `vnis` are the VNIs of
-    /// those links of [`RecordChange::ended`] that have one. A backend that frees a VNI without
-    /// knowing it leaves this empty.
+    /// The change as steps, in order, as few as the limits allow. `vnis` are the VNIs of the links
+    /// of [`RecordChange::ended`]. It is empty for a backend that frees VNIs without knowing them.
     pub fn steps(&self, vnis: &BTreeMap<LinkId, Vni>, limits: Limits) -> Vec<Step> {
         self.with_records(parts(self, vnis, limits))
     }
 
-    /// Turns parts, which say what is taken out of records, into steps, which have the records.
+    /// Turns parts, which say what is removed from records, into steps, which have the records.
     fn with_records(&self, parts: Vec<Part>) -> Vec<Step> {
         let mut records: BTreeMap<PodKey, PodRecord> = parts
             .iter()
@@ -121,7 +120,7 @@ impl RecordChange<'_> {
                     Write::Final(record) => record,
                     Write::Without(links) => {
                         let record = records.get_mut(&pod);
-                        let record = record.expect("links are taken out of records of `before`");
+                        let record = record.expect("links are removed from records of `before`");
                         record.links.retain(|link| !links.contains(&link.id()));
                         Some(record.clone())
                     }
@@ -133,7 +132,8 @@ impl RecordChange<'_> {
         steps
     }
 
-    /// The pod's record with the mark that it is about to leave, if it leaves and has no mark yet.
+    /// The pod's record with the mark that it is leaving. `None` if it stays or has the mark
+    /// already.
     fn leaving(&self) -> Option<PodRecord> {
         let before = self.before.get(&self.pod)?;
         (self.is_removal() && before.lives()).then(|| PodRecord {

@@ -1,4 +1,5 @@
-//! What follows from a change: single cases, then histories against a specification.
+//! The consequences of changes: single cases, then histories that are compared with a
+//! specification.
 
 use ratchet_model::{DeclaredEnd, Location};
 
@@ -100,7 +101,7 @@ fn a_declarer_with_another_living_peer_is_not_forgotten() {
     ]);
     let change = RecordChange::remove(&key("b"), &before);
     assert!(change.forgotten.is_empty());
-    // But its link with the one that goes has ended.
+    // But its link with the removed pod has ended.
     assert_eq!(change.ended, [declarer.links[0].id()].into());
 }
 
@@ -116,7 +117,7 @@ fn a_link_to_one_that_has_gone_ends_with_its_declarer_though_the_declaration_is_
 #[test]
 fn a_new_declaration_ends_the_links_it_no_longer_has() {
     let (before, after) = (record("a", true, &["b", "c"]), record("a", true, &["c"]));
-    // The link with b is declared on b as well and lives on.
+    // b also declares the link with b, so it stays.
     let both = records(&[before.clone(), record("b", true, &["a"])]);
     let change = RecordChange::publish(after.clone(), &both);
     assert_eq!(change.record, Some(after.clone()));
@@ -192,7 +193,7 @@ fn a_link_that_both_of_its_pods_drop_at_the_same_time_is_freed() {
     assert!(world.vnis.is_empty());
 }
 
-/// Its own removal finds in it what is left to do.
+/// The pod's own removal finds in it what is left to do.
 #[test]
 fn the_record_of_a_pod_that_is_still_leaving_is_not_forgotten() {
     let mut leaving = record("a", true, &["b"]);
@@ -203,8 +204,8 @@ fn the_record_of_a_pod_that_is_still_leaving_is_not_forgotten() {
     assert_eq!(change.ended, ids(&leaving));
 }
 
-/// By its links with the pod that is removed, the record is found again when a step fails. Without
-/// links it would never be found.
+/// If a step fails, the record is found again by its links with the removed pod. Without links it
+/// would never be found.
 #[test]
 fn a_record_that_is_forgotten_loses_the_link_that_leads_to_it_last() {
     let before = records(&[record("a", false, &["b", "c", "d"]), record("c", true, &[])]);

@@ -1,4 +1,4 @@
-//! Trying again when somebody else was faster.
+//! Retries when another agent was faster.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -9,22 +9,22 @@ use tokio::time::{self, Instant};
 
 use crate::StoreError;
 
-/// Somebody's attempt succeeds at every round, so that it takes very many writers to need this
-/// long.
+/// How long to try. Each time, one of the competing writers succeeds, so only very many writers
+/// need this long.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The longest pause before an attempt.
 const PAUSE_MAX: Duration = Duration::from_millis(64);
 
-/// A row of attempts, with longer and longer pauses of random length, lest all try again at the
-/// same moment.
+/// A series of attempts, with longer and longer pauses. Their length is random, so that not all
+/// writers try again at the same time.
 pub(super) struct Attempts {
     deadline: Instant,
     pause: Duration,
 }
 
 impl Attempts {
-    /// Before the first.
+    /// Before the first attempt.
     pub(super) fn new() -> Self {
         Self {
             deadline: Instant::now() + TIMEOUT,
@@ -32,12 +32,12 @@ impl Attempts {
         }
     }
 
-    /// After one that failed.
+    /// Waits after a failed attempt. Fails when the time is over.
     pub(super) async fn failed(&mut self, url: &str) -> Result<(), StoreError> {
         if Instant::now() > self.deadline {
             return Err(StoreError::Unavailable(format!(
-                "store {url}: others have changed the same keys at every attempt for {} s; trying \
-                 again later",
+                "store {url}: other agents have changed the same keys at every attempt for {} s; \
+                 trying again later",
                 TIMEOUT.as_secs()
             )));
         }

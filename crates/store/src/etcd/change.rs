@@ -16,15 +16,16 @@ use crate::{
     change::{IndexChange, Limits, Step},
 };
 
-/// What fits into a step. This leaves room for the key of all VNIs, and for the conditions on that
-/// key, on the pod's own record, on the index of its declarers and the caller's.
+/// The size of a step. It leaves room for the key of all VNIs and for these conditions: on that
+/// key, on the pod's own record, on the index of its declarers, and the caller's.
 pub(super) const LIMITS: Limits = Limits {
     operations: TXN_OPS - 2,
     conditions: TXN_OPS - 4,
 };
 
-/// Makes a change of a pod's record on condition that all it was decided on is as it was read, and
-/// that `guard` holds. Returns whether it was made. If not, some of its steps may have been.
+/// Makes a change of a pod's record. Conditions: everything that it depends on is as it was read,
+/// and `guard` holds. Returns whether the change is complete. If not, some of its steps may be
+/// done.
 pub(super) async fn make(
     etcd: &Etcd,
     pod: &PodKey,
@@ -32,7 +33,7 @@ pub(super) async fn make(
     steps: Vec<Step>,
     guard: Option<Compare>,
 ) -> Result<bool, StoreError> {
-    // As they are after each step.
+    // The revisions after each step.
     let mut revisions = view.revisions.clone();
     for step in steps {
         let mut txn = Txn {

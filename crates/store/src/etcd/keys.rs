@@ -1,13 +1,14 @@
-//! Where everything is: the key layout.
+//! The layout of the keys.
 //!
 //! ```text
 //! <prefix>/pods/<namespace>/<pod>                     the pod's record, JSON
 //! <prefix>/peers/<namespace>/<pod>/<namespace>/<pod>  index: the second declares a link with the
 //!                                                     first
 //! <prefix>/links/<link id>                            the link's VNI
-//! <prefix>/vnis                                       the VNIs that are taken, as in 11-18,20
-//! <prefix>/nodes/<node>                               there may be pods on this node
-//! <prefix>/alive/<node>                               its agent lives: a lease of `node_timeout`
+//! <prefix>/vnis                                       the VNIs that are in use, such as 11-18,20
+//! <prefix>/nodes/<node>                               this node may have pods
+//! <prefix>/alive/<node>                               its agent is alive: a lease of
+//!                                                     `node_timeout`
 //! ```
 //!
 //! A node has its two keys from before its first sandbox until after its last one.
@@ -23,14 +24,14 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    /// Below a prefix, with or without a slash at its end.
+    /// The keys below a prefix, which may end with a slash.
     pub(super) fn new(prefix: &str) -> Self {
         Self {
             prefix: prefix.trim_end_matches('/').to_owned(),
         }
     }
 
-    /// What all keys begin with.
+    /// The prefix of all keys.
     pub(super) fn root(&self) -> String {
         format!("{}/", self.prefix)
     }
@@ -45,7 +46,7 @@ impl Keys {
         format!("{}/pods/", self.prefix)
     }
 
-    /// The index of those that declare a link with a pod.
+    /// The index of the pods that declare a link with a pod.
     pub(super) fn declarers(&self, pod: &PodKey) -> String {
         format!("{}/peers/{pod}/", self.prefix)
     }
@@ -70,22 +71,22 @@ impl Keys {
         format!("{}{node}", self.nodes())
     }
 
-    /// All of them.
+    /// All nodes that may have records.
     pub(super) fn nodes(&self) -> String {
         format!("{}/nodes/", self.prefix)
     }
 
-    /// That a node's agent lives.
+    /// The key that says that a node's agent is alive.
     pub(super) fn alive(&self, node: &NodeName) -> String {
         format!("{}{node}", self.all_alive())
     }
 
-    /// All that live.
+    /// All nodes whose agents are alive.
     pub(super) fn all_alive(&self) -> String {
         format!("{}/alive/", self.prefix)
     }
 
-    /// The VNIs that are taken.
+    /// The VNIs that are in use.
     pub(super) fn taken(&self) -> String {
         format!("{}/vnis", self.prefix)
     }

@@ -1,9 +1,9 @@
 //! Nodes: which have records, and which of them are alive.
 //!
-//! A node that has records has one key that says so and another that hangs on a lease of its
-//! agent's. Where the second is missing, nobody has heard of the agent for as long as it allowed,
-//! and its pods may be let go. Whether there is such a node is seen by two counts, whose answers
-//! are as short in a large cluster as in a small one.
+//! A node with records has a key that says so, and a second key with a lease of its agent. If the
+//! second is missing, the agent has given no sign of life for `node_timeout`, and its pods may be
+//! removed. Two counts show whether there is such a node; their answers are short in a cluster of
+//! any size.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -18,22 +18,22 @@ use super::{
 };
 use crate::{NodeRemoval, StoreError};
 
-/// A lease is renewed this many times before it could end, and this often at least.
+/// How many times a lease is renewed before it could end.
 const RENEWALS: u32 = 6;
 const RENEWAL_MAX: Duration = Duration::from_secs(60);
 
-/// What is said of this node, and goes on being said.
+/// This node's registration, which is kept up.
 #[derive(Default)]
 pub(super) struct Presence {
     said: sync::Mutex<Option<Said>>,
-    /// Counts the leases that etcd has let go.
+    /// Counts the leases that etcd has ended.
     lapsed: Arc<sync::watch::Sender<u64>>,
 }
 
 struct Said {
     node: NodeName,
     timeout: Option<Duration>,
-    /// 0: for ever.
+    /// 0: the node never counts as lost.
     lease: i64,
     keeper: Option<JoinHandle<()>>,
 }
@@ -47,7 +47,7 @@ impl Drop for Said {
 }
 
 impl Presence {
-    /// Changes when a lease has lapsed.
+    /// Changes when a lease has ended.
     pub(super) fn lapsed(&self) -> sync::watch::Receiver<u64> {
         self.lapsed.subscribe()
     }
@@ -113,14 +113,14 @@ impl Presence {
     }
 }
 
-/// Ends a lease on which nothing hangs any more. If that does not work, it ends by itself.
+/// Ends a lease without keys. If this fails, the lease ends by itself.
 async fn end_lease(etcd: &Etcd, said: Option<Said>) {
     if let Some(lease) = said.map(|said| said.lease).filter(|lease| *lease != 0) {
         let _ended = etcd.rpc.revoke(Lease { id: lease }).await;
     }
 }
 
-/// Renews a lease until it has lapsed.
+/// Renews a lease until it has ended.
 async fn keep(
     etcd: Arc<Etcd>,
     lease: i64,
@@ -131,7 +131,9 @@ async fn keep(
         time::sleep((timeout / RENEWALS).min(RENEWAL_MAX)).await;
         match etcd.rpc.keep_alive(Lease { id: lease }).await {
             Ok(kept) if kept.ttl <= 0 => {
-                tracing::warn!("etcd has let this node's lease go; saying again what is so here");
+                tracing::warn!(
+                    "etcd has ended this node's lease; registering and publishing again"
+                );
                 lapsed.send_modify(|count| *count += 1);
                 return;
             }
@@ -150,7 +152,7 @@ async fn is_there(etcd: &Etcd, node: &NodeName, lease: i64) -> Result<bool, Stor
             if !node.is_empty() && alive.iter().any(|kv| kv.lease == lease)))
 }
 
-/// Deletes both of a node's keys, if this holds; says whether it did.
+/// Deletes both of a node's keys on this condition. Returns whether the condition held.
 async fn forget(etcd: &Etcd, node: &NodeName, compare: Vec<Compare>) -> Result<bool, StoreError> {
     let success = vec![
         Op::delete(etcd.keys.node(node)),

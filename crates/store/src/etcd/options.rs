@@ -1,4 +1,4 @@
-//! What an etcd store checks and reads of its options before it connects.
+//! Checks an etcd store's options and reads their files, before it connects.
 
 use std::{fs, path::Path};
 

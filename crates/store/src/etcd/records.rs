@@ -1,4 +1,4 @@
-//! Records: reading those that concern a pod, and changing one with all that follows from it.
+//! Records: reads those that concern a pod, and changes one with all consequences.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,7 +63,7 @@ pub(super) async fn remove_pod(
     remove_pod_unless(etcd, pod, sandbox, None).await.map(drop)
 }
 
-/// The same, unless there is this key; gives whether there is not.
+/// The same, but only if this key is absent. Returns whether it is absent.
 pub(super) async fn remove_pod_unless(
     etcd: &Etcd,
     pod: &PodKey,
@@ -96,11 +96,11 @@ pub(super) async fn remove_pod_unless(
     }
 }
 
-/// See [`crate::Store::read`]; and the revision at which it was read.
+/// See [`crate::Store::read`]. Returns the revision of the read, too.
 pub(super) async fn read(etcd: &Etcd, own: &BTreeSet<PodKey>) -> Result<(Facts, i64), StoreError> {
     let mut view = View::new(etcd);
     if own.is_empty() {
-        // Whoever asks for nothing wants to know whether there is an answer.
+        // With no pods, the caller wants to know whether the store answers.
         etcd.any_below(&etcd.keys.root()).await?;
     }
     view.load_around(own).await?;
@@ -121,7 +121,7 @@ pub(super) async fn read(etcd: &Etcd, own: &BTreeSet<PodKey>) -> Result<(Facts, 
 /// See [`crate::Store::located_on`].
 pub(super) async fn located_on(etcd: &Etcd, node: &NodeName) -> Result<Vec<PodRecord>, StoreError> {
     let mut records: Vec<PodRecord> = Vec::new();
-    // What cannot be read is of no use here; whoever needs it will say so.
+    // A record that cannot be read is of no use here. The code that needs it reports it.
     let see = |kv: KeyValue| {
         let record = serde_json::from_slice(&kv.value).ok();
         records.extend(record.filter(|record: &PodRecord| is_on(record, node)));

@@ -1,4 +1,4 @@
-//! The VNIs that are taken, as ranges: short to read and write however many they are.
+//! The VNIs that are in use, as ranges: short to read and write, even if there are many.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -7,7 +7,7 @@ use ratchet_model::Vni;
 /// A set of VNIs. Written like `11-18,20`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct VniSet {
-    /// Last by first; ranges neither overlap nor touch.
+    /// The last number of each range by its first. Ranges do not overlap or touch.
     ranges: BTreeMap<u32, u32>,
 }
 
@@ -53,7 +53,7 @@ impl VniSet {
         }
     }
 
-    /// The range that a number is in.
+    /// The range that contains a number.
     fn around(&self, number: u32) -> Option<(u32, u32)> {
         let (first, last) = self.ranges.range(..=number).next_back()?;
         (*last >= number).then_some((*first, *last))

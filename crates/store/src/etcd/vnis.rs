@@ -1,9 +1,10 @@
-//! VNIs: one key a link, and one key that holds all numbers that are taken.
+//! VNIs: one key for each link, and one key with all numbers that are in use.
 //!
-//! Every transaction that takes or frees a number is conditional on that one key, so no number is
-//! ever given twice and the lowest free one is known without going through the links. One that
-//! takes numbers is conditional on the records that declare their links, too: whatever ends a link
-//! changes one of these, so no number is taken for a link that has ended.
+//! Every transaction that takes or frees a number has the condition that this one key is unchanged.
+//! So no number is given twice, and the lowest free one is known without reading the links. A
+//! transaction that takes numbers has a second condition: the records that declare the links are
+//! unchanged. Every end of a link changes one of them, so no number is taken for a link that has
+//! ended.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
@@ -18,8 +19,8 @@ use super::{
 };
 use crate::{StoreError, VniClaim, VniGrant};
 
-/// Links that were found to hold a VNI that somebody else insists on: remembered, since finding one
-/// means going through all links, and the other will insist at every reconcile.
+/// Links that were found to have a VNI that another link's declaration fixes. They are remembered,
+/// because the search goes through all links, and the other link asks again at every reconcile.
 pub(super) type Holders = BTreeMap<Vni, LinkId>;
 
 /// See [`crate::Store::claim_vnis`].
@@ -28,7 +29,7 @@ pub(super) async fn claim(
     holders: &mut Holders,
     claims: &[VniClaim],
 ) -> Result<BTreeMap<LinkId, VniGrant>, StoreError> {
-    // First those that insist, so that a link which takes any number does not take theirs.
+    // Links with a fixed VNI come first, so that no other link takes their number.
     let (insisting, others): (Vec<&VniClaim>, Vec<&VniClaim>) =
         claims.iter().partition(|claim| claim.fixed.is_some());
     let claims = [insisting, others].concat();
@@ -55,7 +56,7 @@ pub(super) async fn claim(
     Ok(grants)
 }
 
-/// Which links are declared, and on what that rests.
+/// Which links are declared, and in which records.
 struct Declared<'a> {
     view: View<'a>,
     links: BTreeMap<LinkId, BTreeSet<PodKey>>,
@@ -78,26 +79,26 @@ impl<'a> Declared<'a> {
         })
     }
 
-    fn rests_on(&self, claim: &VniClaim) -> impl Iterator<Item = &PodKey> {
+    fn declarers(&self, claim: &VniClaim) -> impl Iterator<Item = &PodKey> {
         self.links.get(&claim.link).into_iter().flatten()
     }
 
-    /// How many of these claims fit into one transaction: two operations and one condition are for
+    /// How many of these claims fit into one transaction. Two operations and one condition are for
     /// the key of all numbers.
     fn fit(&self, claims: &[&VniClaim]) -> usize {
         let mut pods = BTreeSet::new();
         let fits = |claim: &&&VniClaim| {
-            pods.extend(self.rests_on(claim));
+            pods.extend(self.declarers(claim));
             pods.len() < TXN_OPS
         };
         claims.iter().take(TXN_OPS - 2).take_while(fits).count()
     }
 
-    /// The conditions under which a link goes on being declared.
+    /// The conditions that the claims' links are still declared.
     fn unchanged(&self, claims: &[&VniClaim]) -> Vec<Compare> {
         let pods: BTreeSet<&PodKey> = claims
             .iter()
-            .flat_map(|claim| self.rests_on(claim))
+            .flat_map(|claim| self.declarers(claim))
             .collect();
         let revision = |pod: &PodKey| self.view.revisions.get(pod).copied().unwrap_or(0);
         pods.into_iter()
@@ -106,7 +107,7 @@ impl<'a> Declared<'a> {
     }
 }
 
-/// `None`: somebody else was faster.
+/// One transaction that answers these claims. `None`: another agent was faster.
 async fn claim_batch(
     etcd: &Etcd,
     holders: &mut Holders,
@@ -118,7 +119,7 @@ async fn claim_batch(
         .into_iter()
         .chain(claims.iter().map(|claim| etcd.keys.link(claim.link)));
     let mut found = reader.ranges(keys.map(key).collect()).await?.into_iter();
-    let (mut taken, revision) = taken(etcd, found.next()).await?;
+    let (taken, revision) = taken(etcd, found.next()).await?;
 
     let mut grants = BTreeMap::new();
     for (claim, kvs) in claims.iter().zip(found) {
@@ -126,63 +127,79 @@ async fn claim_batch(
             grants.insert(claim.link, VniGrant::Granted(vni));
         }
     }
-    let (mut ops, mut given) = (Vec::new(), BTreeMap::new());
+    let mut numbers = Numbers {
+        taken,
+        given: BTreeMap::new(),
+    };
     for claim in claims {
-        let Entry::Vacant(entry) = grants.entry(claim.link) else {
-            continue;
-        };
-        if !declared.links.contains_key(&claim.link) {
-            entry.insert(VniGrant::NotDeclared);
-            continue;
+        if let Entry::Vacant(entry) = grants.entry(claim.link) {
+            entry.insert(match declared.links.contains_key(&claim.link) {
+                true => numbers.give(etcd, holders, claim).await?,
+                false => VniGrant::NotDeclared,
+            });
         }
+    }
+    if numbers.given.is_empty() {
+        return Ok(Some(grants));
+    }
+    let mut compare = declared.unchanged(claims);
+    compare.push(Compare::unchanged(etcd.keys.taken(), revision));
+    let success = numbers.operations(etcd);
+    let written = etcd.rpc.txn(Txn { compare, success }).await?;
+    Ok(written.succeeded.then_some(grants))
+}
+
+/// The numbers that a transaction gives.
+struct Numbers {
+    /// The numbers in use, including the given ones.
+    taken: VniSet,
+    given: BTreeMap<Vni, LinkId>,
+}
+
+impl Numbers {
+    /// Gives a declared link without a VNI its number.
+    async fn give(
+        &mut self,
+        etcd: &Etcd,
+        holders: &mut Holders,
+        claim: &VniClaim,
+    ) -> Result<VniGrant, StoreError> {
         let vni = match claim.fixed {
-            Some(vni) if taken.contains(vni) => {
-                let holder = match given.get(&vni) {
+            Some(vni) if self.taken.contains(vni) => {
+                let holder = match self.given.get(&vni) {
                     Some(link) => Some(*link),
                     None => holder(etcd, holders, vni).await?,
                 };
-                if let Some(holder) = holder {
-                    entry.insert(VniGrant::TakenBy(holder));
-                    continue;
+                match holder {
+                    Some(holder) => return Ok(VniGrant::TakenBy(holder)),
+                    // No link has it: a link's key was deleted by hand.
+                    None => vni,
                 }
-                // Nobody's: somebody has deleted a link's key by hand.
-                Some(vni)
             }
-            Some(vni) => Some(vni),
-            None => taken.lowest_free(),
+            Some(vni) => vni,
+            None => match self.taken.lowest_free() {
+                Some(vni) => vni,
+                None => return Ok(VniGrant::Exhausted),
+            },
         };
-        entry.insert(match vni {
-            Some(vni) => {
-                taken.insert(vni);
-                given.insert(vni, claim.link);
-                ops.push(Op::put(
-                    etcd.keys.link(claim.link),
-                    vni.to_string().into_bytes(),
-                ));
-                VniGrant::Granted(vni)
-            }
-            None => VniGrant::Exhausted,
-        });
+        self.taken.insert(vni);
+        self.given.insert(vni, claim.link);
+        Ok(VniGrant::Granted(vni))
     }
-    if ops.is_empty() {
-        return Ok(Some(grants));
+
+    /// The operations that write the given numbers.
+    fn operations(&self, etcd: &Etcd) -> Vec<Op> {
+        let links = self
+            .given
+            .iter()
+            .map(|(vni, link)| Op::put(etcd.keys.link(*link), vni.to_string().into_bytes()));
+        let taken = Op::put(etcd.keys.taken(), self.taken.to_string().into_bytes());
+        links.chain([taken]).collect()
     }
-    ops.push(Op::put(etcd.keys.taken(), taken.to_string().into_bytes()));
-    let mut compare = declared.unchanged(claims);
-    compare.push(Compare::unchanged(etcd.keys.taken(), revision));
-    Ok(etcd
-        .rpc
-        .txn(Txn {
-            compare,
-            success: ops,
-        })
-        .await?
-        .succeeded
-        .then_some(grants))
 }
 
 /// The operations that free these VNIs of links, and their condition. `None`: one of the links no
-/// longer has this VNI, so the number may be another link's.
+/// longer has its VNI, so the number may belong to another link.
 pub(super) async fn release(
     etcd: &Etcd,
     links: &BTreeMap<LinkId, Vni>,
@@ -207,7 +224,7 @@ pub(super) async fn release(
         true => Op::delete(etcd.keys.taken()),
         false => Op::put(etcd.keys.taken(), taken.to_string().into_bytes()),
     });
-    // Whoever gives or frees a number writes this key, so the links need no condition of their own.
+    // Every change of a number writes this key, so the links' keys need no condition.
     Ok(Some((Compare::unchanged(etcd.keys.taken(), revision), ops)))
 }
 
@@ -220,8 +237,8 @@ pub(super) fn vni(etcd: &Etcd, kv: &KeyValue) -> Result<Vni, StoreError> {
         .map_err(|error| unreadable(etcd, &String::from_utf8_lossy(&kv.key), &error))
 }
 
-/// All numbers that are taken, and the revision of their key. Made from the links when somebody has
-/// deleted it.
+/// All numbers that are in use, and the revision of their key. If the key was deleted, they are
+/// read from the links.
 async fn taken(etcd: &Etcd, found: Option<Vec<KeyValue>>) -> Result<(VniSet, i64), StoreError> {
     if let Some(kv) = found.iter().flatten().next() {
         let taken = String::from_utf8_lossy(&kv.value).parse();

@@ -1,8 +1,8 @@
-//! Hearing of changes: one stream, and on it one watcher for each key or index of interest.
+//! Watches for changes: one stream with one watcher for each key or index of interest.
 //!
-//! No revision is trusted across connections: an etcd that was restored or wiped counts anew, and
-//! one that was compacted has forgotten. When the stream breaks, all watchers are made again, and
-//! then everything is reported as perhaps changed.
+//! No revision is used across connections: an etcd that was restored or wiped counts again from the
+//! start, and one that was compacted has lost old revisions. When the stream breaks, all watchers
+//! are created again, and then everything is reported as perhaps changed.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -28,8 +28,8 @@ use crate::{Change, Interest, StoreError, Watch};
 /// Between two attempts to connect.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Own pods' links that had no VNI when they were last read, and the revision of that reading. A
-/// link's VNI comes once and stays: only these are worth watching.
+/// The links of own pods that had no VNI when they were last read, and the revision of that read. A
+/// link's VNI does not change once it has one, so only these are watched.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Unnumbered {
     pods: BTreeMap<PodKey, BTreeSet<LinkId>>,
@@ -37,7 +37,7 @@ pub(crate) struct Unnumbered {
 }
 
 impl Unnumbered {
-    /// Takes over what was read for these pods; says whether that differs from what was known.
+    /// Takes what was read for these pods. Returns whether it differs from what was known.
     pub(super) fn update(&mut self, own: &BTreeSet<PodKey>, facts: &Facts, revision: i64) -> bool {
         let mut found: BTreeMap<PodKey, BTreeSet<LinkId>> = own
             .iter()
@@ -68,12 +68,11 @@ impl Unnumbered {
 /// What a watcher watches.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
-    /// Nothing: what a stream begins with, since etcd says nothing before it is asked for
-    /// something.
+    /// Nothing. A stream begins with it, because etcd sends nothing before the first request.
     Stream,
     /// A pod's record.
     Record(PodKey),
-    /// Who declares a link with a pod.
+    /// The pods that declare a link with a pod.
     Declarers(PodKey),
     /// A link's VNI.
     Vni(LinkId),
@@ -83,11 +82,11 @@ enum Subject {
 pub(super) struct EtcdWatch {
     etcd: Arc<Etcd>,
     unnumbered: sync::watch::Receiver<Unnumbered>,
-    /// Changes when etcd has let our lease go, and others may have removed our pods.
+    /// Changes when etcd has ended our lease. Then others may have removed our pods.
     lapsed: sync::watch::Receiver<u64>,
     interest: Interest,
     stream: Option<Watchers>,
-    /// No attempt to connect before this.
+    /// The next attempt to connect is not before this.
     retry: Instant,
     pending: BTreeSet<PodKey>,
     all: bool,
@@ -100,17 +99,17 @@ struct Watchers {
     subjects: BTreeMap<i64, Subject>,
     last_id: i64,
     outbox: VecDeque<WatchRequest>,
-    /// Watchers that were asked for and not confirmed yet.
+    /// Watchers that were requested and are not confirmed yet.
     unborn: BTreeSet<i64>,
-    /// Those confirmed since, whose subjects are to be reported when none is unborn any more: a pod
-    /// of interest has two.
+    /// Watchers that were confirmed since. Their subjects are reported when all are confirmed: a
+    /// pod of interest has two watchers.
     born: BTreeSet<Subject>,
-    /// Whether everything is to be reported once all are born.
+    /// Whether to report everything once all are confirmed.
     anew: bool,
 }
 
 impl EtcdWatch {
-    /// Begins to watch.
+    /// Starts to watch.
     pub(super) async fn start(
         etcd: Arc<Etcd>,
         unnumbered: sync::watch::Receiver<Unnumbered>,
@@ -154,7 +153,7 @@ impl EtcdWatch {
         Ok(())
     }
 
-    /// Brings the watchers into line with the interest. Sends nothing yet.
+    /// Adapts the watchers to the interest. Sends nothing yet.
     fn choose(&mut self) {
         let Some(watchers) = &mut self.stream else {
             return;
@@ -186,8 +185,8 @@ impl EtcdWatch {
                 .push_back(request(WatchAction::Cancel(WatchCancel { watch_id: id })));
         }
         for subject in wanted {
-            // A VNI may have come since the reading that missed it; the others are read after their
-            // watcher is born.
+            // A VNI may have been written since the read. The others are read after their watcher
+            // is confirmed.
             let from = if matches!(subject, Subject::Vni(_)) {
                 unnumbered.revision + 1
             } else {
@@ -223,7 +222,7 @@ impl EtcdWatch {
         let Some(watchers) = &mut self.stream else {
             return Ok(());
         };
-        // None: it was cancelled, and this was on its way.
+        // None: the watcher was cancelled while this message was under way.
         let Some(subject) = watchers.subjects.get(&news.watch_id).cloned() else {
             return Ok(());
         };
@@ -236,7 +235,7 @@ impl EtcdWatch {
                 };
                 return Err(super::error::refused_watch(self.etcd.rpc.url(), reason));
             }
-            // It began at a revision that has been compacted away.
+            // The watcher's first revision has been compacted.
             watchers.forget(news.watch_id, &subject);
             watchers.add(&self.etcd, subject.clone(), 0);
         }
@@ -290,14 +289,14 @@ impl Watchers {
         self.ids.remove(subject);
     }
 
-    /// Sends what is to be sent and waits for news. Both at once: etcd stops reading from those who
-    /// do not listen.
+    /// Sends the queue and waits for messages, both at the same time: etcd does not read from
+    /// clients that do not read.
     async fn exchange(&mut self) -> Option<Result<WatchNews, tonic::Status>> {
         loop {
             tokio::select! {
                 news = self.stream.news.message() => return news.transpose(),
                 room = self.stream.requests.reserve(), if !self.outbox.is_empty() => {
-                    // No await from here on: cancelling loses nothing.
+                    // No await from here on, so that cancelling loses nothing.
                     let (Ok(room), Some(request)) = (room, self.outbox.pop_front()) else {
                         return None;
                     };

@@ -1,4 +1,4 @@
-//! Opening the database file, safely when several agents do so at once, and noticing when it is
+//! Opens the database file, safely when several agents do so at once, and notices when it is
 //! replaced.
 
 use std::{
@@ -23,10 +23,10 @@ use crate::StoreError;
 /// How long to wait for another process's lock.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Between two tries where neither the kernel nor SQLite waits for us.
+/// The pause between two tries when neither the kernel nor SQLite waits for us.
 const RETRY: Duration = Duration::from_millis(5);
 
-/// Statements kept compiled: more than this crate has.
+/// How many compiled statements to keep: more than this crate has.
 const STATEMENTS: usize = 64;
 
 /// A database file and, once it has been opened, a connection with it.
@@ -39,12 +39,12 @@ pub(super) struct Database {
 
 struct Open {
     connection: Connection,
-    /// Device and inode: the path may come to name another file.
+    /// Device and inode, because the path may name another file later.
     identity: (u64, u64),
 }
 
 impl Database {
-    /// A file that is not open yet.
+    /// The file, not opened yet.
     pub(super) fn new(path: PathBuf, timeout: Duration) -> Self {
         Self {
             path,
@@ -54,9 +54,8 @@ impl Database {
         }
     }
 
-    /// The connection, opened anew when there is none or when the file has been moved away or
-    /// replaced: what was written to a file without a name would be lost, and SQLite would go on
-    /// writing to it.
+    /// The connection. It is opened if there is none, or if the file was moved or replaced: SQLite
+    /// would go on writing to a file without a name, and everything written would be lost.
     pub(super) fn connection(&mut self) -> Result<&mut Connection, Failure> {
         if self
             .open
@@ -78,13 +77,13 @@ impl Database {
         Ok(&mut self.open.insert(open).connection)
     }
 
-    /// Counts how often the file was opened: what a connection has told is void when this has
-    /// changed.
+    /// Counts how often the file was opened. When it has changed, what an older connection returned
+    /// is no longer valid.
     pub(super) fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// The write-ahead log, which every commit of any process appends to.
+    /// The write-ahead log. Every commit of any process appends to it.
     pub(super) fn log(&self) -> PathBuf {
         beside(
             &self
@@ -95,7 +94,7 @@ impl Database {
         )
     }
 
-    /// What a failure means for this file.
+    /// The error for a failure with this file.
     pub(super) fn explain(&self, failure: Failure) -> StoreError {
         failure.explain(&self.path, self.timeout)
     }
@@ -116,7 +115,7 @@ impl Database {
         let _alone = lock(directory, self.timeout)?;
         create_file(&self.path)?;
 
-        // Before SQLite has it, so that a replacement in between is noticed at the next use.
+        // Before SQLite opens it, so that a replacement in between is noticed at the next use.
         let identity = identity(&self.path).map_err(|error| Failure::File {
             doing: "look at the file",
             error,
@@ -131,9 +130,9 @@ impl Database {
     }
 }
 
-/// Only one process opens the file at a time: making it and switching it to write-ahead logging are
-/// many steps. The lock is on the directory, since the file itself may be replaced, and SQLite's
-/// locks are of another kind.
+/// Only one process opens the file at a time, because creating it and switching it to write-ahead
+/// logging take many steps. The lock is on the directory: the file itself may be replaced, and
+/// SQLite's locks are of another kind.
 fn lock(directory: &Path, timeout: Duration) -> Result<Flock<File>, Failure> {
     let file = |error| Failure::File {
         doing: "lock its directory",
@@ -152,13 +151,12 @@ fn lock(directory: &Path, timeout: Duration) -> Result<Flock<File>, Failure> {
     }
 }
 
-/// Makes the file, readable by its owner alone, if it is not there; refuses it when it cannot be
-/// written.
+/// Creates the file, readable only for its owner, if it does not exist. Refuses a file that cannot
+/// be written.
 ///
-/// A file that is there is **not** opened: closing any descriptor of it would drop all locks that
-/// this process holds on it through SQLite (fcntl(2), "Advisory record locking"), whereupon the
-/// next process that closes the database takes itself for the last one and deletes the log from
-/// under us.
+/// An existing file is **not** opened: closing any descriptor of it would drop all locks that this
+/// process holds on it through SQLite (fcntl(2), "Advisory record locking"). The next process that
+/// closes the database would then take itself for the last one and delete the log that we use.
 fn create_file(path: &Path) -> Result<(), Failure> {
     let unwritable = |error| Failure::File {
         doing: "open it for writing",
@@ -168,8 +166,8 @@ fn create_file(path: &Path) -> Result<(), Failure> {
         return access(path, AccessFlags::R_OK | AccessFlags::W_OK)
             .map_err(|errno| unwritable(errno.into()));
     }
-    // Log and index of a file that somebody has moved away would be taken for this one's. Whoever
-    // still has the old file open keeps the old ones too.
+    // SQLite would take the log and index of a file that was moved away for this file's. A process
+    // that has the old file open keeps the old log and index, too.
     for suffix in ["-wal", "-shm"] {
         match fs::remove_file(beside(path, suffix)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -196,21 +194,22 @@ fn configure(connection: &mut Connection, timeout: Duration) -> Result<(), Failu
     if connection.is_readonly("main")? {
         return Err(Failure::ReadOnly);
     }
-    // First of all, so that a database that is not ours stays as it is.
+    // First, so that a database that is not ours stays as it is.
     schema::prepare(connection)?;
     let finding: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if finding != "ok" {
         return Err(Failure::Damaged(finding));
     }
     write_ahead(connection, timeout)?;
-    // Not FULL: a commit then survives the death of any process, and a power failure may undo the
-    // last ones but never damages the file. It also ends every sandbox and link of the host, the
-    // only ones this store speaks of.
+    // Not FULL: a commit survives the death of any process. A power failure may undo the last
+    // commits but never damages the file. It also ends all sandboxes and links of the machine, and
+    // this store holds no others.
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     Ok(())
 }
 
-/// Readers and the one writer of a moment do not wait for each other, and a commit is one append.
+/// Write-ahead logging: readers and the writer do not wait for each other, and a commit is one
+/// append.
 fn write_ahead(connection: &Connection, timeout: Duration) -> Result<(), Failure> {
     // SQLite does not call its busy handler for this switch.
     let deadline = Instant::now() + timeout;

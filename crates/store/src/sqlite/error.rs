@@ -1,4 +1,4 @@
-//! What can go wrong with a database file, told so that a person knows what to do.
+//! Failures of a database file, with what to do about them.
 
 use std::{io, path::Path, time::Duration};
 
@@ -8,10 +8,10 @@ use rusqlite::ffi::{self, ErrorCode};
 use super::schema;
 use crate::StoreError;
 
-/// A failure before it has been explained to a person.
+/// A failure without its explanation.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// SQLite says so.
+    /// An error of SQLite.
     Sql(rusqlite::Error),
     /// A file operation around the database.
     File {
@@ -20,19 +20,19 @@ pub(super) enum Failure {
     },
     /// The path is a directory.
     Directory,
-    /// Opened, but only for reading.
+    /// It could only be opened for reading.
     ReadOnly,
-    /// Somebody else's database.
+    /// A database of another program.
     Foreign,
-    /// Ours, of this other schema version.
+    /// A Ratchet database with this unknown schema version.
     Version(i32),
-    /// SQLite's own check found damage.
+    /// SQLite's own check found this damage.
     Damaged(String),
     /// The file system cannot do write-ahead logging; SQLite remains in this journal mode.
     Journal(String),
-    /// A row that is not what was written.
+    /// A row that does not hold what Ratchet writes.
     Row { what: String, why: String },
-    /// Others were busy with it for too long.
+    /// Other processes had it locked for too long.
     Locked,
 }
 
@@ -43,7 +43,7 @@ impl From<rusqlite::Error> for Failure {
 }
 
 impl Failure {
-    /// A record that cannot be understood.
+    /// A record that cannot be parsed.
     pub(super) fn record(pod: &PodKey, error: &serde_json::Error) -> Self {
         Failure::Row {
             what: format!("the record of pod {pod}"),
@@ -60,16 +60,16 @@ impl Failure {
             ))
     }
 
-    /// The error for the outside: which file, what is wrong, what to do.
+    /// The error for people: which file, what is wrong, what to do.
     pub(super) fn explain(self, path: &Path, timeout: Duration) -> StoreError {
         let busy = self.is_busy();
         let path = path.display();
         let broken = |text: String| StoreError::Broken(format!("store sqlite:{path}: {text}"));
-        let anew = format!("Move it away (mv {path} {path}.bad): agents that run write it anew");
+        let renew = format!("Move it away (mv {path} {path}.bad): running agents write a new one");
         match self {
             Failure::Locked => locked(&path, timeout),
             Failure::Sql(_) if busy => locked(&path, timeout),
-            Failure::Sql(error) => explain_sql(&path, &anew, &error),
+            Failure::Sql(error) => explain_sql(&path, &renew, &error),
             Failure::File { doing, error } => {
                 broken(format!("cannot {doing}: {error}. {}", file_advice(&error)))
             }
@@ -96,15 +96,17 @@ impl Failure {
             )),
             Failure::Version(version) => broken(format!(
                 "unknown schema version {version}. \
-                                                         {anew}"
+                                                         {renew}"
             )),
-            Failure::Damaged(finding) => broken(format!("the file is damaged ({finding}). {anew}")),
+            Failure::Damaged(finding) => {
+                broken(format!("the file is damaged ({finding}). {renew}"))
+            }
             Failure::Journal(mode) => broken(format!(
                 "the file system cannot share memory between processes (journal mode remains \
                 {mode}). Put the file on a \
                  local file system"
             )),
-            Failure::Row { what, why } => broken(format!("{what} cannot be read: {why}. {anew}")),
+            Failure::Row { what, why } => broken(format!("{what} cannot be read: {why}. {renew}")),
         }
     }
 }
@@ -131,12 +133,12 @@ fn file_advice(error: &io::Error) -> &'static str {
     }
 }
 
-fn explain_sql(path: &dyn std::fmt::Display, anew: &str, error: &rusqlite::Error) -> StoreError {
+fn explain_sql(path: &dyn std::fmt::Display, renew: &str, error: &rusqlite::Error) -> StoreError {
     let advice = match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => {
-            format!("this is not a database, or its first bytes are damaged. {anew}")
+            format!("this is not a database, or its first bytes are damaged. {renew}")
         }
-        Some(ErrorCode::DatabaseCorrupt) => format!("the file is damaged. {anew}"),
+        Some(ErrorCode::DatabaseCorrupt) => format!("the file is damaged. {renew}"),
         Some(ErrorCode::DiskFull) => "the disk is full. Make room on its file system".into(),
         Some(ErrorCode::ReadOnly) => {
             "it cannot be written. Give the agent write permission to the file and its directory, \
@@ -153,7 +155,7 @@ fn explain_sql(path: &dyn std::fmt::Display, anew: &str, error: &rusqlite::Error
             )
         }
         Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch) => {
-            format!("its tables contradict each other. {anew}")
+            format!("its tables contradict each other. {renew}")
         }
         _ => "SQLite cannot do what was asked".into(),
     };

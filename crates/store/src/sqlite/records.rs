@@ -1,4 +1,4 @@
-//! Records: reading those that concern a pod, and changing one with all that follows from it.
+//! Records: reads those that concern a pod, and changes one with all consequences.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,7 +65,7 @@ pub(super) fn remove_pod(
 
 /// See [`crate::Store::read`].
 pub(super) fn read(connection: &mut Connection, own: &BTreeSet<PodKey>) -> Result<Facts, Failure> {
-    // One transaction, so that the facts are those of one moment.
+    // One transaction, so that all facts are from the same moment.
     let transaction = connection.transaction()?;
     let mut records = BTreeMap::new();
     for pod in own {
@@ -95,7 +95,7 @@ pub(super) fn located_on(
     let bodies = statement
         .query_map([], |row| row.get::<_, String>(0))?
         .collect::<Result<Vec<_>, _>>()?;
-    // What cannot be read is of no use here; whoever needs it will say so.
+    // A record that cannot be read is of no use here. The code that needs it reports it.
     let records = bodies
         .iter()
         .filter_map(|body| serde_json::from_str::<PodRecord>(body).ok());
@@ -194,7 +194,7 @@ pub(super) fn collect(
     Ok(())
 }
 
-/// Writes a change. Within one transaction it is one step, and all of its conditions hold.
+/// Writes a change. In one transaction, it is one step and all of its conditions hold.
 fn write(transaction: &Transaction<'_>, change: &RecordChange<'_>) -> Result<(), Failure> {
     for step in change.steps(&BTreeMap::new(), Limits::NONE) {
         for (pod, record) in &step.records {

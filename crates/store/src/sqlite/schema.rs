@@ -1,12 +1,12 @@
-//! What the database file looks like, and whether one is ours.
+//! The tables of the database file, and whether a file is ours.
 //!
 //! ```text
-//! pods      one row a record; `change` is drawn anew at every write and never comes twice
-//! declared  who declares a link with whom: the index for "records that concern this pod"
-//! vnis      one row a link that has a VNI
+//! pods      a row for each record; every write gives it a new `change`, which is never used again
+//! declared  which pods declare a link with which: the index for "records that concern this pod"
+//! vnis      a row for each link with a VNI
 //! ```
 //!
-//! To look at it: `sqlite3 /var/lib/ratchet/ratchet.db 'SELECT pod, body FROM pods; SELECT * FROM
+//! To read it: `sqlite3 /var/lib/ratchet/ratchet.db 'SELECT pod, body FROM pods; SELECT * FROM
 //! vnis'`.
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
@@ -19,8 +19,8 @@ pub(super) const VERSION: i32 = 1;
 /// PRAGMA application_id: the bytes "Rtch". `file(1)` shows it.
 pub(super) const APPLICATION: i32 = i32::from_be_bytes(*b"Rtch");
 
-/// AUTOINCREMENT is what makes `change` unique for ever: a row that is deleted and written again
-/// between two looks of a watch is seen as changed. An `INSERT OR REPLACE` draws a new one.
+/// AUTOINCREMENT makes `change` unique for ever: a row that is deleted and written again between
+/// two looks of a watch counts as changed. An `INSERT OR REPLACE` assigns a new one.
 const VERSION_1: &str = "
     CREATE TABLE pods (
         change INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -38,14 +38,14 @@ const VERSION_1: &str = "
         link   TEXT NOT NULL UNIQUE
     ) STRICT;";
 
-/// What a file turns out to be.
+/// What a file is.
 enum Kind {
     Empty,
     Ours(i32),
     Foreign,
 }
 
-/// Makes the tables in an empty database, brings older ones up to date, refuses what is not ours.
+/// Creates the tables in an empty database, updates older ones, and refuses what is not ours.
 pub(super) fn prepare(connection: &mut Connection) -> Result<(), Failure> {
     if let Kind::Ours(VERSION) = kind(connection)? {
         return Ok(());

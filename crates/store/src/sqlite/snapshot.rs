@@ -1,4 +1,4 @@
-//! What a watch has seen last, and how that differs from what is there now.
+//! What a watch has seen last, and how the store differs from it now.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,12 +8,12 @@ use rusqlite::Connection;
 use super::{database::Database, error::Failure, records, vnis};
 use crate::{Change, Interest};
 
-/// Which records the file has, and the changes to those of interest that nobody has fetched yet.
+/// The records in the file, and the changes to those of interest that were not fetched yet.
 ///
-/// Every write of a record draws a new, higher number (`pods.change`), so a look asks for the
-/// records beyond the highest one seen: it costs what has changed and not what there is. Only
-/// removals leave no number behind; they are known by the count of records. Nothing has to be kept
-/// for watchers in the file, and a watcher that was away misses nothing.
+/// Every write of a record assigns a new, higher number (`pods.change`). So a look reads only the
+/// records above the highest number seen, and its cost depends on what has changed and not on what
+/// there is. Removals leave no number; the count of records shows them. The file keeps nothing for
+/// watchers, and a watcher that was stopped misses nothing.
 #[derive(Default)]
 pub(super) struct Snapshot {
     interest: Interest,
@@ -21,19 +21,19 @@ pub(super) struct Snapshot {
     records: BTreeMap<PodKey, BTreeSet<PodKey>>,
     /// The highest `pods.change` seen.
     changed: i64,
-    /// The links of own pods, found when first needed after a change to them.
+    /// The links of own pods. They are read when they are first needed after a change.
     links: BTreeMap<PodKey, BTreeSet<LinkId>>,
     /// The highest `vnis.change` seen.
     claimed: i64,
-    /// The opening of the file that all this was seen in.
+    /// The opening of the file that all of this is from.
     generation: u64,
-    /// Of the connection, when it last looked.
+    /// The connection's version at the last look.
     seen: Option<Moment>,
     pending: BTreeSet<PodKey>,
     all: bool,
 }
 
-/// As long as this stays the same, no other connection has changed anything.
+/// As long as this does not change, no other connection has changed anything.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Moment {
     generation: u64,
@@ -41,7 +41,7 @@ struct Moment {
 }
 
 impl Snapshot {
-    /// Of nothing; the first change is everything.
+    /// An empty snapshot. The first change is [`Change::All`].
     pub(super) fn new() -> Self {
         Self {
             all: true,
@@ -49,8 +49,8 @@ impl Snapshot {
         }
     }
 
-    /// Replaces the interest. Pods that are new in it count as changed: something may have happened
-    /// to them between the caller's reading and this call.
+    /// Replaces the interest. New pods in it count as changed: they may have changed between the
+    /// caller's read and this call.
     pub(super) fn set_interest(&mut self, interest: Interest) {
         let added =
             |pod: &PodKey| !self.interest.own.contains(pod) && !self.interest.peers.contains(pod);
@@ -64,7 +64,7 @@ impl Snapshot {
         self.interest = interest;
     }
 
-    /// What has changed since it was last asked.
+    /// What has changed since the last call.
     pub(super) fn take(&mut self) -> Option<Change> {
         let pending = std::mem::take(&mut self.pending);
         if std::mem::take(&mut self.all) {
@@ -74,7 +74,7 @@ impl Snapshot {
         }
     }
 
-    /// Looks for changes. Says which opening of the file it looked at.
+    /// Looks for changes. Returns which opening of the file it has read.
     pub(super) fn look(&mut self, database: &mut Database) -> Result<u64, Failure> {
         let connection = database.connection()?;
         let data_version = connection.pragma_query_value(None, "data_version", |row| row.get(0))?;
@@ -84,7 +84,7 @@ impl Snapshot {
         };
         if self.seen != Some(moment) {
             if self.generation != moment.generation {
-                // Another file: its versions have nothing to do with those seen so far.
+                // Another file: its versions cannot be compared with those seen so far.
                 *self = Self {
                     interest: std::mem::take(&mut self.interest),
                     generation: moment.generation,
@@ -99,7 +99,7 @@ impl Snapshot {
 
     /// Changes go straight to `pending`, so that an error half way loses none.
     fn compare(&mut self, connection: &mut Connection) -> Result<(), Failure> {
-        // One transaction, so that all is of one moment.
+        // One transaction, so that all is from the same moment.
         let transaction = connection.transaction()?;
         self.compare_records(&transaction)?;
         self.compare_vnis(&transaction)
@@ -114,7 +114,7 @@ impl Snapshot {
             let (change, name, body): (i64, String, String) =
                 (row.get(0)?, row.get(1)?, row.get(2)?);
             self.changed = change;
-            // What cannot be read is told of when somebody asks for it.
+            // A record that cannot be read is reported when it is needed.
             let Ok(pod) = name.parse() else { continue };
             let peers = serde_json::from_str::<PodRecord>(&body)
                 .map(|record| record.peers().into_iter().cloned().collect());
@@ -139,8 +139,8 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Takes a record as it is now; none: it was removed. It concerns its pod and the own pods with
-    /// which it declares links, or did before.
+    /// Takes a record as it is now; `None` if it was removed. It concerns its pod and the own pods
+    /// with which it declares links or did so before.
     fn note(&mut self, pod: PodKey, peers: Option<BTreeSet<PodKey>>) {
         let before = self.records.remove(&pod).unwrap_or_default();
         let mut own: BTreeSet<&PodKey> = before.iter().chain(peers.iter().flatten()).collect();

@@ -1,4 +1,4 @@
-//! What only a file can suffer: damage, strangers, locks, full disks, replacement.
+//! What happens only to a file: damage, other programs' files, locks, full disks, replacement.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ use tokio::time;
 use super::*;
 use crate::{Change, Interest};
 
-/// Enough for a lock nobody holds, and soon over for one that somebody does.
+/// Enough for a lock that is free, and short for one that is held.
 const SHORT: Duration = Duration::from_millis(150);
 const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -163,7 +163,7 @@ fn damage_while_it_is_open_is_an_error_and_ends_when_the_file_is_moved_away() {
     let (_directory, path) = filled();
     block_on(async {
         let store = SqliteStore::open(&path).await.unwrap();
-        // Somebody else's change makes the store forget the pages that it keeps in memory.
+        // A change by another connection makes the store drop the pages that it keeps in memory.
         Connection::open(&path)
             .unwrap()
             .execute("DELETE FROM pods WHERE pod = 'default/pod0'", [])
@@ -343,7 +343,7 @@ fn only_one_opens_the_file_at_a_time() {
     assert_eq!(count, 8);
 }
 
-/// Runs a test on a thread with mounts of its own.
+/// Runs a test on a thread with its own mounts.
 fn with_private_mounts(test: impl FnOnce() + Send + 'static) {
     if !nix::unistd::geteuid().is_root() {
         assert!(std::env::var_os("CI").is_none(), "needs root");
@@ -429,7 +429,7 @@ fn a_full_disk_is_an_error_and_works_again_when_there_is_room() {
 }
 
 #[test]
-fn a_file_that_is_removed_while_in_use_is_made_anew() {
+fn a_file_that_is_removed_while_in_use_is_made_again() {
     let (_directory, path) = filled();
     block_on(async {
         let (one, two) = (
@@ -514,7 +514,7 @@ fn a_pod_is_two_rows_a_peer_at_most_and_a_vni_one() {
         writes(&mut |connection| drop(vnis::claim(connection, &claims).unwrap())),
         0
     );
-    // A new sandbox of the same pod: its row alone.
+    // A new sandbox of the same pod: only its row.
     let sandbox: SandboxId = "a-2".parse().unwrap();
     let location = pod.location.clone().map(|location| Location {
         sandbox: sandbox.clone(),

@@ -1,4 +1,4 @@
-//! VNIs: one row a link, the lowest free number first.
+//! VNIs: one row for each link. A link gets the lowest free number.
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
@@ -13,7 +13,7 @@ pub(super) fn claim(
     connection: &mut Connection,
     claims: &[VniClaim],
 ) -> Result<BTreeMap<LinkId, VniGrant>, Failure> {
-    // An agent asks again at every reconcile: the usual answer needs no write lock.
+    // An agent asks at every reconcile. The usual answer needs no write lock.
     let snapshot = connection.transaction()?;
     let known = existing(&snapshot, claims)?;
     drop(snapshot);
@@ -36,7 +36,7 @@ pub(super) fn claim(
         grants.insert(claim.link, VniGrant::NotDeclared);
     }
 
-    // First those that insist, so that a link which takes any number does not take theirs.
+    // Links with a fixed VNI come first, so that no other link takes their number.
     for (link, vni) in missing
         .iter()
         .filter_map(|claim| Some((claim.link, claim.fixed?)))
@@ -61,7 +61,7 @@ pub(super) fn claim(
     Ok(grants)
 }
 
-/// The VNI a link has.
+/// A link's VNI.
 pub(super) fn get(connection: &Connection, link: LinkId) -> Result<Option<Vni>, Failure> {
     let mut statement = connection.prepare_cached("SELECT vni FROM vnis WHERE link = ?1")?;
     let number: Option<u32> = statement
@@ -99,7 +99,7 @@ fn holder(connection: &Connection, vni: Vni) -> Result<Option<LinkId>, Failure> 
     link.map(|text| parse_link(&text)).transpose()
 }
 
-/// A link's id as it stands in a row.
+/// A link's id from a row.
 pub(super) fn parse_link(text: &str) -> Result<LinkId, Failure> {
     text.parse().map_err(|error| Failure::Row {
         what: format!("link {text:?}"),
@@ -114,7 +114,7 @@ fn insert(transaction: &Transaction<'_>, link: LinkId, vni: Vni) -> Result<VniGr
     Ok(VniGrant::Granted(vni))
 }
 
-/// The lowest free VNIs, `wanted` at most: one walk along the index for all claims of a batch.
+/// The lowest free VNIs, at most `wanted`: one pass over the index for all claims of a batch.
 fn free(connection: &Connection, wanted: usize) -> Result<Vec<Vni>, Failure> {
     let mut free = Vec::with_capacity(wanted);
     let mut next = Vni::FIRST;

@@ -1,5 +1,5 @@
-//! Hearing of changes: the kernel tells when somebody writes to the log, SQLite tells whether that
-//! has changed anything.
+//! Watches for changes: the kernel reports writes to the log, and SQLite shows what they have
+//! changed.
 
 use std::{
     future,
@@ -16,22 +16,21 @@ use tokio::{io::unix::AsyncFd, sync::Mutex, time};
 use super::{snapshot::Snapshot, worker::Worker};
 use crate::{Change, Interest, StoreError, Watch};
 
-/// Between two looks while somebody writes.
+/// The pause between two looks while there are writes.
 const QUICK: Duration = Duration::from_millis(10);
 
-/// So many quick looks after each write: the kernel tells of bytes written to the log a moment
-/// before the commit that they belong to can be seen.
+/// The number of quick looks after each write: the kernel reports bytes in the log shortly before
+/// their commit is visible.
 const QUICK_LOOKS: u32 = 20;
 
-/// Between two looks while nothing seems to happen: for file systems whose events do not reach us,
-/// and for a file that was replaced while its log was not.
+/// The pause between two looks without writes: for file systems whose events do not reach us, and
+/// for a file that was replaced while its log was not.
 const SLOW: Duration = Duration::from_secs(5);
 
-/// Between two looks when the kernel cannot tell at all.
+/// The pause between two looks if the kernel reports nothing.
 const BLIND: Duration = Duration::from_millis(20);
 
-/// After a look, rest this many times as long as it took: at worst a fifth of a core, however much
-/// is going on.
+/// After a look, wait this many times as long as it took: looks use at most a fifth of a core.
 const REST: u32 = 4;
 
 /// A running watch with its own connection.
@@ -43,12 +42,12 @@ pub(super) struct SqliteWatch {
     generation: u64,
     quick_looks: u32,
     looked: Instant,
-    /// When it may look again.
+    /// The earliest time of the next look.
     rested: Instant,
 }
 
 impl SqliteWatch {
-    /// Begins to watch.
+    /// Starts to watch.
     pub(super) async fn start(worker: Worker) -> Result<Self, StoreError> {
         let snapshot = Arc::new(Mutex::new(Snapshot::new()));
         let now = Instant::now();
@@ -84,14 +83,14 @@ impl SqliteWatch {
                 })
                 .ok();
             self.generation = generation;
-            // What was written between the look and the trigger.
+            // Something may have been written between the look and the trigger.
             self.quick_looks = QUICK_LOOKS;
         }
         Ok(())
     }
 
-    /// Until it is worth looking. May be dropped at any time: what the trigger said is kept in
-    /// `quick_looks`.
+    /// Waits until a look is worthwhile. May be dropped at any time: `quick_looks` keeps what the
+    /// trigger reported.
     async fn pause(&mut self) {
         let most = match &self.trigger {
             _ if self.quick_looks > 0 => QUICK,
@@ -124,7 +123,7 @@ impl Watch for SqliteWatch {
 
     async fn next(&mut self) -> Result<Change, StoreError> {
         loop {
-            // No await between taking and returning: cancelling loses nothing.
+            // No await between taking and returning, so that cancelling loses nothing.
             let change = self.snapshot.lock().await.take();
             if let Some(change) = change {
                 return Ok(change);
@@ -135,7 +134,7 @@ impl Watch for SqliteWatch {
     }
 }
 
-/// Fires when somebody writes to the log, or takes it away.
+/// Fires when the log is written or removed.
 struct Trigger(AsyncFd<Events>);
 
 struct Events(Inotify);
@@ -149,18 +148,18 @@ impl AsRawFd for Events {
 impl Trigger {
     fn new(log: &Path) -> std::io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        // IN_ATTRIB: it has one name less. IN_DELETE_SELF would wait until we have closed it.
+        // IN_ATTRIB: it was unlinked. IN_DELETE_SELF would come only after we have closed it.
         inotify.add_watch(
             log,
             AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_MOVE_SELF,
         )?;
-        // SAFETY: `Events` owns the descriptor, always gives the same one, and closes it only when
-        // it is dropped.
+        // SAFETY: `Events` owns the descriptor, always returns the same one, and closes it only
+        // when it is dropped.
         Ok(Self(unsafe { AsyncFd::register(Events(inotify)) }?))
     }
 }
 
-/// Until somebody has written; for ever without a trigger.
+/// Waits for a write. Waits for ever without a trigger.
 async fn touched(trigger: Option<&Trigger>) {
     let Some(Trigger(events)) = trigger else {
         return future::pending().await;

@@ -1,4 +1,4 @@
-//! The thread that owns a connection, so that no disk ever holds up the agent's event loop.
+//! The thread that owns a connection, so that a slow disk never blocks the agent's event loop.
 
 use std::{io, sync::mpsc, thread};
 
@@ -9,7 +9,7 @@ use crate::StoreError;
 
 type Job = Box<dyn FnOnce(&mut Database) + Send>;
 
-/// A handle of the thread, which does one job after the other and ends when the handle is dropped.
+/// A handle of the thread. The thread does one job after the other, and ends with the handle.
 pub(super) struct Worker {
     jobs: mpsc::Sender<Job>,
 }
@@ -28,7 +28,7 @@ impl Worker {
         Ok(Self { jobs })
     }
 
-    /// Does a job on the thread. It is done even if nobody waits for it any more.
+    /// Does a job on the thread. The job is done even if the caller no longer waits for it.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut Database) -> Result<T, Failure> + Send + 'static,

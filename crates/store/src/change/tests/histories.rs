@@ -1,4 +1,4 @@
-//! Histories of changes: in one step each, cut off at any step, and several at once.
+//! Histories of changes: each in one step, interrupted at any step, and several at the same time.
 
 use proptest::prelude::*;
 
@@ -48,7 +48,7 @@ fn want(n: usize, (pod, links): &Event) -> Want {
     )
 }
 
-/// Makes a change, again whenever a condition does not hold.
+/// Makes a change, and tries again when a condition does not hold.
 fn run(world: &mut World, want: &Want, limits: Limits, between: impl Fn(&mut World)) {
     while let Some(mut running) = world.begin(want, limits) {
         loop {
@@ -61,8 +61,8 @@ fn run(world: &mut World, want: &Want, limits: Limits, between: impl Fn(&mut Wor
     }
 }
 
-/// Makes changes at the same time, a step at a time: `order` says whose turn it is. In the end
-/// those that are still under way go on one after the other.
+/// Makes changes at the same time, one step at a time: `order` says which change is next. At the
+/// end, the unfinished ones are finished one after the other.
 fn run_at_once(world: &mut World, wants: Vec<Want>, limits: Limits, order: &[usize]) {
     let mut agents: Vec<(Want, Option<Running>)> =
         wants.into_iter().map(|want| (want, None)).collect();
@@ -96,7 +96,7 @@ fn run_at_once(world: &mut World, wants: Vec<Want>, limits: Limits, order: &[usi
     }
 }
 
-/// The records after a change, said in the simplest way: with everything in view.
+/// The records after a change, computed in the simplest way: with all records at hand.
 fn expected(world: &World, want: &Want) -> BTreeMap<PodKey, PodRecord> {
     let mut records = world.records();
     match want {
@@ -189,8 +189,8 @@ proptest! {
         }
     }
 
-    /// An agent dies after some of the steps. Others go on, and the agent makes the change again or
-    /// another one of the same pod.
+    /// An agent dies after some of the steps. Others go on. Then the agent repeats the change, or
+    /// makes another change of the same pod.
     #[test]
     fn a_change_that_is_cut_off_leaves_nothing_that_is_wrong(
         events in prop::collection::vec((event(), limits(4), 0..8_usize, any::<bool>()), 1..30),
@@ -200,7 +200,7 @@ proptest! {
             let want = want(n, event);
             let pod = key(PODS[event.0]);
             if let Some(mut running) = world.begin(&want, *limits) {
-                // From the decisive step on, it only remains to complete the index.
+                // After the decisive step, only the index is incomplete.
                 for _ in 0..(*cut).min(running.decisive()) {
                     prop_assert_ne!(world.advance(&mut running), Progress::Refused);
                 }
@@ -212,8 +212,7 @@ proptest! {
             if *again {
                 let records = expected(&world, &want);
                 run(&mut world, &want, *limits, World::claim_all);
-                // What is left of a publication over the record of a pod that is gone waits for the
-                // next one.
+                // The rest of a publication over the record of a gone pod waits for the next one.
                 if world.records().get(&pod).is_none_or(PodRecord::lives) {
                     world.cut_off.remove(&pod);
                 }
@@ -223,7 +222,7 @@ proptest! {
                 world.assert_order();
             }
         }
-        // All agents come back and go.
+        // All agents come back and remove their pods.
         for links in [Some([0; PODS.len()]), None] {
             for pod in 0..PODS.len() {
                 run(&mut world, &want(100, &(pod, links)), Limits::NONE, |_| {});

@@ -1,5 +1,4 @@
-//! A store in memory that checks the conditions of steps as etcd does: by the version that each key
-//! was last written with.
+//! A store in memory that checks the conditions of steps as etcd does: by the version of each key.
 
 use ratchet_model::{Vni, record::living_links};
 
@@ -11,14 +10,14 @@ pub(super) struct World {
     records: BTreeMap<PodKey, (PodRecord, u64)>,
     index: BTreeMap<IndexEntry, u64>,
     pub vnis: BTreeMap<LinkId, Vni>,
-    /// Pods whose last change was cut off.
+    /// Pods whose last change was interrupted.
     pub cut_off: BTreeSet<PodKey>,
-    /// Pods of which a change was ever cut off. These may have entries in the index that no link
-    /// stands for: they cost a read, and go with the next link that is declared and dropped.
+    /// Pods of which a change was ever interrupted. These may have entries in the index without a
+    /// link. Such an entry costs a read, and disappears when a link is declared and dropped again.
     pub ever_cut_off: BTreeSet<PodKey>,
 }
 
-/// What a change was decided on.
+/// The facts that a change depends on.
 pub(super) struct View {
     read_at: u64,
     pub records: BTreeMap<PodKey, PodRecord>,
@@ -32,7 +31,7 @@ pub(super) enum Want {
     Remove(PodKey),
 }
 
-/// How far a change is.
+/// The progress of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     Done,
@@ -41,7 +40,7 @@ pub(super) enum Progress {
     Refused,
 }
 
-/// A change that is under way.
+/// An unfinished change.
 pub(super) struct Running {
     pub pod: PodKey,
     pub steps: Vec<Step>,
@@ -91,8 +90,7 @@ impl World {
         self.load(view, own.iter().flat_map(PodRecord::peers));
     }
 
-    /// Reads what the change depends on and nothing else, and decides on it. `None`: there is
-    /// nothing to do.
+    /// Reads only what the change depends on, and computes the change. `None`: nothing changes.
     pub fn begin(&self, want: &Want, limits: Limits) -> Option<Running> {
         let mut view = self.view();
         let pod = match want {
@@ -195,8 +193,8 @@ impl World {
         }
     }
 
-    /// Checks that the store has what it must have, except for what changes that were cut off have
-    /// left to do.
+    /// Checks that the store is complete and correct, except for what interrupted changes have left
+    /// to do.
     pub fn assert_order(&self) {
         let records = self.records();
         let declared: BTreeSet<IndexEntry> = records
