@@ -1,8 +1,8 @@
 //! The store: the facts that nodes share, behind one trait.
 //!
-//! A backend keeps records and VNIs, writes what follows from a change ([`change`]) in one
-//! transaction, and tells of changes. It knows nothing of kernels, plugins or wiring, and no detail
-//! of it leaks out of this crate. [`open`] is the one way in.
+//! A backend keeps records and VNIs, writes the consequences of a change ([`change`]) in one
+//! transaction, and reports changes. It may not know kernels, plugins or wiring, and no detail of a
+//! backend leaves this crate. [`open`] is the only entry.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,7 +26,7 @@ mod url;
 pub use options::{EtcdOptions, StoreOptions};
 pub use url::{HostPort, StoreUrl};
 
-/// Opens a store. Creates it first where that is possible.
+/// Opens a store. Creates it first if that is possible.
 ///
 /// # Errors
 /// [`StoreError`], whose text names the store, what is wrong and what to do.
@@ -51,14 +51,14 @@ pub async fn open(options: &StoreOptions) -> Result<Arc<dyn Store>, StoreError> 
 /// Why the store could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// It cannot be reached, or is locked for too long: try later. The text says what to do.
+    /// It cannot be reached, or was locked for too long: retry. The text says what to do.
     #[error("{0}")]
     Unavailable(String),
-    /// It will not work until somebody mends it: corrupt, not writable, of another version, not
+    /// A person must correct something: it is corrupt, not writable, of another version, or not
     /// ours. The text says what to do.
     #[error("{0}")]
     Broken(String),
-    /// This one thing is too large for it. Everything else works. The text says what to do.
+    /// This record or answer is too large. Everything else works. The text says what to do.
     #[error("{0}")]
     TooLarge(String),
     /// Its URL or a parameter of it is wrong.
@@ -69,7 +69,7 @@ pub enum StoreError {
 /// Who shares a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreScope {
-    /// The agents of one host.
+    /// The agents of one machine.
     Host,
     /// All nodes of a cluster.
     Cluster,
@@ -78,32 +78,32 @@ pub enum StoreScope {
 /// How a record is published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Publish {
-    /// It is of a new sandbox: it replaces whatever is there, and its `created` is moved beyond the
-    /// one it replaces.
+    /// It is a new sandbox's: it replaces every earlier record, and its `created` is increased
+    /// above that of the replaced one.
     New,
-    /// It says again what was said before (after a restart, an outage): it does not replace the
-    /// record of a later sandbox.
+    /// It was published before, and is published again after a restart or an outage: it does not
+    /// replace the record of a later sandbox.
     Again,
 }
 
-/// What became of a record that was published.
+/// The result of a publication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Published {
-    /// It is in the store, with this `created`.
+    /// The record is in the store, with this `created`.
     Stored {
         /// [`PodRecord::created`] as stored.
         created: u64,
     },
-    /// A later sandbox of the pod has published already; nothing was written.
+    /// The store has a later sandbox of the pod. Nothing was written.
     Superseded,
 }
 
-/// The pods an agent wants to know about.
+/// The pods whose changes an agent needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Interest {
-    /// Its own pods: everything that concerns them, declarations of others included.
+    /// Its own pods: everything that concerns them, including declarations of others.
     pub own: BTreeSet<PodKey>,
-    /// The pods at the other ends of their links: only their records.
+    /// Their peers: only the peers' records.
     pub peers: BTreeSet<PodKey>,
 }
 
@@ -112,7 +112,7 @@ pub struct Interest {
 pub enum Change {
     /// Facts that concern these pods.
     Pods(BTreeSet<PodKey>),
-    /// Perhaps everything: the watch began anew, read all again.
+    /// Perhaps everything: the watch has started again, so read everything again.
     All,
 }
 
@@ -121,15 +121,15 @@ pub enum Change {
 pub struct VniClaim {
     /// The link.
     pub link: LinkId,
-    /// Its two pods: one of them must declare it, and one of them must be there, lest a VNI is
-    /// taken for a link that ended since the claimer read of it. Nobody would free that.
+    /// Its two pods. One of them must declare it, and one of them must live. Otherwise a VNI could
+    /// be taken for a link that has ended since the claimer read it, and no agent would free it.
     pub pods: [PodKey; 2],
-    /// The VNI its declaration insists on.
+    /// The VNI that its declaration fixes.
     pub fixed: Option<Vni>,
 }
 
 impl VniClaim {
-    /// Of a link as it is declared.
+    /// The claim for a declared link.
     pub fn new(link: &DeclaredLink) -> Self {
         Self {
             link: link.id(),
@@ -144,62 +144,61 @@ impl VniClaim {
 pub enum VniGrant {
     /// This is the link's VNI.
     Granted(Vni),
-    /// The VNI it insists on belongs to this other link.
+    /// The fixed VNI belongs to this other link.
     TakenBy(LinkId),
-    /// All 2^24 are taken.
+    /// All 2^24 are in use.
     Exhausted,
-    /// It has none and gets none, since no record declares it with a pod that is there: the claim
-    /// was made from stale facts. Read again.
+    /// It gets none, because no record declares it with a living pod: the claim was made from stale
+    /// facts. Read again.
     NotDeclared,
 }
 
-/// What became of the records of a node that was to be forgotten.
+/// The result of [`Store::remove_node`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeRemoval {
-    /// These pods, and nobody else, were said to be there; now they have gone.
+    /// The node's pods, which were removed.
     Done(BTreeSet<PodKey>),
-    /// Nothing was done (or no more than some of it): the node's agent lives.
+    /// The node's agent is alive. Nothing was removed, or only some of the pods.
     Alive,
-    /// Nothing was done: this store cannot tell whether the node's agent lives.
+    /// This store cannot tell whether the node's agent is alive. Nothing was removed.
     Unsure,
 }
 
-/// A place for the facts that nodes share. All methods are safe against other agents doing the same
-/// at once.
+/// The facts that nodes share. All methods are safe if other agents do the same at the same time.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// Who shares it.
+    /// Who shares the store.
     fn scope(&self) -> StoreScope;
 
-    /// What it is, for messages: its URL without secrets.
+    /// The store for messages: its URL without secrets.
     fn describe(&self) -> String;
 
-    /// Puts a pod's record in place, with all its consequences: atomically, or, where that is too
-    /// much for the store, in steps each of which leaves what might have been said as well.
+    /// Publishes a pod's record, with all consequences: atomically, or, if that is too much for the
+    /// store, in steps. After each step the store is consistent ([`change`]).
     async fn publish(&self, record: &PodRecord, how: Publish) -> Result<Published, StoreError>;
 
-    /// Says that a sandbox has gone, with all its consequences, likewise. Nothing happens when the
-    /// pod's record is of another sandbox, or absent: a late DEL undoes only its own sandbox.
+    /// Removes a sandbox, with all consequences, in the same way. Nothing happens if the pod's
+    /// record is absent or another sandbox's: a late DEL undoes only its own sandbox.
     async fn remove_pod(&self, pod: &PodKey, sandbox: &SandboxId) -> Result<(), StoreError>;
 
     /// The facts that concern these pods.
     async fn read(&self, own: &BTreeSet<PodKey>) -> Result<Facts, StoreError>;
 
-    /// The records of all pods that are said to be on a node. It goes through all records there
-    /// are: it is for an agent that has lost its own memory, and for nobody else.
+    /// The records of all pods of a node. It goes through all records of the store, so it is only
+    /// for an agent that has lost its state directory.
     async fn located_on(&self, node: &NodeName) -> Result<Vec<PodRecord>, StoreError>;
 
-    /// Gives each link that is declared its VNI: the one it has, else the one it insists on, else
-    /// the lowest free from [`Vni::FIRST`] up. Idempotent.
+    /// Gives each declared link its VNI: the one it has, or else the fixed one, or else the lowest
+    /// free one from [`Vni::FIRST`]. Idempotent.
     async fn claim_vnis(
         &self,
         claims: &[VniClaim],
     ) -> Result<BTreeMap<LinkId, VniGrant>, StoreError>;
 
-    /// Says that a node's agent lives, which goes on being said for as long as this store is open.
-    /// Once nobody has said so for `timeout` (`None`: for ever), the node is among the
-    /// [`Store::lost_nodes`]. To be called before the node's first record is published, and now and
-    /// then, since a store may forget. [`Change::All`] tells when it turns out that it did.
+    /// Registers a node: its agent is alive as long as this store is open. After `timeout` without
+    /// a sign of life (`None`: never), the node is one of the [`Store::lost_nodes`]. Call it before
+    /// the node's first record is published, and again from time to time, since a store may lose
+    /// data. If it did, the watch reports [`Change::All`].
     async fn register_node(
         &self,
         node: &NodeName,
@@ -209,30 +208,30 @@ pub trait Store: Send + Sync {
     /// Undoes [`Store::register_node`]: the node has no records any more.
     async fn deregister_node(&self, node: &NodeName) -> Result<(), StoreError>;
 
-    /// The nodes that may have records and whose agents have not been heard of for longer than they
-    /// themselves allowed.
+    /// The nodes that may have records, and whose agents have given no sign of life for their own
+    /// `timeout`.
     async fn lost_nodes(&self) -> Result<BTreeSet<NodeName>, StoreError>;
 
-    /// Removes all pods that are said to be on a node, because the node is gone for good. Does
-    /// nothing to a node whose agent lives, unless `even_if_alive`. A node that comes back all the
-    /// same publishes its records again. It goes through all records there are. Idempotent.
+    /// Removes all pods of a node that is gone for good. Does nothing if the node's agent is alive,
+    /// unless `even_if_alive`. A node that comes back publishes its records again. It goes through
+    /// all records of the store. Idempotent.
     async fn remove_node(
         &self,
         node: &NodeName,
         even_if_alive: bool,
     ) -> Result<NodeRemoval, StoreError>;
 
-    /// Begins to watch. The first change is always [`Change::All`], so that nothing is missed
-    /// between reading and watching.
+    /// Starts a watch. The first change is always [`Change::All`], so that nothing is missed
+    /// between a read and the watch.
     async fn watch(&self) -> Result<Box<dyn Watch>, StoreError>;
 }
 
 /// A running watch.
 #[async_trait]
 pub trait Watch: Send {
-    /// Replaces the set of pods to hear of.
+    /// Replaces the set of pods to report.
     async fn interest(&mut self, interest: Interest) -> Result<(), StoreError>;
 
-    /// Waits for the next change; changes that pile up meanwhile come as one. Cancel safe.
+    /// Waits for the next change. Changes since the last call come as one. Cancel safe.
     async fn next(&mut self) -> Result<Change, StoreError>;
 }

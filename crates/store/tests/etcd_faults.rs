@@ -1,4 +1,4 @@
-//! What an etcd store does when etcd does not do what it should, and what it costs.
+//! An etcd store when etcd fails, and the cost of a store.
 #![allow(
     clippy::unwrap_used,
     reason = "these are tests: a panic is how they fail"
@@ -27,7 +27,7 @@ use tokio::time;
 
 use etcd_server::EtcdServer;
 
-/// Longer than etcd needs to start anew and the store to notice.
+/// Longer than etcd needs to restart and the store to notice.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 async fn open_with(url: &StoreUrl, etcd: &EtcdOptions) -> Result<Arc<dyn Store>, StoreError> {
@@ -50,15 +50,15 @@ fn assert_text(error: &StoreError, expected: &[&str]) {
     }
 }
 
-/// Goes on through errors until everything is to be read again.
+/// Waits for [`Change::All`], through errors.
 async fn begins_anew(watch: &mut dyn Watch) {
-    let anew = async { while !matches!(watch.next().await, Ok(Change::All)) {} };
-    time::timeout(TIMEOUT, anew)
+    let everything = async { while !matches!(watch.next().await, Ok(Change::All)) {} };
+    time::timeout(TIMEOUT, everything)
         .await
-        .expect("the watch does not begin anew");
+        .expect("the watch does not start again");
 }
 
-/// Says a record again until that works.
+/// Publishes a record again until it succeeds.
 async fn publish_again(store: &dyn Store, record: &ratchet_model::PodRecord) -> Published {
     let begun = Instant::now();
     loop {
@@ -129,7 +129,7 @@ fn an_etcd_that_was_wiped_is_filled_again() {
     let mut server = EtcdServer::start();
     block_on(async {
         let store = open(&server.url()).await;
-        // So that the new one's revisions are behind.
+        // So that the new etcd has lower revisions.
         for _ in 0..20 {
             publish(&*store, &record("a", &["b"])).await;
         }
@@ -154,8 +154,8 @@ fn compaction_under_a_watch_loses_nothing() {
         let store = open(&server.url()).await;
         publish(&*store, &record("a", &["b"])).await;
         let mut watch = watch(&*store, &["a"], &["b"]).await;
-        // The link without VNI is watched from this reading on; compacted before the watcher is
-        // made.
+        // The link without VNI is watched from this read on. The revision is compacted before the
+        // watcher is made.
         store.read(&keys(&["a"])).await.unwrap();
         for _ in 0..20 {
             publish(&*store, &record("b", &[])).await;
@@ -224,7 +224,7 @@ fn users_and_permissions() {
 
     assert_text(
         &refused(&server.url(), &EtcdOptions::default()),
-        &["wants a user", "etcd_user"],
+        &["requires a user", "etcd_user"],
     );
     let elsewhere = EtcdOptions {
         prefix: "/elsewhere".into(),
@@ -241,7 +241,7 @@ fn users_and_permissions() {
         publish(&*store, &record("b", &["a"])).await;
         hear(&mut *watch, &["a", "b"]).await;
         claim(&*store, &link("a", "b")).await;
-        // Users were changed: etcd takes no login from before.
+        // Users were changed: etcd no longer accepts earlier logins.
         server.ctl(&["--user", "root:secret", "user", "add", "another:one"]);
         publish(&*store, &record("a", &[])).await;
         remove_pod(&*store, "a").await;
@@ -252,7 +252,7 @@ fn users_and_permissions() {
     assert!(!error.to_string().contains("wrong"), "{error}");
 }
 
-/// Makes a certificate authority, a server's and a client's certificate.
+/// Makes certificates: of an authority, a server and a client.
 fn certificates(directory: &Path) {
     let script = r#"
         set -e
@@ -352,7 +352,7 @@ fn tls_with_a_client_certificate() {
     assert_text(&refused(&plain, &good), &["etcds://"]);
 }
 
-/// More than one transaction holds.
+/// More links than fit into one transaction.
 #[test]
 fn a_pod_with_very_many_peers() {
     let server = EtcdServer::start();
@@ -365,7 +365,7 @@ fn a_pod_with_very_many_peers() {
         let claims: Vec<VniClaim> = hub.links.iter().map(any).collect();
         assert_eq!(store.claim_vnis(&claims).await.unwrap().len(), 300);
         assert_eq!(server.keys().len(), 1 + 300 + 300 + 1);
-        // Some of what a crash would have left undone.
+        // A part of what a crash would leave undone.
         server.ctl(&["del", "/ratchet/peers/default/peer7/default/hub"]);
         assert_eq!(
             store.publish(&hub, Publish::Again).await.unwrap(),
@@ -385,8 +385,8 @@ fn a_pod_with_very_many_peers() {
             remove_pod(&*store, peer).await;
         }
         assert_eq!(server.keys(), [""; 0]);
-        // And the other way round: the hub goes last, and with it everybody who is remembered for
-        // its sake.
+        // And in the other order: the hub is removed last, with all records that were kept because
+        // of it.
         publish(&*store, &record("hub", &[])).await;
         for peer in &peers {
             publish(&*store, &record(peer, &["hub"])).await;
@@ -407,7 +407,7 @@ fn large(name: &str, bytes: usize) -> ratchet_model::PodRecord {
     record(name, &peers.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// One answer would have more bytes than a message may.
+/// In one answer, they would have more bytes than a message may have.
 #[test]
 fn many_large_records_are_read_in_parts() {
     const PODS: usize = 20;
@@ -463,7 +463,7 @@ fn keys_deleted_by_hand_do_no_harm() {
     });
 }
 
-/// etcd's count of its own puts and deletes.
+/// etcd's own count of puts and deletes.
 fn writes(server: &EtcdServer) -> u64 {
     use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", server.port)).unwrap();
@@ -513,7 +513,7 @@ fn a_thousand_links_are_two_writes_each_at_most() {
         for name in &names {
             remove_pod(&*store, name).await;
         }
-        println!("250 departures: {:?}", begun.elapsed());
+        println!("250 removals: {:?}", begun.elapsed());
         assert_eq!(server.keys(), [""; 0]);
     });
 }

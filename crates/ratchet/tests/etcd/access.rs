@@ -211,7 +211,7 @@ fn tls_with_a_client_certificate() {
         ],
     );
     assert!(
-        code == 5 && text.contains("no trust by TLS") && text.contains("etcd_ca"),
+        code == 5 && text.contains("a certificate is not accepted") && text.contains("etcd_ca"),
         "{code}: {text}"
     );
     let (code, text) = refusal(node, &good[..1]);
@@ -268,7 +268,7 @@ fn users_and_passwords() {
     );
     let (code, text) = refusal(node, &[]);
     assert!(
-        code == 5 && text.contains("etcd wants a user") && text.contains("etcd_user"),
+        code == 5 && text.contains("etcd requires a user") && text.contains("etcd_user"),
         "{code}: {text}"
     );
     let (code, text) = refusal(node, &[user("stranger"), file("right")]);

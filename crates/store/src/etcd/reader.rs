@@ -1,4 +1,4 @@
-//! Reading many keys as they were at one moment, in few requests.
+//! Reads many keys as they were at one moment, in few requests.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,13 +11,13 @@ use super::{
 };
 use crate::StoreError;
 
-/// Keys in one answer where there may be many.
+/// The number of keys in one answer, if there may be many.
 const PAGE: i64 = 1000;
 
-/// Reads; all that it reads is of the moment of its first request.
+/// A reader. Everything that it reads is from the moment of its first request.
 pub(super) struct Reader<'a> {
     pub etcd: &'a Etcd,
-    /// etcd's revision at that moment; 0: nothing was read yet.
+    /// etcd's revision at that moment. 0: nothing was read yet.
     pub revision: i64,
 }
 
@@ -29,7 +29,7 @@ pub(super) fn key(key: String) -> Range {
     }
 }
 
-/// All keys that begin with this, without their values.
+/// All keys with this prefix, without their values.
 pub(super) fn keys_below(prefix: &str) -> Range {
     Range {
         range_end: after(prefix),
@@ -40,7 +40,7 @@ pub(super) fn keys_below(prefix: &str) -> Range {
 }
 
 impl Etcd {
-    /// Whether there is any key that begins with this.
+    /// Whether there is a key with this prefix.
     pub(super) async fn any_below(&self, prefix: &str) -> Result<bool, StoreError> {
         Ok(!self
             .rpc
@@ -55,13 +55,13 @@ impl Etcd {
 }
 
 impl<'a> Reader<'a> {
-    /// Has read nothing yet.
+    /// A reader that has read nothing yet.
     pub(super) fn new(etcd: &'a Etcd) -> Self {
         Self { etcd, revision: 0 }
     }
 
-    /// Reads ranges, many at a time, and answers in their order. Ranges whose answers are too large
-    /// together are read apart.
+    /// Reads ranges, many at a time. Returns the answers in the same order. Ranges whose answers
+    /// are too large together are read separately.
     pub(super) async fn ranges(
         &mut self,
         ranges: Vec<Range>,
@@ -89,7 +89,7 @@ impl<'a> Reader<'a> {
         Ok(found)
     }
 
-    /// Reads ranges, all at a time.
+    /// Reads all ranges at once.
     async fn together(&mut self, ranges: &[Range]) -> Result<Vec<Vec<KeyValue>>, StoreError> {
         let revision = self.revision;
         let ops = ranges.iter().map(|range| {
@@ -108,7 +108,7 @@ impl<'a> Reader<'a> {
         }
         if answer.responses.len() != ranges.len() {
             return Err(StoreError::Broken(format!(
-                "store {}: etcd has answered something else than was asked",
+                "store {}: etcd's answer does not fit the request",
                 self.etcd.rpc.url()
             )));
         }
@@ -121,7 +121,7 @@ impl<'a> Reader<'a> {
             .collect())
     }
 
-    /// Goes through all keys that begin with this.
+    /// Goes through all keys with this prefix.
     pub(super) async fn all_below(
         &mut self,
         prefix: &str,
@@ -134,7 +134,8 @@ impl<'a> Reader<'a> {
         self.pages(range, see).await
     }
 
-    /// Goes through the keys of a range a page at a time. Pages that are too large get smaller.
+    /// Goes through the keys of a range page by page. If a page is too large, the next ones are
+    /// smaller.
     async fn pages(
         &mut self,
         range: Range,
@@ -166,16 +167,16 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Records that were read, and the revisions they had.
+/// Records that were read, with their revisions.
 pub(super) struct View<'a> {
     pub reader: Reader<'a>,
     pub records: BTreeMap<PodKey, PodRecord>,
-    /// `mod_revision` of every pod that was looked for; 0: it has no record.
+    /// The `mod_revision` of every pod that was looked up. 0: it has no record.
     pub revisions: BTreeMap<PodKey, i64>,
 }
 
 impl<'a> View<'a> {
-    /// Of nothing yet.
+    /// An empty view.
     pub(super) fn new(etcd: &'a Etcd) -> Self {
         Self {
             reader: Reader::new(etcd),
@@ -184,7 +185,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Reads these pods' records, unless that has been done.
+    /// Reads those of these pods' records that were not read yet.
     pub(super) async fn load(&mut self, pods: BTreeSet<PodKey>) -> Result<(), StoreError> {
         let unknown: Vec<PodKey> = pods
             .into_iter()
@@ -211,8 +212,7 @@ impl<'a> View<'a> {
     }
 
     /// Reads the records that concern these pods: their own, those of the pods that declare a link
-    /// with them, and those of their peers. Answers with the pods that declare a link with one of
-    /// them.
+    /// with them, and those of their peers. Returns the pods that declare a link with one of them.
     pub(super) async fn load_around(
         &mut self,
         pods: &BTreeSet<PodKey>,
@@ -244,10 +244,10 @@ impl<'a> View<'a> {
     }
 }
 
-/// A key that holds something else than was written there.
+/// The error of a key whose value Ratchet did not write.
 pub(super) fn unreadable(etcd: &Etcd, key: &str, error: &dyn std::fmt::Display) -> StoreError {
     StoreError::Broken(format!(
-        "store {}: the key {key} cannot be understood: {error}. Delete it (etcdctl del {key}): \
+        "store {}: the key {key} cannot be read: {error}. Delete it (etcdctl del {key}): \
          agents that run write it anew",
         etcd.rpc.url()
     ))

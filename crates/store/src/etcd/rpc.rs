@@ -1,4 +1,4 @@
-//! Calls to an etcd cluster: one member at a time, the next one when it does not answer.
+//! Calls to an etcd cluster: one member at a time, and the next one if it does not answer.
 
 use std::{
     sync::{
@@ -30,20 +30,20 @@ use super::{
 };
 use crate::{EtcdOptions, HostPort, StoreError};
 
-/// How long one member may take to connect, and to answer.
+/// How long a member may take to connect, and to answer.
 const CONNECT: Duration = Duration::from_secs(2);
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// A connection that says nothing for this long is asked whether it lives, and given so long to
-/// answer. etcd takes offence at less than 5 s (`--grpc-keepalive-min-time`).
+/// After this time without data, a keepalive ping is sent, and this is the timeout for its answer.
+/// etcd closes connections with more pings than one in 5 s (`--grpc-keepalive-min-time`).
 const KEEPALIVE: Duration = Duration::from_secs(10);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(5);
 
-/// The largest answer. etcd's own limit for what it takes is 1.5 MB; what it gives can be many such
-/// records, and is asked for in smaller parts when it is larger ([`super::reader`]).
+/// The largest answer. etcd's own limit for a request is 1.5 MB. An answer can have many such
+/// records; one that is too large is requested in smaller parts ([`super::reader`]).
 const MESSAGE_MAX: usize = 16 << 20;
 
-/// Requests a watch may have on their way.
+/// How many requests of a watch may be under way.
 const WATCH_REQUESTS: usize = 16;
 
 /// An etcd cluster.
@@ -57,19 +57,19 @@ pub(super) struct Rpc {
 
 struct Member {
     name: HostPort,
-    /// Connects when it is first used, and again (with a new look-up of the name) after it was
+    /// Connects at the first use, and again, with a new look-up of the name, when the connection is
     /// lost.
     channel: Channel,
 }
 
-/// Both ways of a watch.
+/// Both directions of a watch.
 pub(super) struct WatchStream {
     pub requests: mpsc::Sender<WatchRequest>,
     pub news: Streaming<WatchNews>,
 }
 
 impl Rpc {
-    /// Of these members. Nothing is sent yet.
+    /// A cluster with these members. Sends nothing yet.
     pub(super) fn new(
         url: String,
         hosts: &[HostPort],
@@ -140,11 +140,11 @@ impl Rpc {
             .await
     }
 
-    /// Watch.Watch, with a first request: etcd says nothing before it has one.
+    /// Watch.Watch, with a first request: etcd answers nothing before it.
     pub(super) async fn watch(&self, first: WatchRequest) -> Result<WatchStream, StoreError> {
         self.attempt(|channel| {
             let (requests, queue) = mpsc::channel(WATCH_REQUESTS);
-            // There is room: it is the first.
+            // There is room, since it is the first.
             let _fits = requests.try_send(first.clone());
             open_watch(
                 channel,
@@ -164,8 +164,8 @@ impl Rpc {
             .await
     }
 
-    /// Does something with the current member, or with the next when that does not answer. What is
-    /// done more than once for lack of an answer must be such that this does no harm.
+    /// Calls the current member, or the next one if it does not answer. A call without an answer
+    /// may have been done, so a second one must do no harm.
     async fn attempt<T, F>(&self, todo: impl Fn(Channel) -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, Status>>,
@@ -180,7 +180,7 @@ impl Rpc {
                     self.current.store(index, Relaxed);
                     return Ok(done);
                 }
-                Err(status) if error::is_away(&status) => last = Some((member, status)),
+                Err(status) if error::is_offline(&status) => last = Some((member, status)),
                 Err(status) => return Err(error::explain(&self.url, &member.name, &status)),
             }
         }
@@ -190,7 +190,7 @@ impl Rpc {
         ))
     }
 
-    /// Logs in first if that is asked for, and again when the token is no longer good.
+    /// Logs in first if there is a user, and again when the token is no longer valid.
     async fn logged_in<T, F>(
         &self,
         member: &Member,
@@ -225,7 +225,7 @@ impl Rpc {
         let token = answer
             .token
             .parse()
-            .map_err(|_| Status::new(Code::Internal, "etcd gave a token of strange form"))?;
+            .map_err(|_| Status::new(Code::Internal, "etcd's token is not valid in a header"))?;
         *self.token.write().unwrap_or_else(PoisonError::into_inner) = Some(token);
         Ok(())
     }
@@ -242,7 +242,7 @@ impl Rpc {
         if let Some(token) = self.token() {
             request.metadata_mut().insert("token", token);
         }
-        // A member that has lost its cluster says so instead of waiting for it.
+        // A member without a leader fails the call instead of waiting.
         request
             .metadata_mut()
             .insert("hasleader", AsciiMetadataValue::from_static("true"));

@@ -1,5 +1,5 @@
-//! A real etcd for a test: on a free port of the loopback interface, with its own data directory,
-//! gone with the test.
+//! A real etcd for a test, on a free port of the loopback interface, with its own data directory.
+//! Both end with the test.
 #![allow(
     clippy::unwrap_used,
     reason = "these are tests: a panic is how they fail"
@@ -22,23 +22,23 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 pub struct EtcdServer {
     child: Child,
-    /// Its data, what it logs, and the socket on which it says that it serves.
+    /// Its data, its log, and the socket on which it reports that it is ready.
     directory: TempDir,
     pub port: u16,
     arguments: Vec<String>,
 }
 
 impl EtcdServer {
-    /// Starts one that speaks plain HTTP/2.
+    /// Starts an etcd without TLS.
     pub fn start() -> Self {
         Self::with(&[])
     }
 
-    /// Starts one with more arguments; with certificates among them it speaks TLS.
+    /// Starts an etcd with more arguments. With certificates among them, it uses TLS.
     pub fn with(arguments: &[&str]) -> Self {
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         let mut ended = String::new();
-        // Somebody else may have the ports: then another two.
+        // If the ports are in use, try the next two.
         for _try in 0..5 {
             let (directory, port) = (tempfile::tempdir().unwrap(), next_port());
             match start(directory.path(), port, &arguments) {
@@ -70,19 +70,19 @@ impl EtcdServer {
         }
     }
 
-    /// Stops it; its data remain.
+    /// Stops it and keeps its data.
     pub fn stop(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Starts it again on the same port, with the data it had.
+    /// Starts it again on the same port, with its data.
     pub fn start_again(&mut self) {
         self.child =
             start(self.directory.path(), self.port, &self.arguments).expect("etcd starts again");
     }
 
-    /// Stops it and starts it again with nothing.
+    /// Stops it and starts it again without data.
     pub fn wipe(&mut self) {
         self.stop();
         self.directory = tempfile::tempdir().unwrap();
@@ -93,12 +93,12 @@ impl EtcdServer {
         self.child.id()
     }
 
-    /// A place for files of the test, gone with it.
+    /// A directory for files of the test, which is removed at the end.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// Runs etcdctl; answers with what it prints.
+    /// Runs etcdctl. Returns its output.
     pub fn ctl(&self, arguments: &[&str]) -> String {
         let output = Command::new("etcdctl")
             .env("ETCDCTL_API", "3")
@@ -145,8 +145,8 @@ impl Drop for EtcdServer {
     }
 }
 
-/// The first of two ports that no other test is given, nor any connection that goes out: below
-/// `ip_local_port_range`.
+/// The first of two ports that no other test gets. They are below `ip_local_port_range`, so that no
+/// outgoing connection gets them either.
 fn next_port() -> u16 {
     static GIVEN: AtomicU32 = AtomicU32::new(0);
     let of_this_process = process::id().wrapping_mul(100);
@@ -154,10 +154,10 @@ fn next_port() -> u16 {
     10_000 + u16::try_from(port).unwrap()
 }
 
-/// Starts one and waits until it serves; if it ends instead, answers with its log.
+/// Starts an etcd and waits until it is ready. If it ends instead, returns its log.
 ///
-/// That somebody listens on its port would not do: that may be somebody else, or an etcd that is
-/// about to give up.
+/// A listener on the port would not be enough: it may be another process, or an etcd that is about
+/// to fail.
 fn start(directory: &Path, port: u16, arguments: &[String]) -> Result<Child, String> {
     let scheme = if arguments
         .iter()
@@ -177,7 +177,7 @@ fn start(directory: &Path, port: u16, arguments: &[String]) -> Result<Child, Str
     socket
         .set_read_timeout(Some(Duration::from_millis(20)))
         .unwrap();
-    // setpriv: also if the test is killed.
+    // setpriv: etcd ends also if the test is killed.
     let mut child = Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "--", "etcd", "--log-level", "error"])
         .arg(format!("--data-dir={}", directory.join("data").display()))
@@ -187,7 +187,7 @@ fn start(directory: &Path, port: u16, arguments: &[String]) -> Result<Child, Str
         .arg(format!("--initial-advertise-peer-urls={peer}"))
         .arg(format!("--initial-cluster=default={peer}"))
         .args(arguments)
-        // As systemd is told (sd_notify(3)): READY=1, once it is a member and answers.
+        // It sends READY=1, as to systemd (sd_notify(3)), when it is a member and answers.
         .env("NOTIFY_SOCKET", &ready)
         .stdout(Stdio::null())
         .stderr(
