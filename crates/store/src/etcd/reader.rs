@@ -248,7 +248,7 @@ impl<'a> View<'a> {
 pub(super) fn unreadable(etcd: &Etcd, key: &str, error: &dyn std::fmt::Display) -> StoreError {
     StoreError::Broken(format!(
         "store {}: the key {key} cannot be read: {error}. Delete it (etcdctl del {key}): \
-         agents that run write it anew",
+         running agents write it again",
         etcd.rpc.url()
     ))
 }

@@ -100,12 +100,12 @@ struct Watchers {
     last_id: i64,
     outbox: VecDeque<WatchRequest>,
     /// Watchers that were requested and are not confirmed yet.
-    unborn: BTreeSet<i64>,
+    unconfirmed: BTreeSet<i64>,
     /// Watchers that were confirmed since. Their subjects are reported when all are confirmed: a
     /// pod of interest has two watchers.
-    born: BTreeSet<Subject>,
+    confirmed: BTreeSet<Subject>,
     /// Whether to report everything once all are confirmed.
-    anew: bool,
+    report_all: bool,
 }
 
 impl EtcdWatch {
@@ -145,9 +145,9 @@ impl EtcdWatch {
             subjects: [(id, subject)].into(),
             last_id: id,
             outbox: VecDeque::new(),
-            unborn: [id].into(),
-            born: BTreeSet::new(),
-            anew: true,
+            unconfirmed: [id].into(),
+            confirmed: BTreeSet::new(),
+            report_all: true,
         });
         self.choose();
         Ok(())
@@ -178,8 +178,8 @@ impl EtcdWatch {
         {
             tracing::trace!(?subject, "watched no longer");
             watchers.subjects.remove(&id);
-            watchers.unborn.remove(&id);
-            watchers.born.remove(&subject);
+            watchers.unconfirmed.remove(&id);
+            watchers.confirmed.remove(&subject);
             watchers
                 .outbox
                 .push_back(request(WatchAction::Cancel(WatchCancel { watch_id: id })));
@@ -240,21 +240,21 @@ impl EtcdWatch {
             watchers.add(&self.etcd, subject.clone(), 0);
         }
         if news.created
-            && watchers.unborn.remove(&news.watch_id)
+            && watchers.unconfirmed.remove(&news.watch_id)
             && !matches!(subject, Subject::Vni(_))
         {
-            watchers.born.insert(subject.clone());
+            watchers.confirmed.insert(subject.clone());
         }
-        let born = if watchers.unborn.is_empty() {
-            std::mem::take(&mut watchers.born)
+        let confirmed = if watchers.unconfirmed.is_empty() {
+            std::mem::take(&mut watchers.confirmed)
         } else {
             BTreeSet::new()
         };
-        if watchers.unborn.is_empty() && watchers.anew {
-            watchers.anew = false;
+        if watchers.unconfirmed.is_empty() && watchers.report_all {
+            watchers.report_all = false;
             self.all = true;
         }
-        born.iter().for_each(|subject| self.changed(subject));
+        confirmed.iter().for_each(|subject| self.changed(subject));
         if news.canceled || !news.events.is_empty() {
             self.changed(&subject);
         }
@@ -262,7 +262,11 @@ impl EtcdWatch {
     }
 
     fn take(&mut self) -> Option<Change> {
-        if self.stream.as_ref().is_some_and(|watchers| watchers.anew) {
+        if self
+            .stream
+            .as_ref()
+            .is_some_and(|watchers| watchers.report_all)
+        {
             return None;
         }
         let pending = std::mem::take(&mut self.pending);
@@ -278,14 +282,14 @@ impl Watchers {
         self.last_id += 1;
         self.outbox
             .push_back(create(etcd, &subject, self.last_id, from));
-        self.unborn.insert(self.last_id);
+        self.unconfirmed.insert(self.last_id);
         self.subjects.insert(self.last_id, subject.clone());
         self.ids.insert(subject, self.last_id);
     }
 
     fn forget(&mut self, id: i64, subject: &Subject) {
         self.subjects.remove(&id);
-        self.unborn.remove(&id);
+        self.unconfirmed.remove(&id);
         self.ids.remove(subject);
     }
 
