@@ -2,6 +2,10 @@
 //! stale facts, other sandboxes, the agent's death. A process makes the change, and stops or dies
 //! after each of its transactions in turn. Without `RATCHET_LONG=1`, only after every second one:
 //! one in two only reads.
+#![allow(
+    clippy::unwrap_used,
+    reason = "these are tests: a panic is how they fail"
+)]
 
 mod etcd_server;
 
