@@ -14,7 +14,7 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 
-use super::image::IMAGE;
+use super::{image::IMAGE, support::eventually};
 
 #[derive(Clone, PartialEq, Message)]
 pub struct Metadata {
@@ -77,6 +77,30 @@ struct Status {
 struct Network {
     #[prost(string, tag = "1")]
     ip: String,
+}
+
+/// The answer to `Status`.
+#[derive(Clone, PartialEq, Message)]
+struct RuntimeAnswer {
+    #[prost(message, optional, tag = "1")]
+    status: Option<RuntimeStatus>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RuntimeStatus {
+    #[prost(message, repeated, tag = "1")]
+    conditions: Vec<Condition>,
+}
+
+/// `RuntimeCondition`.
+#[derive(Clone, PartialEq, Message)]
+struct Condition {
+    #[prost(string, tag = "1")]
+    kind: String,
+    #[prost(bool, tag = "2")]
+    status: bool,
+    #[prost(string, tag = "4")]
+    message: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -178,6 +202,23 @@ impl Cri {
                 .map_err(|status| format!("{method}: {}", status.message()))?
                 .into_inner())
         })
+    }
+
+    /// Waits until containerd has loaded a network config, as a kubelet does before it starts pods.
+    ///
+    /// A RunPodSandbox before that is not only refused. The DEL that undoes it is refused, too, so
+    /// containerd keeps the failed sandbox, and its name stays reserved for it.
+    #[track_caller]
+    pub fn wait_for_network(&self) {
+        eventually("the network config", || {
+            let answer: RuntimeAnswer = self.call("Status", Id::default())?;
+            let conditions = answer.status.unwrap_or_default().conditions;
+            let network = conditions.iter().find(|one| one.kind == "NetworkReady");
+            match network {
+                Some(network) if network.status => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
     }
 
     /// RunPodSandbox.

@@ -96,18 +96,9 @@ const LINKS: &str = "[{interface: net1, peer: r2/net1, addresses: [10.0.0.1/24, 
 fn kubelet_calls(node: &Node, file: &str, config: &Value) {
     let cri = node.cri();
     node.configure(file, config);
-    // containerd watches the directory of configs. Until it has found one, it starts no pod.
+    cri.wait_for_network();
     let plain = pod(node, "plain", 0, &[]);
-    let first = eventually("the network config", || match cri.run(&plain) {
-        Err(error)
-            if error.contains("cni plugin not initialized")
-                || error.contains("no network config") =>
-        {
-            Err(error)
-        }
-        other => Ok(other),
-    });
-    let first = first.unwrap();
+    let first = cri.run(&plain).unwrap();
     assert!(
         cri.address(&first).starts_with("10.88.0."),
         "{}",
@@ -192,7 +183,8 @@ fn a_pod_that_cannot_be_started_says_why_and_leaves_nothing() {
     let cri = node.cri();
     node.configure("10-ratchet.conf", &without_etcd());
     let good = pod(&node, "good", 0, &[("ratchet", "true")]);
-    let id = eventually("the network config", || cri.run(&good));
+    cri.wait_for_network();
+    let id = cri.run(&good).unwrap();
     cri.stop(&id).unwrap();
     cri.remove(&id).unwrap();
     let before = node.traces();

@@ -230,7 +230,8 @@ impl Node {
         text(&output.stdout)
     }
 
-    /// Makes this the only network config of containerd.
+    /// Makes this the only network config of containerd. containerd watches the directory, so it
+    /// loads the config later: see [`Cri::wait_for_network`].
     pub fn configure(&self, file: &str, config: &Value) {
         let dir = self.root("/etc/cni/net.d");
         for entry in std::fs::read_dir(&dir).unwrap() {
