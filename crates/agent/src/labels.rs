@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use futures_util::{future::BoxFuture, stream::BoxStream};
 use ratchet_engine::{Commands, Events};
 use ratchet_kubernetes::{ApiError, PodFacts, PodNews};
-use ratchet_model::{NodeName, declaration::Declaration};
+use ratchet_model::{NodeName, Reason, declaration::Declaration};
 use ratchet_protocol::{Failure, Prepare, Settings};
 use tokio::{runtime::Handle, sync::watch};
 
@@ -47,7 +47,7 @@ pub(crate) trait Api: Send + Sync {
     /// Reports the node's pods and their changes, without end.
     fn watch(&self) -> BoxStream<'static, PodNews>;
     /// Posts a warning on a pod, each text once per pod.
-    async fn warn(&self, pod: &PodFacts, text: &str);
+    async fn warn(&self, pod: &PodFacts, reason: &Reason, text: &str);
     /// Drops what was posted on a pod, by its uid.
     async fn forget(&self, uid: &str);
 }
@@ -177,12 +177,13 @@ impl Events for Labels {
             .is_some_and(|api| api.is_watched())
     }
 
-    fn warn(&self, namespace: &str, name: &str, text: &str) {
+    fn warn(&self, namespace: &str, name: &str, reason: &Reason, text: &str) {
         let Some(connection) = self.state().connection.clone() else {
             return;
         };
-        let (pod, text) = ((namespace.to_owned(), name.to_owned()), text.to_owned());
-        let posted = async move { connection.warn(&pod, &text).await };
+        let pod = (namespace.to_owned(), name.to_owned());
+        let (reason, text) = (reason.clone(), text.to_owned());
+        let posted = async move { connection.warn(&pod, &reason, &text).await };
         self.0.setup.runtime.spawn(posted);
     }
 }

@@ -4,7 +4,7 @@
 use std::{future::pending, path::Path, time::Duration};
 
 use ratchet_engine::{Answer, Command, Commands, NewSandbox};
-use ratchet_model::declaration::Declaration;
+use ratchet_model::{Reason, declaration::Declaration};
 use ratchet_protocol::{
     Attach, Failure, FailureKind, Hello, Links, MAX_MESSAGE, PROTOCOL, Prepare, Prepared, Reply,
     Request, SUPPORTED, parse_request,
@@ -205,7 +205,9 @@ impl Server {
 
     async fn links(&self) -> Result<Links, Failure> {
         let mut links = self.ask(Command::Links).await?;
-        links.notices.extend(self.labels.trouble());
+        if let Some(error) = self.labels.trouble() {
+            links.notice(&Reason::ApiOffline { error });
+        }
         Ok(links)
     }
 

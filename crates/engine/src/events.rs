@@ -1,5 +1,7 @@
 //! How users hear of what they have to fix.
 
+use ratchet_model::Reason;
+
 /// Posts warnings on pods, where `kubectl describe pod` shows them. The engine decides what to say
 /// and when.
 ///
@@ -9,9 +11,9 @@ pub trait Events: Send {
     /// that can wait.
     fn is_online(&self) -> bool;
 
-    /// Warns of a pod, by the namespace and name that Kubernetes knows it by. A warning that
-    /// cannot be posted is dropped.
-    fn warn(&self, namespace: &str, name: &str, text: &str);
+    /// Warns of a pod, by the namespace and name that Kubernetes knows it by. The text has the
+    /// reason, and what it is about. A warning that cannot be posted is dropped.
+    fn warn(&self, namespace: &str, name: &str, reason: &Reason, text: &str);
 }
 
 /// Posts nothing: for tests and simulations in which no user reads events.
@@ -23,5 +25,5 @@ impl Events for NoEvents {
         false
     }
 
-    fn warn(&self, _namespace: &str, _name: &str, _text: &str) {}
+    fn warn(&self, _namespace: &str, _name: &str, _reason: &Reason, _text: &str) {}
 }

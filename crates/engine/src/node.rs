@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 
 use ratchet_kernel::Underlay;
 use ratchet_model::{
-    Mtu, NodeName,
+    Mtu, NodeName, Reason,
     wiring::{Node, Vtep},
 };
 use ratchet_protocol::{Difference, Failure, FailureKind, Settings};
@@ -23,8 +23,8 @@ const USUAL_UNDERLAY_MTU: u32 = 1500;
 pub(crate) struct ThisNode {
     asked: Settings,
     managed: bool,
-    name: Result<NodeName, Failure>,
-    underlay: Result<Underlay, Failure>,
+    name: Result<NodeName, Reason>,
+    underlay: Result<Underlay, Reason>,
     /// The underlay as it was known last. Tunnels stay on it while it is gone.
     last: Option<Underlay>,
 }
@@ -45,7 +45,7 @@ impl ThisNode {
     /// A node whose kernel has not been asked yet. One that is `managed` keeps its settings.
     pub fn new(asked: Settings, managed: bool) -> Self {
         let name = named(&asked);
-        let underlay = Err(Failure::new(FailureKind::TryLater, "the agent is starting"));
+        let underlay = Err(Reason::AgentStarting {});
         Self {
             asked,
             managed,
@@ -64,7 +64,7 @@ impl ThisNode {
                 Ok(underlay) => {
                     tracing::info!(settings = ?self.asked, ?name, ?underlay, "this node")
                 }
-                Err(failure) => tracing::error!(%failure, "tunnels cannot be made on this node"),
+                Err(reason) => tracing::error!(%reason, "tunnels cannot be made on this node"),
             }
         }
         if let Ok(underlay) = &underlay {
@@ -97,7 +97,7 @@ impl ThisNode {
 
     /// Its name.
     pub fn name(&self) -> Tried<&NodeName> {
-        let failed = |failure: &Failure| Retry::Node(failure.clone());
+        let failed = |reason: &Reason| Retry::Node(failure(reason));
         self.name.as_ref().map_err(failed)
     }
 
@@ -125,8 +125,13 @@ impl ThisNode {
     }
 
     /// Why it cannot do all that it should, if so.
-    pub fn trouble(&self) -> Option<&Failure> {
+    pub fn trouble(&self) -> Option<&Reason> {
         self.name.as_ref().err().or(self.underlay.as_ref().err())
+    }
+
+    /// The same, for a client.
+    pub fn failure(&self) -> Option<Failure> {
+        self.trouble().map(failure)
     }
 
     /// Holds a config's settings against the agent's. A managed agent refuses what differs; one
@@ -149,8 +154,8 @@ impl ThisNode {
         let have = self.settings();
         let differences = self.differences(&have, asked);
         if differences.is_empty() {
-            return match self.trouble() {
-                Some(failure) if !self.managed && self.last.is_none() => Err(failure.clone()),
+            return match self.failure() {
+                Some(failure) if !self.managed && self.last.is_none() => Err(failure),
                 _ => Ok(Agreement::Same),
             };
         }
@@ -168,8 +173,8 @@ impl ThisNode {
         }
         let mut next = Self::new(self.asked.overridden_by(asked), self.managed);
         next.look(kernel);
-        if let Some(failure) = next.trouble() {
-            return Err(failure.clone());
+        if let Some(failure) = next.failure() {
+            return Err(failure);
         }
         tracing::info!(differences, "the config has changed; taking it over");
         *self = next;
@@ -209,17 +214,28 @@ pub fn node_name(settings: &Settings) -> Result<NodeName, String> {
         .map_err(|e: ratchet_model::NameError| format!("{e}; set \"node\""))
 }
 
-fn named(settings: &Settings) -> Result<NodeName, Failure> {
-    node_name(settings).map_err(|text| Failure::new(FailureKind::Invalid, text))
+fn named(settings: &Settings) -> Result<NodeName, Reason> {
+    node_name(settings).map_err(|error| Reason::NodeNameInvalid { error })
 }
 
-fn find_underlay(settings: &Settings, kernel: &dyn Kernel) -> Result<Underlay, Failure> {
+/// What keeps the node from working, as the socket's clients see it.
+fn failure(reason: &Reason) -> Failure {
+    let kind = match reason {
+        Reason::AgentStarting {} => FailureKind::TryLater,
+        _ => FailureKind::Invalid,
+    };
+    Failure::because(kind, reason)
+}
+
+fn find_underlay(settings: &Settings, kernel: &dyn Kernel) -> Result<Underlay, Reason> {
     kernel
         .underlay(
             settings.parent_interface.as_deref(),
             settings.parent_address,
         )
-        .map_err(|e| Failure::new(FailureKind::Invalid, e.to_string()))
+        .map_err(|e| Reason::UnderlayUnknown {
+            error: e.to_string(),
+        })
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 use ratchet_model::{
+    Reason,
     device::{At, Netns},
     link::Vni,
     names::SandboxId,
@@ -123,6 +124,23 @@ impl KernelError {
     /// Whether the network namespace itself is missing: for an undoing, that is success.
     pub fn is_netns_gone(&self) -> bool {
         matches!(self, Self::Unregistered(_) | Self::NetnsGone { .. })
+    }
+
+    /// The same as a reason, for links that it concerns.
+    pub fn reason(&self) -> Reason {
+        let error = self.to_string();
+        match self {
+            Self::Unregistered(_) => Reason::NetnsUnknown { error },
+            Self::NetnsGone { .. } => Reason::NetnsGone { error },
+            Self::NotNetns { .. } => Reason::NetnsInvalid { error },
+            Self::NoDevice { .. } => Reason::DeviceMissing { error },
+            Self::NameTaken { .. } => Reason::DeviceNameTaken { error },
+            Self::VniTaken { .. } => Reason::VniInUse { error },
+            Self::Foreign { .. } => Reason::DeviceForeign { error },
+            Self::Unsupported { .. } => Reason::KernelUnsupported { error },
+            Self::Refused { .. } => Reason::KernelRefused { error },
+            Self::Skipped => Reason::StepSkipped { error },
+        }
     }
 
     /// A failed system call.

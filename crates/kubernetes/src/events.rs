@@ -38,9 +38,11 @@ impl Reporter {
         }
     }
 
-    /// Posts a warning on a pod, unless the same text was posted before. A failure is only logged:
-    /// the agent works without the right to create events.
-    pub async fn warn(&self, namespace: &str, name: &str, uid: &str, text: &str) {
+    /// Posts a warning on a pod (namespace, name, uid), unless the same text was posted before. The
+    /// reason is a short word in CamelCase, by which `kubectl get events` shows and selects events.
+    /// A failure is only logged: the agent works without the right to create events.
+    pub async fn warn(&self, pod: (&str, &str, &str), reason: &str, text: &str) {
+        let (namespace, name, uid) = pod;
         if !self
             .posted
             .lock()
@@ -51,7 +53,7 @@ impl Reporter {
         }
         let event = Event {
             type_: EventType::Warning,
-            reason: "RatchetLink".to_owned(),
+            reason: reason.to_owned(),
             note: Some(text.to_owned()),
             action: "Wiring".to_owned(),
             secondary: None,

@@ -155,7 +155,7 @@ fn whatever_fills_an_annotation_takes_little() {
         let start: String = text.chars().take(40).collect();
         match annotation(text) {
             Ok(declared) => assert_eq!(declared.unwrap().links, [], "{start:?}"),
-            Err(error) => assert!(!error.problem.is_empty(), "{start:?}"),
+            Err(error) => assert!(!error.reason.message().is_empty(), "{start:?}"),
         }
     }
     for with in [
@@ -179,11 +179,15 @@ fn an_entry_with_all_values_that_are_allowed_takes_little() {
     // The last one that fits before the list ends; it is refused for what it holds.
     let many = "{a},".repeat(2048 * 16 / 3 - 4);
     let error = annotation(format!("[{{interface: e1, peer: [{many}]}}]")).unwrap_err();
-    assert!(error.problem.contains("invalid type: sequence"), "{error}");
+    assert!(
+        error.reason.to_string().contains("invalid type: sequence"),
+        "{error}"
+    );
     let error = annotation(format!("[{{interface: e1, peer: [{many}{many}]}}]")).unwrap_err();
     assert!(
         error
-            .problem
+            .reason
+            .to_string()
             .contains("has more than 32768 values (line 1, column"),
         "{error}"
     );
@@ -219,7 +223,7 @@ fn labels_of_any_length_take_little() {
     ]
     .into();
     assert_eq!(
-        read(&labels, &Texts::new()).unwrap_err().problem,
+        read(&labels, &Texts::new()).unwrap_err().reason.to_string(),
         "makes 269027 bytes of labels and annotations ratchet.*, the limit is 262144: write \
          shorter values"
     );

@@ -208,7 +208,7 @@ fn try_to_declare(labels: &Texts, annotations: &Texts) -> Result<(), TestCaseErr
         Ok(Some(declaration)) => check(&declaration)?,
         Err(error) => {
             prop_assert!(
-                !error.key.is_empty() && !error.problem.is_empty(),
+                !error.key.is_empty() && !error.reason.to_string().is_empty(),
                 "{error:?}"
             );
             prop_assert!(error.pod.starts_with("lab/"), "{error:?}");

@@ -30,7 +30,7 @@ impl From<AgentError> for Error {
     fn from(error: AgentError) -> Self {
         match error {
             AgentError::Unreachable(error) => error,
-            AgentError::Refused(Failure { kind, message }) => match kind {
+            AgentError::Refused(Failure { kind, message, .. }) => match kind {
                 FailureKind::Invalid => Error::invalid_config(message),
                 FailureKind::TryLater => Error::try_again_later(message),
                 FailureKind::Io => Error::io(message),

@@ -49,6 +49,7 @@ impl Client {
             Reply::Error(Failure {
                 kind: FailureKind::Protocol,
                 message,
+                ..
             }) => Err(ClientError::Incompatible {
                 socket: self.socket,
                 message,

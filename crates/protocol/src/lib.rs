@@ -27,7 +27,7 @@ pub use message::{
     Attach, Attached, Attachment, Check, Collect, Detach, Failure, FailureKind, ForgetNode,
     Forgotten, Hello, Pod, Prepare, Prepared, Reply, Request, SUPPORTED,
 };
-pub use report::{EndReport, LinkReport, LinkState, Links};
+pub use report::{EndReport, LinkReport, LinkState, Links, ReasonReport};
 pub use settings::{
     AgentOption, DEFAULT_SOCKET, DEFAULT_STATE_DIR, DEFAULT_STORE, DefaultValue, Difference, Group,
     Kind, LocalSettings, PLUGIN_ONLY, SOCKET_VARIABLE, Setting, Settings, TablePart, WrongValue,

@@ -6,10 +6,13 @@ use std::{
 };
 
 use ipnet::IpNet;
-use ratchet_model::{NodeName, PodKey, SandboxId, device::Interface};
+use ratchet_model::{NodeName, PodKey, Reason, SandboxId, device::Interface};
 use serde::{Deserialize, Serialize};
 
-use crate::{report::Links, settings::Settings};
+use crate::{
+    report::{Links, ReasonReport},
+    settings::Settings,
+};
 
 /// The protocol numbers that this build understands, as agent and as client.
 pub const SUPPORTED: &[u32] = &[crate::PROTOCOL];
@@ -227,6 +230,9 @@ pub struct Failure {
     pub kind: FailureKind,
     /// What happened, and what to do.
     pub message: String,
+    /// The same, for programs, if it is one of the reasons in docs/reasons.md.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Box<ReasonReport>>,
 }
 
 /// Kinds of failures, by what the client can do.
@@ -256,6 +262,16 @@ impl Failure {
         Self {
             kind,
             message: message.into(),
+            reason: None,
+        }
+    }
+
+    /// A failure of this kind, for a reason that is in the table.
+    pub fn because(kind: FailureKind, reason: &Reason) -> Self {
+        Self {
+            kind,
+            message: reason.to_string(),
+            reason: Some(Box::new(reason.into())),
         }
     }
 }

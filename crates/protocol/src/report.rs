@@ -1,7 +1,7 @@
 //! What `ratchet links` shows.
 
 use ipnet::IpNet;
-use ratchet_model::{InterfaceName, LinkId, Mac, NodeName, PodKey};
+use ratchet_model::{InterfaceName, LinkId, Mac, NodeName, PodKey, Reason};
 use serde::{Deserialize, Serialize};
 
 /// The links of a node.
@@ -14,6 +14,38 @@ pub struct Links {
     /// Problems that affect all links, such as a store that is offline.
     #[serde(default)]
     pub notices: Vec<String>,
+    /// The same, for programs.
+    #[serde(default)]
+    pub notice_details: Vec<ReasonReport>,
+}
+
+impl Links {
+    /// Adds something that concerns all links.
+    pub fn notice(&mut self, reason: &Reason) {
+        self.notices.push(reason.to_string());
+        self.notice_details.push(reason.into());
+    }
+}
+
+/// A reason, for programs: docs/reasons.md lists them all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReasonReport {
+    /// Its stable code.
+    pub code: String,
+    /// What happened.
+    pub message: String,
+    /// What to do.
+    pub hint: String,
+}
+
+impl From<&Reason> for ReasonReport {
+    fn from(reason: &Reason) -> Self {
+        Self {
+            code: reason.code().to_owned(),
+            message: reason.message(),
+            hint: reason.hint(),
+        }
+    }
 }
 
 /// One link, as one of its nodes sees it.
@@ -39,9 +71,15 @@ pub struct LinkReport {
     /// Why it is not up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The same, for programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason_details: Option<ReasonReport>,
     /// Warnings: what the user may not expect.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// The same, for programs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warning_details: Vec<ReasonReport>,
     /// The pods that declare it.
     #[serde(default)]
     pub declared_by: Vec<PodKey>,
@@ -89,3 +127,6 @@ impl std::fmt::Display for LinkState {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

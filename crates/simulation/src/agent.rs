@@ -11,7 +11,7 @@ use std::{
 use ratchet_engine::{Clock, Command, Declared, Engine, NewSandbox, NoEvents, Setup, StateDir};
 use ratchet_model::{
     PodKey, SandboxId,
-    declaration::{Declaration, declare},
+    declaration::{Declaration, DeclarationError, declare},
 };
 use ratchet_protocol::{Attachment, Check, Collect, Detach, Failure, Reply, Settings};
 use tokio::{
@@ -296,13 +296,17 @@ fn attachment(id: &SandboxId) -> Attachment {
 }
 
 /// What is written on a pod.
-fn read(pod: &str, texts: &Texts, use_labels: bool) -> Result<Option<Declaration>, String> {
-    let pod = PodKey::new(NAMESPACE, pod).map_err(|error| error.to_string())?;
+fn read(
+    pod: &str,
+    texts: &Texts,
+    use_labels: bool,
+) -> Result<Option<Declaration>, DeclarationError> {
+    let pod = PodKey::new(NAMESPACE, pod).expect("the simulation's pods have good names");
     let no_labels = BTreeMap::new();
     let labels = if use_labels {
         &texts.labels
     } else {
         &no_labels
     };
-    declare(&pod, labels, &texts.annotations).map_err(|error| error.to_string())
+    declare(&pod, labels, &texts.annotations)
 }

@@ -10,6 +10,7 @@ use std::{
 use futures_util::StreamExt;
 use ratchet_engine::{Command, Commands};
 use ratchet_kubernetes::{ApiError, PodFacts, PodNews};
+use ratchet_model::Reason;
 use ratchet_protocol::Pod;
 use tokio::{
     sync::watch,
@@ -105,10 +106,10 @@ impl Connection {
     }
 
     /// Posts a warning on a pod that is known.
-    pub async fn warn(&self, pod: &Key, text: &str) {
+    pub async fn warn(&self, pod: &Key, reason: &Reason, text: &str) {
         let facts = self.pods().get(pod).cloned();
         if let (Some(facts), Some(api)) = (facts, self.client.get()) {
-            api.warn(&facts, text).await;
+            api.warn(&facts, reason, text).await;
         }
     }
 

@@ -3,13 +3,16 @@
 use ratchet_engine::Declared;
 use ratchet_kubernetes::PodFacts;
 use ratchet_model::{
-    PodKey,
-    declaration::{Declaration, Texts, declare},
+    PodKey, Reason,
+    declaration::{Declaration, DeclarationError, Texts, declare},
 };
 use ratchet_protocol::{Failure, FailureKind, Prepare};
 
-fn invalid(text: impl Into<String>) -> Failure {
-    Failure::new(FailureKind::Invalid, text)
+fn invalid(error: &DeclarationError) -> Failure {
+    Failure {
+        message: error.to_string(),
+        ..Failure::because(FailureKind::Invalid, &error.reason)
+    }
 }
 
 /// Reads what a pod declares; `None` when it is not Ratchet's.
@@ -19,7 +22,8 @@ pub(super) fn read(
     annotations: &Texts,
 ) -> Result<Option<Declaration>, Failure> {
     let (namespace, name) = (&prepare.pod.namespace, &prepare.pod.name);
-    let Some(declaration) = parse(namespace, name, labels, annotations).map_err(invalid)? else {
+    let Some(declaration) = parse(namespace, name, labels, annotations).map_err(|e| invalid(&e))?
+    else {
         return Ok(None);
     };
     for end in declaration
@@ -28,11 +32,9 @@ pub(super) fn read(
         .flat_map(|link| [&link.local, &link.remote])
     {
         if end.pod == declaration.pod && end.interface.as_str() == prepare.interface {
-            return Err(invalid(format!(
-                "pod {}: a link claims interface {}, which is the name of the pod's own network \
-                 (CNI_IFNAME): give the link another one",
-                end.pod, end.interface
-            )));
+            let key = format!("interface {}", end.interface);
+            let reason = Reason::InterfaceOfNetwork {};
+            return Err(invalid(&DeclarationError::new(&end.pod, key, reason)));
         }
     }
     Ok(Some(declaration))
@@ -43,9 +45,12 @@ fn parse(
     name: &str,
     labels: &Texts,
     annotations: &Texts,
-) -> Result<Option<Declaration>, String> {
-    let pod = PodKey::new(namespace, name).map_err(|e| e.to_string())?;
-    declare(&pod, labels, annotations).map_err(|e| e.to_string())
+) -> Result<Option<Declaration>, DeclarationError> {
+    let pod = PodKey::new(namespace, name).map_err(|error| {
+        let pod = format!("{namespace}/{name}");
+        DeclarationError::new(pod, "name", error.into())
+    })?;
+    declare(&pod, labels, annotations)
 }
 
 /// The labels and annotations that count for a call: what came with it, and what the API says.

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, future::BoxFuture, stream::BoxStream};
 use ratchet_engine::node_name;
 use ratchet_kubernetes::{ApiError, Client, PodFacts, PodNews, Reporter, Source};
-use ratchet_model::NodeName;
+use ratchet_model::{NodeName, Reason};
 use ratchet_protocol::Settings;
 use tokio::runtime::Handle;
 
@@ -56,9 +56,9 @@ impl Api for Kubernetes {
         ratchet_kubernetes::watch(self.client.clone(), &self.node).boxed()
     }
 
-    async fn warn(&self, pod: &PodFacts, text: &str) {
+    async fn warn(&self, pod: &PodFacts, reason: &Reason, text: &str) {
         self.reporter
-            .warn(&pod.namespace, &pod.name, &pod.uid, text)
+            .warn((&pod.namespace, &pod.name, &pod.uid), reason.name(), text)
             .await;
     }
 

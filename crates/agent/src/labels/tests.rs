@@ -11,6 +11,7 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 use ratchet_engine::{Command, Declared};
+use ratchet_model::Reason;
 use ratchet_protocol::{FailureKind, Pod};
 use tokio::{sync::broadcast, time::Instant};
 
@@ -85,8 +86,8 @@ impl Api for Arc<Fake> {
         stream::once(list).chain(changes).boxed()
     }
 
-    async fn warn(&self, pod: &PodFacts, text: &str) {
-        let warning = (pod.uid.clone(), text.to_owned());
+    async fn warn(&self, pod: &PodFacts, reason: &Reason, text: &str) {
+        let warning = (pod.uid.clone(), format!("{}: {text}", reason.name()));
         self.warned.lock().unwrap().push(warning);
     }
 
@@ -456,7 +457,7 @@ async fn a_wrong_declaration_of_a_running_pod_says_what_is_wrong() {
         !declared.is_empty()
     })
     .await;
-    let text = declared[0].with_labels.as_ref().unwrap_err();
+    let text = declared[0].with_labels.as_ref().unwrap_err().to_string();
     assert!(text.contains("ratchet.primary"), "{text}");
     assert_eq!(declared[0].annotations_only, Ok(None));
 }
@@ -468,11 +469,15 @@ async fn warnings_go_to_pods_that_are_known() {
     let source = with_api(&fake);
     assert!(!source.labels.is_online(), "no pods are known yet");
     source.listed().await;
-    source.labels.warn("default", "p", "fix it");
-    source.labels.warn("default", "stranger", "fix it");
+    let reason = Reason::RouteInvalid {};
+    source.labels.warn("default", "p", &reason, "fix it");
+    source.labels.warn("default", "stranger", &reason, "fix it");
     until(|| !fake.warned.lock().unwrap().is_empty()).await;
     let warned = fake.warned.lock().unwrap().clone();
-    assert_eq!(warned, [("1".to_owned(), "fix it".to_owned())]);
+    assert_eq!(
+        warned,
+        [("1".to_owned(), "RouteInvalid: fix it".to_owned())]
+    );
     fake.news
         .send(PodNews::Deleted("default".into(), "p".into()))
         .unwrap();

@@ -189,12 +189,12 @@ impl Engine {
         match failed {
             None => Ok(self.attached(pod, id)),
             Some(failure) => {
-                let kind = if failure.conflict {
+                let kind = if failure.reason.is_conflict() {
                     FailureKind::Invalid
                 } else {
                     FailureKind::TryLater
                 };
-                Err(Failure::new(kind, failure.text))
+                Err(Failure::because(kind, &failure.reason))
             }
         }
     }

@@ -5,7 +5,10 @@ use std::{
     sync::{Arc, mpsc},
 };
 
-use ratchet_model::{SandboxId, declaration::Declaration};
+use ratchet_model::{
+    SandboxId,
+    declaration::{Declaration, DeclarationError},
+};
 use ratchet_protocol::{
     Attachment, Check, Collect, Detach, Failure, ForgetNode, Links, Reply, Settings,
 };
@@ -75,16 +78,16 @@ pub struct NewSandbox {
     pub declaration: Declaration,
 }
 
-/// What a running pod declares now; `Ok(None)`: the pod is not Ratchet's any more, and the text of
-/// an `Err` says what is wrong. The engine knows which of the two counts.
+/// What a running pod declares now, `Ok(None)` if the pod is not Ratchet's any more. The engine
+/// knows which of the two counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Declared {
     /// The pod as Kubernetes names it: namespace and name.
     pub kubernetes: (String, String),
     /// By its labels and annotations.
-    pub with_labels: Result<Option<Declaration>, String>,
+    pub with_labels: Result<Option<Declaration>, DeclarationError>,
     /// By its annotations only.
-    pub annotations_only: Result<Option<Declaration>, String>,
+    pub annotations_only: Result<Option<Declaration>, DeclarationError>,
 }
 
 /// What an engine is made with.

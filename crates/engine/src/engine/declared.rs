@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ratchet_model::{names::PodKey, resolve::Link};
+use ratchet_model::{DeclaredLink, Reason, names::PodKey, resolve::Link};
 
 use super::{Engine, command::Declared};
 use crate::{state::SandboxState, wires};
@@ -28,28 +28,8 @@ impl Engine {
             self.unwritten.remove(&declared.kubernetes);
             return;
         };
-        let read = if state.use_labels {
-            &declared.with_labels
-        } else {
-            &declared.annotations_only
-        };
-        let links = match read {
-            Ok(Some(declaration)) if declaration.pod == state.pod => declaration.links.clone(),
-            Ok(None) => Vec::new(),
-            Ok(Some(declaration)) => {
-                let text = format!(
-                    "a running pod cannot change its name from {} to {}",
-                    state.pod, declaration.pod
-                );
-                return self.warn_pod(&state.pod, &text);
-            }
-            Err(text) => {
-                tracing::warn!(
-                    pod = %state.pod, text,
-                    "the pod's declaration has changed and is wrong; its links stay"
-                );
-                return self.warn_pod(&state.pod, text);
-            }
+        let Some(links) = self.links_of(&state, declared) else {
+            return;
         };
         // Only now: one that is wrong leaves the one before it, which may not be written down yet.
         self.unwritten.remove(&declared.kubernetes);
@@ -71,6 +51,37 @@ impl Engine {
         self.tell();
     }
 
+    /// The links that a running pod declares now. None if that cannot count: its user is told.
+    fn links_of(&self, state: &SandboxState, declared: &Declared) -> Option<Vec<DeclaredLink>> {
+        let read = if state.use_labels {
+            &declared.with_labels
+        } else {
+            &declared.annotations_only
+        };
+        match read {
+            Ok(Some(declaration)) if declaration.pod == state.pod => {
+                Some(declaration.links.clone())
+            }
+            Ok(None) => Some(Vec::new()),
+            Ok(Some(declaration)) => {
+                let reason = Reason::PodRenamed {
+                    from: state.pod.clone(),
+                    to: declaration.pod.clone(),
+                };
+                self.warn_pod(&state.pod, &reason, &reason.to_string());
+                None
+            }
+            Err(error) => {
+                tracing::warn!(
+                    pod = %state.pod, %error,
+                    "the pod's declaration has changed and is wrong; its links stay"
+                );
+                self.warn_pod(&state.pod, &error.reason, &error.to_string());
+                None
+            }
+        }
+    }
+
     /// Tries once more what could not be written down. The API does not tell of it again.
     pub(super) fn declare_again(&mut self) {
         for declared in std::mem::take(&mut self.unwritten).into_values() {
@@ -79,17 +90,17 @@ impl Engine {
     }
 
     /// Tells the users of a link's pods on this node what they have to fix.
-    pub(super) fn warn_pods(&self, link: &Link, text: &str) {
-        let text = format!("link {}: {text}", wires::name(link));
+    pub(super) fn warn_pods(&self, link: &Link, reason: &Reason) {
+        let text = format!("link {}: {reason}", wires::name(link));
         for pod in BTreeSet::from([&link.a.pod, &link.z.pod]) {
-            self.warn_pod(pod, &text);
+            self.warn_pod(pod, reason, &text);
         }
     }
 
-    fn warn_pod(&self, pod: &PodKey, text: &str) {
+    fn warn_pod(&self, pod: &PodKey, reason: &Reason, text: &str) {
         if let Some(state) = self.sandboxes.current(pod) {
             let (namespace, name) = &state.kubernetes;
-            self.events.warn(namespace, name, text);
+            self.events.warn(namespace, name, reason, text);
         }
     }
 
@@ -107,9 +118,9 @@ impl Engine {
         while self
             .next_warning()
             .is_some_and(|due| due <= self.clock.now())
-            && let Some((link, text)) = self.wires.take_longest_waiting()
+            && let Some((link, reason)) = self.wires.take_longest_waiting()
         {
-            self.warn_pods(&link, &text);
+            self.warn_pods(&link, &reason);
         }
     }
 }

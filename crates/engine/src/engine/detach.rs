@@ -142,7 +142,10 @@ impl Engine {
         // With the store in trouble, a DEL does not wait for it once more: a resync tells it.
         let told = match self.session.trouble() {
             None => retry::all(ids.iter().map(|id| self.finish_removal(id))),
-            Some(trouble) => Err(Retry::Store(Failure::new(FailureKind::TryLater, trouble))),
+            Some(trouble) => Err(Retry::Store(Failure::because(
+                FailureKind::TryLater,
+                trouble,
+            ))),
         };
         self.expect_retry(reconciled.and(told));
         self.tell();

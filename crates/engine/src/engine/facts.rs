@@ -142,7 +142,7 @@ impl Engine {
                 "this node's underlay is not known yet",
             )
         };
-        Retry::Node(self.node.trouble().cloned().unwrap_or_else(starting))
+        Retry::Node(self.node.failure().unwrap_or_else(starting))
     }
 
     /// Until the store has been read, what is known of this node's own pods is what is on disk:

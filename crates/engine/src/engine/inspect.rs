@@ -97,8 +97,8 @@ impl Engine {
     /// Whether an ADD could succeed now.
     pub(super) fn status(&mut self, settings: &Settings) -> Result<Reply, Failure> {
         self.agree_on(settings)?;
-        if let Some(failure) = self.node.trouble() {
-            return Err(failure.clone());
+        if let Some(failure) = self.node.failure() {
+            return Err(failure);
         }
         self.session.ping()?;
         Ok(Reply::Done)

@@ -62,8 +62,8 @@ impl Engine {
             self.wires
                 .apply(&mut *self.kernel, &self.sandboxes, request, now);
         self.session.forget_links(&ended);
-        for (link, text) in warnings {
-            self.warn_pods(&link, &text);
+        for (link, reason) in warnings {
+            self.warn_pods(&link, &reason);
         }
         tried.and(claimed)
     }

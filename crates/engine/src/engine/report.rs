@@ -1,7 +1,7 @@
 //! What the node's links look like from outside.
 
-use ratchet_model::{link::Endpoint, wiring::Obstacle};
-use ratchet_protocol::{EndReport, LinkReport, LinkState, Links};
+use ratchet_model::{Reason, link::Endpoint};
+use ratchet_protocol::{EndReport, LinkReport, LinkState, Links, ReasonReport};
 use ratchet_store::StoreScope;
 
 use super::Engine;
@@ -9,18 +9,11 @@ use crate::wires::Tracked;
 
 impl Engine {
     /// Why a link is not up, if it is not.
-    pub(super) fn reason(&self, tracked: &Tracked) -> Option<String> {
-        match (&tracked.failure, &tracked.wiring.obstacle) {
-            (Some(failure), _) => Some(failure.text.clone()),
-            (None, Some(Obstacle::Error(text))) => Some(text.clone()),
-            (None, Some(Obstacle::Waiting(text))) => Some(text.clone()),
-            (None, Some(Obstacle::Unheard(text))) => {
-                let local = self.session.scope() == Some(StoreScope::Host);
-                let hint =
-                    "; the store is a file of this host, so pods on other machines cannot be seen";
-                Some(format!("{text}{}", if local { hint } else { "" }))
-            }
-            (None, None) => None,
+    pub(super) fn reason(&self, tracked: &Tracked) -> Option<Reason> {
+        let is_local = self.session.scope() == Some(StoreScope::Host);
+        match tracked.reason()?.clone() {
+            Reason::PeerUnknown { pod } if is_local => Some(Reason::PeerUnknownOnHost { pod }),
+            reason => Some(reason),
         }
     }
 
@@ -41,32 +34,29 @@ impl Engine {
             };
             key(one).cmp(&key(other))
         });
-        let mut notices = Vec::new();
-        if let Some(failure) = self.node.trouble() {
-            notices.push(failure.message.clone());
-        }
-        if let Some(trouble) = self.session.trouble() {
-            notices.push(format!("store: {trouble}"));
-        }
-        Links {
+        let mut links = Links {
             node: self.node.name().ok().cloned(),
             links,
-            notices,
+            ..Links::default()
+        };
+        for reason in [self.node.trouble(), self.session.trouble()] {
+            reason.into_iter().for_each(|reason| links.notice(reason));
         }
+        links
     }
 
     fn report_link(&self, tracked: &Tracked) -> LinkReport {
         let Tracked {
             link,
             wiring,
-            failure,
             nodes,
             ..
         } = tracked;
-        let state = match (failure, &wiring.obstacle) {
-            (Some(_), _) | (None, Some(Obstacle::Error(_))) => LinkState::Error,
-            (None, Some(Obstacle::Waiting(_) | Obstacle::Unheard(_))) => LinkState::Pending,
-            (None, None) => LinkState::Up,
+        let reason = self.reason(tracked);
+        let state = match &reason {
+            Some(reason) if reason.is_waiting() => LinkState::Pending,
+            Some(_) => LinkState::Error,
+            None => LinkState::Up,
         };
         let end = |endpoint: &Endpoint, node: &Option<ratchet_model::NodeName>| EndReport {
             pod: endpoint.pod.clone(),
@@ -83,8 +73,10 @@ impl Engine {
             vni: wiring.vni().map(ratchet_model::Vni::number),
             mtu: wiring.mtu().map(ratchet_model::Mtu::bytes),
             state,
-            reason: self.reason(tracked),
-            warnings: link.warnings.clone(),
+            reason: reason.as_ref().map(Reason::to_string),
+            reason_details: reason.as_ref().map(ReasonReport::from),
+            warnings: link.warnings.iter().map(Reason::to_string).collect(),
+            warning_details: link.warnings.iter().map(ReasonReport::from).collect(),
             declared_by: link.declared_by.clone(),
         }
     }

@@ -14,6 +14,7 @@ use std::{
 };
 
 use futures_util::future::{self, Either};
+use ratchet_model::Reason;
 use ratchet_protocol::{Failure, FailureKind, Settings};
 use ratchet_store::{Change, Interest, Store, StoreError, StoreScope};
 use tokio::{runtime::Handle, sync::watch, task::JoinHandle};
@@ -105,7 +106,7 @@ pub(super) struct Connection {
     settings: Settings,
     store: Option<Arc<dyn Store>>,
     opened: Opened,
-    trouble: Option<String>,
+    trouble: Option<Box<Reason>>,
     offline: Option<Offline>,
     watcher: Option<Task>,
     news: Arc<News>,
@@ -175,13 +176,13 @@ impl Connection {
 
     /// Why the last call failed, or the watch. One thing that is too large is no trouble of the
     /// store.
-    pub fn trouble(&self) -> Option<&str> {
+    pub fn trouble(&self) -> Option<&Reason> {
         self.trouble.as_deref()
     }
 
     /// The watch broke.
     pub fn watch_broke(&mut self, trouble: String) {
-        self.trouble = Some(trouble);
+        self.trouble = Some(Box::new(Reason::StoreFailed { error: trouble }));
     }
 
     /// The probe has had an answer. Returns whether it was waited for.
@@ -255,10 +256,11 @@ impl Connection {
     }
 
     fn failed(&mut self, error: &StoreError) -> CallFailed {
+        let reason = reason(error);
+        let failure = Failure::because(kind(error), &reason);
         if !matches!(error, StoreError::TooLarge(_)) {
-            self.trouble = Some(error.to_string());
+            self.trouble = Some(Box::new(reason));
         }
-        let failure = failure(error);
         if matches!(error, StoreError::Unavailable(_)) && self.offline.is_none() {
             let probe = probe(
                 self.store.clone(),
@@ -283,13 +285,21 @@ fn lock(opened: &Opened) -> std::sync::MutexGuard<'_, Option<Arc<dyn Store>>> {
 }
 
 /// A store's error as the socket's clients see it.
-fn failure(error: &StoreError) -> Failure {
-    let kind = match error {
+fn kind(error: &StoreError) -> FailureKind {
+    match error {
         StoreError::Unavailable(_) => FailureKind::TryLater,
         StoreError::Broken(_) => FailureKind::Io,
         StoreError::Config(_) | StoreError::TooLarge(_) => FailureKind::Invalid,
-    };
-    Failure::new(kind, format!("store: {error}"))
+    }
+}
+
+fn reason(error: &StoreError) -> Reason {
+    let text = error.to_string();
+    match error {
+        StoreError::Unavailable(_) => Reason::StoreOffline { error: text },
+        StoreError::Broken(_) | StoreError::Config(_) => Reason::StoreFailed { error: text },
+        StoreError::TooLarge(_) => Reason::StoreTooLarge { error: text },
+    }
 }
 
 /// Asks until there is an answer, even if it is that something else is wrong. A store that it

@@ -209,16 +209,9 @@ impl Known {
         now: Instant,
     ) {
         let around = self.with_neighbours(own);
-        let of_own: BTreeSet<LinkId> = around
-            .iter()
-            .filter_map(|pod| self.records.get(pod))
-            .flat_map(|record| &record.links)
-            .filter(|link| own.contains(&link.local.pod) || own.contains(&link.remote.pod))
-            .map(DeclaredLink::id)
-            .collect();
         // The store was asked for the VNIs of own pods' links; those of a neighbour's other links
         // stand.
-        self.vnis.merge(&of_own, facts.vnis);
+        self.vnis.merge(&self.links_of(own, &around), facts.vnis);
         // Of the pods with which own ones declare links the store was asked for all that it has.
         let said = own.iter().filter_map(|pod| facts.records.get(pod));
         let declared: BTreeSet<PodKey> = said.flat_map(PodRecord::peers).cloned().collect();
@@ -249,6 +242,17 @@ impl Known {
                 self.set(&pod, Some(record));
             }
         }
+    }
+
+    /// The links of `own` pods that these pods declare.
+    fn links_of(&self, own: &BTreeSet<PodKey>, declarers: &BTreeSet<PodKey>) -> BTreeSet<LinkId> {
+        declarers
+            .iter()
+            .filter_map(|pod| self.records.get(pod))
+            .flat_map(|record| &record.links)
+            .filter(|link| own.contains(&link.local.pod) || own.contains(&link.remote.pod))
+            .map(DeclaredLink::id)
+            .collect()
     }
 }
 

@@ -24,7 +24,8 @@ use std::{
 };
 
 use ratchet_model::{
-    LinkId, NodeName, PodKey, PodRecord, SandboxId, Vni, link::End, record::Facts, resolve::Link,
+    LinkId, NodeName, PodKey, PodRecord, Reason, SandboxId, Vni, link::End, record::Facts,
+    resolve::Link,
 };
 use ratchet_protocol::{Failure, Settings};
 use ratchet_store::{
@@ -182,7 +183,7 @@ impl Session {
     }
 
     /// What is wrong with the store.
-    pub fn trouble(&self) -> Option<&str> {
+    pub fn trouble(&self) -> Option<&Reason> {
         self.connection.trouble()
     }
 

@@ -7,11 +7,10 @@ use std::{
 
 use ratchet_kernel::KernelError;
 use ratchet_model::{
-    LinkId, SandboxId,
+    LinkId, Reason, SandboxId,
     device::{Netns, Observed, Operation, Step, Wanted},
     planner::{self, Plan, PlanScope},
     resolve::Link,
-    wiring::Obstacle,
 };
 
 use super::{
@@ -44,7 +43,7 @@ pub(crate) struct Applied {
     /// Why it must be tried again, if so.
     pub tried: Tried,
     /// What users of a link's pods have to fix.
-    pub warnings: Vec<(Link, String)>,
+    pub warnings: Vec<(Link, Box<Reason>)>,
 }
 
 /// A plan and what came of it.
@@ -189,7 +188,7 @@ impl Wires {
             !has_it && !ended.contains(&left.link) && sandboxes.get(&left.sandbox).is_some()
         });
         let tried = match failures.values().next() {
-            Some(failure) => Err(Retry::Kernel(failure.text.clone())),
+            Some(failure) => Err(Retry::Kernel(failure.reason.to_string())),
             None => Ok(()),
         };
         Applied {
@@ -228,14 +227,14 @@ impl Wires {
         fresh: Vec<Fresh>,
         failures: &BTreeMap<LinkId, LinkFailure>,
         now: Instant,
-    ) -> Vec<(Link, String)> {
+    ) -> Vec<(Link, Box<Reason>)> {
         let mut warnings = Vec::new();
         for fresh in fresh {
             let failure = failures.get(&fresh.link.id).cloned();
             let before = self.links.get(fresh.link.id);
             if is_news(before, &fresh, failure.as_ref()) {
                 let warning = log(&fresh, failure.as_ref());
-                warnings.extend(warning.map(|text| (fresh.link.clone(), text)));
+                warnings.extend(warning.map(|reason| (fresh.link.clone(), reason)));
             }
             let same = before.filter(|before| before.wiring.obstacle == fresh.wiring.obstacle);
             let (since, told) = same.map_or((now, false), |before| (before.since, before.told));
@@ -261,23 +260,20 @@ fn is_news(before: Option<&Tracked>, fresh: &Fresh, failure: Option<&LinkFailure
 }
 
 /// Logs what came of a link. Returns what users have to fix, if anything.
-fn log(fresh: &Fresh, failure: Option<&LinkFailure>) -> Option<String> {
+fn log(fresh: &Fresh, failure: Option<&LinkFailure>) -> Option<Box<Reason>> {
     let (link, name) = (&fresh.link, super::name(&fresh.link));
     for warning in &link.warnings {
-        tracing::warn!(link = %link.id, name, warning, "link");
+        tracing::warn!(link = %link.id, name, %warning, "link");
     }
-    let obstacle = match failure {
-        Some(failure) => Some(Obstacle::Error(failure.text.clone())),
-        None => fresh.wiring.obstacle.clone(),
-    };
-    match obstacle {
-        Some(Obstacle::Error(reason)) => {
-            tracing::error!(link = %link.id, name, reason, "link cannot be made");
-            Some(reason)
-        }
-        Some(Obstacle::Waiting(reason) | Obstacle::Unheard(reason)) => {
-            tracing::info!(link = %link.id, name, reason, "link is pending");
+    let failed = failure.map(|failure| &failure.reason);
+    match failed.or(fresh.wiring.obstacle.as_ref()) {
+        Some(reason) if reason.is_waiting() => {
+            tracing::info!(link = %link.id, name, %reason, "link is pending");
             None
+        }
+        Some(reason) => {
+            tracing::error!(link = %link.id, name, %reason, "link cannot be made");
+            Some(reason.clone())
         }
         None => {
             tracing::info!(link = %link.id, name, "link is up");

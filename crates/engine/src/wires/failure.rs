@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ratchet_kernel::KernelError;
 use ratchet_model::{
-    LinkId, SandboxId,
+    LinkId, Reason, SandboxId,
     device::{At, Netns, Operation, Step},
     planner::Plan,
 };
@@ -12,38 +12,34 @@ use ratchet_model::{
 /// Why a link could not be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LinkFailure {
-    pub text: String,
+    pub reason: Box<Reason>,
     /// The sandbox on whose side it happened, if it was on one's.
     pub sandbox: Option<SandboxId>,
-    /// Whether trying again is of no use until a person has corrected something.
-    pub conflict: bool,
 }
 
 impl LinkFailure {
     /// The kernel could not be looked at.
     pub fn unseen(error: &KernelError) -> Self {
         Self {
-            text: error.to_string(),
+            reason: Box::new(error.reason()),
             sandbox: None,
-            conflict: false,
         }
     }
 
-    fn at(text: String, at: &At, conflict: bool) -> Self {
+    fn at(reason: Reason, at: &At) -> Self {
         let sandbox = match &at.netns {
             Netns::Node => None,
             Netns::Sandbox(id) => Some(id.clone()),
         };
         Self {
-            text,
+            reason: Box::new(reason),
             sandbox,
-            conflict,
         }
     }
 
     fn of_step(step: &Step, error: &KernelError) -> Self {
         match device_of(step) {
-            Some(at) => Self::at(error.to_string(), at, false),
+            Some(at) => Self::at(error.reason(), at),
             None => Self::unseen(error),
         }
     }
@@ -56,14 +52,13 @@ pub(super) fn failures(
 ) -> BTreeMap<LinkId, LinkFailure> {
     let mut failures = BTreeMap::new();
     for conflict in &plan.conflicts {
-        let text = format!(
-            "interface {} exists in {} and was not made by Ratchet; it stays untouched: remove or \
-             rename it, or give the link another interface",
-            conflict.at.name, conflict.at.netns
-        );
+        let reason = Reason::InterfaceExists {
+            interface: conflict.at.name.clone(),
+            netns: conflict.at.netns.to_string(),
+        };
         failures
             .entry(conflict.link)
-            .or_insert(LinkFailure::at(text, &conflict.at, true));
+            .or_insert(LinkFailure::at(reason, &conflict.at));
     }
     for (step, result) in plan.steps.iter().zip(results) {
         if let Err(error) = result
@@ -119,14 +114,9 @@ mod tests {
         let failures = failures(&plan, &results);
         assert_eq!(failures[&link], LinkFailure::unseen(&error));
         let conflict = &failures[&other];
-        assert_eq!(
-            (conflict.sandbox.as_ref(), conflict.conflict),
-            (Some(&sandbox), true)
-        );
-        assert!(
-            conflict.text.contains("interface eth1 exists"),
-            "{}",
-            conflict.text
-        );
+        assert_eq!(conflict.sandbox.as_ref(), Some(&sandbox));
+        let reason = &conflict.reason;
+        assert!(reason.is_conflict(), "{reason:?}");
+        assert_eq!(reason.code(), "interface_exists");
     }
 }

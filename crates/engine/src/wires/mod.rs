@@ -16,7 +16,7 @@ use std::{collections::BTreeSet, time::Instant};
 
 use ratchet_kernel::{KernelError, Look};
 use ratchet_model::{
-    LinkId, NodeName, PodKey, SandboxId,
+    LinkId, NodeName, PodKey, Reason, SandboxId,
     device::{Alias, Netns, Observed},
     resolve::Link,
     wiring::Wiring,
@@ -95,7 +95,7 @@ impl Wires {
     }
 
     /// That link and what it waits for; from here on, users count as warned.
-    pub fn take_longest_waiting(&mut self) -> Option<(Link, String)> {
+    pub fn take_longest_waiting(&mut self) -> Option<(Link, Box<Reason>)> {
         self.links.tell_of_longest_waiting()
     }
 

@@ -6,11 +6,7 @@ use std::{
     time::Instant,
 };
 
-use ratchet_model::{
-    LinkId, NodeName, PodKey,
-    resolve::Link,
-    wiring::{Obstacle, Wiring},
-};
+use ratchet_model::{LinkId, NodeName, PodKey, Reason, resolve::Link, wiring::Wiring};
 
 use super::failure::LinkFailure;
 
@@ -31,11 +27,15 @@ pub(crate) struct Tracked {
 
 impl Tracked {
     /// What it waits for, if it does.
-    fn waits_for(&self) -> Option<&str> {
-        match &self.wiring.obstacle {
-            Some(Obstacle::Waiting(text) | Obstacle::Unheard(text)) => Some(text),
-            Some(Obstacle::Error(_)) | None => None,
-        }
+    fn waits_for(&self) -> Option<&Box<Reason>> {
+        let obstacle = self.wiring.obstacle.as_ref();
+        obstacle.filter(|reason| reason.is_waiting())
+    }
+
+    /// Why it is not up, if it is not.
+    pub fn reason(&self) -> Option<&Reason> {
+        let failed = self.failure.as_ref().map(|failure| &*failure.reason);
+        failed.or(self.wiring.obstacle.as_deref())
     }
 }
 
@@ -128,11 +128,11 @@ impl TrackedLinks {
     }
 
     /// That link and what it waits for; from here on, users count as told.
-    pub fn tell_of_longest_waiting(&mut self) -> Option<(Link, String)> {
+    pub fn tell_of_longest_waiting(&mut self) -> Option<(Link, Box<Reason>)> {
         let (_, id) = self.waiting.pop_first()?;
         let tracked = self.by_id.get_mut(&id)?;
         tracked.told = true;
-        Some((tracked.link.clone(), tracked.waits_for()?.to_owned()))
+        Some((tracked.link.clone(), tracked.waits_for()?.clone()))
     }
 
     pub fn remove(&mut self, id: LinkId) {

@@ -5,13 +5,14 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    DeclarationError, Reader, Texts, address,
+    DeclarationError, Reader, Texts, address, no_such,
     yaml::{self, Budget, ReadError},
 };
 use crate::{
     link::{DeclaredEnd, DeclaredLink, Mac, Mtu, Route, Vni},
     names::{InterfaceName, PodKey},
     nearest,
+    reason::Reason,
 };
 
 /// The annotation that declares links.
@@ -60,11 +61,11 @@ pub(super) fn links(
 ) -> Result<Vec<DeclaredLink>, DeclarationError> {
     for key in annotations.keys().filter(|key| key.starts_with(DOMAIN)) {
         if !KNOWN.contains(&key.as_str()) {
-            let hint = nearest(key, KNOWN).unwrap_or(LINKS);
-            return Err(reader.error(
-                format!("annotation {key}"),
-                format!("there is no such key; did you mean {hint}?"),
-            ));
+            let reason = Reason::KeyMisspelled {
+                what: "key",
+                nearest: nearest(key, KNOWN).unwrap_or(LINKS),
+            };
+            return Err(reader.error(format!("annotation {key}"), reason));
         }
     }
     let Some(text) = annotations.get(LINKS) else {
@@ -78,17 +79,13 @@ pub(super) fn links(
     };
     let read = |index: usize, entry| {
         if index >= quotas.links {
-            let problem = format!(
-                "is one link more than the {} that a pod may declare (max_links): declare links \
-                 on their other ends, or raise max_links in the settings",
-                quotas.links
-            );
-            return Err(reader.error(format!("{whole}[{index}]"), problem));
+            let limit = quotas.links;
+            return Err(reader.error(format!("{whole}[{index}]"), Reason::TooManyLinks { limit }));
         }
         entry_to_link(reader, &format!("{whole}[{index}]"), entry)
     };
     yaml::list(text, budget, read).map_err(|error| match error {
-        ReadError::Text(problem) => reader.error(&whole, problem),
+        ReadError::Text(reason) => reader.error(&whole, reason),
         ReadError::Element(error) => error,
     })
 }
@@ -99,19 +96,15 @@ fn entry_to_link(
     entry: Value,
 ) -> Result<DeclaredLink, DeclarationError> {
     check_fields(reader, key, &entry)?;
-    let entry: Entry = serde_json::from_value(entry).map_err(|e| reader.error(key, e))?;
+    let entry: Entry = serde_json::from_value(entry).map_err(|e| {
+        let error = e.to_string();
+        reader.error(key, Reason::EntryInvalid { error })
+    })?;
     let peer_key = format!("{key}.peer");
     let (peer, peer_interface) =
         peer(reader.pod, &entry.peer, &entry.interface).map_err(|e| reader.error(&peer_key, e))?;
     if peer == *reader.pod && peer_interface == entry.interface {
-        return Err(reader.error(
-            peer_key,
-            format!(
-                "{:?} is this very interface: a link needs two ends (a link within one pod: name \
-                 another interface)",
-                entry.peer
-            ),
-        ));
+        return Err(reader.error(peer_key, Reason::PeerIsItself { text: entry.peer }));
     }
     let addresses = |field, texts| addresses(reader, format!("{key}.{field}"), texts);
     let routes = |field, routes| check_routes(reader, format!("{key}.{field}"), routes);
@@ -138,21 +131,12 @@ fn entry_to_link(
 /// Refuses an entry that is no object or has a field that does not exist.
 fn check_fields(reader: Reader<'_>, key: &str, entry: &Value) -> Result<(), DeclarationError> {
     let Value::Object(fields) = entry else {
-        return Err(reader.error(
-            key,
-            "expected fields such as interface: eth1, peer: r2/eth1",
-        ));
+        return Err(reader.error(key, Reason::EntryNoFields {}));
     };
     for field in fields.keys() {
         if !FIELDS.contains(&field.as_str()) {
-            let hint = match nearest(field, FIELDS) {
-                Some(known) => format!("there is no such field; did you mean {known}?"),
-                None => format!(
-                    "there is no such field; the known ones are {}",
-                    FIELDS.join(", ")
-                ),
-            };
-            return Err(reader.error(format!("{key}.{field}"), hint));
+            let reason = no_such("field", field, &FIELDS);
+            return Err(reader.error(format!("{key}.{field}"), reason));
         }
     }
     Ok(())
@@ -185,10 +169,7 @@ fn check_routes(
             .via
             .is_some_and(|via| via.is_ipv4() != route.dst.addr().is_ipv4())
         {
-            return Err(reader.error(
-                format!("{key}[{index}]"),
-                "dst and via must both be IPv4 or both IPv6",
-            ));
+            return Err(reader.error(format!("{key}[{index}]"), Reason::RouteInvalid {}));
         }
     }
     Ok(routes)
@@ -200,16 +181,12 @@ fn at_most(
     key: &str,
     count: usize,
     most: usize,
-    what: &str,
+    what: &'static str,
 ) -> Result<(), DeclarationError> {
     if count <= most {
         return Ok(());
     }
-    let problem = format!(
-        "has {count} {what}, the limit for an end is {most} (max_{what}): write fewer, or raise \
-         max_{what} in the settings"
-    );
-    Err(reader.error(key, problem))
+    Err(reader.error(key, Reason::TooManyOfAnEnd { count, what, most }))
 }
 
 /// Reads `pod`, `pod/interface` or `namespace/pod/interface`. Two parts always are pod and
@@ -218,22 +195,21 @@ fn peer(
     own: &PodKey,
     text: &str,
     interface: &InterfaceName,
-) -> Result<(PodKey, InterfaceName), String> {
+) -> Result<(PodKey, InterfaceName), Reason> {
     let parts: Vec<&str> = text.split('/').collect();
     let (namespace, pod, peer_interface) = match parts[..] {
         [pod] => (own.namespace(), pod, None),
         [pod, interface] => (own.namespace(), pod, Some(interface)),
         [namespace, pod, interface] => (namespace, pod, Some(interface)),
         _ => {
-            return Err(format!(
-                "{text:?}: expected pod, pod/interface or namespace/pod/interface"
-            ));
+            let text = text.to_owned();
+            return Err(Reason::PeerInvalid { text });
         }
     };
-    let pod = PodKey::new(namespace, pod).map_err(|e| e.to_string())?;
+    let pod = PodKey::new(namespace, pod)?;
     let interface = match peer_interface {
         None => interface.clone(),
-        Some(name) => name.parse().map_err(|e: crate::NameError| e.to_string())?,
+        Some(name) => name.parse()?,
     };
     Ok((pod, interface))
 }

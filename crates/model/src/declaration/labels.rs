@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{DeclarationError, Reader, Texts, address};
+use super::{DeclarationError, Reader, Texts, address, no_such};
 use crate::{
     link::{DeclaredEnd, DeclaredLink},
-    names::PodKey,
-    nearest,
+    names::{InterfaceName, NameError, PodKey},
+    reason::Reason,
 };
 
 /// The key that makes a pod Ratchet's.
@@ -67,32 +67,22 @@ pub(super) fn gather<'a>(
             let written = format!("{what} {key}");
             bytes += key.len() + value.len();
             if bytes > reader.quotas.bytes() {
-                let problem = format!(
-                    "makes {bytes} bytes of labels and annotations {PREFIX}*, the limit is {}: \
-                     write shorter values",
-                    reader.quotas.bytes()
-                );
-                return Err(reader.error(written, problem));
+                let limit = reader.quotas.bytes();
+                return Err(reader.error(written, Reason::LabelsTooLarge { bytes, limit }));
             }
             if !KNOWN.contains(&key.as_str()) {
-                let hint = match nearest(key, KNOWN) {
-                    Some(known) => format!("there is no such key; did you mean {known}?"),
-                    None => format!(
-                        "there is no such key; the known ones are {}",
-                        KNOWN.join(", ")
-                    ),
-                };
-                return Err(reader.error(written, hint));
+                return Err(reader.error(written, no_such("key", key, &KNOWN)));
             }
             if let Some(first) = keys.get(key.as_str())
                 && first.value != value
                 && key != ELIGIBLE
             {
-                let problem = format!(
-                    "is {value:?}, but the {} is {:?}: make them agree or leave one out",
-                    first.key, first.value
-                );
-                return Err(reader.error(written, problem));
+                let reason = Reason::LabelAndAnnotationDiffer {
+                    value: value.clone(),
+                    first_key: first.key.clone(),
+                    first_value: first.value.to_owned(),
+                };
+                return Err(reader.error(written, reason));
             }
             keys.insert(
                 key,
@@ -111,7 +101,7 @@ pub(super) fn pod_name(reader: Reader<'_>, keys: &Keys<'_>) -> Result<PodKey, De
     match keys.get(POD_NAME) {
         None => Ok(reader.pod.clone()),
         Some(found) => PodKey::new(reader.pod.namespace(), found.value)
-            .map_err(|e| reader.error(&found.key, e)),
+            .map_err(|e| reader.error(&found.key, e.into())),
     }
 }
 
@@ -125,8 +115,8 @@ pub(super) fn link(
     }
     let interface = |key: &str| {
         let found = need(reader, keys, key)?;
-        let parsed = found.value.parse();
-        parsed.map_err(|e| reader.error(&found.key, e))
+        let parsed: Result<InterfaceName, NameError> = found.value.parse();
+        parsed.map_err(|e| reader.error(&found.key, e.into()))
     };
     let addresses = |key: &str| {
         let read = |found: &Found<'_>| {
@@ -156,24 +146,15 @@ fn is_primary(reader: Reader<'_>, keys: &Keys<'_>) -> Result<bool, DeclarationEr
     let Some(primary) = keys.get(PRIMARY) else {
         return match keys.get(PAIR_NAME) {
             None => Ok(false),
-            Some(found) => {
-                let problem = format!(
-                    "is given without {PRIMARY}: set {PRIMARY} to \"true\" if this pod declares \
-                     the link, else to \"false\""
-                );
-                Err(reader.error(&found.key, problem))
-            }
+            Some(found) => Err(reader.error(&found.key, Reason::PrimaryMissing {})),
         };
     };
     match primary.value {
         "true" => Ok(true),
         "false" => Ok(false),
         other => {
-            let problem = format!(
-                "is {other:?}: expected \"true\" on the pod that declares the link, \"false\" on \
-                 its pair"
-            );
-            Err(reader.error(&primary.key, problem))
+            let value = other.to_owned();
+            Err(reader.error(&primary.key, Reason::PrimaryInvalid { value }))
         }
     }
 }
@@ -185,12 +166,10 @@ fn need<'k, 'a>(
     key: &str,
 ) -> Result<&'k Found<'a>, DeclarationError> {
     keys.get(key).ok_or_else(|| {
-        let given = keys.keys().copied().collect::<Vec<_>>().join(", ");
-        let problem = format!(
-            "is missing: {PRIMARY} is \"true\", so {LOCAL_IFNAME}, {PAIR_NAME} and {PAIR_IFNAME} \
-             are needed (given: {given})"
-        );
-        reader.error(key, problem)
+        let reason = Reason::KeyMissing {
+            given: keys.keys().copied().collect::<Vec<_>>().join(", "),
+        };
+        reader.error(key, reason)
     })
 }
 
@@ -202,15 +181,12 @@ fn pair(reader: Reader<'_>, keys: &Keys<'_>) -> Result<PodKey, DeclarationError>
         (None, Some(namespace)) => (namespace.value, found.value),
         (None, None) => (reader.pod.namespace(), found.value),
     };
-    let pair = PodKey::new(namespace, name).map_err(|e| reader.error(&found.key, e))?;
+    let pair = PodKey::new(namespace, name).map_err(|e| reader.error(&found.key, e.into()))?;
     if pair == *reader.pod {
-        let problem = format!(
-            "{:?} is this pod itself: name the pod at the other end (for a link between two \
-             interfaces of one pod use the annotation {})",
-            found.value,
-            super::LINKS
-        );
-        return Err(reader.error(&found.key, problem));
+        let reason = Reason::PairIsItself {
+            text: found.value.to_owned(),
+        };
+        return Err(reader.error(&found.key, reason));
     }
     Ok(pair)
 }
@@ -335,7 +311,7 @@ mod tests {
             ),
             (
                 &[("ratchet.local_ifnam", "in1")],
-                "label ratchet.local_ifnam: there is no such key; did you mean \
+                "label ratchet.local_ifnam: there is no such key: did you mean \
                  ratchet.local_ifname?",
             ),
             (

@@ -14,8 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     link::{DeclaredEnd, DeclaredLink},
-    names::PodKey,
+    names::{NameError, PodKey},
+    nearest,
     quotas::Quotas,
+    reason::Reason,
     text::bounded,
 };
 
@@ -36,14 +38,25 @@ pub struct Declaration {
 /// Something is wrong with a declaration. The text names the label or annotation, what was expected
 /// and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("pod {pod}: {key}: {problem}")]
+#[error("pod {pod}: {key}: {}", bounded(reason.to_string(), PROBLEM))]
 pub struct DeclarationError {
     /// The pod.
     pub pod: String,
     /// The label, or the annotation and the field in it.
     pub key: String,
     /// What is wrong with it.
-    pub problem: String,
+    pub reason: Box<Reason>,
+}
+
+impl DeclarationError {
+    /// What is wrong with this label, annotation or field of this pod.
+    pub fn new(pod: impl ToString, key: impl Into<String>, reason: Reason) -> Self {
+        Self {
+            pod: pod.to_string(),
+            key: bounded(key, KEY),
+            reason: Box::new(reason),
+        }
+    }
 }
 
 /// The most characters of what is wrong, and of where. With a pod's longest name, an error fits an
@@ -59,12 +72,8 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn error(&self, key: impl Into<String>, problem: impl ToString) -> DeclarationError {
-        DeclarationError {
-            pod: self.pod.to_string(),
-            key: bounded(key, KEY),
-            problem: bounded(problem.to_string(), PROBLEM),
-        }
+    fn error(&self, key: impl Into<String>, reason: Reason) -> DeclarationError {
+        DeclarationError::new(self.pod, key, reason)
     }
 }
 
@@ -128,13 +137,11 @@ fn one_link_an_interface(
             if let Some(first) = claimed.insert((&end.pod, end.interface.as_str()), link) {
                 return Err(reader.error(
                     format!("interface {} of pod {}", end.interface, end.pod),
-                    format!(
-                        "is claimed by two links, the one between {} and {} and the one to {}: \
-                         give each link an interface of its own",
-                        end_text(&first.local),
-                        end_text(&first.remote),
-                        end_text(far),
-                    ),
+                    Reason::InterfaceClaimedTwice {
+                        one: end_text(&first.local),
+                        first: end_text(&first.remote),
+                        second: end_text(far),
+                    },
                 ));
             }
         }
@@ -146,15 +153,34 @@ fn end_text(end: &DeclaredEnd) -> String {
     format!("{}/{}", end.pod, end.interface)
 }
 
+/// A key or field that does not exist.
+fn no_such(what: &'static str, text: &str, known: &[&'static str]) -> Reason {
+    match nearest(text, known.iter().copied()) {
+        Some(nearest) => Reason::KeyMisspelled { what, nearest },
+        None => Reason::KeyUnknown {
+            what,
+            known: known.join(", "),
+        },
+    }
+}
+
+impl From<NameError> for Reason {
+    fn from(error: NameError) -> Self {
+        Reason::NameInvalid {
+            error: error.to_string(),
+        }
+    }
+}
+
 /// An address as users write it. Without a prefix length, `default_prefix` decides.
-fn address(text: &str, default_prefix: bool) -> Result<IpNet, String> {
-    let expected = if default_prefix {
-        "expected an IPv4 or IPv6 address, with or without a prefix length, such as 192.168.2.100 \
-         or 192.168.2.100/24"
-    } else {
-        "expected an IPv4 or IPv6 address with its prefix length, such as 10.0.0.1/30 or fd00::1/64"
+fn address(text: &str, default_prefix: bool) -> Result<IpNet, Reason> {
+    let refuse = || {
+        let text = text.to_owned();
+        match default_prefix {
+            true => Reason::AddressInvalid { text },
+            false => Reason::AddressWithPrefixInvalid { text },
+        }
     };
-    let refuse = || format!("{text:?} is not an address: {expected}");
     let net = match text.parse::<IpNet>() {
         Ok(net) => net,
         Err(_) if default_prefix => {
@@ -167,9 +193,9 @@ fn address(text: &str, default_prefix: bool) -> Result<IpNet, String> {
     };
     let ip = net.addr();
     if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() {
-        return Err(format!(
-            "{text:?} cannot be an interface's address: it is unspecified, multicast or loopback"
-        ));
+        return Err(Reason::AddressUnusable {
+            text: text.to_owned(),
+        });
     }
     Ok(net)
 }

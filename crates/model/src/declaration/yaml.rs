@@ -10,6 +10,8 @@ use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_saphyr::{DuplicateKeyPolicy, Error, MergeKeyPolicy, Options, budget::BudgetBreach};
 
+use crate::reason::Reason;
+
 /// How deep lists and objects may be nested. A route of a link is at 4.
 const DEPTH: usize = 8;
 
@@ -26,7 +28,7 @@ pub(super) struct Budget {
 #[derive(Debug)]
 pub(super) enum ReadError<E> {
     /// The text is no list, or not within the budget: what is wrong and what to do.
-    Text(String),
+    Text(Reason),
     /// An element was refused.
     Element(E),
 }
@@ -39,11 +41,10 @@ pub(super) fn list<T, E>(
     read: impl FnMut(usize, Value) -> Result<T, E>,
 ) -> Result<Vec<T>, ReadError<E>> {
     if text.len() > budget.bytes {
-        return Err(ReadError::Text(format!(
-            "has {} bytes, the limit is {}: declare fewer links on this pod",
-            text.len(),
-            budget.bytes
-        )));
+        let (bytes, limit) = (text.len(), budget.bytes);
+        return Err(ReadError::Text(Reason::LinksTooLarge {
+            size: format!("{bytes} bytes, the limit is {limit}"),
+        }));
     }
     if text.trim().is_empty() {
         return Ok(Vec::new());
@@ -93,36 +94,33 @@ fn options(budget: Budget) -> Options {
 }
 
 /// What is wrong with the text and what to do about it.
-fn explain(error: &Error, budget: Budget) -> String {
+fn explain(error: &Error, budget: Budget) -> Reason {
     let line = match error.location() {
         Some(location) => format!(" (line {}, column {})", location.line(), location.column()),
         None => String::new(),
     };
     let Error::Budget { breach, .. } = error else {
         return match error {
-            Error::SerdeInvalidType { expected, .. } => format!("expected {expected}"),
-            error => format!("is neither YAML nor JSON: {error}"),
+            Error::SerdeInvalidType { .. } => Reason::LinksNoList {},
+            error => Reason::LinksUnreadable {
+                error: error.to_string(),
+            },
         };
     };
     match breach {
-        BudgetBreach::Depth { .. } => format!(
-            "is nested deeper than {DEPTH} levels{line}: write a list with one flat entry a link"
-        ),
+        BudgetBreach::Depth { .. } => Reason::LinksNested { depth: DEPTH, line },
         BudgetBreach::Aliases { .. }
         | BudgetBreach::Anchors { .. }
         | BudgetBreach::AliasAnchorRatio { .. }
         | BudgetBreach::RecordedAnchorEvents { .. }
-        | BudgetBreach::RecordedAnchorBytes { .. } => {
-            format!("has an anchor or alias of YAML{line}, the limit is 0: write each value out")
-        }
-        BudgetBreach::Documents { .. } => {
-            format!("has a second YAML document{line}, the limit is 1: write one list")
-        }
-        BudgetBreach::Nodes { .. } | BudgetBreach::Events { .. } => format!(
-            "has more than {} values{line}: declare fewer links on this pod",
-            budget.values
-        ),
-        other => format!("is too large{line}, {other:?}: declare fewer links on this pod"),
+        | BudgetBreach::RecordedAnchorBytes { .. } => Reason::LinksWithAnchor { line },
+        BudgetBreach::Documents { .. } => Reason::LinksTwice { line },
+        BudgetBreach::Nodes { .. } | BudgetBreach::Events { .. } => Reason::LinksTooLarge {
+            size: format!("more than {} values{line}", budget.values),
+        },
+        other => Reason::LinksTooLarge {
+            size: format!("more than allowed{line}, {other:?}"),
+        },
     }
 }
 
@@ -136,7 +134,7 @@ impl<'de, T, E, F: FnMut(usize, Value) -> Result<T, E>> Visitor<'de> for Element
     type Value = Vec<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list with one entry a link, such as [{interface: eth1, peer: r2/eth1}]")
+        f.write_str("a list")
     }
 
     fn visit_unit<A>(self) -> Result<Vec<T>, A> {

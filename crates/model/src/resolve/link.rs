@@ -3,6 +3,7 @@
 use crate::{
     link::{End, Endpoint, Mtu, Vni},
     names::{LinkId, PodKey},
+    reason::Reason,
 };
 
 /// A link, as all declarations of it together say.
@@ -21,9 +22,9 @@ pub struct Link {
     /// The pods that declare it.
     pub declared_by: Vec<PodKey>,
     /// Why it cannot be wired: its declarations contradict each other or another link's.
-    pub problem: Option<String>,
+    pub problem: Option<Box<Reason>>,
     /// What will probably not work as the user expects.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Reason>,
 }
 
 impl Link {

@@ -8,6 +8,7 @@ use super::link::Link;
 use crate::{
     link::{DeclaredEnd, DeclaredLink, End, Endpoint, Mac, Mtu, Route, Vni},
     names::{LinkId, PodKey},
+    reason::Reason,
 };
 
 /// One link, from everything that is declared of it (at least one declaration), each with its
@@ -64,7 +65,7 @@ fn settle(declared: DeclaredEnd, link: LinkId, end: End) -> Endpoint {
 
 /// What two declarations say differently: the first contradiction.
 struct Merge {
-    problem: Option<String>,
+    problem: Option<Box<Reason>>,
 }
 
 impl Merge {
@@ -101,14 +102,13 @@ impl Merge {
             (Some(mine), Some(theirs)) if *mine == theirs => {}
             (Some(mine), Some(theirs)) => {
                 self.problem.get_or_insert_with(|| {
-                    format!(
-                        "pods {first} and {second} both declare this link and contradict each \
-                         other: {} is {} on {first} and {} on {second}; make them agree or declare \
-                         it on one pod only",
-                        what(),
-                        mine.show(),
-                        theirs.show()
-                    )
+                    Box::new(Reason::DeclarationsContradict {
+                        first: first.clone(),
+                        second: second.clone(),
+                        what: what(),
+                        one: mine.show(),
+                        other: theirs.show(),
+                    })
                 });
             }
         }

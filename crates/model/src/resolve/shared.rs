@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{concerned::EndKey, link::Link};
-use crate::{link::Endpoint, names::PodKey};
+use crate::{link::Endpoint, names::PodKey, reason::Reason};
 
 /// So many of the ends that share an address are named in a warning.
 const SHOWN: usize = 4;
@@ -22,21 +22,24 @@ pub(super) fn find_shared_interfaces(links: &mut [Link]) {
             users.entry(key(end)).or_default().push(number);
         }
     }
-    let mut problems: Vec<(usize, String)> = Vec::new();
+    let mut problems: Vec<(usize, Reason)> = Vec::new();
     for ((pod, interface), users) in users.into_iter().filter(|(_, users)| users.len() > 1) {
         let all = users
             .iter()
             .map(|number| describe(&links[*number]))
             .collect::<Vec<_>>()
             .join(" and ");
-        let text = format!(
-            "interface {interface} of pod {pod} is claimed by several links, {all}: give each link \
-             an interface of its own"
-        );
-        problems.extend(users.into_iter().map(|number| (number, text.clone())));
+        let reason = Reason::InterfaceShared {
+            pod: pod.clone(),
+            interface: interface.clone(),
+            links: all,
+        };
+        problems.extend(users.into_iter().map(|number| (number, reason.clone())));
     }
-    for (number, text) in problems {
-        links[number].problem.get_or_insert(text);
+    for (number, reason) in problems {
+        links[number]
+            .problem
+            .get_or_insert_with(|| Box::new(reason));
     }
 }
 
@@ -60,12 +63,10 @@ pub(super) fn find_shared_addresses(links: &mut [Link]) {
             .map(|(pod, interface)| format!("{pod}/{interface}"))
             .collect();
         at.extend((ends.len() > SHOWN).then(|| format!("{} others", ends.len() - SHOWN)));
-        (
-            number,
-            format!("address {address} is given to {}", at.join(" and ")),
-        )
+        let ends = at.join(" and ");
+        (number, Reason::AddressShared { address, ends })
     };
-    let warnings: Vec<(usize, String)> = shared.into_iter().map(warn).collect();
+    let warnings: Vec<(usize, Reason)> = shared.into_iter().map(warn).collect();
     for (number, warning) in warnings {
         links[number].warnings.push(warning);
     }

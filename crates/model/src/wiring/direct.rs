@@ -4,13 +4,14 @@ use std::net::IpAddr;
 
 use super::{
     ends::{in_sandbox, parked},
-    outcome::{Obstacle, Wiring},
+    outcome::Wiring,
     place::{Node, Place, VniState, Vtep},
 };
 use crate::{
     device::{Tunnel, VXLAN_PORT, Wanted},
     link::{End, Mtu, Vni},
     names::{NodeName, PodKey, SandboxId},
+    reason::Reason,
     resolve::Link,
 };
 
@@ -42,25 +43,17 @@ pub fn direct(link: &Link, places: &[Place; 2], vni: VniState, node: &Node) -> W
         node,
     };
     match (peer, &link.problem) {
-        (Place::Here(_) | Place::There { .. }, Some(problem)) => local.freeze(problem.clone()),
+        (Place::Here(_) | Place::There { .. }, Some(problem)) => local.freeze((**problem).clone()),
         // The other pod may be about to go and take its end of a veth with it.
-        (_, Some(problem)) => local.hold(Obstacle::Error(problem.clone())),
+        (_, Some(problem)) => local.hold((**problem).clone()),
         (Place::Here(other), None) => local.pair(other),
         (Place::There { node, vtep, mtu }, None) => local.tunnel(vni, node, *vtep, *mtu),
-        (Place::Gone, None) => local.hold(Obstacle::Waiting(format!(
-            "pod {} has gone; waiting for it to come back",
-            local.peer()
-        ))),
-        (Place::Unknown, None) => local.hold(Obstacle::Unheard(format!(
-            "pod {} is not known yet; it must be started with ratchet: \"true\" or the annotation \
-             ratchet.dev/links",
-            local.peer()
-        ))),
-        (Place::Lost(lost), None) => local.hold(Obstacle::Waiting(format!(
-            "pod {} was on this node in sandbox {lost}, which this agent does not know; waiting \
-             for the pod to be started again",
-            local.peer()
-        ))),
+        (Place::Gone, None) => local.hold(Reason::PeerGone { pod: local.peer() }),
+        (Place::Unknown, None) => local.hold(Reason::PeerUnknown { pod: local.peer() }),
+        (Place::Lost(lost), None) => local.hold(Reason::PeerLost {
+            pod: local.peer(),
+            sandbox: lost.clone(),
+        }),
     }
 }
 
@@ -73,8 +66,8 @@ struct Local<'a> {
 }
 
 impl Local<'_> {
-    fn peer(&self) -> &PodKey {
-        &self.link.endpoint(self.end.other()).pod
+    fn peer(&self) -> PodKey {
+        self.link.endpoint(self.end.other()).pod.clone()
     }
 
     /// The other end is on this node, too.
@@ -92,9 +85,9 @@ impl Local<'_> {
     /// The other end is on another node.
     fn tunnel(&self, vni: VniState, other: &NodeName, vtep: IpAddr, mtu: Mtu) -> Wiring {
         let Some(own) = self.node.vtep else {
-            return self.hold(Obstacle::Waiting(format!(
-                "waiting for this node's underlay, on which the tunnel to node {other} starts"
-            )));
+            return self.hold(Reason::UnderlayMissing {
+                node: other.clone(),
+            });
         };
         let limit = self.node.mtu.min(mtu);
         if let Err(problem) = self.check_tunnel(own.address, other, vtep, limit) {
@@ -102,13 +95,10 @@ impl Local<'_> {
         }
         match vni {
             VniState::Granted(vni) => self.tunnel_with(vni, own, vtep, limit),
-            VniState::None => self.hold(Obstacle::Waiting(format!(
-                "waiting for a VNI for the tunnel to node {other}"
-            ))),
-            VniState::TakenBy(vni, owner) => self.freeze(format!(
-                "VNI {vni} is asked for, but it is that of link {owner}: ask for another one or \
-                 for none"
-            )),
+            VniState::None => self.hold(Reason::VniMissing {
+                node: other.clone(),
+            }),
+            VniState::TakenBy(vni, owner) => self.freeze(Reason::VniOfAnotherLink { vni, owner }),
         }
     }
 
@@ -131,21 +121,21 @@ impl Local<'_> {
     }
 
     /// What this end has stays until the peer comes.
-    fn hold(&self, obstacle: Obstacle) -> Wiring {
+    fn hold(&self, obstacle: Reason) -> Wiring {
         Wiring {
             wanted: vec![Wanted::Hold {
                 survivor: in_sandbox(self.link, self.end, self.sandbox, self.mtu_within_node()),
                 parked: parked(self.link, self.end.other()),
             }],
-            obstacle: Some(obstacle),
+            obstacle: Some(Box::new(obstacle)),
         }
     }
 
     /// All that the link has stays until a person has corrected something.
-    fn freeze(&self, problem: String) -> Wiring {
+    fn freeze(&self, problem: Reason) -> Wiring {
         Wiring {
             wanted: vec![Wanted::Frozen(self.link.id)],
-            obstacle: Some(Obstacle::Error(problem)),
+            obstacle: Some(Box::new(problem)),
         }
     }
 
@@ -162,25 +152,30 @@ impl Local<'_> {
         other: &NodeName,
         vtep: IpAddr,
         limit: Mtu,
-    ) -> Result<(), String> {
-        let name = &self.node.name;
+    ) -> Result<(), Reason> {
+        let (node, other) = (self.node.name.clone(), other.clone());
         if vtep == own {
-            return Err(format!(
-                "nodes {name} and {other} have the same parent address {vtep}: give each its own \
-                 parent_address"
-            ));
+            return Err(Reason::ParentAddressShared {
+                node,
+                other,
+                address: vtep,
+            });
         }
         if vtep.is_ipv4() != own.is_ipv4() {
-            return Err(format!(
-                "node {name} has the parent address {own} and node {other} has {vtep}: both must \
-                 be IPv4 or both IPv6"
-            ));
+            return Err(Reason::ParentAddressFamily {
+                node,
+                own,
+                other,
+                address: vtep,
+            });
         }
         match self.link.mtu {
-            Some(mtu) if mtu > limit => Err(format!(
-                "MTU {mtu} is asked for, but the underlay between nodes {name} and {other} has \
-                 room for {limit} in a tunnel: ask for less or raise the underlay's MTU"
-            )),
+            Some(mtu) if mtu > limit => Err(Reason::MtuTooLarge {
+                mtu,
+                node,
+                other,
+                limit,
+            }),
             _ => Ok(()),
         }
     }

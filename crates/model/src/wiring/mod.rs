@@ -11,7 +11,7 @@ mod place;
 
 pub use direct::{direct, needs_vni};
 pub use ends::{parked, parked_name};
-pub use outcome::{Obstacle, Wiring};
+pub use outcome::Wiring;
 pub use place::{Node, Place, VniState, Vtep};
 
 #[cfg(test)]

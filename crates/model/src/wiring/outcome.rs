@@ -1,10 +1,9 @@
 //! What a wiring says.
 
-use std::fmt;
-
 use crate::{
     device::{LinkKind, Wanted, WantedEnd},
     link::{Mtu, Vni},
+    reason::Reason,
 };
 
 /// What this node does for a link.
@@ -13,7 +12,7 @@ pub struct Wiring {
     /// The kernel objects that it wants; none: nothing is made and nothing kept.
     pub wanted: Vec<Wanted>,
     /// What the link waits for, or why it cannot be made.
-    pub obstacle: Option<Obstacle>,
+    pub obstacle: Option<Box<Reason>>,
 }
 
 impl Wiring {
@@ -40,26 +39,5 @@ impl Wiring {
     /// The VNI of the tunnel that it makes.
     pub fn vni(&self) -> Option<Vni> {
         self.wanted.iter().find_map(Wanted::vni)
-    }
-}
-
-/// Why a link is not up.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Obstacle {
-    /// It waits for something that comes by itself.
-    Waiting(String),
-    /// It waits for a pod that no record names.
-    Unheard(String),
-    /// A person has to correct something.
-    Error(String),
-}
-
-impl fmt::Display for Obstacle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Obstacle::Waiting(text) | Obstacle::Unheard(text) | Obstacle::Error(text) => {
-                f.write_str(text)
-            }
-        }
     }
 }

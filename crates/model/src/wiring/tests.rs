@@ -5,6 +5,7 @@ use crate::{
     device::Wanted,
     link::{End, Endpoint, Mac, Mtu, Route, Vni},
     names::{InterfaceName, LinkId, PodKey},
+    reason::Reason,
     resolve::Link,
 };
 
@@ -49,6 +50,14 @@ fn there(vtep: &str, mtu: u32) -> Place {
         node: "n2".parse().unwrap(),
         vtep: vtep.parse().unwrap(),
         mtu: Mtu::try_from(mtu).unwrap(),
+    }
+}
+
+fn at_odds() -> Reason {
+    Reason::InterfaceShared {
+        pod: PodKey::new("default", "r1").unwrap(),
+        interface: "eth1".parse().unwrap(),
+        links: "x".to_owned(),
     }
 }
 
@@ -112,28 +121,28 @@ fn what_cannot_be_is_said_and_nothing_is_made() {
         ),
         (
             Link {
-                problem: Some("at odds".into()),
+                problem: Some(Box::new(at_odds())),
                 ..link(None)
             },
             here("s2"),
             granted,
-            "at odds",
+            "claimed by several links, x",
         ),
         (
             Link {
-                problem: Some("at odds".into()),
+                problem: Some(Box::new(at_odds())),
                 ..link(None)
             },
             there("10.0.0.2", 1450),
             granted,
-            "at odds",
+            "claimed by several links, x",
         ),
     ] {
         let wiring = direct(&link, &[here("s1"), place], vni, &node());
         assert_eq!(wiring.wanted, [Wanted::Frozen(link.id)]);
-        let Some(Obstacle::Error(text)) = wiring.obstacle else {
-            panic!("no error: {expected}")
-        };
+        let obstacle = wiring.obstacle.unwrap();
+        assert!(!obstacle.is_waiting(), "{obstacle:?}");
+        let text = obstacle.to_string();
         assert!(text.contains(expected), "{text}");
     }
 }
@@ -151,9 +160,9 @@ fn a_missing_peer_is_waited_for() {
     ] {
         let wiring = direct(&link(None), &[here("s1"), place], VniState::None, &node());
         assert!(matches!(wiring.wanted[..], [Wanted::Hold { .. }]));
-        let Some(Obstacle::Waiting(text) | Obstacle::Unheard(text)) = wiring.obstacle else {
-            panic!("not waiting: {expected}")
-        };
+        let obstacle = wiring.obstacle.unwrap();
+        assert!(obstacle.is_waiting(), "{obstacle:?}");
+        let text = obstacle.to_string();
         assert!(text.contains(expected), "{text}");
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use ratchet_model::{
-    End, Endpoint, InterfaceName, LinkId, Mac, Mtu, PodKey, SandboxId, Vni,
+    End, Endpoint, InterfaceName, LinkId, Mac, Mtu, PodKey, Reason, SandboxId, Vni,
     device::{At, Kind, Netns, Observed, Wanted, WantedEnd},
     planner::{Plan, PlanScope, plan},
     resolve::Link,
@@ -149,7 +149,7 @@ pub fn link(number: usize, cable: &Cable, variant: u8) -> Link {
         mtu: Mtu::try_from(1400 + u32::from(variant)).ok(),
         vni: None,
         declared_by: vec![],
-        problem: cable.frozen.then(|| "at odds".to_string()),
+        problem: cable.frozen.then(|| Box::new(Reason::RouteInvalid {})),
         warnings: vec![],
     }
 }

@@ -9,8 +9,8 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use ratchet_model::{
-    PodKey,
-    declaration::{Declaration, Texts, declare},
+    PodKey, Reason,
+    declaration::{Declaration, DeclarationError, Texts, declare},
 };
 use ratchet_protocol::{Attachment, Settings};
 use tokio::sync::oneshot;
@@ -50,8 +50,8 @@ impl Events for Recorder {
         self.0.lock().unwrap().online
     }
 
-    fn warn(&self, namespace: &str, name: &str, text: &str) {
-        let warning = format!("{namespace}/{name}: {text}");
+    fn warn(&self, namespace: &str, name: &str, reason: &Reason, text: &str) {
+        let warning = format!("{namespace}/{name}: {}: {text}", reason.code());
         self.0.lock().unwrap().warnings.push(warning);
     }
 }
@@ -127,14 +127,19 @@ fn attach(engine: &mut Engine, netns: &Netns, use_labels: bool, links: &str) {
 }
 
 fn declared(
-    with_labels: Result<Option<Declaration>, String>,
-    annotations_only: Result<Option<Declaration>, String>,
+    with_labels: Result<Option<Declaration>, DeclarationError>,
+    annotations_only: Result<Option<Declaration>, DeclarationError>,
 ) -> Declared {
     Declared {
         kubernetes: ("default".into(), "p".into()),
         with_labels,
         annotations_only,
     }
+}
+
+/// What is wrong with a declaration.
+fn wrong() -> DeclarationError {
+    DeclarationError::new("default/p", "links", Reason::RouteInvalid {})
 }
 
 /// The interfaces that the engine has links for.
@@ -174,17 +179,19 @@ fn a_declaration_that_is_wrong_or_renames_the_pod_changes_nothing_and_is_told() 
     with_engine(|engine, events, _| {
         let netns = Netns::new("p");
         attach(engine, &netns, true, ONE);
-        engine.declared(&declared(Err("no good".into()), Ok(None)));
+        engine.declared(&declared(Err(wrong()), Ok(None)));
         engine.declared(&declared(Ok(Some(declaration("other", TWO))), Ok(None)));
         assert_eq!(links(engine), ["e1"]);
         assert_eq!(
             events.take(),
             [
-                "default/p: no good",
-                "default/p: a running pod cannot change its name from default/p to default/other",
+                "default/p: route_invalid: pod default/p: links: dst and via must both be IPv4 or \
+                 both IPv6",
+                "default/p: pod_renamed: a running pod cannot change its name from default/p to \
+                 default/other",
             ]
         );
-        let mut stranger = declared(Err("no good".into()), Ok(None));
+        let mut stranger = declared(Err(wrong()), Ok(None));
         stranger.kubernetes.1 = "stranger".into();
         engine.declared(&stranger);
         assert_eq!(events.take(), [""; 0]);
@@ -205,7 +212,8 @@ fn what_takes_long_is_told_once_and_not_before_it_can_be() {
         engine.work();
         let warnings = events.take();
         assert_eq!(warnings.len(), 1, "{warnings:?}");
-        assert!(warnings[0].starts_with("default/p: link default/p/e1 — default/q/e1: "));
+        let expected = "default/p: peer_unknown: link default/p/e1 — default/q/e1: ";
+        assert!(warnings[0].starts_with(expected), "{warnings:?}");
         clock.advance(LONG);
         engine.work();
         assert_eq!((engine.next_warning(), events.take()), (None, vec![]));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ratchet_model::{PodKey, wiring::Wiring};
+use ratchet_model::{PodKey, Reason, wiring::Wiring};
 
 use super::*;
 use crate::{state::StateDir, testing::link};
@@ -12,7 +12,7 @@ fn with_wires(test: impl FnOnce(&mut Wires)) {
     test(&mut Wires::load(StateDir::open(dir.path()).unwrap()));
 }
 
-fn fresh(pod: &str, obstacle: Option<Obstacle>) -> Fresh {
+fn fresh(pod: &str, obstacle: Option<Box<Reason>>) -> Fresh {
     let link = link(pod, None);
     Fresh {
         wiring: Wiring {
@@ -24,12 +24,16 @@ fn fresh(pod: &str, obstacle: Option<Obstacle>) -> Fresh {
     }
 }
 
-fn waiting(text: &str) -> Option<Obstacle> {
-    Some(Obstacle::Waiting(text.into()))
+fn waiting(pod: &str) -> Option<Box<Reason>> {
+    let pod = PodKey::new("default", pod).unwrap();
+    Some(Box::new(Reason::PeerGone { pod }))
 }
 
-fn error(text: &str) -> Option<Obstacle> {
-    Some(Obstacle::Error(text.into()))
+fn error(interface: &str) -> Option<Box<Reason>> {
+    Some(Box::new(Reason::InterfaceExists {
+        interface: interface.to_owned(),
+        netns: String::new(),
+    }))
 }
 
 #[test]
@@ -38,14 +42,14 @@ fn users_are_warned_of_an_error_once_and_again_when_it_is_another() {
         let now = Instant::now();
         let mut note = |obstacle| {
             let warnings = wires.note_all(vec![fresh("a", obstacle)], &[].into(), now);
-            let texts = warnings.into_iter().map(|(_, text)| text);
-            texts.collect::<Vec<_>>()
+            let reasons = warnings.into_iter().map(|(_, reason)| reason);
+            reasons.collect::<Vec<_>>()
         };
-        assert_eq!(note(waiting("for b")), [""; 0]);
-        assert_eq!(note(error("wrong")), ["wrong"]);
-        assert_eq!(note(error("wrong")), [""; 0]);
-        assert_eq!(note(error("worse")), ["worse"]);
-        assert_eq!(note(None), [""; 0]);
+        assert_eq!(note(waiting("b")), []);
+        assert_eq!(note(error("wrong")), [error("wrong").unwrap()]);
+        assert_eq!(note(error("wrong")), []);
+        assert_eq!(note(error("worse")), [error("worse").unwrap()]);
+        assert_eq!(note(None), []);
     });
 }
 
@@ -54,14 +58,14 @@ fn a_link_waits_since_it_began_to_wait_for_the_same_thing_and_is_told_of_once() 
     with_wires(|wires| {
         let begun = Instant::now();
         let later = begun + Duration::from_secs(5);
-        wires.note_all(vec![fresh("a", waiting("for b"))], &[].into(), begun);
-        wires.note_all(vec![fresh("a", waiting("for b"))], &[].into(), later);
+        wires.note_all(vec![fresh("a", waiting("b"))], &[].into(), begun);
+        wires.note_all(vec![fresh("a", waiting("b"))], &[].into(), later);
         assert_eq!(wires.waiting_since(), Some(begun));
-        let (told, text) = wires.take_longest_waiting().unwrap();
-        assert_eq!((told.a.pod.name(), text.as_str()), ("a", "for b"));
-        wires.note_all(vec![fresh("a", waiting("for b"))], &[].into(), later);
+        let (told, reason) = wires.take_longest_waiting().unwrap();
+        assert_eq!((told.a.pod.name(), Some(reason)), ("a", waiting("b")));
+        wires.note_all(vec![fresh("a", waiting("b"))], &[].into(), later);
         assert_eq!(wires.waiting_since(), None);
-        wires.note_all(vec![fresh("a", waiting("for c"))], &[].into(), later);
+        wires.note_all(vec![fresh("a", waiting("c"))], &[].into(), later);
         assert_eq!(wires.waiting_since(), Some(later));
     });
 }
@@ -85,7 +89,7 @@ fn when_the_kernel_cannot_be_looked_at_only_what_is_new_has_failed() {
         };
         assert_eq!(failure(wires, "b"), Some(LinkFailure::unseen(&gone())));
 
-        let changed = fresh("a", waiting("for b"));
+        let changed = fresh("a", waiting("b"));
         wires.take_blindness(vec![changed], gone(), now);
         assert_eq!(failure(wires, "a"), Some(LinkFailure::unseen(&gone())));
         assert!(!wires.has_made(link.id, &made));

@@ -57,7 +57,7 @@ fn errors_name_the_entry_and_field() {
         ),
         (
             "[{interface: eth1, pear: r2}]",
-            "annotation ratchet.dev/links[0].pear: there is no such field; did you mean peer?",
+            "annotation ratchet.dev/links[0].pear: there is no such field: did you mean peer?",
         ),
         (
             "[{interface: eth1, peer: r2}, {interface: eth1, peer: r3}]",

@@ -10,7 +10,7 @@ const BUDGET: Budget = Budget {
 fn read(text: &str) -> Result<Value, String> {
     match list(text, BUDGET, |_, value| Ok::<_, ()>(value)) {
         Ok(values) => Ok(values.into()),
-        Err(ReadError::Text(text)) => Err(text),
+        Err(ReadError::Text(reason)) => Err(reason.to_string()),
         Err(ReadError::Element(())) => unreachable!(),
     }
 }
@@ -95,9 +95,13 @@ fn each_limit_is_named_with_what_to_do() {
         ),
         (
             "{a: 1}",
-            "expected a list with one entry a link, such as [{interface: eth1, peer: r2/eth1}]",
+            "is not a list: expected a list with one entry a link, such as [{interface: eth1, \
+             peer: r2/eth1}]",
         ),
-        ("text", "expected a list with one entry a link"),
+        (
+            "text",
+            "is not a list: expected a list with one entry a link",
+        ),
         ("[", "is neither YAML nor JSON: "),
     ] {
         let error = read(text).unwrap_err();
