@@ -15,6 +15,7 @@ pub mod quotas;
 pub mod reason;
 pub mod record;
 pub mod resolve;
+pub mod shape;
 pub mod text;
 pub mod wiring;
 
@@ -26,3 +27,4 @@ pub use nearest::nearest;
 pub use quotas::Quotas;
 pub use reason::Reason;
 pub use record::{Location, PodRecord};
+pub use shape::Shape;

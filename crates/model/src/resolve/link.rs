@@ -4,6 +4,7 @@ use crate::{
     link::{End, Endpoint, Mtu, Vni},
     names::{LinkId, PodKey},
     reason::Reason,
+    shape::Shape,
 };
 
 /// A link, as all declarations of it together say.
@@ -28,6 +29,11 @@ pub struct Link {
 }
 
 impl Link {
+    /// Its shape. What can be declared is a cable.
+    pub fn shape(&self) -> Shape {
+        Shape::Cable
+    }
+
     /// One of the endpoints.
     pub fn endpoint(&self, end: End) -> &Endpoint {
         match end {

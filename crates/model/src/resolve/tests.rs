@@ -6,6 +6,7 @@ use crate::{
     link::Mtu,
     reason::Reason,
     record::Location,
+    shape::Shape,
 };
 
 /// Records of pods with their `ratchet.dev/links`.
@@ -220,4 +221,20 @@ fn one_address_on_two_pods_is_warned_about() {
         links[0].warnings[0].to_string(),
         "address 10.0.0.1 is given to default/r1/eth1 and default/r2/eth1"
     );
+}
+
+#[test]
+fn every_link_has_the_ends_of_its_shape() {
+    let links = resolve(&records(&[
+        (
+            "r1",
+            "[{interface: eth1, peer: r2}, {interface: eth2, peer: r1/eth3}]",
+        ),
+        ("r3", "[{interface: eth1, peer: r2/eth7, vni: 77}]"),
+    ]));
+    assert_eq!(links.len(), 3);
+    for link in links {
+        assert_eq!(link.shape(), Shape::Cable);
+        assert!(link.shape().pod_ends().contains(&link.endpoints().len()));
+    }
 }
