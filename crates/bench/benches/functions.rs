@@ -17,6 +17,7 @@ use ratchet_model::{
     Location, NodeName, PodKey, PodRecord, Quotas, SandboxId,
     declaration::{Texts, declare_within},
     device::{GROUP_OURS, Kind, Netns, Observed, Wanted, WantedEnd},
+    leftover::Leftovers,
     planner::{PlanScope, plan},
     resolve::resolve,
     wiring::{self, Node, Place, VniState, Vtep},
@@ -175,7 +176,7 @@ fn plan_what_is_missing(bencher: Bencher, count: usize) {
     };
     bencher
         .counter(ItemsCount::new(count))
-        .bench(|| plan(black_box(&wanted), &[], scope));
+        .bench(|| plan(black_box(&wanted), &[], &Leftovers::default(), scope));
 }
 
 #[divan::bench(args = LINKS)]
@@ -186,10 +187,15 @@ fn plan_where_all_is_as_wanted(bencher: Bencher, count: usize) {
         links: &BTreeSet::new(),
         namespaces: &both(),
     };
-    assert_eq!(plan(&wanted, &made, scope).steps, []);
-    bencher
-        .counter(ItemsCount::new(count))
-        .bench(|| plan(black_box(&wanted), black_box(&made), scope));
+    assert_eq!(plan(&wanted, &made, &Leftovers::default(), scope).steps, []);
+    bencher.counter(ItemsCount::new(count)).bench(|| {
+        plan(
+            black_box(&wanted),
+            black_box(&made),
+            &Leftovers::default(),
+            scope,
+        )
+    });
 }
 
 #[divan::bench(args = LINKS)]
@@ -206,7 +212,7 @@ fn plan_the_end_of_both_pods(bencher: Bencher, count: usize) {
     };
     bencher
         .counter(ItemsCount::new(count))
-        .bench(|| plan(&[], black_box(&made), scope));
+        .bench(|| plan(&[], black_box(&made), &Leftovers::default(), scope));
 }
 
 #[divan::bench(args = LINKS)]

@@ -74,7 +74,7 @@ impl Wires {
         }
         let done = self.look_and_execute(kernel, sandboxes, &request);
         let applied = match done {
-            Ok(done) => self.take_results(sandboxes, request.fresh, ended, done, now),
+            Ok(done) => self.take_results(sandboxes, request.fresh, done, now),
             Err(error) => self.take_blindness(request.fresh, error, now),
         };
         for id in ended {
@@ -97,7 +97,6 @@ impl Wires {
         if let Scope::Node(strays) = request.scope {
             wanted.extend(self.held_besides(strays));
         }
-        self.leftovers.hand_out(&mut wanted);
         let ended = request.ended.iter().filter_map(|id| self.links.get(*id));
         let looked_for = look::Request {
             scope: request.scope,
@@ -106,7 +105,7 @@ impl Wires {
             ended_ids: request.ended,
             wanted,
         };
-        let task = look::look(kernel, sandboxes, looked_for)?;
+        let task = look::look(kernel, sandboxes, looked_for, self.leftovers.kept())?;
         self.plan_and_execute(kernel, sandboxes, task)
     }
 
@@ -139,13 +138,13 @@ impl Wires {
             links: &links,
             namespaces: &namespaces,
         };
-        let mut plan = planner::plan(&wanted, &observed, plan_scope);
-        if !plan.replaced.is_empty() {
+        let mut plan = planner::plan(&wanted, &observed, self.leftovers.kept(), plan_scope);
+        if !plan.leftovers.remembered.is_empty() {
             // What users added to the devices that are to be replaced must be seen, settled or not,
             // and survive this process.
             observed = kernel.observe(&looks, &|_| true)?;
-            plan = planner::plan(&wanted, &observed, plan_scope);
-            self.leftovers.keep(&plan.replaced);
+            plan = planner::plan(&wanted, &observed, self.leftovers.kept(), plan_scope);
+            self.leftovers.remember(&plan.leftovers);
         }
         for step in &plan.steps {
             tracing::debug!(link = %step.link, operation = ?step.operation, "step");
@@ -170,7 +169,6 @@ impl Wires {
         &mut self,
         sandboxes: &Sandboxes,
         fresh: Vec<Fresh>,
-        ended: &BTreeSet<LinkId>,
         done: Done,
         now: Instant,
     ) -> Applied {
@@ -178,15 +176,11 @@ impl Wires {
         self.announcements
             .note(&done.plan.steps, &done.results, now);
         let failures = failures(&done.plan, &done.results);
-        let made: BTreeSet<LinkId> = fresh
-            .iter()
-            .filter(|fresh| fresh.wiring.kind().is_some() && !failures.contains_key(&fresh.link.id))
-            .map(|fresh| fresh.link.id)
-            .collect();
-        self.leftovers.retain(|left| {
-            let has_it = made.contains(&left.link);
-            !has_it && !ended.contains(&left.link) && sandboxes.get(&left.sandbox).is_some()
-        });
+        self.leftovers.finish(
+            &done.plan.leftovers,
+            |link| failures.contains_key(&link),
+            |left| sandboxes.get(&left.sandbox).is_some(),
+        );
         let tried = match failures.values().next() {
             Some(failure) => Err(Retry::Kernel(failure.reason.to_string())),
             None => Ok(()),

@@ -6,6 +6,7 @@ use ratchet_kernel::{KernelError, Look};
 use ratchet_model::{
     LinkId,
     device::{Netns, Observed, Wanted},
+    leftover::Leftovers,
     link::End,
     planner::{self, WantedEnds},
     resolve::Link,
@@ -47,6 +48,7 @@ pub(super) fn look(
     kernel: &mut dyn Kernel,
     sandboxes: &Sandboxes,
     request: Request<'_>,
+    leftovers: &Leftovers,
 ) -> Result<Task, KernelError> {
     let Request {
         scope,
@@ -60,20 +62,17 @@ pub(super) fn look(
         .map(Wanted::link)
         .chain(ended_ids.iter().copied())
         .collect();
-    let mut namespaces = scope.namespaces(sandboxes);
-    let entered = sandboxes.enter(kernel, namespaces.iter())?;
-    namespaces.retain(|netns| *netns == Netns::Node || entered.contains(netns));
-    let mut looks: BTreeMap<Netns, Look> = namespaces
-        .iter()
-        .map(|netns| (netns.clone(), Look::All))
+    let mut looks: BTreeMap<Netns, Look> = scope
+        .namespaces(sandboxes)
+        .into_iter()
+        .map(|netns| (netns, Look::All))
         .collect();
-    let ends = WantedEnds::of(&wanted);
-    let matters_now = |device: &Observed| matters(device, &ends, sandboxes);
-    let mut observed = kernel.observe(&looks, &matters_now)?;
+    let mut observed = observe(kernel, sandboxes, &mut looks, &wanted)?;
+    let namespaces = looks.keys().cloned().collect();
 
     let mut near: Vec<&Link> = fresh.iter().map(|fresh| &fresh.link).collect();
     if matches!(scope, Scope::Sandboxes(_)) {
-        let settled = planner::settled(&wanted, &observed, &namespaces);
+        let settled = planner::settled(&wanted, &observed, leftovers, &namespaces);
         near.retain(|link| !settled.contains(&link.id));
         for wanted in wanted
             .iter_mut()
@@ -85,11 +84,7 @@ pub(super) fn look(
     near.extend(ended);
     let mut more = looks_for(&near, sandboxes);
     more.retain(|netns, _| !looks.contains_key(netns));
-    let entered = sandboxes.enter(kernel, more.keys())?;
-    more.retain(|netns, _| *netns == Netns::Node || entered.contains(netns));
-    let ends = WantedEnds::of(&wanted);
-    let matters_now = |device: &Observed| matters(device, &ends, sandboxes);
-    observed.extend(kernel.observe(&more, &matters_now)?);
+    observed.extend(observe(kernel, sandboxes, &mut more, &wanted)?);
     looks.extend(more);
     Ok(Task {
         wanted,
@@ -98,6 +93,19 @@ pub(super) fn look(
         looks,
         observed,
     })
+}
+
+/// Looks into namespaces, as far as these can be entered; the others are taken out of `looks`.
+fn observe(
+    kernel: &mut dyn Kernel,
+    sandboxes: &Sandboxes,
+    looks: &mut BTreeMap<Netns, Look>,
+    wanted: &[Wanted],
+) -> Result<Vec<Observed>, KernelError> {
+    let entered = sandboxes.enter(kernel, looks.keys())?;
+    looks.retain(|netns, _| *netns == Netns::Node || entered.contains(netns));
+    let ends = WantedEnds::of(wanted);
+    kernel.observe(looks, &|device| matters(device, &ends, sandboxes))
 }
 
 /// Whether it matters what a device has: where it is to stay and is not known to be as wanted.

@@ -28,13 +28,13 @@ pub(crate) use tracked::{Fresh, Tracked};
 
 use crate::{kernel::Kernel, sandboxes::Sandboxes, state::StateDir};
 use announcements::Announcements;
-use leftovers::Leftovers;
+use leftovers::LeftoverStore;
 use tracked::TrackedLinks;
 
 /// All links of this node's pods.
 pub(crate) struct Wires {
     links: TrackedLinks,
-    leftovers: Leftovers,
+    leftovers: LeftoverStore,
     announcements: Announcements,
     /// Leaving sandboxes in which nothing of ours is left.
     swept: BTreeSet<SandboxId>,
@@ -45,7 +45,7 @@ impl Wires {
     pub fn load(states: StateDir) -> Self {
         Self {
             links: TrackedLinks::default(),
-            leftovers: Leftovers::load(states),
+            leftovers: LeftoverStore::load(states),
             announcements: Announcements::default(),
             swept: BTreeSet::new(),
         }

@@ -10,7 +10,6 @@ use super::{
     tunnel::Tunnel,
 };
 use crate::{
-    leftover::Leftover,
     link::{Mac, Mtu, Route, Vni},
     names::LinkId,
 };
@@ -34,8 +33,6 @@ pub struct WantedEnd {
     pub up: bool,
     /// The alias that it gets in the end.
     pub alias: Alias,
-    /// What a device in whose place it comes has left to it, if that one is gone already.
-    pub leftover: Option<Leftover>,
 }
 
 impl WantedEnd {
@@ -178,15 +175,5 @@ impl Wanted {
             Wanted::Veth { .. } | Wanted::Vxlan { .. } | Wanted::Frozen(_) => [None, None],
         };
         self.made_ends().chain(kept.into_iter().flatten())
-    }
-
-    /// The same, to be changed.
-    pub fn ends_mut(&mut self) -> Vec<&mut WantedEnd> {
-        match self {
-            Wanted::Veth { a, z } => vec![a, z],
-            Wanted::Vxlan { end, .. } => vec![end],
-            Wanted::Hold { survivor, parked } => vec![survivor, parked],
-            Wanted::Frozen(_) => vec![],
-        }
     }
 }

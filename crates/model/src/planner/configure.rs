@@ -28,7 +28,8 @@ impl Planner<'_> {
                 let alias = device.alias.as_ref();
                 let is_new = alias.is_none_or(|alias| alias.sandbox != end.alias.sandbox);
                 // Without alias, its creator died before it had everything.
-                let leftover = end.leftover.clone().filter(|_| alias.is_none());
+                let kept = self.leftovers.of(end).cloned();
+                let leftover = kept.filter(|_| alias.is_none());
                 (Some(device), is_new, leftover)
             }
             Origin::Moved(device) => (Some(device), true, None),

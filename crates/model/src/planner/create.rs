@@ -10,18 +10,16 @@ impl Planner<'_> {
     /// Deletes the devices of an end that do not fit. Returns what they leave, or what a device
     /// that is gone already has left.
     pub fn replace(&mut self, end: &WantedEnd) -> Option<Leftover> {
-        let mut leftover = end.leftover.clone();
-        let candidates: Vec<usize> = self.index.candidates(end).collect();
-        for number in candidates {
+        let kept = self.leftovers.of(end);
+        let mut leftover = kept.cloned();
+        for number in self.unclaimed(end) {
             let device = &self.index.observed[number];
-            if device.is_at(&end.netns, &end.name)
-                && (device.alias.is_some() || end.leftover.is_some())
-            {
-                leftover = leftover_of(device, end);
+            if device.is_at(&end.netns, &end.name) && (device.alias.is_some() || kept.is_some()) {
+                leftover = leftover_of(device, end, kept);
             }
             self.delete(number);
         }
-        self.replaced.extend(leftover.clone());
+        self.remembered.extend(leftover.clone());
         leftover
     }
 
@@ -39,7 +37,7 @@ impl Planner<'_> {
 
 /// What a device that is where an end is wanted leaves. An unfinished one also leaves what it
 /// should have got from the one before it. A parked one leaves nothing.
-fn leftover_of(device: &Observed, end: &WantedEnd) -> Option<Leftover> {
+fn leftover_of(device: &Observed, end: &WantedEnd, kept: Option<&Leftover>) -> Option<Leftover> {
     let Netns::Sandbox(sandbox) = &end.netns else {
         return None;
     };
@@ -53,7 +51,7 @@ fn leftover_of(device: &Observed, end: &WantedEnd) -> Option<Leftover> {
         addresses: addresses.map(|found| found.address).collect(),
         routes: routes.map(|found| found.route.clone()).collect(),
     };
-    if let Some(before) = end.leftover.as_ref().filter(|_| device.alias.is_none()) {
+    if let Some(before) = kept.filter(|_| device.alias.is_none()) {
         for address in &before.addresses {
             if !leftover.addresses.contains(address) {
                 leftover.addresses.push(*address);

@@ -38,7 +38,7 @@ impl<'a> Index<'a> {
         }
     }
 
-    /// The devices that bear the alias of an end, whatever else it says.
+    /// The devices whose alias names an end, in all sandboxes and parked.
     pub fn of_end(&self, link: LinkId, end: End) -> &[usize] {
         self.by_end
             .get(&(link, end))
@@ -46,7 +46,7 @@ impl<'a> Index<'a> {
             .unwrap_or_default()
     }
 
-    /// The device that is where an end is wanted, whosever it is.
+    /// The device that is where an end is wanted, ours or not.
     pub fn at(&self, end: &WantedEnd) -> Option<&'a Observed> {
         let number = self.by_location.get(&(&end.netns, end.name.as_str()))?;
         Some(&self.observed[*number])
@@ -75,14 +75,14 @@ impl<'a> Index<'a> {
             .chain(unfinished)
     }
 
-    /// The existing veth pair for two ends.
-    pub fn pair(&self, a: &WantedEnd, z: &WantedEnd) -> Option<[usize; 2]> {
+    /// The existing veth pairs that can be that of two ends.
+    pub fn pairs(&self, a: &WantedEnd, z: &WantedEnd) -> impl Iterator<Item = [usize; 2]> {
         let of_z = self.candidates(z);
-        self.candidates(a).find_map(|number| {
-            let other = of_z
-                .clone()
-                .find(|other| *other != number && self.are_peers(number, *other));
-            other.map(|other| [number, other])
+        self.candidates(a).flat_map(move |number| {
+            let others = of_z.clone();
+            others
+                .filter(move |other| *other != number && self.are_peers(number, *other))
+                .map(move |other| [number, other])
         })
     }
 

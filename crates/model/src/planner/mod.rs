@@ -6,11 +6,15 @@
 //!   more, and what its pod did to it since (addresses, MTU, down) is the pod's own affair.
 //! * A device of ours without alias, or with another one, is unfinished and is finished.
 //! * A device that is not ours is never touched, even when it is where one of ours is wanted.
+//! * A link may have several objects, and an object one or two ends. Each device belongs to one
+//!   object at most (`assign`).
 
+mod assign;
 mod configure;
 mod create;
 mod hold;
 mod index;
+mod leftovers;
 mod moves;
 mod order;
 mod plan;
@@ -19,29 +23,40 @@ mod state;
 mod veth;
 mod vxlan;
 
-use crate::device::{Observed, Wanted};
+use crate::{
+    device::{Observed, Wanted},
+    leftover::Leftovers,
+};
 
 pub use moves::MOVE_LIMIT;
 pub use plan::{Conflict, Plan, PlanScope};
 pub use settled::{WantedEnds, settled};
 use state::Planner;
 
-/// Plans the way from `observed` to `wanted`.
+/// Plans the way from `observed` to `wanted`. `kept` are the leftovers of earlier plans.
 ///
 /// `observed` must hold all devices of ours in the namespaces of `scope`, and of each of its links
-/// that is not frozen every device that bears its alias and whatever is where its ends are wanted.
-/// `wanted` must hold the links of the scope, and those that have ends in its namespaces. At most
-/// one [`Wanted`] a link.
-pub fn plan(wanted: &[Wanted], observed: &[Observed], scope: PlanScope<'_>) -> Plan {
-    let mut planner = Planner::new(wanted, observed);
-    for object in wanted {
+/// that is not frozen every device that bears its alias and every one that is where its ends are
+/// wanted. `wanted` must hold the links of the scope, and those that have ends in its namespaces,
+/// each with all of its objects.
+pub fn plan(
+    wanted: &[Wanted],
+    observed: &[Observed],
+    kept: &Leftovers,
+    scope: PlanScope<'_>,
+) -> Plan {
+    let (mut planner, assigned) = Planner::new(wanted, observed, kept);
+    for (object, devices) in wanted.iter().zip(assigned) {
+        if planner.is_frozen(object.link()) {
+            continue;
+        }
         match object {
-            Wanted::Veth { a, z } => planner.veth(a, z),
-            Wanted::Vxlan { end, tunnel } => planner.vxlan(end, tunnel),
-            Wanted::Hold { survivor, parked } => planner.hold(survivor, parked),
-            Wanted::Frozen(link) => planner.freeze(*link),
+            Wanted::Veth { a, z } => planner.veth(a, z, devices),
+            Wanted::Vxlan { end, tunnel } => planner.vxlan(end, tunnel, devices),
+            Wanted::Hold { parked, .. } => planner.hold(parked, devices),
+            Wanted::Frozen(_) => {}
         }
     }
     planner.delete_unclaimed(scope);
-    planner.finish()
+    planner.finish(wanted, scope)
 }

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use crate::{
     device::{At, Netns, Observed, Step},
-    leftover::Leftover,
+    leftover::LeftoverChanges,
     names::LinkId,
 };
 
-/// What a plan is about: whatever is ours within it and not wanted is deleted. What is outside of
+/// What a plan is about: all that is ours within it and not wanted is deleted. What is outside of
 /// it stays.
 #[derive(Debug, Clone, Copy)]
 pub struct PlanScope<'a> {
@@ -45,8 +45,6 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Links that cannot be wired because a device that is not ours is in their way.
     pub conflicts: Vec<Conflict>,
-    /// What devices that are replaced (by others of another kind) leave to these. It is complete
-    /// only if addresses and routes were observed of every device, whatever its alias says. It must
-    /// be stored where it survives the agent before the first step is executed.
-    pub replaced: Vec<Leftover>,
+    /// What is to be done with leftovers.
+    pub leftovers: LeftoverChanges,
 }

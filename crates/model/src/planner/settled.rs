@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     device::{Kind, Netns, Observed, Wanted, WantedEnd},
+    leftover::Leftovers,
     names::LinkId,
 };
 
@@ -43,32 +44,42 @@ impl<'a> WantedEnds<'a> {
 pub fn settled(
     wanted: &[Wanted],
     observed: &[Observed],
+    kept: &Leftovers,
     namespaces: &BTreeSet<Netns>,
 ) -> BTreeSet<LinkId> {
-    let mut by_link: BTreeMap<LinkId, Vec<&Observed>> = BTreeMap::new();
+    let mut devices: BTreeMap<LinkId, Vec<&Observed>> = BTreeMap::new();
     for device in observed {
         if let Some(alias) = &device.alias {
-            by_link.entry(alias.link).or_default().push(device);
+            devices.entry(alias.link).or_default().push(device);
         }
     }
-    let is_settled = |wanted: &&Wanted| {
-        let devices = by_link
-            .get(&wanted.link())
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        let ends: Vec<&WantedEnd> = wanted
-            .ends()
-            .filter(|end| namespaces.contains(&end.netns))
-            .collect();
-        let is_there = |end: &&WantedEnd| {
-            devices
-                .iter()
-                .any(|device| is_as_wanted(device, end, wanted))
-        };
-        let inherits = wanted.ends().any(|end| end.leftover.is_some());
-        !inherits && devices.len() == ends.len() && ends.iter().all(is_there)
+    let mut objects: Vec<&Wanted> = wanted.iter().collect();
+    objects.sort_by_key(|object| object.link());
+    let is_settled = |(link, objects): &(LinkId, &[&Wanted])| {
+        let devices = devices.get(link).map(Vec::as_slice).unwrap_or_default();
+        let is_left = |object: &&Wanted| object.ends().any(|end| kept.of(end).is_some());
+        !objects.iter().any(is_left) && is_all_there(objects, devices, namespaces)
     };
-    wanted.iter().filter(is_settled).map(Wanted::link).collect()
+    objects
+        .chunk_by(|one, other| one.link() == other.link())
+        .map(|objects| (objects[0].link(), objects))
+        .filter(is_settled)
+        .map(|(link, _)| link)
+        .collect()
+}
+
+/// Whether these devices of a link are the ends of its objects in some namespaces, and no others.
+fn is_all_there(objects: &[&Wanted], devices: &[&Observed], namespaces: &BTreeSet<Netns>) -> bool {
+    let mut count = 0;
+    let all_there = objects.iter().all(|object| {
+        let mut ends = object.ends().filter(|end| namespaces.contains(&end.netns));
+        ends.all(|end| {
+            count += 1;
+            let mut devices = devices.iter();
+            devices.any(|device| is_as_wanted(device, end, object))
+        })
+    });
+    all_there && count == devices.len()
 }
 
 fn is_as_wanted(device: &Observed, end: &WantedEnd, wanted: &Wanted) -> bool {

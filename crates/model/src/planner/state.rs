@@ -3,20 +3,24 @@
 use std::collections::BTreeSet;
 
 use super::{
+    assign::{Assigned, assign},
     index::Index,
-    moves, order,
+    order,
     plan::{Conflict, Plan, PlanScope},
 };
 use crate::{
-    device::{Alias, Netns, Observed, Operation, Step, Wanted, WantedEnd},
-    leftover::Leftover,
+    device::{Alias, Observed, Operation, Step, Wanted, WantedEnd},
+    leftover::{Leftover, Leftovers},
     link::End,
     names::LinkId,
 };
 
 pub(super) struct Planner<'a> {
     pub index: Index<'a>,
-    over_limit: BTreeSet<&'a Netns>,
+    /// The leftovers that are kept.
+    pub leftovers: &'a Leftovers,
+    /// Links whose devices stay as they are.
+    frozen: BTreeSet<LinkId>,
     /// Devices for which it is decided what is done with them, by number.
     claimed: BTreeSet<usize>,
     deletions: Vec<Step>,
@@ -25,27 +29,57 @@ pub(super) struct Planner<'a> {
     pub configuration: Vec<Step>,
     pub commits: Vec<Step>,
     conflicts: Vec<Conflict>,
-    pub replaced: Vec<Leftover>,
+    /// What the devices leave that are replaced.
+    pub remembered: Vec<Leftover>,
 }
 
 impl<'a> Planner<'a> {
-    pub fn new(wanted: &'a [Wanted], observed: &'a [Observed]) -> Self {
+    /// The state in which it is decided which devices stay and whose they are. Returns the devices
+    /// of each object, too.
+    pub fn new(
+        wanted: &'a [Wanted],
+        observed: &'a [Observed],
+        leftovers: &'a Leftovers,
+    ) -> (Self, Vec<Assigned>) {
         let index = Index::new(observed);
-        Self {
-            over_limit: moves::sandboxes_over_limit(&index, wanted),
+        let conflicts = conflicts(&index, wanted);
+        let frozen = wanted.iter().filter_map(|object| match object {
+            Wanted::Frozen(link) => Some(*link),
+            _ => None,
+        });
+        let blocked = conflicts.iter().map(|conflict| conflict.link);
+        let frozen: BTreeSet<LinkId> = frozen.chain(blocked).collect();
+        let assigned = assign(&index, wanted, &frozen);
+        let frozen_devices = frozen
+            .iter()
+            .flat_map(|link| End::BOTH.map(|end| index.of_end(*link, end)))
+            .flatten();
+        let claimed = assigned
+            .iter()
+            .flatten()
+            .flatten()
+            .chain(frozen_devices)
+            .copied()
+            .collect();
+        let planner = Self {
             index,
-            claimed: BTreeSet::new(),
+            leftovers,
+            frozen,
+            claimed,
             deletions: Vec::new(),
             moves: Vec::new(),
             creations: Vec::new(),
             configuration: Vec::new(),
             commits: Vec::new(),
-            conflicts: Vec::new(),
-            replaced: Vec::new(),
-        }
+            conflicts,
+            remembered: Vec::new(),
+        };
+        (planner, assigned)
     }
 
-    pub fn finish(self) -> Plan {
+    /// The plan for these objects.
+    pub fn finish(self, wanted: &[Wanted], scope: PlanScope<'_>) -> Plan {
+        let leftovers = self.leftover_changes(wanted, scope);
         let phases = [
             self.deletions,
             self.moves,
@@ -56,35 +90,21 @@ impl<'a> Planner<'a> {
         Plan {
             steps: phases.into_iter().flatten().collect(),
             conflicts: self.conflicts,
-            replaced: self.replaced,
+            leftovers,
         }
     }
 
-    /// A device stays.
-    pub fn claim(&mut self, number: usize) -> &'a Observed {
-        self.claimed.insert(number);
-        &self.index.observed[number]
+    /// Whether all devices of a link stay as they are.
+    pub fn is_frozen(&self, link: LinkId) -> bool {
+        self.frozen.contains(&link)
     }
 
-    /// All devices of a link stay as they are.
-    pub fn freeze(&mut self, link: LinkId) {
-        for end in End::BOTH {
-            self.claimed.extend(self.index.of_end(link, end));
-        }
-    }
-
-    /// Freezes the link of some ends and returns true if a device that is not ours is where one of
-    /// them is wanted.
-    pub fn is_blocked(&mut self, link: LinkId, ends: &[&WantedEnd]) -> bool {
-        let before = self.conflicts.len();
-        let foreign = ends.iter().filter_map(|end| self.index.foreign_at(end));
-        self.conflicts
-            .extend(foreign.map(|at| Conflict { link, at }));
-        let is_blocked = self.conflicts.len() > before;
-        if is_blocked {
-            self.freeze(link);
-        }
-        is_blocked
+    /// The devices that may be this end and are no object's.
+    pub fn unclaimed(&self, end: &WantedEnd) -> Vec<usize> {
+        let candidates = self.index.candidates(end);
+        candidates
+            .filter(|number| !self.claimed.contains(number))
+            .collect()
     }
 
     pub fn delete(&mut self, number: usize) {
@@ -110,15 +130,6 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Whether a device has to be moved and must not be, because its sandbox has too many that do.
-    pub fn exceeds_limit(&self, number: usize, end: &WantedEnd) -> bool {
-        let from = &self.index.observed[number].netns;
-        self.index.must_move(number, end)
-            && self
-                .over_limit
-                .contains(moves::counted_side(from, &end.netns))
-    }
-
     /// Moves a device to where an end is wanted.
     pub fn relocate(&mut self, number: usize, end: &WantedEnd) {
         let operation = Operation::Move {
@@ -140,4 +151,23 @@ pub(super) fn step(end: &WantedEnd, operation: Operation) -> Step {
         link: end.alias.link,
         operation,
     }
+}
+
+/// The devices that are not ours where ends are to be made. A link is made whole or not at all: of
+/// a link with a conflict all devices stay as they are.
+fn conflicts(index: &Index<'_>, wanted: &[Wanted]) -> Vec<Conflict> {
+    let conflict = |object: &Wanted, end: &WantedEnd| {
+        let at = index.foreign_at(end)?;
+        Some(Conflict {
+            link: object.link(),
+            at,
+        })
+    };
+    wanted
+        .iter()
+        .flat_map(|object| {
+            let ends = object.made_ends();
+            ends.filter_map(move |end| conflict(object, end))
+        })
+        .collect()
 }

@@ -1,24 +1,19 @@
 //! A veth pair.
 
 use super::{
+    assign::Assigned,
     configure::Origin,
     state::{Planner, step},
 };
 use crate::device::{Operation, WantedEnd};
 
 impl Planner<'_> {
-    pub fn veth(&mut self, a: &WantedEnd, z: &WantedEnd) {
-        if self.is_blocked(a.alias.link, &[a, z]) {
-            return;
-        }
-        let can_stay = |[one, other]: &[usize; 2]| {
-            !self.exceeds_limit(*one, a) && !self.exceeds_limit(*other, z)
-        };
-        let Some(pair) = self.index.pair(a, z).filter(can_stay) else {
+    pub fn veth(&mut self, a: &WantedEnd, z: &WantedEnd, devices: Assigned) {
+        let [Some(one), Some(other)] = devices else {
             return self.create_veth(a, z);
         };
-        for (number, end) in pair.into_iter().zip([a, z]) {
-            let device = self.claim(number);
+        for (number, end) in [(one, a), (other, z)] {
+            let device = &self.index.observed[number];
             let origin = if self.index.must_move(number, end) {
                 self.relocate(number, end);
                 Origin::Moved(device)

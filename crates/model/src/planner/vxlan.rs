@@ -1,25 +1,18 @@
 //! A VXLAN device.
 
 use super::{
+    assign::Assigned,
     configure::Origin,
     state::{Planner, step},
 };
 use crate::device::{Kind, Observed, Operation, Tunnel, WantedEnd};
 
 impl Planner<'_> {
-    pub fn vxlan(&mut self, end: &WantedEnd, tunnel: &Tunnel) {
-        if self.is_blocked(end.alias.link, &[end]) {
-            return;
-        }
-        let observed = self.index.observed;
-        let fitting = self
-            .index
-            .candidates(end)
-            .find(|number| fits(&observed[*number], end, tunnel));
-        let Some(number) = fitting else {
+    pub fn vxlan(&mut self, end: &WantedEnd, tunnel: &Tunnel, devices: Assigned) {
+        let [Some(number), _] = devices else {
             return self.create_vxlan(end, tunnel);
         };
-        let device = self.claim(number);
+        let device = &self.index.observed[number];
         if device.kind != Kind::from(tunnel) {
             let operation = Operation::Retarget {
                 at: device.at(),
@@ -43,7 +36,7 @@ impl Planner<'_> {
 
 /// Whether a device can become the wanted one where it is: only its remote and local addresses can
 /// be changed, and these not to another family.
-fn fits(device: &Observed, end: &WantedEnd, tunnel: &Tunnel) -> bool {
+pub(super) fn fits(device: &Observed, end: &WantedEnd, tunnel: &Tunnel) -> bool {
     let Kind::Vxlan {
         vni,
         parent,

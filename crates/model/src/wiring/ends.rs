@@ -37,7 +37,6 @@ pub(super) fn in_sandbox(link: &Link, end: End, sandbox: &SandboxId, mtu: Mtu) -
         addresses,
         routes,
         up: true,
-        leftover: None,
     }
 }
 
@@ -59,7 +58,6 @@ pub fn parked(link: &Link, end: End) -> WantedEnd {
             sandbox: None,
             config: Alias::UNFINISHED,
         },
-        leftover: None,
     }
 }
 

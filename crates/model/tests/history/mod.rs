@@ -1,5 +1,5 @@
-//! Random histories of a node: which links there are, where their pods are, and what befalls the
-//! node in between.
+//! Random histories of a node: which links there are, where their pods are, and what happens to
+//! the node in between.
 #![allow(dead_code, missing_docs)]
 
 use std::collections::BTreeSet;
@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use ratchet_model::{
     End, Endpoint, InterfaceName, LinkId, Mac, Mtu, PodKey, Reason, SandboxId, Vni,
-    device::{At, Kind, Netns, Observed, Wanted, WantedEnd},
+    device::{Alias, At, Kind, Netns, Observed, Tunnel, Wanted, WantedEnd},
     planner::{Plan, PlanScope, plan},
     resolve::Link,
     wiring::{Node, Place, VniState, Vtep, direct},
@@ -23,6 +23,9 @@ pub struct Cable {
     pub pods: (usize, usize),
     pub addressed: bool,
     pub frozen: bool,
+    /// Whether each pod of this node has a veth of its own, whose other end stays on the node: an
+    /// object for each end. No wiring of today makes such links.
+    pub stitched: bool,
 }
 
 /// Where a pod is in an epoch.
@@ -35,7 +38,7 @@ pub enum Spot {
     Unknown,
 }
 
-/// What befalls the node between two reconciles.
+/// What happens to the node between two reconciles.
 #[derive(Debug, Clone)]
 pub enum Mishap {
     None,
@@ -43,11 +46,11 @@ pub enum Mishap {
     Crash(usize),
     /// A sandbox's namespace vanishes with all in it.
     NetnsGone(usize, u8),
-    /// Somebody deletes the n-th device.
+    /// Another program deletes the n-th device.
     Deleted(usize),
-    /// Somebody makes a device where a pod's n-th interface is to be.
+    /// A user makes a device where a pod's n-th interface is to be.
     Stranger(usize, usize),
-    /// Somebody adds an address to the n-th device.
+    /// A user adds an address to the n-th device.
     Address(usize),
 }
 
@@ -85,11 +88,13 @@ pub fn history() -> impl Strategy<Value = (Vec<Cable>, Vec<Epoch>)> {
         (0..PODS, 0..PODS),
         any::<bool>(),
         proptest::bool::weighted(0.1),
+        proptest::bool::weighted(0.3),
     )
-        .prop_map(|(pods, addressed, frozen)| Cable {
+        .prop_map(|(pods, addressed, frozen, stitched)| Cable {
             pods,
             addressed,
             frozen,
+            stitched,
         });
     proptest::collection::vec(cable, 1..8).prop_flat_map(|cables| {
         let count = cables.len();
@@ -186,16 +191,71 @@ pub fn wanted(cables: &[Cable], epoch: &Epoch) -> Vec<Wanted> {
         .filter(|(number, _)| epoch.present[*number])
         .flat_map(|(number, cable)| {
             let link = link(number, cable, epoch.variant);
+            let places = [place(&link.a.pod), place(&link.z.pod)];
+            if cable.stitched {
+                return stitched(&link, &places);
+            }
             let vni = VniState::Granted(Vni::try_from(11 + number as u32).unwrap());
-            direct(
-                &link,
-                &[place(&link.a.pod), place(&link.z.pod)],
-                vni,
-                &node(),
-            )
-            .wanted
+            direct(&link, &places, vni, &node()).wanted
         })
         .collect()
+}
+
+/// The name of the end of a pod's veth that stays on the node.
+pub fn stitch_name(link: LinkId, end: End) -> String {
+    format!("st{end}{:012x}", link.number() >> 16)
+}
+
+/// A veth for each pod that is here, from its sandbox to the node's namespace.
+pub fn stitched(link: &Link, places: &[Place; 2]) -> Vec<Wanted> {
+    if link.problem.is_some() {
+        return vec![Wanted::Frozen(link.id)];
+    }
+    let pair = |(end, place): (End, &Place)| match place {
+        Place::Here(sandbox) => Some(stitch(link, end, sandbox)),
+        _ => None,
+    };
+    End::BOTH.into_iter().zip(places).filter_map(pair).collect()
+}
+
+fn stitch(link: &Link, end: End, sandbox: &SandboxId) -> Wanted {
+    let mtu = link.mtu.unwrap();
+    let Endpoint {
+        interface,
+        addresses,
+        mac,
+        ..
+    } = link.endpoint(end);
+    let alias = |sandbox| Alias {
+        link: link.id,
+        end,
+        sandbox,
+        config: mtu.bytes(),
+    };
+    let in_pod = WantedEnd {
+        netns: Netns::Sandbox(sandbox.clone()),
+        name: interface.to_string(),
+        mac: *mac,
+        mtu,
+        addresses: addresses.clone(),
+        routes: vec![],
+        up: true,
+        alias: alias(Some(sandbox.clone())),
+    };
+    let on_node = WantedEnd {
+        netns: Netns::Node,
+        name: stitch_name(link.id, end),
+        mac: *mac,
+        mtu,
+        addresses: vec![],
+        routes: vec![],
+        up: true,
+        alias: alias(None),
+    };
+    Wanted::Veth {
+        a: in_pod,
+        z: on_node,
+    }
 }
 
 fn find<'a>(observed: &'a [Observed], end: &WantedEnd) -> Option<&'a Observed> {
@@ -223,78 +283,54 @@ fn assert_end(observed: &[Observed], end: &WantedEnd) {
     }
 }
 
+fn assert_veth(observed: &[Observed], a: &WantedEnd, z: &WantedEnd) {
+    assert_end(observed, a);
+    assert_end(observed, z);
+    let (one, other) = (find(observed, a).unwrap(), find(observed, z).unwrap());
+    assert_eq!(one.kind, Kind::Veth { peer: other.index });
+    assert_eq!(other.kind, Kind::Veth { peer: one.index });
+}
+
+fn assert_vxlan(observed: &[Observed], end: &WantedEnd, tunnel: &Tunnel) {
+    assert_end(observed, end);
+    assert_eq!(find(observed, end).unwrap().kind, Kind::from(tunnel));
+}
+
+/// All devices of a link.
+fn devices_of(observed: &[Observed], link: LinkId) -> impl Iterator<Item = At> {
+    let is_of_link = move |device: &&Observed| {
+        let alias = device.alias.as_ref();
+        alias.is_some_and(|alias| alias.link == link)
+    };
+    observed.iter().filter(is_of_link).map(Observed::at)
+}
+
 /// What is there after a plan is what is wanted, and nothing of ours besides.
 pub fn assert_effect(wanted: &[Wanted], observed: &[Observed], plan: &Plan) {
-    let blocked: BTreeSet<LinkId> = plan
-        .conflicts
-        .iter()
-        .map(|conflict| conflict.link)
-        .collect();
+    let conflicts = plan.conflicts.iter();
+    let blocked: BTreeSet<LinkId> = conflicts.map(|conflict| conflict.link).collect();
     let mut expected: BTreeSet<At> = BTreeSet::new();
     for object in wanted {
-        let at = |end: &WantedEnd| At {
-            netns: end.netns.clone(),
-            name: end.name.clone(),
-        };
+        let link = object.link();
+        if blocked.contains(&link) {
+            expected.extend(devices_of(observed, link));
+            continue;
+        }
         match object {
-            _ if blocked.contains(&object.link()) => {
-                expected.extend(
-                    observed
-                        .iter()
-                        .filter(|d| d.alias.as_ref().is_some_and(|a| a.link == object.link()))
-                        .map(Observed::at),
-                );
-            }
-            Wanted::Veth { a, z } => {
-                assert_end(observed, a);
-                assert_end(observed, z);
-                let (one, other) = (find(observed, a).unwrap(), find(observed, z).unwrap());
-                assert_eq!(one.kind, Kind::Veth { peer: other.index });
-                assert_eq!(other.kind, Kind::Veth { peer: one.index });
-                expected.extend([at(a), at(z)]);
-            }
-            Wanted::Vxlan { end, tunnel } => {
-                assert_end(observed, end);
-                let Kind::Vxlan {
-                    vni,
-                    remote,
-                    local,
-                    parent,
-                    port,
-                } = find(observed, end).unwrap().kind.clone()
-                else {
-                    panic!()
-                };
-                assert_eq!(
-                    (vni, parent, port),
-                    (tunnel.vni.number(), tunnel.parent, tunnel.port)
-                );
-                assert_eq!((remote, local), (Some(tunnel.remote), Some(tunnel.local)));
-                expected.insert(at(end));
-            }
-            Wanted::Hold { survivor, parked } => {
-                expected.insert(at(survivor));
-                expected.insert(at(parked));
+            Wanted::Veth { a, z } => assert_veth(observed, a, z),
+            Wanted::Vxlan { end, tunnel } => assert_vxlan(observed, end, tunnel),
+            Wanted::Hold { parked, .. } => {
                 if let Some(held) = find(observed, parked) {
                     assert_eq!(held.alias.as_ref(), Some(&parked.alias));
                     assert!(!held.up);
                 }
             }
-            Wanted::Frozen(link) => {
-                expected.extend(
-                    observed
-                        .iter()
-                        .filter(|d| d.alias.as_ref().is_some_and(|a| a.link == *link))
-                        .map(Observed::at),
-                );
-            }
+            Wanted::Frozen(_) => expected.extend(devices_of(observed, link)),
         }
+        expected.extend(object.ends().map(WantedEnd::at));
     }
     for device in observed.iter().filter(|device| device.is_ours()) {
-        assert!(
-            expected.contains(&device.at()),
-            "{device:?} is wanted by nobody"
-        );
+        assert!(expected.contains(&device.at()), "{device:?} is not wanted");
     }
 }
 
@@ -307,27 +343,29 @@ pub fn strangers(observed: &[Observed]) -> Vec<Observed> {
 }
 
 /// Plans for everything that is there.
-pub fn plan_all(wanted: &[Wanted], observed: &[Observed]) -> Plan {
+pub fn plan_all(wanted: &[Wanted], world: &World) -> Plan {
+    let observed = world.observe();
     let namespaces = observed.iter().map(|device| device.netns.clone()).collect();
-    plan(
-        wanted,
-        observed,
-        PlanScope {
-            links: &BTreeSet::new(),
-            namespaces: &namespaces,
-        },
-    )
+    let scope = PlanScope {
+        links: &BTreeSet::new(),
+        namespaces: &namespaces,
+    };
+    plan(wanted, &observed, &world.leftovers, scope)
 }
 
-/// Plans and carries out, all or the first steps only.
+/// Plans and executes, all or the first steps only. Then the agent dies.
 pub fn reconcile(world: &mut World, wanted: &[Wanted], crash_after: Option<usize>) -> Plan {
-    let observed = world.observe();
-    let plan = plan_all(wanted, &observed);
-    let steps = crash_after.map_or(plan.steps.as_slice(), |n| {
-        &plan.steps[..n.min(plan.steps.len())]
-    });
-    for step in steps {
+    let plan = plan_all(wanted, world);
+    world.leftovers.remember(&plan.leftovers);
+    let count = crash_after.unwrap_or(plan.steps.len());
+    for step in plan.steps.iter().take(count) {
         world.apply(step);
+    }
+    if crash_after.is_none() {
+        world.leftovers.finish(&plan.leftovers, |link| {
+            let mut conflicts = plan.conflicts.iter();
+            conflicts.any(|conflict| conflict.link == link)
+        });
     }
     plan
 }

@@ -3,13 +3,19 @@
 #![allow(dead_code, missing_docs)]
 
 use ipnet::IpNet;
-use ratchet_model::device::{
-    Alias, At, GROUP_OURS, Kind, Netns, NewDevice, Observed, ObservedAddress, ObservedRoute,
-    Operation, Step,
+use ratchet_model::{
+    Route,
+    device::{
+        Alias, At, GROUP_OURS, Kind, Netns, NewDevice, Observed, ObservedAddress, ObservedRoute,
+        Operation, Step,
+    },
+    leftover::Leftovers,
 };
 
 #[derive(Default)]
 pub struct World {
+    /// What the agent keeps on disk.
+    pub leftovers: Leftovers,
     devices: Vec<Observed>,
     next: u32,
 }
@@ -26,17 +32,7 @@ impl World {
                     self.remove(index);
                 }
             }
-            Operation::Move { from, to, alias } => {
-                assert!(self.position(to).is_none(), "{to} exists already");
-                let device = self.get(from);
-                assert!(device.is_ours(), "moves a stranger: {from}");
-                device.netns = to.netns.clone();
-                device.name = to.name.clone();
-                device.alias = Some(alias.clone());
-                device.up = false;
-                device.addresses.clear();
-                device.routes.clear();
-            }
+            Operation::Move { from, to, alias } => self.relocate(from, to, alias),
             Operation::CreateVeth { a, z } => {
                 let (first, second) = (self.index_for(a), self.index_for(z));
                 self.create(a, first, Kind::Veth { peer: second });
@@ -44,14 +40,7 @@ impl World {
             }
             Operation::CreateVxlan { device, tunnel } => {
                 let index = self.index_for(device);
-                let kind = Kind::Vxlan {
-                    vni: tunnel.vni.number(),
-                    remote: Some(tunnel.remote),
-                    local: Some(tunnel.local),
-                    parent: tunnel.parent,
-                    port: tunnel.port,
-                };
-                self.create(device, index, kind);
+                self.create(device, index, Kind::from(tunnel));
             }
             Operation::Retarget { at, tunnel } => {
                 let device = self.get(at);
@@ -61,48 +50,24 @@ impl World {
                 *remote = Some(tunnel.remote);
                 *local = Some(tunnel.local);
             }
-            Operation::SetMac(at, mac) => self.get(at).mac = Some(*mac),
-            Operation::SetMtu(at, mtu) => self.get(at).mtu = mtu.bytes(),
-            Operation::SetUp(at, up) => self.get(at).up = *up,
-            Operation::AddAddress(at, address) => {
-                let device = self.get(at);
-                if !device.addresses.iter().any(|o| o.address == *address) {
-                    device.addresses.push(ObservedAddress {
-                        address: *address,
-                        ours: true,
-                    });
+            operation => {
+                if let Some(at) = operation.devices().next() {
+                    configure(self.get(at), operation);
                 }
             }
-            Operation::RestoreAddress(at, address) => {
-                self.get(at).addresses.push(ObservedAddress {
-                    address: *address,
-                    ours: false,
-                });
-            }
-            Operation::RestoreRoute(at, route) => {
-                let observed = ObservedRoute {
-                    route: route.clone(),
-                    ours: false,
-                };
-                self.get(at).routes.push(observed);
-            }
-            Operation::RemoveAddress(at, address) => {
-                self.get(at).addresses.retain(|o| o.address != *address)
-            }
-            Operation::AddRoute(at, route) => {
-                assert!(self.get(at).up, "a route needs {at} up");
-                let observed = ObservedRoute {
-                    route: route.clone(),
-                    ours: true,
-                };
-                self.get(at).routes.push(observed);
-            }
-            Operation::RemoveRoute(at, route) => self.get(at).routes.retain(|o| o.route != *route),
-            Operation::AnnounceAddress(..) => {}
-            Operation::Begin(at, alias) | Operation::Commit(at, alias) => {
-                self.get(at).alias = Some(alias.clone())
-            }
         }
+    }
+
+    fn relocate(&mut self, from: &At, to: &At, alias: &Alias) {
+        assert!(self.position(to).is_none(), "{to} exists already");
+        let device = self.get(from);
+        assert!(device.is_ours(), "moves a stranger: {from}");
+        device.netns = to.netns.clone();
+        device.name = to.name.clone();
+        device.alias = Some(alias.clone());
+        device.up = false;
+        device.addresses.clear();
+        device.routes.clear();
     }
 
     /// The namespace dies with all in it, and with their peers.
@@ -118,7 +83,7 @@ impl World {
         }
     }
 
-    /// Somebody else's device, unless the place is taken.
+    /// A device that is not ours, unless there is one already.
     pub fn stranger(&mut self, at: At) {
         if self.position(&at).is_none() {
             let index = self.index();
@@ -127,13 +92,8 @@ impl World {
     }
 
     pub fn user_address(&mut self, n: usize, address: IpNet) {
-        if let Some(device) = self.devices.get_mut(n)
-            && !device.addresses.iter().any(|o| o.address == address)
-        {
-            device.addresses.push(ObservedAddress {
-                address,
-                ours: false,
-            });
+        if let Some(device) = self.devices.get_mut(n) {
+            add_address(device, address, false);
         }
     }
 
@@ -192,6 +152,39 @@ impl World {
             self.devices.retain(|d| d.index != peer);
         }
     }
+}
+
+/// Changes a device that exists.
+fn configure(device: &mut Observed, operation: &Operation) {
+    match operation {
+        Operation::SetMac(_, mac) => device.mac = Some(*mac),
+        Operation::SetMtu(_, mtu) => device.mtu = mtu.bytes(),
+        Operation::SetUp(_, up) => device.up = *up,
+        Operation::AddAddress(_, address) => add_address(device, *address, true),
+        Operation::RestoreAddress(_, address) => add_address(device, *address, false),
+        Operation::RemoveAddress(_, address) => device.addresses.retain(|o| o.address != *address),
+        Operation::AddRoute(_, route) => add_route(device, route, true),
+        Operation::RestoreRoute(_, route) => add_route(device, route, false),
+        Operation::RemoveRoute(_, route) => device.routes.retain(|o| o.route != *route),
+        Operation::Begin(_, alias) | Operation::Commit(_, alias) => {
+            device.alias = Some(alias.clone());
+        }
+        operation => unreachable!("{operation:?} changes no device that exists"),
+    }
+}
+
+fn add_address(device: &mut Observed, address: IpNet, ours: bool) {
+    if !device.addresses.iter().any(|o| o.address == address) {
+        device.addresses.push(ObservedAddress { address, ours });
+    }
+}
+
+fn add_route(device: &mut Observed, route: &Route, ours: bool) {
+    assert!(device.up, "a route needs {} up", device.name);
+    device.routes.push(ObservedRoute {
+        route: route.clone(),
+        ours,
+    });
 }
 
 fn device(at: At, index: u32, kind: Kind, group: u32) -> Observed {

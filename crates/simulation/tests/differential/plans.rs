@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use ratchet_model::{
     End, LinkId,
     device::{Alias, Netns, Tunnel, VXLAN_PORT, Wanted, WantedEnd},
+    leftover::Leftovers,
     planner::{PlanScope, plan},
 };
 use ratchet_simulation::random::Random;
@@ -28,7 +29,7 @@ pub fn next(random: &mut Random, pair: &Pair) -> Batch {
         links: &links,
         namespaces: &namespaces,
     };
-    let mut steps = plan(&wanted, &pair.observe(), scope).steps;
+    let mut steps = plan(&wanted, &pair.observe(), &Leftovers::default(), scope).steps;
     if random.percent(25) {
         steps.truncate(random.below(steps.len() + 1));
     }
@@ -94,6 +95,5 @@ fn end(random: &mut Random, link: usize, end: End, at: Option<usize>) -> WantedE
                 1 + variant as u32
             },
         },
-        leftover: None,
     }
 }
