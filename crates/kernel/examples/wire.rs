@@ -4,6 +4,7 @@
 //!
 //! Works in network namespaces of its own; needs root and the `ip` program, the latter only for the
 //! comparison.
+#![allow(clippy::too_many_lines)]
 
 use std::{
     collections::BTreeMap,

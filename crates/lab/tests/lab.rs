@@ -2,7 +2,7 @@
 //! iproute2.
 
 // clippy.toml allows it in `#[test]` functions only, not in the helpers of an integration test.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::too_many_lines, clippy::unwrap_used)]
 
 mod support;
 

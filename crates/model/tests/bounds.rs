@@ -3,7 +3,7 @@
 //!
 //! Memory is counted by the allocator, per thread. A thread that takes more than [`FATAL`] ends the
 //! process: without a limit some of these texts take 100 GB.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::too_many_lines, clippy::unwrap_used, missing_docs)]
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},

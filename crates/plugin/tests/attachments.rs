@@ -1,5 +1,9 @@
 //! ADD, DEL, CHECK, GC and STATUS with fake embedded plugins and a fake agent.
-#![allow(clippy::unwrap_used, reason = "tests: a panic is the report")]
+#![allow(
+    clippy::too_many_lines,
+    clippy::unwrap_used,
+    reason = "tests: a panic is the report"
+)]
 
 mod common;
 

@@ -1,5 +1,9 @@
 //! The plugin killed at each of its steps; then a DEL, after which nothing may be left.
-#![allow(clippy::unwrap_used, reason = "tests: a panic is the report")]
+#![allow(
+    clippy::too_many_lines,
+    clippy::unwrap_used,
+    reason = "tests: a panic is the report"
+)]
 
 mod common;
 

@@ -1,5 +1,9 @@
 //! An agent started by the plugins themselves.
-#![allow(clippy::unwrap_used, reason = "tests: a panic is the report")]
+#![allow(
+    clippy::too_many_lines,
+    clippy::unwrap_used,
+    reason = "tests: a panic is the report"
+)]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! The article's cloud router in a lab: real agents, plugin, links, and FRR's OSPF daemons.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::too_many_lines, clippy::unwrap_used, missing_docs)]
 
 mod support;
 

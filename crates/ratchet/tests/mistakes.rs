@@ -1,5 +1,5 @@
 //! Mistakes of users, and the errors for them.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::too_many_lines, clippy::unwrap_used, missing_docs)]
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! A resync over more links than one portion has: leftovers of Ratchet are found wherever they are,
 //! wanted devices stay as they are, and devices of others are not touched.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::too_many_lines, clippy::unwrap_used, missing_docs)]
 
 mod support;
 

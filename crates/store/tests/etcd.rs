@@ -1,5 +1,6 @@
 //! The etcd store keeps the contract, against a real etcd.
 #![allow(
+    clippy::too_many_lines,
     clippy::unwrap_used,
     reason = "these are tests: a panic is how they fail"
 )]

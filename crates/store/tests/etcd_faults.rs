@@ -1,5 +1,6 @@
 //! An etcd store when etcd fails, and the cost of a store.
 #![allow(
+    clippy::too_many_lines,
     clippy::unwrap_used,
     reason = "these are tests: a panic is how they fail"
 )]

@@ -1,6 +1,7 @@
 //! Leases in etcd, which show the nodes that are alive. The times are the shortest that etcd
 //! allows; no test asserts a time.
 #![allow(
+    clippy::too_many_lines,
     clippy::unwrap_used,
     reason = "these are tests: a panic is how they fail"
 )]

@@ -3,6 +3,7 @@
 //! after each of its transactions in turn. Without `RATCHET_LONG=1`, only after every second one:
 //! one in two only reads.
 #![allow(
+    clippy::too_many_lines,
     clippy::unwrap_used,
     reason = "these are tests: a panic is how they fail"
 )]

@@ -1,6 +1,7 @@
 //! What the SQLite store costs. Measures, asserts little, and takes its time: `cargo test --release
 //! -p ratchet-store --test sqlite_cost -- --ignored --nocapture --test-threads 1`
 #![allow(
+    clippy::too_many_lines,
     clippy::unwrap_used,
     reason = "these are tests: a panic is how they fail"
 )]

@@ -3,7 +3,7 @@
 //!
 //! All tests are black box: they call the built binary as a runtime does, with real plugins or
 //! small scripts as embedded plugins.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::too_many_lines, clippy::unwrap_used, missing_docs)]
 
 #[path = "../support/mod.rs"]
 mod support;

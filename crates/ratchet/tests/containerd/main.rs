@@ -1,6 +1,6 @@
 //! A real containerd runs sandboxes with Ratchet: by the CRI, as for a kubelet, and by `ctr run
 //! --cni`.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::too_many_lines, clippy::unwrap_used, missing_docs)]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -8,7 +8,7 @@
 //! once in each of these operations. The points that an operation passes are counted and not listed
 //! here, so that no new step is forgotten. `RATCHET_LONG=1` tests all points with all kinds of
 //! recovery; by default it is a sample of them.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::too_many_lines, clippy::unwrap_used, missing_docs)]
 
 #[path = "../support/mod.rs"]
 mod support;

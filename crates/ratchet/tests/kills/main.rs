@@ -3,7 +3,7 @@
 //!
 //! `RATCHET_KILL_RUNS=1000` makes more runs, `RATCHET_KILL_SEED=…` repeats runs by the seed that
 //! was printed.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::too_many_lines, clippy::unwrap_used, missing_docs)]
 
 #[path = "../support/mod.rs"]
 mod support;
