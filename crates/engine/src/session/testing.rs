@@ -35,7 +35,8 @@ impl Moody {
         self.hangs.store(hangs, Ordering::Relaxed);
     }
 
-    /// How often it was called.
+    /// How often it was called, without what the probe calls: that has a timer of its own, in real
+    /// time.
     pub fn calls(&self) -> u32 {
         self.calls.load(Ordering::Relaxed)
     }
@@ -51,6 +52,10 @@ impl Moody {
 
     async fn answer<T>(&self, answer: T) -> Result<T, StoreError> {
         self.calls.fetch_add(1, Ordering::Relaxed);
+        self.hang_or(answer).await
+    }
+
+    async fn hang_or<T>(&self, answer: T) -> Result<T, StoreError> {
         if self.hangs.load(Ordering::Relaxed) {
             pending::<()>().await;
         }
@@ -80,7 +85,10 @@ impl Store for Handed {
         self.0.answer(()).await
     }
 
-    async fn read(&self, _: &BTreeSet<PodKey>) -> Result<Facts, StoreError> {
+    async fn read(&self, pods: &BTreeSet<PodKey>) -> Result<Facts, StoreError> {
+        if pods.is_empty() {
+            return self.0.hang_or(Facts::default()).await;
+        }
         self.0.answer(Facts::default()).await
     }
 
