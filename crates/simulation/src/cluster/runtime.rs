@@ -1,6 +1,6 @@
 //! The container runtime and the Kubernetes API: what calls the agents.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use ratchet_model::SandboxId;
 use tokio::sync::oneshot::error::TryRecvError;
@@ -57,6 +57,7 @@ impl Cluster {
             declaration: declaration.clone(),
             order: u64::MAX,
             has_changed: false,
+            is_unsure: false,
             is_unknown: false,
         });
     }
@@ -111,11 +112,13 @@ impl Cluster {
     /// Takes the answers that have come.
     pub(super) fn take_answers(&mut self) {
         let mut ended = Vec::new();
+        let mut failed = BTreeSet::new();
         for sandbox in &mut self.sandboxes {
             if let Some(result) = sandbox.added.as_mut().and_then(answer) {
                 sandbox.added = None;
                 self.answered += 1;
                 sandbox.order = self.answered;
+                failed.extend((!result).then_some(sandbox.pod));
                 if matches!(sandbox.state, State::Adding) {
                     sandbox.state = if result {
                         State::Attached
@@ -135,6 +138,10 @@ impl Cluster {
                 Some(false) => sandbox.state = State::Failed,
                 None => {}
             }
+        }
+        let adding = self.sandboxes.iter_mut().filter(|s| s.added.is_some());
+        for sandbox in adding.filter(|sandbox| failed.contains(&sandbox.pod)) {
+            sandbox.is_unsure = true;
         }
         let mut network = self.network.lock();
         ended

@@ -63,11 +63,13 @@ impl Cluster {
         }
     }
 
-    /// The runtime deletes all sandboxes of a pod but its newest, and that as well unless it lives.
+    /// The runtime deletes all sandboxes of a pod but its newest, and that as well unless it lives
+    /// and is sure to be the newest.
     fn delete_superseded(&mut self) -> Result<(), Wrong> {
         self.delete(|cluster, at| {
             let sandbox = &cluster.sandboxes[at];
-            !(cluster.newest_at(sandbox.pod) == Some(at) && sandbox.lives(&cluster.network.lock()))
+            let is_newest = cluster.newest_at(sandbox.pod) == Some(at) && !sandbox.is_unsure;
+            !(is_newest && sandbox.lives(&cluster.network.lock()))
         })
     }
 
