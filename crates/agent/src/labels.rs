@@ -33,7 +33,7 @@ pub(crate) use kubernetes::connect;
 pub(crate) struct Target {
     /// The setting `kubeconfig`: a path, or `auto`.
     pub kubeconfig: String,
-    /// The setting `node`; without it, the host's name counts.
+    /// The setting `node`. Without it, the machine's host name counts.
     pub node: Option<NodeName>,
 }
 
@@ -60,13 +60,13 @@ pub(crate) type Connect =
 pub(crate) struct Setup {
     /// The settings that the process was started with.
     pub settings: Settings,
-    /// Whether they, and not a config's, count where both name an API.
+    /// Whether these settings count, and not a config's, if both name an API.
     pub managed: bool,
     /// Makes a client.
     pub connect: Connect,
     /// Where changes of declarations go.
     pub engine: Commands,
-    /// Told when [`Labels::trouble`] changes.
+    /// Told when [`Labels::failure`] changes.
     pub progress: watch::Sender<u64>,
     /// Runs what waits for the API.
     pub runtime: Handle,
@@ -133,8 +133,8 @@ impl Labels {
     }
 
     /// Why the API cannot be watched now, for reports.
-    pub fn trouble(&self) -> Option<String> {
-        self.state().connection.as_ref()?.trouble()
+    pub fn failure(&self) -> Option<String> {
+        self.state().connection.as_ref()?.failure()
     }
 
     /// The API that a call's settings name, or the process's own; `None` when neither names one.

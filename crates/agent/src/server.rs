@@ -205,7 +205,7 @@ impl Server {
 
     async fn links(&self) -> Result<Links, Failure> {
         let mut links = self.ask(Command::Links).await?;
-        if let Some(error) = self.labels.trouble() {
+        if let Some(error) = self.labels.failure() {
             links.notice(&Reason::ApiOffline { error });
         }
         Ok(links)
@@ -258,7 +258,7 @@ async fn gone(write: &OwnedWriteHalf) {
 }
 
 /// Waits until the client has closed the connection. Does not end for a client that only sends
-/// more, or has only said that it will not send any more.
+/// more, or has only closed its sending half.
 async fn closed(write: &OwnedWriteHalf) {
     match write.as_ref().ready(Interest::READABLE).await {
         Ok(ready) if !ready.is_write_closed() => pending().await,

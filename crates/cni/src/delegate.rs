@@ -134,14 +134,14 @@ fn failure(kind: &str, verb: Verb, finished: &Finished) -> Error {
         return error.context(&format!("plugin {kind:?}"));
     }
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    let said: Vec<String> = [text(&finished.stderr), text(&finished.stdout)]
+    let printed: Vec<String> = [text(&finished.stderr), text(&finished.stdout)]
         .into_iter()
         .filter(|text| !text.is_empty())
         .collect();
-    let details = if said.is_empty() {
+    let details = if printed.is_empty() {
         "it printed nothing".to_owned()
     } else {
-        said.join("; ")
+        printed.join("; ")
     };
     Error::delegate_failed(format!(
         "plugin {kind:?} failed {verb} without a CNI error ({})",

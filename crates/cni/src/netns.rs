@@ -6,7 +6,7 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use crate::error::Error;
 
-/// Whether the path leads to the calling thread's own network namespace, whatever name it goes by.
+/// Whether a path names the calling thread's own network namespace. It may have many names.
 ///
 /// A path that leads nowhere is not an error here: DEL comes with such paths. Only metadata is
 /// looked at, since opening a stranger's path may block (a FIFO).

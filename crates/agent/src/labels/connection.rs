@@ -1,5 +1,5 @@
 //! One connection to the Kubernetes API: its client, its watch, what is known of the pods, and
-//! whether the API answers. It lives and dies as one.
+//! whether the API answers. It is made and dropped as a whole.
 
 use std::{
     future::Future,
@@ -43,7 +43,7 @@ enum Reach {
 }
 
 impl Reach {
-    fn trouble(&self) -> Option<String> {
+    fn failure(&self) -> Option<String> {
         match self {
             Self::Starting | Self::Watched => None,
             Self::Unwatched(why) => Some(format!("the Kubernetes API cannot be watched: {why}")),
@@ -96,8 +96,8 @@ impl Connection {
     }
 
     /// Why what is known may be stale.
-    pub fn trouble(&self) -> Option<String> {
-        self.reach.borrow().trouble()
+    pub fn failure(&self) -> Option<String> {
+        self.reach.borrow().failure()
     }
 
     /// Returns whether what is known is current.
@@ -113,9 +113,8 @@ impl Connection {
         }
     }
 
-    /// Hands a pod's facts to `send`: those that are known, or else those that the API answers
-    /// with; `Ok(None)` if it has no such pod. They are the latest that are known as long as `send`
-    /// runs.
+    /// Passes a pod's facts to `send`: the known ones, or else those that the API returns.
+    /// `Ok(None)` if the API has no such pod. While `send` runs, no later facts become known.
     pub async fn pod<T>(
         &self,
         pod: &Pod,
@@ -160,7 +159,7 @@ impl Connection {
         let mut reach = self.reach.subscribe();
         let decided = |reach: &Reach| reach.is_offline() || self.client.get().is_some();
         let offline = match timeout(TIMEOUT, reach.wait_for(decided)).await {
-            Ok(Ok(reach)) => reach.trouble().filter(|_| reach.is_offline()),
+            Ok(Ok(reach)) => reach.failure().filter(|_| reach.is_offline()),
             Ok(Err(_)) | Err(_) => None,
         };
         match (offline, self.client.get()) {
@@ -197,8 +196,8 @@ impl Connection {
         }
     }
 
-    /// Follows the watch until the API is offline: a watch may hang for minutes then, so a new one
-    /// begins with a new list when the API is back.
+    /// Follows the watch until the API is offline. A watch may then hang for minutes, so a new one
+    /// starts with a new list when the API is back.
     async fn watch(&self, api: &dyn Api) {
         let mut news = api.watch();
         let mut reach = self.reach.subscribe();
@@ -271,11 +270,14 @@ impl Connection {
     }
 
     fn set(&self, reach: Reach) {
-        let trouble = reach.trouble();
-        let before = self.reach.send_replace(reach).trouble();
-        if trouble != before {
-            if let Some(trouble) = trouble {
-                tracing::warn!(trouble, "no news of pods; what is known stands");
+        let failure = reach.failure();
+        let before = self.reach.send_replace(reach).failure();
+        if failure != before {
+            if let Some(failure) = failure {
+                tracing::warn!(
+                    failure,
+                    "no news of pods; the last known declarations stay in force"
+                );
             }
             self.progress.send_modify(|count| *count += 1);
         }
@@ -286,7 +288,7 @@ impl Connection {
     }
 }
 
-/// Waits for an answer of the API for as long as that may take.
+/// Waits for an answer of the API, up to the timeout.
 async fn bounded<T>(answer: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
     timeout(TIMEOUT, answer).await.unwrap_or_else(|_| {
         let why = format!("does not answer within {} s", TIMEOUT.as_secs());

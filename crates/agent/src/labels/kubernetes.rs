@@ -18,8 +18,8 @@ struct Kubernetes {
     reporter: Reporter,
 }
 
-/// Makes a client, on a thread of its own: a kubeconfig may name a program that prints
-/// credentials, which is run and waited for.
+/// Makes a client, on its own thread: a kubeconfig may name a program that prints credentials, and
+/// the client waits for that program.
 pub(crate) fn connect(target: Target) -> BoxFuture<'static, Result<Arc<dyn Api>, String>> {
     Box::pin(async {
         let runtime = Handle::current();

@@ -21,9 +21,9 @@ impl Pods {
         self.0.get(key)
     }
 
-    /// The pod that a call is about, unless what is known may be of another pod with its name: a
-    /// pod that was deleted and created again has another uid. (So has the mirror of a static pod,
-    /// always.)
+    /// The pod of a call, unless the known facts may be another pod's with the same name: a pod
+    /// that was deleted and created again has another uid. (The mirror of a static pod always has
+    /// another uid.)
     pub fn current(&self, pod: &Pod) -> Option<&PodFacts> {
         let facts = self.0.get(&(pod.namespace.clone(), pod.name.clone()))?;
         let is_same = pod.uid.as_ref().is_none_or(|uid| *uid == facts.uid);
@@ -42,8 +42,8 @@ impl Pods {
         self.0.insert(key(&facts), facts);
     }
 
-    /// Adds what a request answered, unless the watch has reported the pod since the request was
-    /// sent, when `before` was known: then the watch is as new or newer.
+    /// Adds the answer to a request. If the watch has reported the pod since the request was sent,
+    /// when `before` was known, its report is as new or newer and stays.
     pub fn fetched(&mut self, key: &Key, before: Option<&PodFacts>, facts: PodFacts) {
         if self.0.get(key).is_none_or(|now| Some(now) == before) {
             self.0.insert(key.clone(), facts);

@@ -279,8 +279,8 @@ async fn with_a_silent_api_one_call_waits_and_the_next_do_not() {
     }
     assert_eq!(begun.elapsed(), Duration::from_secs(2));
     assert_eq!(fake.asked(), 1);
-    let trouble = "the Kubernetes API does not answer within 2 s";
-    assert_eq!(source.labels.trouble().as_deref(), Some(trouble));
+    let failure = "the Kubernetes API does not answer within 2 s";
+    assert_eq!(source.labels.failure().as_deref(), Some(failure));
 }
 
 #[tokio::test(start_paused = true)]
@@ -297,10 +297,10 @@ async fn an_api_that_is_back_is_noticed_and_asked_again() {
     fake.set_silent(false);
     // Nothing but the probe asks.
     source.listed().await;
-    until(|| source.labels.trouble().is_none()).await;
+    until(|| source.labels.failure().is_none()).await;
     assert!(*source.progress.borrow() > before, "reports are renewed");
     assert_eq!(source.name(&call("p", "1")).await, "router");
-    // The watch has begun again: the engine has the pods that changed meanwhile.
+    // The watch has begun again: the engine has the pods that have changed since.
     assert_eq!(source.declared().len(), 1);
     fake.set_silent(true);
     source.resolve(&call("q", "1")).await.unwrap_err();
@@ -313,17 +313,17 @@ async fn a_broken_watch_is_probed_and_calls_still_ask() {
     let source = with_api(&fake);
     source.listed().await;
     fake.news.send(PodNews::Lost("no".into())).unwrap();
-    until(|| source.labels.trouble().is_some()).await;
+    until(|| source.labels.failure().is_some()).await;
     assert!(!source.labels.is_online());
-    let trouble = "the Kubernetes API cannot be watched: no";
-    assert_eq!(source.labels.trouble().as_deref(), Some(trouble));
+    let failure = "the Kubernetes API cannot be watched: no";
+    assert_eq!(source.labels.failure().as_deref(), Some(failure));
     fake.add(facts("p", "1", "router"));
     assert_eq!(source.name(&call("p", "1")).await, "router");
 
     fake.set_silent(true);
     fake.news.send(PodNews::Lost("no".into())).unwrap();
     let offline = "the Kubernetes API does not answer within 2 s";
-    until(|| source.labels.trouble().as_deref() == Some(offline)).await;
+    until(|| source.labels.failure().as_deref() == Some(offline)).await;
     // So no call has to find out by waiting.
     let begun = Instant::now();
     source.resolve(&call("q", "1")).await.unwrap_err();
@@ -510,7 +510,7 @@ async fn without_a_kubeconfig_nothing_is_asked() {
     assert_eq!(source.resolve(&call("p", "1")).await, Ok(None));
     assert_eq!(source.name(&call_with_links("p")).await, "p");
     assert!(source.targets.lock().unwrap().is_empty());
-    assert_eq!(source.labels.trouble(), None);
+    assert_eq!(source.labels.failure(), None);
     assert!(!source.labels.is_online());
 }
 

@@ -25,12 +25,12 @@ const RENEWAL_MAX: Duration = Duration::from_secs(60);
 /// This node's registration, which is kept up.
 #[derive(Default)]
 pub(super) struct Presence {
-    said: sync::Mutex<Option<Said>>,
+    registered: sync::Mutex<Option<Registered>>,
     /// Counts the leases that etcd has ended.
     lapsed: Arc<sync::watch::Sender<u64>>,
 }
 
-struct Said {
+struct Registered {
     node: NodeName,
     timeout: Option<Duration>,
     /// 0: the node never counts as lost.
@@ -38,7 +38,7 @@ struct Said {
     keeper: Option<JoinHandle<()>>,
 }
 
-impl Drop for Said {
+impl Drop for Registered {
     fn drop(&mut self) {
         if let Some(keeper) = &self.keeper {
             keeper.abort();
@@ -59,10 +59,10 @@ impl Presence {
         node: &NodeName,
         timeout: Option<Duration>,
     ) -> Result<(), StoreError> {
-        let mut said = self.said.lock().await;
-        if let Some(said) = &*said
-            && (&said.node, said.timeout) == (node, timeout)
-            && is_there(etcd, node, said.lease).await?
+        let mut registered = self.registered.lock().await;
+        if let Some(registered) = &*registered
+            && (&registered.node, registered.timeout) == (node, timeout)
+            && is_there(etcd, node, registered.lease).await?
         {
             return Ok(());
         }
@@ -90,7 +90,7 @@ impl Presence {
             .await?;
         let keeper = timeout
             .map(|timeout| tokio::spawn(keep(etcd.clone(), lease, timeout, self.lapsed.clone())));
-        let before = said.replace(Said {
+        let before = registered.replace(Registered {
             node: node.clone(),
             timeout,
             lease,
@@ -106,16 +106,19 @@ impl Presence {
         etcd: &Etcd,
         node: &NodeName,
     ) -> Result<(), StoreError> {
-        let mut said = self.said.lock().await;
+        let mut registered = self.registered.lock().await;
         forget(etcd, node, Vec::new()).await?;
-        end_lease(etcd, said.take()).await;
+        end_lease(etcd, registered.take()).await;
         Ok(())
     }
 }
 
 /// Ends a lease without keys. If this fails, the lease ends by itself.
-async fn end_lease(etcd: &Etcd, said: Option<Said>) {
-    if let Some(lease) = said.map(|said| said.lease).filter(|lease| *lease != 0) {
+async fn end_lease(etcd: &Etcd, registered: Option<Registered>) {
+    if let Some(lease) = registered
+        .map(|registered| registered.lease)
+        .filter(|lease| *lease != 0)
+    {
         let _ended = etcd.rpc.revoke(Lease { id: lease }).await;
     }
 }
