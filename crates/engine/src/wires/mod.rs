@@ -95,7 +95,7 @@ impl Wires {
     }
 
     /// That link and what it waits for; from here on, users count as warned.
-    pub fn take_longest_waiting(&mut self) -> Option<(Link, Box<Reason>)> {
+    pub fn take_longest_waiting(&mut self) -> Option<(Link, Reason)> {
         self.links.tell_of_longest_waiting()
     }
 

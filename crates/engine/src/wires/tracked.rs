@@ -27,8 +27,8 @@ pub(crate) struct Tracked {
 
 impl Tracked {
     /// What it waits for, if it does.
-    fn waits_for(&self) -> Option<&Box<Reason>> {
-        let obstacle = self.wiring.obstacle.as_ref();
+    fn waits_for(&self) -> Option<&Reason> {
+        let obstacle = self.wiring.obstacle.as_deref();
         obstacle.filter(|reason| reason.is_waiting())
     }
 
@@ -128,7 +128,7 @@ impl TrackedLinks {
     }
 
     /// That link and what it waits for; from here on, users count as told.
-    pub fn tell_of_longest_waiting(&mut self) -> Option<(Link, Box<Reason>)> {
+    pub fn tell_of_longest_waiting(&mut self) -> Option<(Link, Reason)> {
         let (_, id) = self.waiting.pop_first()?;
         let tracked = self.by_id.get_mut(&id)?;
         tracked.told = true;

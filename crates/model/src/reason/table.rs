@@ -125,7 +125,7 @@ reasons! {
     }
     Conflict {
         "declarations_contradict" DeclarationsContradict {
-            first: PodKey, second: PodKey, what: String, one: String, other: String
+            first: PodKey, second: PodKey, what: Box<str>, one: Box<str>, other: Box<str>
         }
             means "Both pods of the link declare it, and differ in a value."
             message "pods {first} and {second} both declare this link and contradict each other: \

@@ -105,9 +105,9 @@ impl Merge {
                     Box::new(Reason::DeclarationsContradict {
                         first: first.clone(),
                         second: second.clone(),
-                        what: what(),
-                        one: mine.show(),
-                        other: theirs.show(),
+                        what: what().into(),
+                        one: mine.show().into(),
+                        other: theirs.show().into(),
                     })
                 });
             }

@@ -62,7 +62,10 @@ fn a_link_waits_since_it_began_to_wait_for_the_same_thing_and_is_told_of_once() 
         wires.note_all(vec![fresh("a", waiting("b"))], &[].into(), later);
         assert_eq!(wires.waiting_since(), Some(begun));
         let (told, reason) = wires.take_longest_waiting().unwrap();
-        assert_eq!((told.a.pod.name(), Some(reason)), ("a", waiting("b")));
+        assert_eq!(
+            (told.a.pod.name(), Some(Box::new(reason))),
+            ("a", waiting("b"))
+        );
         wires.note_all(vec![fresh("a", waiting("b"))], &[].into(), later);
         assert_eq!(wires.waiting_since(), None);
         wires.note_all(vec![fresh("a", waiting("c"))], &[].into(), later);
