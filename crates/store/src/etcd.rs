@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use ratchet_model::{LinkId, NodeName, PodKey, PodRecord, SandboxId, record::Facts};
 use tokio::sync;
 
+mod access;
 mod attempts;
 mod change;
 mod error;

@@ -253,6 +253,57 @@ fn users_and_permissions() {
     assert!(!error.to_string().contains("wrong"), "{error}");
 }
 
+/// The password is changed while the store is open, and etcd has forgotten the login: the first
+/// failure is that of the login.
+#[test]
+fn a_renewed_password_is_noticed() {
+    let mut server = EtcdServer::start();
+    for command in [
+        "user add root:secret",
+        "user grant-role root root",
+        "user add ratchet:one",
+        "user grant-role ratchet root",
+        "auth enable",
+    ] {
+        server.ctl(&command.split(' ').collect::<Vec<_>>());
+    }
+    let file = server.directory().join("password");
+    fs::write(&file, "one").unwrap();
+    let options = EtcdOptions {
+        user: Some("ratchet".into()),
+        password_file: Some(file.clone()),
+        ..EtcdOptions::default()
+    };
+    block_on(async {
+        let store = open_with(&server.url(), &options).await.unwrap();
+        publish(&*store, &record("a", &["b"])).await;
+        let mut watch = watch(&*store, &["a"], &["b"]).await;
+        server.ctl(&["--user", "root:secret", "user", "delete", "ratchet"]);
+        server.ctl(&["--user", "root:secret", "user", "add", "ratchet:two"]);
+        server.ctl(&[
+            "--user",
+            "root:secret",
+            "user",
+            "grant-role",
+            "ratchet",
+            "root",
+        ]);
+        server.stop();
+        server.start_again();
+        let error = loop {
+            match store.publish(&record("a", &[]), Publish::Again).await {
+                Err(StoreError::Unavailable(_)) => {}
+                other => break other.err().expect("it must be refused"),
+            }
+        };
+        assert_text(&error, &["refuses user or password", "etcd_password_file"]);
+        fs::write(&file, "two").unwrap();
+        publish(&*store, &record("a", &["c"])).await;
+        begins_anew(&mut *watch).await;
+        remove_pod(&*store, "a").await;
+    });
+}
+
 /// Makes certificates: of an authority, a server and a client.
 fn certificates(directory: &Path) {
     let script = r#"
@@ -351,6 +402,59 @@ fn tls_with_a_client_certificate() {
         .parse()
         .unwrap();
     assert_text(&refused(&plain, &good), &["etcds://"]);
+}
+
+/// All certificates are replaced while the store is open: the server refuses ours by an alert, and
+/// we refuse the server's, until our files are renewed as well.
+#[test]
+fn renewed_certificates_are_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    let [theirs, ours] = ["theirs", "ours"].map(|name| directory.path().join(name));
+    fs::create_dir(&theirs).unwrap();
+    fs::create_dir(&ours).unwrap();
+    certificates(&theirs);
+    let copy = |names: &[&str]| {
+        for name in names {
+            fs::copy(theirs.join(name), ours.join(name)).unwrap();
+        }
+    };
+    copy(&["ca.crt", "client.crt", "client.key"]);
+    let argument = |option: &str, name: &str| format!("--{option}={}", theirs.join(name).display());
+    let arguments = [
+        argument("cert-file", "server.crt"),
+        argument("key-file", "server.key"),
+        argument("trusted-ca-file", "ca.crt"),
+        "--client-cert-auth".to_owned(),
+    ];
+    let mut server = EtcdServer::with(&arguments.each_ref().map(String::as_str));
+    let options = EtcdOptions {
+        ca: Some(ours.join("ca.crt")),
+        cert: Some(ours.join("client.crt")),
+        key: Some(ours.join("client.key")),
+        ..EtcdOptions::default()
+    };
+    block_on(async {
+        let store = open_with(&server.url(), &options).await.unwrap();
+        publish(&*store, &record("a", &["b"])).await;
+        let mut watch = watch(&*store, &["a"], &["b"]).await;
+        server.stop();
+        certificates(&theirs);
+        server.start_again();
+        let fails = async |names: &[&str]| {
+            copy(names);
+            let published = store.publish(&record("a", &[]), Publish::Again).await;
+            published.err().expect("it must be refused");
+        };
+        fails(&[]).await;
+        // The server is trusted, and refuses our certificate.
+        fails(&["ca.crt"]).await;
+        // In the middle of the renewal: a certificate without its key.
+        fails(&["client.crt"]).await;
+        copy(&["client.key"]);
+        publish_again(&*store, &record("a", &["c"])).await;
+        begins_anew(&mut *watch).await;
+        remove_pod(&*store, "a").await;
+    });
 }
 
 /// More links than fit into one transaction.

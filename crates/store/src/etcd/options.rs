@@ -1,6 +1,9 @@
 //! Checks an etcd store's options and reads their files, before it connects.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
@@ -32,19 +35,16 @@ impl EtcdOptions {
     }
 
     /// Certificates, read from their files.
-    pub(super) fn tls(&self) -> Result<ClientTlsConfig, StoreError> {
-        let mut config = ClientTlsConfig::new();
-        config = match &self.ca {
-            Some(ca) => config.ca_certificate(Certificate::from_pem(read("etcd_ca", ca)?)),
-            None => config.with_native_roots(),
+    pub(super) fn certificates(&self) -> Result<Certificates, StoreError> {
+        let read = |key, path: &Option<PathBuf>| {
+            let path = path.as_ref();
+            path.map(|path| read(key, path)).transpose()
         };
-        if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
-            config = config.identity(Identity::from_pem(
-                read("etcd_cert", cert)?,
-                read("etcd_key", key)?,
-            ));
-        }
-        Ok(config)
+        Ok(Certificates {
+            ca: read("etcd_ca", &self.ca)?,
+            cert: read("etcd_cert", &self.cert)?,
+            key: read("etcd_key", &self.key)?,
+        })
     }
 
     /// User and password.
@@ -57,6 +57,28 @@ impl EtcdOptions {
             user.clone(),
             password.trim_end_matches(['\r', '\n']).to_owned(),
         )))
+    }
+}
+
+/// What the files of the certificates hold, in PEM.
+#[derive(PartialEq, Eq)]
+pub(super) struct Certificates {
+    ca: Option<String>,
+    cert: Option<String>,
+    key: Option<String>,
+}
+
+impl Certificates {
+    /// For a connection.
+    pub(super) fn config(&self) -> ClientTlsConfig {
+        let config = match &self.ca {
+            Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)),
+            None => ClientTlsConfig::new().with_native_roots(),
+        };
+        match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => config.identity(Identity::from_pem(cert, key)),
+            _ => config,
+        }
     }
 }
 

@@ -22,6 +22,7 @@ use tonic::{
 use tonic_prost::ProstCodec;
 
 use super::{
+    access::Access,
     error,
     proto::{
         Authenticate, Authenticated, Grant, Granted, Ignored, KeptAlive, Lease, Range, RangeResult,
@@ -49,17 +50,9 @@ const WATCH_REQUESTS: usize = 16;
 /// An etcd cluster.
 pub(super) struct Rpc {
     url: String,
-    members: Vec<Member>,
+    access: Access,
     current: AtomicUsize,
-    credentials: Option<(String, String)>,
     token: RwLock<Option<AsciiMetadataValue>>,
-}
-
-struct Member {
-    name: HostPort,
-    /// Connects at the first use, and again, with a new look-up of the name, when the connection is
-    /// lost.
-    channel: Channel,
 }
 
 /// Both directions of a watch.
@@ -76,31 +69,10 @@ impl Rpc {
         tls: bool,
         options: &EtcdOptions,
     ) -> Result<Self, StoreError> {
-        let member = |host: &HostPort| -> Result<Member, StoreError> {
-            let scheme = if tls { "https" } else { "http" };
-            let config = |error: tonic::transport::Error| {
-                StoreError::Config(format!("store {url}: {}", error::chain(&error)))
-            };
-            let mut endpoint = Endpoint::from_shared(format!("{scheme}://{host}"))
-                .map_err(config)?
-                .connect_timeout(CONNECT)
-                .http2_keep_alive_interval(KEEPALIVE)
-                .keep_alive_timeout(KEEPALIVE_ANSWER)
-                .keep_alive_while_idle(true)
-                .tcp_nodelay(true);
-            if tls {
-                endpoint = endpoint.tls_config(options.tls()?).map_err(config)?;
-            }
-            Ok(Member {
-                name: host.clone(),
-                channel: endpoint.connect_lazy(),
-            })
-        };
         Ok(Self {
-            members: hosts.iter().map(member).collect::<Result<_, _>>()?,
+            access: Access::new(&url, hosts, tls, options)?,
             url,
             current: AtomicUsize::new(0),
-            credentials: options.credentials()?,
             token: RwLock::new(None),
         })
     }
@@ -170,54 +142,67 @@ impl Rpc {
     where
         F: Future<Output = Result<T, Status>>,
     {
+        let hosts = self.access.hosts();
         let begin = self.current.load(Relaxed);
         let mut last = None;
-        for n in 0..self.members.len() {
-            let index = (begin + n) % self.members.len();
-            let member = &self.members[index];
-            match self.logged_in(member, &todo).await {
+        for n in 0..hosts.len() {
+            let index = (begin + n) % hosts.len();
+            let host = &hosts[index];
+            match self.with_renewed(index, &todo).await {
                 Ok(done) => {
                     self.current.store(index, Relaxed);
                     return Ok(done);
                 }
-                Err(status) if error::is_offline(&status) => last = Some((member, status)),
-                Err(status) => return Err(error::explain(&self.url, &member.name, &status)),
+                Err(status) if error::is_offline(&status) => last = Some((host, status)),
+                Err(status) => return Err(error::explain(&self.url, host, &status)),
             }
         }
         Err(last.map_or_else(
             || StoreError::Config(format!("store {}: no host", self.url)),
-            |(member, status)| error::explain(&self.url, &member.name, &status),
+            |(host, status)| error::explain(&self.url, host, &status),
         ))
     }
 
-    /// Logs in first if there is a user, and again when the token is no longer valid.
-    async fn logged_in<T, F>(
+    /// Does it again if it fails and the certificates were renewed since the connection was made.
+    /// An alert of TLS has many forms, so any failure counts.
+    async fn with_renewed<T, F>(
         &self,
-        member: &Member,
+        index: usize,
         todo: &impl Fn(Channel) -> F,
     ) -> Result<T, Status>
     where
         F: Future<Output = Result<T, Status>>,
     {
-        if self.credentials.is_some() && self.token().is_none() {
-            self.log_in(member).await?;
+        match self.logged_in(index, todo).await {
+            Err(_) if self.access.renew() => self.logged_in(index, todo).await,
+            result => result,
         }
-        match in_time(todo(member.channel.clone())).await {
-            Err(status) if self.credentials.is_some() && error::is_stale_login(&status) => {
-                self.log_in(member).await?;
-                in_time(todo(member.channel.clone())).await
+    }
+
+    /// Logs in first if there is a user, and again when the token is no longer valid.
+    async fn logged_in<T, F>(&self, index: usize, todo: &impl Fn(Channel) -> F) -> Result<T, Status>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        if self.access.has_user() && self.token().is_none() {
+            self.log_in(index).await?;
+        }
+        match in_time(todo(self.access.channel(index))).await {
+            Err(status) if self.access.has_user() && error::is_stale_login(&status) => {
+                self.log_in(index).await?;
+                in_time(todo(self.access.channel(index))).await
             }
             result => result,
         }
     }
 
-    async fn log_in(&self, member: &Member) -> Result<(), Status> {
-        let Some((name, password)) = self.credentials.clone() else {
+    async fn log_in(&self, index: usize) -> Result<(), Status> {
+        let Some((name, password)) = self.access.credentials() else {
             return Ok(());
         };
         let request = Request::new(Authenticate { name, password });
         let answer: Authenticated = in_time(unary(
-            member.channel.clone(),
+            self.access.channel(index),
             "/etcdserverpb.Auth/Authenticate",
             request,
         ))
@@ -248,6 +233,16 @@ impl Rpc {
             .insert("hasleader", AsciiMetadataValue::from_static("true"));
         request
     }
+}
+
+/// With our times.
+pub(super) fn timed(endpoint: Endpoint) -> Endpoint {
+    endpoint
+        .connect_timeout(CONNECT)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE_ANSWER)
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true)
 }
 
 async fn ready(channel: Channel) -> Result<Grpc<Channel>, Status> {
