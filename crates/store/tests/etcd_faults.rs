@@ -293,7 +293,7 @@ fn a_renewed_password_is_noticed() {
         let error = loop {
             match store.publish(&record("a", &[]), Publish::Again).await {
                 Err(StoreError::Unavailable(_)) => {}
-                other => break other.err().expect("it must be refused"),
+                other => break other.expect_err("it must be refused"),
             }
         };
         assert_text(&error, &["refuses user or password", "etcd_password_file"]);
@@ -443,7 +443,7 @@ fn renewed_certificates_are_noticed() {
         let fails = async |names: &[&str]| {
             copy(names);
             let published = store.publish(&record("a", &[]), Publish::Again).await;
-            published.err().expect("it must be refused");
+            published.expect_err("it must be refused");
         };
         fails(&[]).await;
         // The server is trusted, and refuses our certificate.
