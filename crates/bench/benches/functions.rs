@@ -120,6 +120,7 @@ fn made(wanted: &[Wanted]) -> Vec<Observed> {
         name: end.name.clone(),
         index,
         kind: Kind::Veth { peer },
+        source: None,
         alias: Some(end.alias.clone()),
         group: GROUP_OURS,
         mac: Some(end.mac),

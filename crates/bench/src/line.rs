@@ -69,6 +69,17 @@ impl Line {
         }
     }
 
+    /// A quantity of which more is better: the median of the pairs' ratios has to be at least
+    /// `limit`.
+    pub fn at_least_part(work: impl Into<String>, unit: &str, pairs: &Pairs, limit: f64) -> Self {
+        let ratio = pairs.ratios.median();
+        Self {
+            must: format!("≥ {limit}"),
+            is_met: ratio >= limit,
+            ..Self::within(work, unit, pairs, (limit, f64::INFINITY))
+        }
+    }
+
     /// A time that may exceed the comparison's by at most `limit`.
     pub fn at_most_more(
         work: impl Into<String>,

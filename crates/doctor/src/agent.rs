@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use ratchet_protocol::{Client, ClientError, DEFAULT_STORE, Hello, Reply, Request, Settings};
+use ratchet_protocol::{
+    Client, ClientError, DEFAULT_STORE, Hello, LinkReport, LinkState, Reply, Request, Settings,
+};
 use ratchet_store::{StoreOptions, StoreUrl};
 
 use crate::Check;
@@ -53,6 +55,19 @@ impl Agent {
             checks.push(judge_settings(hello, config));
         }
         checks
+    }
+
+    /// How many tunnels of its links are up, if it says so.
+    pub fn tunnels(&self) -> Option<usize> {
+        self.hello.as_ref().ok()?;
+        let asked = Request::Links { watch: false };
+        let Ok(Reply::Links(links)) = Client::call(&self.socket, &asked, TIMEOUT) else {
+            return None;
+        };
+        let is_tunnel = |link: &&LinkReport| {
+            link.kind.as_deref() == Some("vxlan") && link.state == LinkState::Up
+        };
+        Some(links.links.iter().filter(is_tunnel).count())
     }
 
     /// Whether the store can be used: the agent's answer, or without an agent, whether the store

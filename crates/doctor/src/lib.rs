@@ -6,6 +6,7 @@
 
 mod agent;
 mod cni_dir;
+mod filter;
 mod node;
 mod permissions;
 mod port;
@@ -117,6 +118,7 @@ pub fn examine(options: &DoctorOptions) -> Vec<Check> {
     let effective = effective.or_defaults();
     checks.extend(node::underlay(&effective));
     checks.push(port::look());
+    checks.extend(filter::look(agent.tunnels()));
     checks.extend(configs);
     checks.extend(agent.checks(settings.as_ref()));
     checks.push(agent.store(&effective));

@@ -4,18 +4,18 @@
 //! receives a frame.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::IpAddr,
     path::{Path, PathBuf},
 };
 
 use ratchet_kernel::{
-    KernelError, Look, NetnsHandle, NetnsIdentity, Outcome, Underlay, UnderlayError,
+    FoundFilter, KernelError, Look, NetnsHandle, NetnsIdentity, Outcome, Underlay, UnderlayError,
 };
 use ratchet_model::{
     SandboxId,
-    device::{At, Interface, Netns, Observed, Step},
+    device::{At, Interface, Netns, Observed, Passage, Step},
 };
 
 /// Where runtimes keep namespaces under a name. Those of processes come after them: a process may
@@ -79,6 +79,24 @@ pub trait Kernel: Send {
     /// Executes a plan's steps; one outcome a step. A step that fails keeps the later steps for the
     /// same link and device from being tried.
     fn execute(&self, steps: &[Step]) -> Vec<Outcome>;
+
+    /// What the source filter of the node lets through, and whether it is unchanged.
+    ///
+    /// # Errors
+    /// When the kernel has no nftables or does not answer.
+    fn filter(&self) -> Result<FoundFilter, KernelError>;
+
+    /// Has the filter let exactly these through, and undoes what others did to it.
+    ///
+    /// # Errors
+    /// When the kernel has no nftables or refuses; the filter is then as it was.
+    fn set_filter(&self, passages: &BTreeSet<Passage>) -> Result<(), KernelError>;
+
+    /// Has the filter let some through, and others no more, at once.
+    ///
+    /// # Errors
+    /// As [`Kernel::set_filter`].
+    fn change_filter(&self, permit: &[Passage], forbid: &[Passage]) -> Result<(), KernelError>;
 
     /// Where this node's tunnels start.
     ///
@@ -158,6 +176,18 @@ impl Kernel for ratchet_kernel::Kernel {
 
     fn execute(&self, steps: &[Step]) -> Vec<Outcome> {
         self.execute(steps)
+    }
+
+    fn filter(&self) -> Result<FoundFilter, KernelError> {
+        self.filter()
+    }
+
+    fn set_filter(&self, passages: &BTreeSet<Passage>) -> Result<(), KernelError> {
+        self.set_filter(passages.iter().copied())
+    }
+
+    fn change_filter(&self, permit: &[Passage], forbid: &[Passage]) -> Result<(), KernelError> {
+        self.change_filter(permit, forbid)
     }
 
     fn underlay(

@@ -6,6 +6,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use ratchet_filter::Filter;
 use ratchet_model::{device::Netns, names::SandboxId};
 
 use crate::{error::KernelError, netns::NetnsHandle, socket::Channel};
@@ -18,6 +19,8 @@ use crate::{error::KernelError, netns::NetnsHandle, socket::Channel};
 pub struct Kernel {
     node: Space,
     sandboxes: HashMap<SandboxId, Space>,
+    /// The node's, opened when it is first needed.
+    pub(crate) filter: Mutex<Option<Filter>>,
 }
 
 /// A namespace with its socket, which is opened when it is first needed.
@@ -49,6 +52,7 @@ impl Kernel {
                 channel: Mutex::new(Some(channel)),
             },
             sandboxes: HashMap::new(),
+            filter: Mutex::new(None),
         })
     }
 

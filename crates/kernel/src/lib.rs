@@ -11,6 +11,7 @@
 
 mod error;
 mod execute;
+mod filter;
 mod kernel;
 mod netns;
 mod observe;
@@ -28,5 +29,6 @@ pub use kernel::Kernel;
 pub use netns::{NetnsHandle, NetnsIdentity};
 pub use observe::Look;
 pub use probe::{Capabilities, probe, probe_nftables};
+pub use ratchet_filter::Found as FoundFilter;
 pub use tunnels::NodeTunnel;
 pub use underlay::{Underlay, UnderlayError};

@@ -82,7 +82,7 @@ fn try_out() -> Result<Capabilities, KernelError> {
         }
     };
     let veth = can("veth", request::create_veth(&new("a", 1), &new("z", 2)))?;
-    let vxlan = can("VXLAN", request::create_vxlan(&new("v", 3), &tunnel))?;
+    let vxlan = can("VXLAN", request::create_vxlan(&new("v", 3), &tunnel, None))?;
     Ok(Capabilities { veth, vxlan })
 }
 

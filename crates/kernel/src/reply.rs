@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 use ratchet_model::{
-    device::{Kind, Netns, Observed, ObservedAddress, ObservedRoute, PROTOCOL_OURS},
+    device::{Kind, Netns, Observed, ObservedAddress, ObservedRoute, PROTOCOL_OURS, SourcePorts},
     link::{Mac, Route},
 };
 
@@ -61,6 +61,7 @@ pub(crate) fn link(netns: &Netns, payload: &[u8]) -> Option<Observed> {
         name: String::new(),
         index,
         kind: Kind::Other,
+        source: None,
         alias: None,
         group: 0,
         mac: None,
@@ -84,7 +85,7 @@ pub(crate) fn link(netns: &Netns, payload: &[u8]) -> Option<Observed> {
             _ => {}
         }
     }
-    found.kind = kind(info, lower);
+    (found.kind, found.source) = kind(info, lower);
     Some(found)
 }
 
@@ -99,7 +100,7 @@ pub(crate) fn alternative_names(payload: &[u8]) -> Vec<String> {
 }
 
 /// Reads IFLA_LINKINFO: IFLA_INFO_KIND and IFLA_INFO_DATA.
-fn kind(info: &[u8], lower: u32) -> Kind {
+fn kind(info: &[u8], lower: u32) -> (Kind, Option<SourcePorts>) {
     let part = |wanted| {
         attributes(info)
             .find(|(kind, _)| *kind == wanted)
@@ -107,9 +108,9 @@ fn kind(info: &[u8], lower: u32) -> Kind {
             .unwrap_or_default()
     };
     match text(part(1)).as_str() {
-        "veth" => Kind::Veth { peer: lower },
-        "vxlan" => vxlan(part(2)),
-        _ => Kind::Other,
+        "veth" => (Kind::Veth { peer: lower }, None),
+        "vxlan" => (vxlan(part(2)), source_ports(part(2))),
+        _ => (Kind::Other, None),
     }
 }
 
@@ -137,6 +138,15 @@ fn vxlan(data: &[u8]) -> Kind {
         parent,
         port,
     }
+}
+
+/// Reads IFLA_VXLAN_PORT_RANGE, `struct ifla_vxlan_port_range` there: zero for a device that has no
+/// source ports of its own.
+fn source_ports(data: &[u8]) -> Option<SourcePorts> {
+    let (_, range) = attributes(data).find(|(kind, _)| *kind == 10)?;
+    let [a, b, c, d] = <[u8; 4]>::try_from(range).ok()?;
+    let (low, high) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+    (low < high).then_some(SourcePorts { low, high })
 }
 
 /// An address and what the kernel says about it.

@@ -23,7 +23,7 @@ use netlink_packet_route::{
     },
 };
 use ratchet_model::{
-    device::{Alias, GROUP_OURS, PROTOCOL_OURS, Tunnel},
+    device::{Alias, GROUP_OURS, PROTOCOL_OURS, SourcePorts, Tunnel},
     link::{Mac, Mtu, Route},
 };
 
@@ -84,8 +84,13 @@ fn with_index(new: &NewLink<'_>, mut message: LinkMessage) -> LinkMessage {
 
 /// A VXLAN device. Its UDP socket is made in the namespace of the netlink socket that this is sent
 /// over.
-pub(crate) fn create_vxlan(new: &NewLink<'_>, tunnel: &Tunnel) -> Request {
+pub(crate) fn create_vxlan(
+    new: &NewLink<'_>,
+    tunnel: &Tunnel,
+    source: Option<SourcePorts>,
+) -> Request {
     let mut data = far_end(tunnel);
+    data.extend(source.map(|ports| InfoVxlan::PortRange((ports.low, ports.high))));
     data.extend([
         InfoVxlan::Id(tunnel.vni.number()),
         InfoVxlan::Port(tunnel.port),

@@ -51,6 +51,8 @@ pub enum Kind {
     DeviceLeft,
     /// The store has what it must not have, or has not what it must have.
     WrongStore,
+    /// A source filter stops what a tunnel needs, or lets through what nothing needs.
+    WrongFilter,
     /// A file was left in a state directory.
     FileLeft,
     /// A DEL fails although there is no fault.

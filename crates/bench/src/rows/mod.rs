@@ -1,6 +1,7 @@
 //! The rows of the table.
 
 mod calls;
+mod filter;
 mod frames;
 mod growth;
 mod many;
@@ -65,6 +66,14 @@ pub const ROWS: &[Row] = &[
               turns. A measurement takes one second (iperf3: after a first one that is not \
               counted). The result is the median of the ratios.",
         run: frames::frames,
+    },
+    Row {
+        name: "filter",
+        how: "UDP packets of 18 bytes between two pods over VXLAN, sent as fast as one thread can \
+              and counted where they arrive, with the source filter on both nodes against the \
+              same without, in turns. A measurement takes half a second. The result is the median \
+              of the ratios.",
+        run: filter::filter,
     },
     Row {
         name: "links",

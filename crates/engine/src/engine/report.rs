@@ -39,7 +39,8 @@ impl Engine {
             links,
             ..Links::default()
         };
-        for reason in [self.node.trouble(), self.session.trouble()] {
+        let filter = self.wires.filter_trouble();
+        for reason in [self.node.trouble(), self.session.trouble(), filter] {
             reason.into_iter().for_each(|reason| links.notice(reason));
         }
         links

@@ -44,6 +44,7 @@ impl Engine {
         self.node.look(&*self.kernel);
         match self.prepare_resync() {
             Ok(registered) => {
+                self.wires.begin_resync(&*self.kernel);
                 self.resync = Some(Resync {
                     left: self.sandboxes.pods(),
                     tried: registered,
@@ -95,6 +96,7 @@ impl Engine {
         let succeeded = resync.tried.is_ok();
         self.schedule.end(succeeded, resync.took, now);
         if succeeded {
+            self.wires.end_resync(&*self.kernel);
             let restored = self.session.restored();
             let is_restored = |link: LinkId| restored.has(link);
             self.wires

@@ -1,14 +1,14 @@
 //! What the node's settings and kernel come to, with an underlay that comes and goes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
-use ratchet_kernel::{KernelError, Look, NetnsIdentity, Outcome, UnderlayError};
+use ratchet_kernel::{FoundFilter, KernelError, Look, NetnsIdentity, Outcome, UnderlayError};
 use ratchet_model::{
     SandboxId,
-    device::{At, Interface, Netns, Observed, Step},
+    device::{At, Interface, Netns, Observed, Passage, Step},
 };
 
 use super::*;
@@ -55,6 +55,18 @@ impl Kernel for Only {
     }
 
     fn execute(&self, _: &[Step]) -> Vec<Outcome> {
+        unreachable!("not asked")
+    }
+
+    fn filter(&self) -> Result<FoundFilter, KernelError> {
+        unreachable!("not asked")
+    }
+
+    fn set_filter(&self, _: &BTreeSet<Passage>) -> Result<(), KernelError> {
+        unreachable!("not asked")
+    }
+
+    fn change_filter(&self, _: &[Passage], _: &[Passage]) -> Result<(), KernelError> {
         unreachable!("not asked")
     }
 

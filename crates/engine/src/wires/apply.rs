@@ -7,7 +7,7 @@ use std::{
 
 use ratchet_kernel::KernelError;
 use ratchet_model::{
-    LinkId, Reason, SandboxId,
+    LinkId, Reason, SandboxId, Vni,
     device::{Netns, Observed, Operation, Step, Wanted},
     planner::{self, Plan, PlanScope},
     resolve::Link,
@@ -106,7 +106,17 @@ impl Wires {
             wanted,
         };
         let task = look::look(kernel, sandboxes, looked_for, self.leftovers.kept())?;
-        self.plan_and_execute(kernel, sandboxes, task)
+        let vnis = self.vnis_before(request);
+        self.plan_and_execute(kernel, sandboxes, task, &vnis)
+    }
+
+    /// The VNIs that these links had when they were last dealt with.
+    fn vnis_before(&self, request: &Request<'_>) -> BTreeSet<Vni> {
+        let fresh = request.fresh.iter().map(|fresh| fresh.link.id);
+        fresh
+            .chain(request.ended.iter().copied())
+            .filter_map(|link| self.links.get(link)?.wiring.vni())
+            .collect()
     }
 
     /// What waits in the node's namespace for pods, and belongs to none of these links.
@@ -126,6 +136,7 @@ impl Wires {
         kernel: &mut dyn Kernel,
         sandboxes: &Sandboxes,
         task: Task,
+        vnis_before: &BTreeSet<Vni>,
     ) -> Result<Done, KernelError> {
         let Task {
             wanted,
@@ -146,10 +157,18 @@ impl Wires {
             plan = planner::plan(&wanted, &observed, self.leftovers.kept(), plan_scope);
             self.leftovers.remember(&plan.leftovers);
         }
+        self.guard.before(kernel, &observed, &mut plan.steps);
         for step in &plan.steps {
             tracing::debug!(link = %step.link, operation = ?step.operation, "step");
         }
         let results = kernel.execute(&plan.steps);
+        let is_done = |step: usize| results[step].is_ok();
+        self.guard.after(
+            kernel,
+            (&observed[..], &plan.steps[..]),
+            is_done,
+            vnis_before,
+        );
         let looked_through = namespaces.iter().filter_map(|netns| match netns {
             Netns::Sandbox(id) if sandboxes.is_leaving(id) => Some(id),
             _ => None,

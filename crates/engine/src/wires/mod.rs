@@ -7,6 +7,7 @@
 mod announcements;
 mod apply;
 mod failure;
+mod guard;
 mod leftovers;
 mod look;
 mod scope;
@@ -28,6 +29,7 @@ pub(crate) use tracked::{Fresh, Tracked};
 
 use crate::{kernel::Kernel, sandboxes::Sandboxes, state::StateDir};
 use announcements::Announcements;
+use guard::Guard;
 use leftovers::LeftoverStore;
 use tracked::TrackedLinks;
 
@@ -36,6 +38,7 @@ pub(crate) struct Wires {
     links: TrackedLinks,
     leftovers: LeftoverStore,
     announcements: Announcements,
+    guard: Guard,
     /// Leaving sandboxes in which nothing of ours is left.
     swept: BTreeSet<SandboxId>,
 }
@@ -47,6 +50,7 @@ impl Wires {
             links: TrackedLinks::default(),
             leftovers: LeftoverStore::load(states),
             announcements: Announcements::default(),
+            guard: Guard::default(),
             swept: BTreeSet::new(),
         }
     }
@@ -130,6 +134,21 @@ impl Wires {
             alias.map_or(LinkId::UNKNOWN, |alias| alias.link)
         };
         Ok(devices.iter().filter(is_stray).map(link_of).collect())
+    }
+
+    /// A resync begins: the source filter is read, and what others did to it undone.
+    pub fn begin_resync(&mut self, kernel: &dyn Kernel) {
+        self.guard.begin_resync(kernel);
+    }
+
+    /// A resync has looked at everything: what no device needs is let through no more.
+    pub fn end_resync(&mut self, kernel: &dyn Kernel) {
+        self.guard.end_resync(kernel);
+    }
+
+    /// Why the source filter does not work, if it does not.
+    pub fn filter_trouble(&self) -> Option<&Reason> {
+        self.guard.trouble()
     }
 
     fn is_held(&self, device: &Observed, alias: &Alias) -> bool {

@@ -1,7 +1,7 @@
 //! Creates devices in their namespaces, and changes the addresses of VXLAN devices.
 
 use nix::errno::Errno;
-use ratchet_model::device::{At, Netns, NewDevice, Operation, Tunnel};
+use ratchet_model::device::{At, Netns, NewDevice, Operation, SourcePorts, Tunnel};
 
 use super::{Jobs, Phase, Run, describe};
 use crate::{
@@ -17,9 +17,14 @@ impl<'a> Run<'a> {
                 (Operation::CreateVeth { a, z }, Errno::EEXIST) => {
                     self.name_clash(position, &[&a.at, &z.at], failure)
                 }
-                (Operation::CreateVxlan { device, tunnel }, Errno::EEXIST) => {
-                    self.vxlan_clash(position, device, tunnel, failure)
-                }
+                (
+                    Operation::CreateVxlan {
+                        device,
+                        tunnel,
+                        source,
+                    },
+                    Errno::EEXIST,
+                ) => self.vxlan_clash(position, device, (tunnel, *source), failure),
                 (operation, _) => Err(describe::explain(operation, failure)),
             };
             self.settle(position, outcome);
@@ -110,9 +115,13 @@ impl<'a> Run<'a> {
                     request::create_veth(&new_link(a)?, &new_link(z)?),
                 ))
             }
-            Operation::CreateVxlan { device, tunnel } => Some((
+            Operation::CreateVxlan {
+                device,
+                tunnel,
+                source,
+            } => Some((
                 &Netns::Node,
-                request::create_vxlan(&new_link(device)?, tunnel),
+                request::create_vxlan(&new_link(device)?, tunnel, *source),
             )),
             Operation::Retarget { at, tunnel } => {
                 Some((&at.netns, request::retarget(&at.name, tunnel)))
@@ -160,7 +169,7 @@ impl<'a> Run<'a> {
         &self,
         position: usize,
         new: &NewDevice,
-        tunnel: &Tunnel,
+        tunnel: (&Tunnel, Option<SourcePorts>),
         failure: Failure,
     ) -> Result<(), KernelError> {
         self.name_clash(position, &[&new.at], failure.clone())
@@ -183,14 +192,15 @@ impl<'a> Run<'a> {
         &self,
         position: usize,
         new: &NewDevice,
-        tunnel: &Tunnel,
+        (tunnel, source): (&Tunnel, Option<SourcePorts>),
     ) -> Result<(), KernelError> {
         let refused = |failure| describe::explain(self.operation(position), failure);
         let interim = At {
             netns: new.at.netns.clone(),
             name: format!("rtch-{:06x}", tunnel.vni.number()),
         };
-        let creation = request::create_vxlan(&self.new_link(new, &interim.name)?, tunnel);
+        let new_link = self.new_link(new, &interim.name)?;
+        let creation = request::create_vxlan(&new_link, tunnel, source);
         self.kernel
             .talk(&Netns::Node, |channel| channel.once(creation))?
             .map_err(refused)?;

@@ -17,7 +17,7 @@ pub(crate) fn doing(operation: &Operation) -> String {
         Operation::Delete(at) => format!("delete {at}"),
         Operation::Move { from, to, .. } => format!("move {from} to {to}"),
         Operation::CreateVeth { a, z } => format!("create the veth pair {} and {}", a.at, z.at),
-        Operation::CreateVxlan { device, tunnel } => format!(
+        Operation::CreateVxlan { device, tunnel, .. } => format!(
             "create the VXLAN device {} (VNI {}, from {} to {})",
             device.at, tunnel.vni, tunnel.local, tunnel.remote
         ),

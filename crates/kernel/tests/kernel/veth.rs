@@ -382,6 +382,7 @@ fn what_asks_for_an_index_is_created_before_what_takes_any() {
         Operation::CreateVxlan {
             device: new_device(&at(pod(1), "eth1"), 1),
             tunnel: tunnel(11, "192.0.2.1", "192.0.2.2", 0),
+            source: None,
         },
         Operation::CreateVeth {
             a: new_device(&at(pod(0), "eth2"), 2),

@@ -4,7 +4,7 @@ use std::os::fd::AsRawFd;
 
 use ratchet_kernel::{KernelError, NetnsHandle};
 use ratchet_model::{
-    device::{At, Kind, Netns, Operation, Tunnel},
+    device::{At, Kind, Netns, Operation, SourcePorts, Tunnel},
     link::End,
 };
 
@@ -62,6 +62,7 @@ impl Site {
             Operation::CreateVxlan {
                 device: new_device(&eth1, u16::try_from(node).unwrap() + 1),
                 tunnel,
+                source: None,
             },
             Operation::SetUp(eth1.clone(), true),
             Operation::AddAddress(eth1.clone(), address.parse().unwrap()),
@@ -112,6 +113,30 @@ fn frames_pass_between_pods_of_two_nodes() {
         for node in &site.nodes {
             node.do_all([Operation::Delete(eth1.clone())]);
         }
+    }
+}
+
+#[test]
+fn a_device_has_source_ports_of_its_own() {
+    let site = Site::new(1);
+    let ports = |low, high| SourcePorts { low, high };
+    for (name, vni, source) in [("eth1", 11, Some(ports(2048, 2112))), ("eth2", 12, None)] {
+        let at = at(pod(0), name);
+        let tunnel = tunnel(vni, "192.0.2.1", "192.0.2.2", site.parent(0));
+        site.nodes[0].do_all([Operation::CreateVxlan {
+            device: new_device(&at, 1),
+            tunnel: tunnel.clone(),
+            source,
+        }]);
+        assert_eq!(site.nodes[0].one(&at).source, source);
+        // They stay when it is pointed elsewhere.
+        let tunnel = Tunnel {
+            remote: "192.0.2.3".parse().unwrap(),
+            ..tunnel
+        };
+        let there = at.clone();
+        site.nodes[0].do_all([Operation::Retarget { at: there, tunnel }]);
+        assert_eq!(site.nodes[0].one(&at).source, source);
     }
 }
 
@@ -226,6 +251,7 @@ fn a_taken_vni_and_a_taken_name_are_told_apart() {
         node.attempt([Operation::CreateVxlan {
             device: new_device(&at, 5),
             tunnel,
+            source: None,
         }])
         .remove(0)
     };

@@ -8,6 +8,7 @@ use super::{
     alias::Alias,
     netns::{At, Netns},
     ours::{GROUP_DOOMED, GROUP_OURS},
+    passage::SourcePorts,
     tunnel::Tunnel,
 };
 use crate::link::{Mac, Route};
@@ -79,6 +80,8 @@ pub struct Observed {
     pub index: u32,
     /// Its kind.
     pub kind: Kind,
+    /// The source ports of a VXLAN device, if it has some of its own.
+    pub source: Option<SourcePorts>,
     /// Its alias, if it is one of ours.
     pub alias: Option<Alias>,
     /// Its device group.

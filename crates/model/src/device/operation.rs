@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use super::{alias::Alias, netns::At, tunnel::Tunnel};
+use super::{alias::Alias, netns::At, passage::SourcePorts, tunnel::Tunnel};
 use crate::{
     link::{Mac, Mtu, Route},
     names::LinkId,
@@ -52,6 +52,9 @@ pub enum Operation {
         device: NewDevice,
         /// Its parameters.
         tunnel: Tunnel,
+        /// The source ports that it gets for its own, if any
+        /// ([`assign_source_ports`](crate::planner::assign_source_ports)).
+        source: Option<SourcePorts>,
     },
     /// Change remote and local address of a VXLAN device.
     Retarget {

@@ -17,6 +17,7 @@ mod index;
 mod leftovers;
 mod moves;
 mod order;
+mod passages;
 mod plan;
 mod settled;
 mod state;
@@ -29,6 +30,7 @@ use crate::{
 };
 
 pub use moves::MOVE_LIMIT;
+pub use passages::{assign_source_ports, passages};
 pub use plan::{Conflict, Plan, PlanScope};
 pub use settled::{WantedEnds, settled};
 use state::Planner;

@@ -28,6 +28,7 @@ impl Planner<'_> {
         let operation = Operation::CreateVxlan {
             device: self.new_device(end, leftover.as_ref()),
             tunnel: tunnel.clone(),
+            source: None,
         };
         self.creations.push(step(end, operation));
         self.configure(end, Origin::Created(leftover));

@@ -365,6 +365,11 @@ reasons! {
             means "The Kubernetes API does not answer or refuses. Pods that are known go on."
             message "{error}"
             apart "bring the API server back, or correct `kubeconfig` and the account's rights";
+        "filter_missing" FilterMissing { error: String }
+            means "The source filter could not be read or written. Links work, and what is sent to \
+                   their tunnels is accepted from any address."
+            message "{error}"
+            apart "load nf_tables, or use a firewall that accepts tunnels from other nodes only";
     }
     Warning {
         "address_shared" AddressShared { address: IpAddr, ends: String }

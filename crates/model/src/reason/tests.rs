@@ -65,6 +65,7 @@ const CODES: &[&str] = &[
     "store_failed",
     "store_too_large",
     "api_offline",
+    "filter_missing",
     "address_shared",
 ];
 

@@ -38,7 +38,7 @@ impl World {
                 self.create(a, first, Kind::Veth { peer: second });
                 self.create(z, second, Kind::Veth { peer: first });
             }
-            Operation::CreateVxlan { device, tunnel } => {
+            Operation::CreateVxlan { device, tunnel, .. } => {
                 let index = self.index_for(device);
                 self.create(device, index, Kind::from(tunnel));
             }
@@ -193,6 +193,7 @@ fn device(at: At, index: u32, kind: Kind, group: u32) -> Observed {
         name: at.name,
         index,
         kind,
+        source: None,
         alias: None,
         group,
         mac: None,

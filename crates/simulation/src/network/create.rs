@@ -33,8 +33,16 @@ impl SimulatedKernel {
             Operation::CreateVeth { a, z } => {
                 self.create_veth(network, operation, [a, z], with_index)
             }
-            Operation::CreateVxlan { device, tunnel } => {
-                self.create_vxlan(network, operation, (device, tunnel), with_index)
+            Operation::CreateVxlan {
+                device,
+                tunnel,
+                source,
+            } => {
+                let made = self.create_vxlan(network, operation, (device, tunnel), with_index)?;
+                if let Some(made) = network.devices.get_mut(&made) {
+                    made.source = *source;
+                }
+                Ok(())
             }
             Operation::Retarget { at, tunnel } => self.retarget(network, operation, at, tunnel),
             _ => Ok(()),
@@ -103,7 +111,7 @@ impl SimulatedKernel {
         operation: &Operation,
         (new, tunnel): (&NewDevice, &Tunnel),
         with_index: bool,
-    ) -> Outcome {
+    ) -> Result<DeviceId, KernelError> {
         let target = self.space(&new.at.netns)?;
         let home = self.space(&Netns::Node)?;
         let index = new.index.filter(|_| with_index);
@@ -133,8 +141,7 @@ impl SimulatedKernel {
         };
         let mut device = Device::created(new, form);
         limit_mtu(&mut device, tunnel);
-        network.insert(target, device, index);
-        Ok(())
+        Ok(network.insert(target, device, index))
     }
 
     fn retarget(

@@ -7,7 +7,7 @@ use ratchet_model::{
     Mac,
     device::{
         Alias, GROUP_DOOMED, GROUP_OURS, Kind, Netns, NewDevice, Observed, ObservedAddress,
-        ObservedRoute, Tunnel,
+        ObservedRoute, SourcePorts, Tunnel,
     },
 };
 
@@ -53,6 +53,8 @@ pub struct Device {
     pub name: String,
     /// What it is.
     pub form: Form,
+    /// The source ports of a VXLAN device.
+    pub source: Option<SourcePorts>,
     /// Its alias, if that is one of Ratchet's.
     pub alias: Option<Alias>,
     /// Its group.
@@ -77,6 +79,7 @@ impl Device {
             index: 0,
             name: name.to_owned(),
             form,
+            source: None,
             alias: None,
             group: 0,
             mac: None,
@@ -159,6 +162,7 @@ impl Device {
             name: self.name.clone(),
             index: self.index,
             kind,
+            source: self.source,
             alias: self.alias.clone(),
             group: self.group,
             mac: self.mac,

@@ -1,16 +1,18 @@
 //! The network as one node's agent sees it: [`ratchet_engine::Kernel`].
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::{Path, PathBuf},
 };
 
 use ratchet_engine::Kernel;
-use ratchet_kernel::{KernelError, Look, NetnsIdentity, Outcome, Underlay, UnderlayError};
+use ratchet_kernel::{
+    FoundFilter, KernelError, Look, NetnsIdentity, Outcome, Underlay, UnderlayError,
+};
 use ratchet_model::{
     SandboxId,
-    device::{At, Interface, Netns, Observed, Step},
+    device::{At, Interface, Netns, Observed, Passage, Step},
 };
 
 use super::{DeviceId, Inner, NetnsId, Network, NodeNumber, PARENT, UNDERLAY_MTU};
@@ -151,6 +153,27 @@ impl Kernel for SimulatedKernel {
 
     fn execute(&self, steps: &[Step]) -> Vec<Outcome> {
         self.execute_all(steps)
+    }
+
+    fn filter(&self) -> Result<FoundFilter, KernelError> {
+        let network = self.network.lock();
+        Ok(FoundFilter {
+            passages: network.hosts[self.node].filter.clone(),
+            is_whole: true,
+        })
+    }
+
+    fn set_filter(&self, passages: &BTreeSet<Passage>) -> Result<(), KernelError> {
+        self.network.lock().hosts[self.node].filter = passages.clone();
+        Ok(())
+    }
+
+    fn change_filter(&self, permit: &[Passage], forbid: &[Passage]) -> Result<(), KernelError> {
+        let mut network = self.network.lock();
+        let filter = &mut network.hosts[self.node].filter;
+        filter.retain(|passage| !forbid.contains(passage));
+        filter.extend(permit);
+        Ok(())
     }
 
     fn underlay(

@@ -6,18 +6,19 @@
 mod create;
 mod device;
 mod execute;
+mod filter;
 mod kernel;
 mod wire;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use ratchet_kernel::NetnsIdentity;
-use ratchet_model::device::Observed;
+use ratchet_model::device::{Observed, Passage};
 
 pub use device::{Device, DeviceId, Form};
 pub use kernel::SimulatedKernel;
@@ -75,6 +76,8 @@ struct Host {
     vtep: IpAddr,
     parent: u32,
     has_address: bool,
+    /// What its source filter lets through.
+    filter: BTreeSet<Passage>,
 }
 
 /// What is called after a step of an agent by which frames may go elsewhere, with words for the
@@ -122,6 +125,7 @@ impl Inner {
             vtep: IpAddr::from([10, 0, 0, last]),
             parent: 0,
             has_address: true,
+            filter: BTreeSet::new(),
         });
         self.add_parent(node);
         node
@@ -195,6 +199,7 @@ impl Inner {
             self.delete(device);
         }
         self.add_parent(node);
+        self.hosts[node].filter.clear();
     }
 
     /// Takes the address from a node's parent interface, or gives it back.

@@ -15,7 +15,8 @@ impl Inner {
     /// The devices that receive a frame which leaves by this device.
     ///
     /// A VXLAN device takes a frame of its VNI from any node: drivers/net/vxlan/vxlan_core.c,
-    /// `vxlan_rcv`, looks at the source only to learn it, which ours do not do.
+    /// `vxlan_rcv`, looks at the source only to learn it, which ours do not do. So the source
+    /// filters decide.
     pub fn receivers(&self, sender: &Device) -> Vec<DeviceId> {
         if !sender.up {
             return Vec::new();
@@ -28,7 +29,9 @@ impl Inner {
             }
             Form::Vxlan { tunnel, .. } => {
                 let to = self.hosts.iter().find(|host| host.vtep == tunnel.remote);
-                let Some(to) = to else { return Vec::new() };
+                let Some(to) = to.filter(|_| self.may_tunnel(sender, tunnel)) else {
+                    return Vec::new();
+                };
                 let takes = |device: &Device| match &device.form {
                     Form::Vxlan { tunnel: far, home } => {
                         *home == to.netns

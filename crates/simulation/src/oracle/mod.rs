@@ -3,6 +3,7 @@
 //! * [`frames`], at any moment: does a frame arrive where it may not?
 //! * [`connected`], when everything has settled: do the links that must be up carry frames, and are
 //!   their ends as declared?
+//! * [`filters`], then: do the source filters let through what tunnels need, and nothing else?
 //! * [`indexes`], then: has each end the index that it had before?
 //! * [`left`], then: is there a device, a record, a VNI or a file that nothing needs?
 //! * [`strangers`], then: are the devices that are not Ratchet's as they were?
@@ -12,6 +13,7 @@
 
 pub mod connected;
 pub mod expected;
+pub mod filters;
 pub mod frames;
 pub mod indexes;
 pub mod left;
@@ -40,6 +42,7 @@ pub fn check(cluster: &mut Cluster) -> Result<u64, Wrong> {
         count += 1;
     }
     left::check_devices(&network, &expected)?;
+    filters::check(&network, &expected)?;
     strangers::check(&network)?;
     cluster.indexes = indexes;
     Ok(count)

@@ -71,6 +71,7 @@ impl Generator<'_> {
             16..28 => Operation::CreateVxlan {
                 device: self.new_device(),
                 tunnel: self.tunnel(),
+                source: None,
             },
             28..34 => Operation::Retarget {
                 at: self.there(),

@@ -53,6 +53,7 @@ fn a_vxlan_device_can_be_created_under_another_name_first() {
             operation: Operation::CreateVxlan {
                 device: new.clone(),
                 tunnel: tunnel.clone(),
+                source: None,
             },
         }];
         let run = Run {
@@ -61,7 +62,7 @@ fn a_vxlan_device_can_be_created_under_another_name_first() {
             outcomes: vec![None],
             broken: Default::default(),
         };
-        run.create_renamed(0, &new, &tunnel).unwrap();
+        run.create_renamed(0, &new, (&tunnel, None)).unwrap();
         let device = kernel.find(&[at]).unwrap().pop().flatten().unwrap();
         assert!(matches!(device.kind, Kind::Vxlan { vni: 11, .. }));
         assert!(device.is_ours() && device.name == "eth1");

@@ -36,6 +36,7 @@ fn vxlan(sandbox: &str, index: Option<u32>) -> Operation {
             parent: 2,
             port: VXLAN_PORT,
         },
+        source: None,
     }
 }
 
