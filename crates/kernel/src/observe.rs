@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use netlink_packet_route::AddressFamily;
 use nix::errno::Errno;
-use ratchet_model::device::{At, Interface, Netns, Observed, PROTOCOL_OURS};
+use ratchet_model::device::{At, Interface, Kind, Netns, Observed, PROTOCOL_OURS};
 
 use crate::{
     error::KernelError,
@@ -54,7 +54,8 @@ impl Kernel {
         for (netns, look) in scope {
             let failed = |what: &str, failure| refused(format!("read {what} of {netns}"), failure);
             found.extend(self.talk(netns, |channel| {
-                let mut devices = links(channel, netns, look)
+                let mut devices = self
+                    .links(channel, netns, look)
                     .map_err(|failure| failed("the devices", failure))?;
                 let chosen = devices
                     .iter_mut()
@@ -91,6 +92,32 @@ impl Kernel {
         Ok(found.into_iter().map(|device| device.map(read)).collect())
     }
 
+    /// The devices of a namespace. A tunnel whose socket is not in the node's namespace is none of
+    /// Ratchet's tunnels, whatever it says of itself: the root of a pod can make one like it, but
+    /// not with a socket on the node.
+    fn links(
+        &self,
+        channel: &mut Channel,
+        netns: &Netns,
+        look: &Look,
+    ) -> Result<Vec<Observed>, Failure> {
+        let mut found = seen(channel, netns, look)?;
+        let is_tunnel = |seen: &Seen| matches!(seen.device.kind, Kind::Vxlan { .. });
+        if found.iter().any(is_tunnel) {
+            let of_node = match netns {
+                Netns::Node => None,
+                // What has no number here is nobody's home.
+                Netns::Sandbox(_) => Some(channel.number_of_node(self.node())?.unwrap_or(-1)),
+            };
+            let is_elsewhere = |seen: &&mut Seen| is_tunnel(seen) && seen.home != of_node;
+            for seen in found.iter_mut().filter(is_elsewhere) {
+                seen.device.kind = Kind::Other;
+                seen.device.source = None;
+            }
+        }
+        Ok(found.into_iter().map(|seen| seen.device).collect())
+    }
+
     /// Looks devices up by place and name.
     pub(crate) fn find(&self, wanted: &[At]) -> Result<Vec<Option<Observed>>, KernelError> {
         let mut places: BTreeMap<&Netns, Vec<usize>> = BTreeMap::new();
@@ -106,7 +133,7 @@ impl Kernel {
                 .talk(netns, |channel| by_name(channel, netns, names))?
                 .map_err(|failure| refused(format!("read the devices of {netns}"), failure))?;
             for (position, device) in positions.into_iter().zip(devices) {
-                found[position] = device;
+                found[position] = device.map(|found| found.device);
             }
         }
         Ok(found)
@@ -121,18 +148,35 @@ fn refused(doing: String, failure: Failure) -> KernelError {
     }
 }
 
-fn links(channel: &mut Channel, netns: &Netns, look: &Look) -> Result<Vec<Observed>, Failure> {
+/// A device as it was read.
+#[derive(Clone)]
+struct Seen {
+    device: Observed,
+    /// Where its tunnel starts ([`reply::home`]).
+    home: Option<i32>,
+}
+
+impl Seen {
+    fn read(netns: &Netns, payload: &[u8]) -> Option<Self> {
+        Some(Self {
+            device: reply::link(netns, payload)?,
+            home: reply::home(payload),
+        })
+    }
+}
+
+fn seen(channel: &mut Channel, netns: &Netns, look: &Look) -> Result<Vec<Seen>, Failure> {
     match look {
-        Look::All => channel.dump(request::dump_links(), |payload| reply::link(netns, payload)),
+        Look::All => channel.dump(request::dump_links(), |payload| Seen::read(netns, payload)),
         Look::Names(names) => {
             let found = by_name(channel, netns, names.iter().map(String::as_str))?;
             // An alternative name leads to a device whose own name may be among those asked for as
             // well.
-            let mut seen = HashSet::new();
+            let mut indexes = HashSet::new();
             Ok(found
                 .into_iter()
                 .flatten()
-                .filter(|device| seen.insert(device.index))
+                .filter(|seen| indexes.insert(seen.device.index))
                 .collect())
         }
     }
@@ -142,14 +186,14 @@ fn by_name<'a>(
     channel: &mut Channel,
     netns: &Netns,
     names: impl Iterator<Item = &'a str>,
-) -> Result<Vec<Option<Observed>>, Failure> {
+) -> Result<Vec<Option<Seen>>, Failure> {
     let names: Vec<&str> = names.collect();
     if names.len() > MANY {
         return by_names(channel, netns, &names);
     }
     let answers = channel.fetch(names.into_iter().map(request::get_link).collect());
     let read = |answer: Result<Vec<u8>, Failure>| match answer {
-        Ok(payload) => Ok(reply::link(netns, &payload)),
+        Ok(payload) => Ok(Seen::read(netns, &payload)),
         Err(failure) if failure.errno == Errno::ENODEV => Ok(None),
         Err(failure) => Err(failure),
     };
@@ -162,26 +206,26 @@ fn by_names(
     channel: &mut Channel,
     netns: &Netns,
     names: &[&str],
-) -> Result<Vec<Option<Observed>>, Failure> {
+) -> Result<Vec<Option<Seen>>, Failure> {
     let read = |payload: &[u8]| {
         Some((
-            reply::link(netns, payload)?,
+            Seen::read(netns, payload)?,
             reply::alternative_names(payload),
         ))
     };
     let devices = channel.dump(request::dump_links(), read)?;
-    let mut by_name: HashMap<&str, &Observed> = HashMap::new();
-    for (device, alternatives) in &devices {
+    let mut by_name: HashMap<&str, &Seen> = HashMap::new();
+    for (seen, alternatives) in &devices {
         by_name.extend(
             alternatives
                 .iter()
-                .chain([&device.name])
-                .map(|name| (name.as_str(), device)),
+                .chain([&seen.device.name])
+                .map(|name| (name.as_str(), seen)),
         );
     }
     Ok(names
         .iter()
-        .map(|name| by_name.get(name).map(|device| (*device).clone()))
+        .map(|name| by_name.get(name).map(|seen| (*seen).clone()))
         .collect())
 }
 

@@ -89,6 +89,20 @@ pub(crate) fn link(netns: &Netns, payload: &[u8]) -> Option<Observed> {
     Some(found)
 }
 
+/// Reads IFLA_LINK_NETNSID: the number that the namespace of a tunnel's socket has in the device's
+/// own; `None` when both are the same.
+pub(crate) fn home(payload: &[u8]) -> Option<i32> {
+    let (_, value) = attributes(payload.get(16..)?).find(|(kind, _)| *kind == 37)?;
+    Some(u32_of(value).cast_signed())
+}
+
+/// Reads NETNSA_NSID behind `struct rtgenmsg` (include/uapi/linux/net_namespace.h): the number of a
+/// namespace that was asked for; `None` when it has none.
+pub(crate) fn namespace_number(payload: &[u8]) -> Option<i32> {
+    let (_, value) = attributes(payload.get(4..)?).find(|(kind, _)| *kind == 1)?;
+    Some(u32_of(value).cast_signed()).filter(|number| *number >= 0)
+}
+
 /// Reads the names that a device has beside its own: IFLA_ALT_IFNAME within IFLA_PROP_LIST.
 pub(crate) fn alternative_names(payload: &[u8]) -> Vec<String> {
     let lists = attributes(payload.get(16..).unwrap_or_default()).filter(|(kind, _)| *kind == 52);

@@ -18,6 +18,7 @@ use netlink_packet_route::{
         InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags,
         LinkInfo, LinkMessage,
     },
+    nsid::{NsidAttribute, NsidMessage},
     route::{
         RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType, RouteVia,
     },
@@ -152,6 +153,16 @@ pub(crate) fn get_link(name: &str) -> Request {
     );
     Request {
         message: Rtnl::GetLink(message),
+        flags: 0,
+    }
+}
+
+/// Asks which number a namespace has in that of the socket.
+pub(crate) fn get_namespace_number(netns: RawFd) -> Request {
+    let mut message = NsidMessage::default();
+    message.attributes = vec![NsidAttribute::Fd(netns.cast_unsigned())];
+    Request {
+        message: Rtnl::GetNsId(message),
         flags: 0,
     }
 }

@@ -20,7 +20,10 @@ use nix::{
 };
 use ratchet_failpoint as failpoint;
 
-use crate::netns::{NetnsHandle, inside_each};
+use crate::{
+    netns::{NetnsHandle, inside_each},
+    reply, request,
+};
 pub(crate) use message::{Failure, Request};
 use message::{messages, push};
 
@@ -52,6 +55,8 @@ pub(crate) struct Channel {
     window: usize,
     outgoing: Vec<u8>,
     incoming: Vec<u8>,
+    /// The number of the node's namespace in this one, which never changes.
+    node_number: Option<i32>,
 }
 
 impl Channel {
@@ -91,7 +96,19 @@ impl Channel {
             window,
             outgoing: Vec::new(),
             incoming: Vec::with_capacity(DATAGRAM_BYTES),
+            node_number: None,
         })
+    }
+
+    /// The number that the node's namespace has in this one, if it has one.
+    pub(crate) fn number_of_node(&mut self, node: &NetnsHandle) -> Result<Option<i32>, Failure> {
+        if self.node_number.is_none() {
+            let asked = vec![request::get_namespace_number(node.raw_fd())];
+            let answer = self.fetch(asked).pop();
+            let payload = answer.unwrap_or(Err(Errno::EIO.into()))?;
+            self.node_number = reply::namespace_number(&payload);
+        }
+        Ok(self.node_number)
     }
 
     /// Has requests done, in order; a refused one does not keep the later ones from being done.

@@ -42,9 +42,10 @@ impl Engine {
         self.resync = None;
         self.schedule.begin(begun);
         self.node.look(&*self.kernel);
+        // This needs neither store nor state.
+        self.wires.begin_resync(&*self.kernel);
         match self.prepare_resync() {
             Ok(registered) => {
-                self.wires.begin_resync(&*self.kernel);
                 self.resync = Some(Resync {
                     left: self.sandboxes.pods(),
                     tried: registered,

@@ -4,7 +4,7 @@
 //! What it lets through follows from the devices (`ratchet_model::planner::passages`): before a
 //! plan is executed, what its devices will need; after it, only what they have. A filter that
 //! cannot be written keeps no link from being made: it is reported, and tried again with the next
-//! resync.
+//! change or resync.
 
 use std::collections::BTreeSet;
 
@@ -17,22 +17,23 @@ use ratchet_model::{
 
 use crate::kernel::Kernel;
 
-/// What is known of the filter.
-#[derive(Debug, Default)]
-enum State {
-    /// It was not read yet.
-    #[default]
-    Unread,
-    /// It lets these through.
-    Standing(BTreeSet<Passage>),
-    /// It could not be read or written. It is left alone until the next resync.
-    Broken(Box<Reason>),
+/// Why the filter does not work.
+#[derive(Debug)]
+struct Trouble {
+    reason: Reason,
+    /// Whether the kernel has no nftables: then only a resync tries again, since each attempt has
+    /// the kernel look for a module.
+    is_missing: bool,
 }
 
 /// The filter of this node.
 #[derive(Debug, Default)]
 pub(super) struct Guard {
-    state: State,
+    /// What it lets through; `None` when that is not known: nobody has read it yet, or the last
+    /// attempt to read or write it failed.
+    standing: Option<BTreeSet<Passage>>,
+    /// Why it does not work, if it does not.
+    trouble: Option<Trouble>,
     /// What devices were seen to need since the resync began.
     seen: BTreeSet<Passage>,
 }
@@ -40,19 +41,13 @@ pub(super) struct Guard {
 impl Guard {
     /// Why the filter does not work, if it does not.
     pub fn trouble(&self) -> Option<&Reason> {
-        match &self.state {
-            State::Broken(reason) => Some(reason),
-            State::Unread | State::Standing(_) => None,
-        }
+        self.trouble.as_ref().map(|trouble| &trouble.reason)
     }
 
     /// Reads the filter, and undoes what others did to it.
     pub fn begin_resync(&mut self, kernel: &dyn Kernel) {
         self.seen.clear();
-        let known = match std::mem::take(&mut self.state) {
-            State::Standing(known) => Some(known),
-            State::Unread | State::Broken(_) => None,
-        };
+        let known = self.standing.take();
         let mended = kernel.filter().and_then(|found| {
             let wanted = known.unwrap_or_else(|| found.passages.clone());
             if !found.is_whole || found.passages != wanted {
@@ -67,7 +62,7 @@ impl Guard {
     /// All devices were seen: what none of them needs is let through no more.
     pub fn end_resync(&mut self, kernel: &dyn Kernel) {
         let seen = std::mem::take(&mut self.seen);
-        if let State::Standing(standing) = &self.state {
+        if let Some(standing) = &self.standing {
             let stale: Vec<Passage> = standing.difference(&seen).copied().collect();
             self.change(kernel, &[], &stale);
         }
@@ -79,11 +74,12 @@ impl Guard {
         if planner::passages(observed, steps, |_| true).is_empty() {
             return;
         }
-        if matches!(self.state, State::Unread) {
+        let is_missing = |trouble: &Trouble| trouble.is_missing;
+        if self.standing.is_none() && !self.trouble.as_ref().is_some_and(is_missing) {
             let found = kernel.filter().map(|found| found.passages);
             self.take(found);
         }
-        let State::Standing(standing) = &self.state else {
+        let Some(standing) = &self.standing else {
             return;
         };
         planner::assign_source_ports(steps, standing);
@@ -108,7 +104,7 @@ impl Guard {
         let mut vnis: BTreeSet<Vni> = of_devices.map(|passage| passage.vni).collect();
         vnis.extend(ended);
         self.seen.extend(&there);
-        let State::Standing(standing) = &self.state else {
+        let Some(standing) = &self.standing else {
             return;
         };
         let is_stale = |passage: &&Passage| vnis.contains(&passage.vni) && !there.contains(passage);
@@ -117,7 +113,7 @@ impl Guard {
     }
 
     fn change(&mut self, kernel: &dyn Kernel, permit: &[Passage], forbid: &[Passage]) {
-        let State::Standing(standing) = &mut self.state else {
+        let Some(standing) = &mut self.standing else {
             return;
         };
         if permit.is_empty() && forbid.is_empty() {
@@ -135,14 +131,26 @@ impl Guard {
     }
 
     fn take(&mut self, read: Result<BTreeSet<Passage>, KernelError>) {
-        self.state = match read {
-            Ok(standing) => State::Standing(standing),
-            Err(error) => {
-                let error = error.to_string();
-                let reason = Reason::FilterMissing { error };
-                tracing::error!(%reason, "tunnels are not protected");
-                State::Broken(Box::new(reason))
+        let error = match read {
+            Ok(standing) => {
+                if self.trouble.take().is_some() {
+                    tracing::info!("the source filter works again");
+                }
+                self.standing = Some(standing);
+                return;
             }
+            Err(error) => error,
         };
+        self.standing = None;
+        let is_missing = matches!(error, KernelError::Unsupported { .. });
+        let error = error.to_string();
+        let reason = Reason::FilterMissing { error };
+        if self.trouble() != Some(&reason) {
+            tracing::error!(%reason, "tunnels are not protected");
+        }
+        self.trouble = Some(Trouble { reason, is_missing });
     }
 }
+
+#[cfg(test)]
+mod tests;

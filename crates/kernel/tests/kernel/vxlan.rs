@@ -116,6 +116,38 @@ fn frames_pass_between_pods_of_two_nodes() {
     }
 }
 
+/// The root of a pod can make a device that looks like one of ours, but not with a socket on the
+/// node. It is no tunnel, so nothing is let through for it.
+#[test]
+fn a_forged_tunnel_is_none() {
+    let site = Site::new(1);
+    let eth1 = site.tunnel(0, 11, "192.0.2.1", "192.0.2.2", "10.1.0.1/24");
+    let (own, child) = (&site.nodes[0].pods[0], fresh());
+    let forged =
+        "group 1383359336 type vxlan id 4242 local 192.0.2.1 remote 192.0.2.9 dstport 4789";
+    sh(own, &format!("ip link add eth2 {forged}"));
+    let path = format!(
+        "/proc/{}/fd/{}",
+        std::process::id(),
+        std::os::fd::AsFd::as_fd(own).as_raw_fd()
+    );
+    let made = format!("ip link add eth3 netns {path} {forged}");
+    sh(&child, &made);
+    let found = site.nodes[0].all(pod(0));
+    for (name, is_tunnel) in [("eth1", true), ("eth2", false), ("eth3", false)] {
+        let device = found.iter().find(|device| device.name == name).unwrap();
+        assert!(device.is_ours(), "{device:?}");
+        let kind = matches!(device.kind, Kind::Vxlan { .. });
+        assert_eq!(kind, is_tunnel, "{device:?}");
+        // The same when it is asked for by name.
+        assert_eq!(site.nodes[0].one(&at(pod(0), name)), *device);
+    }
+    assert!(matches!(
+        site.nodes[0].one(&eth1).kind,
+        Kind::Vxlan { vni: 11, .. }
+    ));
+}
+
 #[test]
 fn a_device_has_source_ports_of_its_own() {
     let site = Site::new(1);
