@@ -103,8 +103,12 @@ pub enum Happening {
     EndSession(NodeNumber),
     /// The parent interface of the node has no address any more.
     LoseUnderlay(NodeNumber),
-    /// The node can reach the store and the API again, quickly and with every answer, and has its
-    /// address.
+    /// Somebody removes all rules of the node's packet filter (`nft flush ruleset`).
+    FlushFilter(NodeNumber),
+    /// The node's kernel refuses to read and change the source filter.
+    RefuseFilter(NodeNumber),
+    /// The node can reach the store and the API again, quickly and with every answer, has its
+    /// address, and can change its filter.
     Online(NodeNumber),
     /// The next calls of the node to the store take long.
     Slow(NodeNumber),
@@ -247,6 +251,8 @@ impl Happening {
             Self::CutOff(node) => write!(f, "n{node} is cut off from the store and the API"),
             Self::EndSession(node) => write!(f, "the store takes n{node} for lost"),
             Self::LoseUnderlay(node) => write!(f, "the parent interface of n{node} has no address"),
+            Self::FlushFilter(node) => write!(f, "somebody removes the filter of n{node}"),
+            Self::RefuseFilter(node) => write!(f, "n{node} cannot change its filter"),
             Self::Online(node) => write!(f, "n{node} reaches everything again"),
             Self::Slow(node) => write!(f, "the store is slow for n{node}"),
             Self::Unanswered(node) => write!(f, "the store does not answer n{node}'s changes"),

@@ -77,10 +77,30 @@ pub fn history(seed: u64, events: usize) -> History {
         slots,
         faults,
     };
+    let mut events: Vec<Event> = (0..events).map(|_| generator.event()).collect();
+    disturb_filters(&mut Random::new(!seed), nodes, &mut events);
     History {
         nodes,
         kubernetes,
-        events: (0..events).map(|_| generator.event()).collect(),
+        events,
+    }
+}
+
+/// In some histories the filters have faults. They take the places of steps of time, so that a
+/// seed's other events are the same as without them.
+fn disturb_filters(random: &mut Random, nodes: usize, events: &mut [Event]) {
+    if !random.percent(20) {
+        return;
+    }
+    for event in events {
+        if matches!(event.happening, Happening::Advance { .. }) && random.percent(30) {
+            let node = random.below(nodes);
+            event.happening = if random.percent(50) {
+                Happening::FlushFilter(node)
+            } else {
+                Happening::RefuseFilter(node)
+            };
+        }
     }
 }
 

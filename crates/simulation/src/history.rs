@@ -174,8 +174,11 @@ impl History {
 }
 
 fn no_violation(cluster: &Cluster, applied: Result<(), Wrong>) -> Result<(), Wrong> {
-    match cluster.frames.lock().violation.clone() {
-        Some(violation) => Err(Wrong::new(Kind::FrameAstray, violation)),
+    if let Some(violation) = cluster.frames.lock().violation.clone() {
+        return Err(Wrong::new(Kind::FrameAstray, violation));
+    }
+    match cluster.network.lock().unguarded.clone() {
+        Some(text) => Err(Wrong::new(Kind::WrongFilter, text)),
         None => applied,
     }
 }

@@ -61,6 +61,38 @@ fn goes_well(nodes: usize, kubernetes: bool, events: Vec<Event>) {
     }
 }
 
+/// Somebody removes the filter, and nothing else happens: a resync puts it back. What could not be
+/// written while the kernel refused is written later.
+#[test]
+fn a_filter_that_was_removed_or_refused_is_made_again() {
+    let tunnel = |own| annotation(&[link(own, (1, own))]);
+    for fault in [Happening::FlushFilter(0), Happening::RefuseFilter(0)] {
+        goes_well(
+            2,
+            false,
+            vec![
+                then(add(0, 0, tunnel(0)), &[0, 1]),
+                then(add(1, 1, annotation(&[])), &[0, 1, 0, 1]),
+                then(Happening::Settle, &[]),
+                then(fault, &[]),
+                then(add(2, 0, tunnel(1)), &[0, 1, 0, 1]),
+                then(Happening::Settle, &[]),
+            ],
+        );
+    }
+    goes_well(
+        2,
+        false,
+        vec![
+            then(add(0, 0, tunnel(0)), &[0, 1]),
+            then(add(1, 1, annotation(&[])), &[0, 1, 0, 1]),
+            then(Happening::Settle, &[]),
+            then(Happening::FlushFilter(0), &[]),
+            then(Happening::Settle, &[]),
+        ],
+    );
+}
+
 /// The agent said that the links stay, and never tried again.
 #[test]
 fn a_change_of_declaration_that_could_not_be_written_down_is_tried_again() {

@@ -57,6 +57,8 @@ impl Cluster {
             | Happening::CutOff(node)
             | Happening::EndSession(node)
             | Happening::LoseUnderlay(node)
+            | Happening::FlushFilter(node)
+            | Happening::RefuseFilter(node)
             | Happening::Online(node)
             | Happening::Slow(node)
             | Happening::Unanswered(node)
@@ -189,6 +191,8 @@ impl Cluster {
             }
             Happening::EndSession(_) => self.store.end_session(node),
             Happening::LoseUnderlay(_) => self.network.lock().set_underlay(node, false),
+            Happening::FlushFilter(_) => self.network.lock().flush_filter(node),
+            Happening::RefuseFilter(_) => self.network.lock().refuse_filter(node, true),
             Happening::BreakWatch(_) => self.store.break_watches(node),
             Happening::Online(_) => self.heal(node),
             Happening::Offline(_) => self.disturb(node, |faults| faults.is_offline = true),
@@ -217,9 +221,10 @@ impl Cluster {
         });
     }
 
-    /// The node reaches the store and the API again, and has its address.
+    /// The node reaches the store and the API again, has its address, and can change its filter.
     pub(super) fn heal(&mut self, node: NodeNumber) {
         self.network.lock().set_underlay(node, true);
+        self.network.lock().refuse_filter(node, false);
         self.store.set_client(node, Client::default());
         if !self.nodes[node].hears {
             self.nodes[node].hears = true;

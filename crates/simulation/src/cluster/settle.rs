@@ -33,6 +33,7 @@ impl Cluster {
             self.work()?;
         }
         let links = oracle::check(self)?;
+        self.network.lock().filters_have_settled();
         self.figures.links += links;
         Ok(())
     }

@@ -127,6 +127,9 @@ impl SimulatedKernel {
         self.points.pass();
         let mut network = self.network.lock();
         let outcome = self.attempt(&mut network, &step.operation, with_index);
+        if outcome.is_ok() {
+            self.check_filter(&mut network, &step.operation);
+        }
         network.stepped(&|| format!("n{} executed {step:?}", self.node));
         outcome
     }

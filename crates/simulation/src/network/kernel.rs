@@ -1,6 +1,7 @@
 //! The network as one node's agent sees it: [`ratchet_engine::Kernel`].
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::{Path, PathBuf},
@@ -25,6 +26,8 @@ pub struct SimulatedKernel {
     pub(super) node: NodeNumber,
     own: NetnsId,
     entered: BTreeMap<SandboxId, NetnsId>,
+    /// What the agent knows to be in the filter.
+    pub(super) known: RefCell<Option<BTreeSet<Passage>>>,
 }
 
 impl SimulatedKernel {
@@ -37,6 +40,7 @@ impl SimulatedKernel {
             node,
             own,
             entered: BTreeMap::new(),
+            known: RefCell::default(),
         }
     }
 
@@ -156,24 +160,15 @@ impl Kernel for SimulatedKernel {
     }
 
     fn filter(&self) -> Result<FoundFilter, KernelError> {
-        let network = self.network.lock();
-        Ok(FoundFilter {
-            passages: network.hosts[self.node].filter.clone(),
-            is_whole: true,
-        })
+        self.read_filter()
     }
 
     fn set_filter(&self, passages: &BTreeSet<Passage>) -> Result<(), KernelError> {
-        self.network.lock().hosts[self.node].filter = passages.clone();
-        Ok(())
+        self.with_filter(|filter| filter.clone_from(passages))
     }
 
     fn change_filter(&self, permit: &[Passage], forbid: &[Passage]) -> Result<(), KernelError> {
-        let mut network = self.network.lock();
-        let filter = &mut network.hosts[self.node].filter;
-        filter.retain(|passage| !forbid.contains(passage));
-        filter.extend(permit);
-        Ok(())
+        self.update_filter(permit, forbid)
     }
 
     fn underlay(

@@ -11,14 +11,16 @@ mod kernel;
 mod wire;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use ratchet_kernel::NetnsIdentity;
-use ratchet_model::device::{Observed, Passage};
+use ratchet_model::device::Observed;
+
+use filter::Filter;
 
 pub use device::{Device, DeviceId, Form};
 pub use kernel::SimulatedKernel;
@@ -76,8 +78,7 @@ struct Host {
     vtep: IpAddr,
     parent: u32,
     has_address: bool,
-    /// What its source filter lets through.
-    filter: BTreeSet<Passage>,
+    filter: Filter,
 }
 
 /// What is called after a step of an agent by which frames may go elsewhere, with words for the
@@ -93,6 +94,8 @@ pub struct Inner {
     /// Devices that are not Ratchet's, as they were made.
     strangers: BTreeMap<DeviceId, Device>,
     next: u64,
+    /// The first tunnel that an agent made without having told the filter.
+    pub unguarded: Option<String>,
     /// What is to be done when frames may go elsewhere than before.
     pub on_change: Option<OnChange>,
     has_changed: bool,
@@ -125,7 +128,7 @@ impl Inner {
             vtep: IpAddr::from([10, 0, 0, last]),
             parent: 0,
             has_address: true,
-            filter: BTreeSet::new(),
+            filter: Filter::default(),
         });
         self.add_parent(node);
         node
@@ -199,7 +202,7 @@ impl Inner {
             self.delete(device);
         }
         self.add_parent(node);
-        self.hosts[node].filter.clear();
+        self.hosts[node].filter = Filter::default();
     }
 
     /// Takes the address from a node's parent interface, or gives it back.
