@@ -74,9 +74,11 @@ impl Points {
         self.left.store(points, Ordering::Relaxed);
     }
 
-    /// Has it not crash after all.
+    /// Has it not crash after all. One that has crashed stays so.
     pub fn disarm(&self) {
-        self.left.store(NEVER, Ordering::Relaxed);
+        if !self.has_crashed() {
+            self.left.store(NEVER, Ordering::Relaxed);
+        }
     }
 
     /// Whether it has crashed.

@@ -157,3 +157,21 @@ fn a_declaration_that_is_wrong_does_not_undo_the_one_before_it() {
     ];
     goes_well(2, true, events);
 }
+
+/// An agent that crashed in its probe of the store, while time passed, worked on without the probe:
+/// a mistake of the simulation. The store was offline to it for ever.
+#[test]
+fn an_agent_that_crashes_in_a_task_is_started_again() {
+    let events = vec![
+        then(Happening::Unanswered(0), &[]),
+        then(add(0, 0, annotation(&[link(0, (1, 0))])), &[0]),
+        then(Happening::Advance { millis: 61_000 }, &[0, 0, 0]),
+        then(Happening::Advance { millis: 2500 }, &[]),
+        then(Happening::Crash { node: 0, after: 2 }, &[]),
+        then(Happening::Advance { millis: 1000 }, &[]),
+        then(Happening::Settle, &[]),
+        then(Happening::CutOff(0), &[]),
+        then(Happening::Advance { millis: 130_000 }, &[]),
+    ];
+    goes_well(1, false, events);
+}

@@ -197,21 +197,31 @@ impl Cluster {
         self.figures.turns += 1;
         let turn = agent.turn();
         if turn == Turn::Crashed {
-            self.figures.crashes += 1;
-            self.end_agent(node, false);
+            self.crashed(node);
         } else {
             self.take_answers();
         }
         turn != Turn::Idle
     }
 
+    /// A node's agent has crashed.
+    fn crashed(&mut self, node: NodeNumber) {
+        self.figures.crashes += 1;
+        self.end_agent(node, false);
+    }
+
     /// Lets time pass.
     fn advance(&mut self, by: Duration) {
         self.clock.advance(by);
         self.store.renew_leases();
-        for node in &mut self.nodes {
-            if let Some(agent) = &mut node.agent {
-                agent.advance(by);
+        for node in 0..self.nodes.len() {
+            let Some(agent) = &mut self.nodes[node].agent else {
+                continue;
+            };
+            agent.advance(by);
+            // Its tasks pass points, too.
+            if agent.points().has_crashed() {
+                self.crashed(node);
             }
         }
     }
