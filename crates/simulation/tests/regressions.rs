@@ -175,3 +175,16 @@ fn an_agent_that_crashes_in_a_task_is_started_again() {
     ];
     goes_well(1, false, events);
 }
+
+/// The sandbox had no device of ours when the state was lost, so nobody knew of it; then it was
+/// known again. A mistake of the oracle, which took its pod for gone.
+#[test]
+fn a_sandbox_that_was_forgotten_may_be_added_again() {
+    let events = vec![
+        then(add(0, 0, annotation(&[link(0, (1, 0))])), &[0, 0]),
+        then(Happening::LoseState { node: 0, all: true }, &[]),
+        then(Happening::AddAgain { pod: 0 }, &[]),
+        then(Happening::Settle, &[]),
+    ];
+    goes_well(1, false, events);
+}

@@ -119,6 +119,8 @@ impl Cluster {
                 drop(
                     agent.map(|agent| agent.attach(&target, &pod_name(sandbox.pod), &texts, false)),
                 );
+                let sandbox = &mut self.sandboxes[at];
+                sandbox.is_unsure |= sandbox.is_unknown;
             }
             (Happening::Check { .. }, _) => drop(agent.map(|agent| agent.check(&target))),
             _ => {}

@@ -62,8 +62,9 @@ pub struct Sandbox {
     pub order: u64,
     /// Whether that has changed since its ADD, which only the API can have told.
     pub has_changed: bool,
-    /// Whether its ADD was under way when another one of its pod failed. What the failed one had
-    /// done by then may count as later, and a sandbox that was superseded stays so.
+    /// Whether nobody can say that its pod lives in it. Its ADD was under way when another one of
+    /// its pod failed: what the failed one had done by then may count as later, and a sandbox that
+    /// was superseded stays so. Or it was unknown, and there was another ADD of it.
     pub is_unsure: bool,
     /// Whether nobody can know of it any more: its state was lost when it had no device of ours.
     pub is_unknown: bool,
