@@ -33,6 +33,8 @@ pub struct Node {
     pub etc: BTreeMap<&'static str, PathBuf>,
     /// The soft limit of open files for its agents.
     pub open_files: Option<u64>,
+    /// Whether its agents find no nftables in the kernel.
+    pub without_nftables: bool,
     /// Further keys of the config.
     pub(super) keys: BTreeMap<String, Value>,
 }
@@ -61,6 +63,7 @@ impl Node {
             store: store.to_owned(),
             etc: BTreeMap::new(),
             open_files: None,
+            without_nftables: false,
             keys: BTreeMap::new(),
             netns,
             name,
@@ -125,6 +128,12 @@ impl Node {
             // paths were made before the fork.
             unsafe {
                 command.pre_exec(move || Ok(mount_over(&etc)?));
+            }
+        }
+        if self.without_nftables {
+            // SAFETY: prctl is a plain system call, safe between fork and exec.
+            unsafe {
+                command.pre_exec(|| Ok(refuse_nfnetlink()?));
             }
         }
         if let Some(soft) = self.open_files {
@@ -218,6 +227,51 @@ impl Drop for Node {
             eprintln!("--- log of {}:\n{}", self.name, self.log_text());
         }
     }
+}
+
+/// Has the kernel answer this process, and those that it starts, as one without nfnetlink does:
+/// socket(AF_NETLINK, …, NETLINK_NETFILTER) fails with EPROTONOSUPPORT (net/netlink/af_netlink.c,
+/// `netlink_create`).
+fn refuse_nfnetlink() -> nix::Result<()> {
+    use nix::libc;
+    // The parts of `struct seccomp_data` (include/uapi/linux/seccomp.h), little-endian: the number
+    // of the call, and its first and third argument.
+    const CALL: u32 = 0;
+    const FAMILY: u32 = 16;
+    const PROTOCOL: u32 = 32;
+    let load = |at| (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, at);
+    let unless = |value, skip| (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, skip, value);
+    let answer = |value| (libc::BPF_RET | libc::BPF_K, 0, 0, value);
+    let number = |value: i64| u32::try_from(value).unwrap_or(u32::MAX);
+    let lines = [
+        load(CALL),
+        unless(number(libc::SYS_socket), 5),
+        load(FAMILY),
+        unless(number(libc::AF_NETLINK.into()), 3),
+        load(PROTOCOL),
+        unless(number(libc::NETLINK_NETFILTER.into()), 1),
+        answer(libc::SECCOMP_RET_ERRNO | number(libc::EPROTONOSUPPORT.into())),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ];
+    let mut program = lines.map(|(code, jt, jf, k)| libc::sock_filter {
+        code: u16::try_from(code).unwrap_or_default(),
+        jt,
+        jf,
+        k,
+    });
+    let filter = libc::sock_fprog {
+        len: u16::try_from(program.len()).unwrap_or_default(),
+        filter: program.as_mut_ptr(),
+    };
+    // SAFETY: `filter` and the program that it points to live until the call is over.
+    let done = unsafe {
+        libc::prctl(
+            libc::PR_SET_SECCOMP,
+            libc::SECCOMP_MODE_FILTER,
+            &raw const filter,
+        )
+    };
+    nix::errno::Errno::result(done).map(drop)
 }
 
 /// Moves this process to a new mount namespace and mounts files over others: (over, file). It still
