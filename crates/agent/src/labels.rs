@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use futures_util::{future::BoxFuture, stream::BoxStream};
 use ratchet_engine::{Commands, Events};
-use ratchet_kubernetes::{ApiError, PodFacts, PodNews};
+use ratchet_kubernetes::{ApiError, NetworkOwner, PodFacts, PodNews};
 use ratchet_model::{NodeName, Reason, declaration::Declaration};
 use ratchet_protocol::{Failure, Prepare, Settings};
 use tokio::{runtime::Handle, sync::watch};
@@ -42,6 +42,12 @@ pub(crate) struct Target {
 pub(crate) trait Api: Send + Sync {
     /// Reads one pod by namespace and name; `None` when there is none.
     async fn pod(&self, namespace: &str, name: &str) -> Result<Option<PodFacts>, ApiError>;
+    /// Reads whether a pod owns the network of its node.
+    async fn network_owner(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<NetworkOwner>, ApiError>;
     /// Returns whether the API answers.
     async fn probe(&self) -> Result<(), ApiError>;
     /// Reports the node's pods and their changes, without end.
@@ -130,6 +136,16 @@ impl Labels {
             })
         });
         resolved.await
+    }
+
+    /// Posts a warning on a pod that has started if it owns the network of its node. Nobody waits
+    /// for that.
+    pub fn warn_of_owner(&self, prepare: &Prepare) {
+        if let Some(connection) = self.connection(&prepare.settings) {
+            let pod = prepare.pod.clone();
+            let warned = async move { connection.warn_of_owner(&pod).await };
+            self.0.setup.runtime.spawn(warned);
+        }
     }
 
     /// Why the API cannot be watched now, for reports.

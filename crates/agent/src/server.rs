@@ -90,7 +90,14 @@ impl Server {
             Request::Hello => self.hello().await,
             Request::Prepare(prepare) => self.prepare(prepare).await,
             Request::Expect(attach) => self.wire(attach, Command::Expect).await,
-            Request::Attach(attach) => self.wire(attach, Command::Attach).await,
+            Request::Attach(attach) => {
+                let prepare = attach.prepare.clone();
+                let reply = self.wire(attach, Command::Attach).await;
+                if reply.is_ok() {
+                    self.labels.warn_of_owner(&prepare);
+                }
+                reply
+            }
             Request::Detach(detach) => self.ask(|answer| Command::Detach(detach, answer)).await,
             Request::Check(check) => self.ask(|answer| Command::Check(check, answer)).await,
             Request::Collect(collect) => self.ask(|answer| Command::Collect(collect, answer)).await,

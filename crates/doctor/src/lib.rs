@@ -8,6 +8,7 @@ mod agent;
 mod cni_dir;
 mod filter;
 mod node;
+mod owners;
 mod permissions;
 mod port;
 
@@ -123,6 +124,7 @@ pub fn examine(options: &DoctorOptions) -> Vec<Check> {
     checks.extend(agent.checks(settings.as_ref()));
     checks.push(agent.store(&effective));
     checks.extend(permissions::look(socket, local.state_dir()));
+    checks.extend(owners::look(local.state_dir()));
     checks.push(node::clock());
     checks
 }

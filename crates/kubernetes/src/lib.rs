@@ -1,10 +1,11 @@
 //! Reads the labels and annotations of one node's pods from the Kubernetes API.
 //!
 //! It requests metadata only, and only of this node's pods (`spec.nodeName`), so that its traffic
-//! grows with the node and not with the cluster. It decides nothing: the model knows what a label
-//! means.
+//! grows with the node and not with the cluster; and once for each pod that starts, what it may do
+//! to the node's network. It decides nothing: the model knows what a label means.
 
 mod events;
+mod rights;
 mod source;
 mod watch;
 
@@ -13,6 +14,7 @@ use kube::Api;
 
 pub use events::Reporter;
 pub use kube::Client;
+pub use rights::{NetworkOwner, network_owner};
 pub use source::{Source, SourceError};
 pub use watch::{PodFacts, PodNews, watch};
 

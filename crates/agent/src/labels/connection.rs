@@ -113,6 +113,29 @@ impl Connection {
         }
     }
 
+    /// Posts a warning on a pod if it owns the network of its node. An API that does not answer is
+    /// not asked again.
+    pub async fn warn_of_owner(&self, pod: &Pod) {
+        let Some(api) = self
+            .client
+            .get()
+            .filter(|_| !self.reach.borrow().is_offline())
+        else {
+            return;
+        };
+        match bounded(api.network_owner(&pod.namespace, &pod.name)).await {
+            Ok(Some(owner)) => {
+                let container = owner.container;
+                let reason = Reason::NodeNetworkOwned { container };
+                let (namespace, name) = (&pod.namespace, &pod.name);
+                tracing::warn!(namespace, name, %reason, "pod owns the node's network");
+                api.warn(&owner.pod, &reason, &reason.to_string()).await;
+            }
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%error, "cannot read what a pod may do"),
+        }
+    }
+
     /// Passes a pod's facts to `send`: the known ones, or else those that the API returns.
     /// `Ok(None)` if the API has no such pod. While `send` runs, no later facts become known.
     pub async fn pod<T>(

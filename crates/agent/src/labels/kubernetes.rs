@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::{StreamExt, future::BoxFuture, stream::BoxStream};
 use ratchet_engine::node_name;
-use ratchet_kubernetes::{ApiError, Client, PodFacts, PodNews, Reporter, Source};
+use ratchet_kubernetes::{ApiError, Client, NetworkOwner, PodFacts, PodNews, Reporter, Source};
 use ratchet_model::{NodeName, Reason};
 use ratchet_protocol::Settings;
 use tokio::runtime::Handle;
@@ -46,6 +46,14 @@ async fn client(target: Target) -> Result<Arc<dyn Api>, String> {
 impl Api for Kubernetes {
     async fn pod(&self, namespace: &str, name: &str) -> Result<Option<PodFacts>, ApiError> {
         ratchet_kubernetes::get(self.client.clone(), namespace, name).await
+    }
+
+    async fn network_owner(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<NetworkOwner>, ApiError> {
+        ratchet_kubernetes::network_owner(self.client.clone(), namespace, name).await
     }
 
     async fn probe(&self) -> Result<(), ApiError> {

@@ -17,6 +17,10 @@ use tokio::{sync::broadcast, time::Instant};
 
 use super::*;
 
+/// The annotation that names a container with NET_ADMIN, as the API would have it in the pod's
+/// specification.
+const OWNS: &str = "owns";
+
 /// An API as a test wants it.
 struct Fake {
     /// Whether it answers no request at all.
@@ -67,6 +71,17 @@ impl Api for Arc<Fake> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         self.answer().await;
         Ok(self.pods.lock().unwrap().get(name).cloned())
+    }
+
+    async fn network_owner(&self, _: &str, name: &str) -> Result<Option<NetworkOwner>, ApiError> {
+        self.answer().await;
+        let pod = self.pods.lock().unwrap().get(name).cloned();
+        let container = pod
+            .as_ref()
+            .and_then(|pod| pod.annotations.get(OWNS).cloned());
+        Ok(pod
+            .zip(container)
+            .map(|(pod, container)| NetworkOwner { pod, container }))
     }
 
     async fn probe(&self) -> Result<(), ApiError> {
@@ -482,6 +497,30 @@ async fn warnings_go_to_pods_that_are_known() {
         .send(PodNews::Deleted("default".into(), "p".into()))
         .unwrap();
     until(|| *fake.forgotten.lock().unwrap() == ["1"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_owns_the_nodes_network_gets_a_warning() {
+    let fake = Fake::new();
+    let mut owner = facts("p", "1", "router");
+    owner.annotations.insert(OWNS.to_owned(), "frr".to_owned());
+    fake.add(owner);
+    fake.add(facts("q", "2", "other"));
+    let source = with_api(&fake);
+    source.listed().await;
+    for (name, uid) in [("q", "2"), ("stranger", "3"), ("p", "1")] {
+        source.labels.warn_of_owner(&call(name, uid));
+    }
+    until(|| !fake.warned.lock().unwrap().is_empty()).await;
+    let warned = fake.warned.lock().unwrap().clone();
+    let [(uid, text)] = &warned[..] else {
+        panic!("{warned:?}");
+    };
+    assert_eq!(uid, "1");
+    assert!(
+        text.starts_with("NodeNetworkOwned: container frr has NET_ADMIN"),
+        "{text}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

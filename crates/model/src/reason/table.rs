@@ -376,5 +376,12 @@ reasons! {
             means "Ends of links that meet in a pod have the same address."
             message "address {address} is given to {ends}"
             apart "give each end its own address, unless this is what you want";
+        "node_network_owned" NodeNetworkOwned { container: String }
+            means "A container of the pod has NET_ADMIN, and the pod has no user namespace of its \
+                   own. Such a pod owns the network of its node, with any CNI plugin: it can make \
+                   devices there, and so reach links of other pods."
+            message "container {container} has NET_ADMIN and the pod has no user namespace of its \
+                     own, so it can change the network of the whole node"
+            said "set `hostUsers: false` on the pod, or take NET_ADMIN (or `privileged`) from it";
     }
 }

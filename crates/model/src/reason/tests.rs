@@ -67,6 +67,7 @@ const CODES: &[&str] = &[
     "api_offline",
     "filter_missing",
     "address_shared",
+    "node_network_owned",
 ];
 
 #[test]
