@@ -21,12 +21,12 @@ use async_trait::async_trait;
 use futures_util::{future::BoxFuture, stream::BoxStream};
 use ratchet_engine::{Commands, Events};
 use ratchet_kubernetes::{ApiError, NetworkOwner, PodFacts, PodNews};
-use ratchet_model::{NodeName, Reason, declaration::Declaration};
+use ratchet_model::{NodeName, Quotas, Reason, declaration::Declaration};
 use ratchet_protocol::{Failure, Prepare, Settings};
 use tokio::{runtime::Handle, sync::watch};
 
 use connection::Connection;
-pub(crate) use kubernetes::connect;
+pub(crate) use kubernetes::connector;
 
 /// Where the API is, and whose pods are asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub(crate) struct Target {
     pub kubeconfig: String,
     /// The setting `node`. Without it, the machine's host name counts.
     pub node: Option<NodeName>,
+    /// How much these pods may declare.
+    pub quotas: Quotas,
 }
 
 /// The Kubernetes API, as far as it is needed here. None of these has a bound of its own.
@@ -102,7 +104,7 @@ impl Labels {
             connection: None,
         });
         let labels = Self(Arc::new(Inner { setup, state }));
-        labels.connection(&Settings::default());
+        labels.connection(labels.effective(&Settings::default()));
         labels
     }
 
@@ -114,11 +116,14 @@ impl Labels {
         prepare: &Prepare,
         send: impl FnOnce(Result<Option<Declaration>, Failure>) -> T,
     ) -> T {
-        let read = |labels: &_, annotations: &_| declaration::read(prepare, labels, annotations);
+        let settings = self.effective(&prepare.settings);
+        let quotas = settings.quotas();
+        let read =
+            |labels: &_, annotations: &_| declaration::read(&quotas, prepare, labels, annotations);
         let given = || read(&prepare.labels, &prepare.annotations);
         // Without labels, the annotations that the runtime passed are all that counts.
         let is_complete = prepare.annotations_passed && !prepare.use_labels;
-        let connection = self.connection(&prepare.settings);
+        let connection = self.connection(settings);
         let Some(connection) = connection.filter(|_| !is_complete) else {
             return send(given());
         };
@@ -141,7 +146,7 @@ impl Labels {
     /// Posts a warning on a pod that has started if it owns the network of its node. Nobody waits
     /// for that.
     pub fn warn_of_owner(&self, prepare: &Prepare) {
-        if let Some(connection) = self.connection(&prepare.settings) {
+        if let Some(connection) = self.connection(self.effective(&prepare.settings)) {
             let pod = prepare.pod.clone();
             let warned = async move { connection.warn_of_owner(&pod).await };
             self.0.setup.runtime.spawn(warned);
@@ -153,16 +158,22 @@ impl Labels {
         self.state().connection.as_ref()?.failure()
     }
 
-    /// The API that a call's settings name, or the process's own; `None` when neither names one.
-    fn connection(&self, asked: &Settings) -> Option<Arc<Connection>> {
+    /// The settings that count for a call: the process's own and, where those are absent or the
+    /// agent is on demand, the call's.
+    fn effective(&self, asked: &Settings) -> Settings {
         let mut state = self.state();
-        let settings = if self.0.setup.managed {
-            asked.overridden_by(&state.settings)
-        } else {
-            state.settings = state.settings.overridden_by(asked);
-            state.settings.clone()
-        };
+        if self.0.setup.managed {
+            return asked.overridden_by(&state.settings);
+        }
+        state.settings = state.settings.overridden_by(asked);
+        state.settings.clone()
+    }
+
+    /// The API that settings name.
+    fn connection(&self, settings: Settings) -> Option<Arc<Connection>> {
+        let mut state = self.state();
         let target = Target {
+            quotas: settings.quotas(),
             kubeconfig: settings.kubeconfig?,
             node: settings.node,
         };

@@ -115,7 +115,7 @@ fn run_on(runtime: &Runtime, options: &AgentOptions) -> Result<(), AgentError> {
     let labels = Labels::start(labels::Setup {
         settings: options.settings.clone(),
         managed: !options.on_demand,
-        connect: Arc::new(labels::connect),
+        connect: labels::connector(),
         engine: commands.clone(),
         progress: progress.clone(),
         runtime: runtime.handle().clone(),

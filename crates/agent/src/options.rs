@@ -116,6 +116,7 @@ mod tests {
             Kind::Address => "192.0.2.1",
             Kind::Mtu => "1400",
             Kind::Seconds => "0",
+            Kind::Count => "10",
             _ => "text",
         }
     }

@@ -7,26 +7,32 @@ use kube::{
     Client,
     runtime::events::{Event, EventType, Recorder, Reporter as Source},
 };
-use ratchet_model::NodeName;
+use ratchet_model::{NodeName, text::bounded};
 
 /// The component that events name as their source.
 const COMPONENT: &str = "ratchet";
 
+/// The most bytes of an event's text, a limit of the API (`NoteLengthLimit` in
+/// k8s.io/kubernetes/pkg/apis/core/validation/events.go). It refuses longer ones.
+const NOTE: usize = 1024;
+
 /// How long posting an event may take. Nothing depends on it, so the time is short.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What has been posted: pod uid and text. Reporters that are made one after another share it.
+pub type Posted = Arc<tokio::sync::Mutex<BTreeSet<(String, String)>>>;
 
 /// Posts events; each text once per pod.
 #[derive(Clone)]
 pub struct Reporter {
     client: Client,
     source: Source,
-    /// What has been posted: pod uid and text.
-    posted: Arc<tokio::sync::Mutex<BTreeSet<(String, String)>>>,
+    posted: Posted,
 }
 
 impl Reporter {
     /// A reporter of this node.
-    pub fn new(client: Client, node: &NodeName) -> Self {
+    pub fn new(client: Client, node: &NodeName, posted: Posted) -> Self {
         let source = Source {
             controller: COMPONENT.to_owned(),
             instance: Some(node.to_string()),
@@ -34,7 +40,7 @@ impl Reporter {
         Self {
             client,
             source,
-            posted: Arc::default(),
+            posted,
         }
     }
 
@@ -54,7 +60,7 @@ impl Reporter {
         let event = Event {
             type_: EventType::Warning,
             reason: reason.to_owned(),
-            note: Some(text.to_owned()),
+            note: Some(bounded(text, NOTE)),
             action: "Wiring".to_owned(),
             secondary: None,
         };

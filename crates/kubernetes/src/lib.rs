@@ -12,7 +12,7 @@ mod watch;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 
-pub use events::Reporter;
+pub use events::{Posted, Reporter};
 pub use kube::Client;
 pub use rights::{NetworkOwner, network_owner};
 pub use source::{Source, SourceError};
@@ -27,6 +27,10 @@ pub enum ApiError {
     /// The API answers, and refuses the request.
     #[error("the Kubernetes API {0}")]
     Refused(String),
+    /// The API answers, and does not accept who asks: the token or certificate has expired or was
+    /// renewed.
+    #[error("the Kubernetes API {0}")]
+    Unauthorized(String),
 }
 
 impl From<kube::Error> for ApiError {
@@ -35,6 +39,11 @@ impl From<kube::Error> for ApiError {
             kube::Error::Api(status) if status.code == 403 => Self::Refused(format!(
                 "refuses the request: {}; the agent needs get, list and watch on pods \
                  (deploy/rbac.yaml)",
+                status.message
+            )),
+            kube::Error::Api(status) if status.code == 401 => Self::Unauthorized(format!(
+                "refuses the credentials: {}; they are read again until it accepts them (renew \
+                 the token or certificate in the kubeconfig)",
                 status.message
             )),
             kube::Error::Api(status) => Self::Refused(format!(
@@ -74,10 +83,11 @@ pub async fn get(
     Ok(found.and_then(|pod| PodFacts::of(&pod.metadata)))
 }
 
-/// Returns whether the API answers; a refusal is an answer. The caller bounds the time.
+/// Returns whether the API answers; that it refuses the request is an answer. The caller bounds the
+/// time.
 ///
 /// # Errors
-/// When the API does not answer.
+/// When the API does not answer, or does not accept the credentials.
 pub async fn probe(client: Client) -> Result<(), ApiError> {
     match client.apiserver_version().await.map_err(ApiError::from) {
         Ok(_) | Err(ApiError::Refused(_)) => Ok(()),

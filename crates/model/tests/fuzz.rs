@@ -212,6 +212,7 @@ fn try_to_declare(labels: &Texts, annotations: &Texts) -> Result<(), TestCaseErr
                 "{error:?}"
             );
             prop_assert!(error.pod.starts_with("lab/"), "{error:?}");
+            prop_assert!(error.to_string().len() <= 1024, "{error}");
         }
     }
     Ok(())
@@ -224,6 +225,18 @@ proptest! {
     fn labels_and_annotations_of_2017(labels in prop_oneof![texts(), primary()],
     annotations in texts()) {
         try_to_declare(&labels, &annotations)?;
+    }
+
+    /// Texts that are long, deep or have many values: whatever they are made of, the budget holds.
+    #[test]
+    fn annotations_that_repeat_something(
+        start in 0..ANNOTATIONS.len(),
+        unit in vec(0..TOKENS.len(), 1..4),
+        times in 1..3000_usize,
+    ) {
+        let unit: String = unit.into_iter().map(|token| TOKENS[token]).collect();
+        let text = format!("{}{}", ANNOTATIONS[start], unit.repeat(times));
+        try_to_declare(&Texts::new(), &[(LINKS.to_owned(), text)].into())?;
     }
 
     #[test]

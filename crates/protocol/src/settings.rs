@@ -7,7 +7,9 @@
 mod setting;
 mod table;
 
-use std::{fmt, path::Path};
+use std::{fmt, num::NonZeroU32, path::Path};
+
+use ratchet_model::Quotas;
 
 pub use setting::{AgentOption, DefaultValue, Group, Kind, Setting};
 pub use table::{LocalSettings, PLUGIN_ONLY, Settings};
@@ -142,6 +144,21 @@ impl Settings {
             }
         }
         self.or(defaults)
+    }
+
+    /// How much a pod may declare.
+    pub fn quotas(&self) -> Quotas {
+        let default = Quotas::default();
+        let count = |setting: Option<NonZeroU32>, default| {
+            setting.map_or(default, |count| {
+                usize::try_from(count.get()).unwrap_or(usize::MAX)
+            })
+        };
+        Quotas {
+            links: count(self.max_links, default.links),
+            addresses: count(self.max_addresses, default.addresses),
+            routes: count(self.max_routes, default.routes),
+        }
     }
 
     /// Whether both settings name the same store and reach it in the same way.

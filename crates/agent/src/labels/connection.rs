@@ -38,7 +38,8 @@ enum Reach {
     Watched,
     /// The watch fails, for this reason. What is known may be stale; calls ask the API.
     Unwatched(String),
-    /// The API does not answer, for this reason. Calls do not ask it; a probe does.
+    /// The API does not answer, or does not accept the credentials, for this reason. Calls do not
+    /// ask it; a probe does.
     Offline(String),
 }
 
@@ -58,7 +59,8 @@ impl Reach {
 
 pub(super) struct Connection {
     target: Target,
-    client: OnceLock<Arc<dyn Api>>,
+    /// The client of the last credentials that were read.
+    client: Mutex<Option<Arc<dyn Api>>>,
     reach: watch::Sender<Reach>,
     pods: Mutex<Pods>,
     task: OnceLock<AbortHandle>,
@@ -71,7 +73,7 @@ impl Connection {
     pub fn start(setup: &Setup, target: Target) -> Arc<Self> {
         let connection = Arc::new(Self {
             target,
-            client: OnceLock::new(),
+            client: Mutex::default(),
             reach: watch::Sender::new(Reach::Starting),
             pods: Mutex::default(),
             task: OnceLock::new(),
@@ -108,7 +110,7 @@ impl Connection {
     /// Posts a warning on a pod that is known.
     pub async fn warn(&self, pod: &Key, reason: &Reason, text: &str) {
         let facts = self.pods().get(pod).cloned();
-        if let (Some(facts), Some(api)) = (facts, self.client.get()) {
+        if let (Some(facts), Some(api)) = (facts, self.client()) {
             api.warn(&facts, reason, text).await;
         }
     }
@@ -116,11 +118,8 @@ impl Connection {
     /// Posts a warning on a pod if it owns the network of its node. An API that does not answer is
     /// not asked again.
     pub async fn warn_of_owner(&self, pod: &Pod) {
-        let Some(api) = self
-            .client
-            .get()
-            .filter(|_| !self.reach.borrow().is_offline())
-        else {
+        let client = self.client();
+        let Some(api) = client.filter(|_| !self.reach.borrow().is_offline()) else {
             return;
         };
         match bounded(api.network_owner(&pod.namespace, &pod.name)).await {
@@ -173,21 +172,23 @@ impl Connection {
         match bounded(api.pod(namespace, name)).await {
             Ok(found) => Ok(found),
             Err(ApiError::Refused(why)) => Err(ApiError::Refused(why).to_string()),
-            Err(error @ ApiError::Unavailable(_)) => Err(self.set_offline(error.to_string())),
+            Err(error @ (ApiError::Unavailable(_) | ApiError::Unauthorized(_))) => {
+                Err(self.set_offline(error.to_string()))
+            }
         }
     }
 
     /// The client, once there is one.
     async fn api(&self) -> Result<Arc<dyn Api>, String> {
         let mut reach = self.reach.subscribe();
-        let decided = |reach: &Reach| reach.is_offline() || self.client.get().is_some();
+        let decided = |reach: &Reach| reach.is_offline() || self.client().is_some();
         let offline = match timeout(TIMEOUT, reach.wait_for(decided)).await {
             Ok(Ok(reach)) => reach.failure().filter(|_| reach.is_offline()),
             Ok(Err(_)) | Err(_) => None,
         };
-        match (offline, self.client.get()) {
+        match (offline, self.client()) {
             (Some(why), _) => Err(why),
-            (None, Some(api)) => Ok(api.clone()),
+            (None, Some(api)) => Ok(api),
             (None, None) => Err(self.set_offline(format!(
                 "the Kubernetes API cannot be asked: the credentials of {} are not there after \
                  {} s",
@@ -198,16 +199,16 @@ impl Connection {
     }
 
     async fn run(self: Arc<Self>, connect: Connect) {
-        let client = self.connect(connect).await;
-        let api = self.client.get_or_init(|| client).clone();
+        let mut api = self.connect(&connect).await;
         loop {
+            *self.lock_client() = Some(api.clone());
             self.set(Reach::Starting);
             self.watch(&*api).await;
-            self.wait_for_answer(&*api).await;
+            api = self.wait_for_answer(&connect).await;
         }
     }
 
-    async fn connect(&self, connect: Connect) -> Arc<dyn Api> {
+    async fn connect(&self, connect: &Connect) -> Arc<dyn Api> {
         let mut pause = PAUSE.0;
         loop {
             match connect(self.target.clone()).await {
@@ -236,15 +237,25 @@ impl Connection {
         }
     }
 
-    async fn wait_for_answer(&self, api: &dyn Api) {
+    /// Waits for an answer and returns the client that had it. Each attempt reads the credentials
+    /// again: that they were renewed may be why the API does not answer, and the forms in which a
+    /// server or TLS says so are many.
+    async fn wait_for_answer(&self, connect: &Connect) -> Arc<dyn Api> {
         let mut pause = PAUSE.0;
         loop {
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE.1);
-            if bounded(api.probe()).await.is_ok() {
-                tracing::info!("the Kubernetes API answers again");
-                return;
-            }
+            let error = match connect(self.target.clone()).await {
+                Err(why) => format!("the Kubernetes API cannot be asked: {why}"),
+                Ok(api) => match bounded(api.probe()).await {
+                    Err(error) => error.to_string(),
+                    Ok(()) => {
+                        tracing::info!("the Kubernetes API answers again");
+                        return api;
+                    }
+                },
+            };
+            self.set_offline(error);
         }
     }
 
@@ -282,7 +293,7 @@ impl Connection {
 
     /// Tells the engine what a pod declares. An engine that has stopped needs no more.
     fn declare(&self, facts: &PodFacts) {
-        let declared = Box::new(declaration::of_running(facts));
+        let declared = Box::new(declaration::of_running(&self.target.quotas, facts));
         let _ = self.engine.send(Command::Declared(declared));
     }
 
@@ -304,6 +315,14 @@ impl Connection {
             }
             self.progress.send_modify(|count| *count += 1);
         }
+    }
+
+    fn client(&self) -> Option<Arc<dyn Api>> {
+        self.lock_client().clone()
+    }
+
+    fn lock_client(&self) -> MutexGuard<'_, Option<Arc<dyn Api>>> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn pods(&self) -> MutexGuard<'_, Pods> {

@@ -3,8 +3,8 @@
 use ratchet_engine::Declared;
 use ratchet_kubernetes::PodFacts;
 use ratchet_model::{
-    PodKey, Reason,
-    declaration::{Declaration, DeclarationError, Texts, declare},
+    PodKey, Quotas, Reason,
+    declaration::{Declaration, DeclarationError, Texts, declare_within},
 };
 use ratchet_protocol::{Failure, FailureKind, Prepare};
 
@@ -17,13 +17,14 @@ fn invalid(error: &DeclarationError) -> Failure {
 
 /// Reads what a pod declares; `None` when it is not Ratchet's.
 pub(super) fn read(
+    quotas: &Quotas,
     prepare: &Prepare,
     labels: &Texts,
     annotations: &Texts,
 ) -> Result<Option<Declaration>, Failure> {
     let (namespace, name) = (&prepare.pod.namespace, &prepare.pod.name);
-    let Some(declaration) = parse(namespace, name, labels, annotations).map_err(|e| invalid(&e))?
-    else {
+    let declared = parse(quotas, namespace, name, labels, annotations);
+    let Some(declaration) = declared.map_err(|e| invalid(&e))? else {
         return Ok(None);
     };
     for end in declaration
@@ -41,6 +42,7 @@ pub(super) fn read(
 }
 
 fn parse(
+    quotas: &Quotas,
     namespace: &str,
     name: &str,
     labels: &Texts,
@@ -50,7 +52,7 @@ fn parse(
         let pod = format!("{namespace}/{name}");
         DeclarationError::new(pod, "name", error.into())
     })?;
-    declare(&pod, labels, annotations)
+    declare_within(quotas, &pod, labels, annotations)
 }
 
 /// The labels and annotations that count for a call: what came with it, and what the API says.
@@ -71,8 +73,9 @@ pub(super) fn texts(prepare: &Prepare, facts: &PodFacts) -> (Texts, Texts) {
 }
 
 /// What a running pod declares.
-pub(super) fn of_running(facts: &PodFacts) -> Declared {
-    let read = |labels| parse(&facts.namespace, &facts.name, labels, &facts.annotations);
+pub(super) fn of_running(quotas: &Quotas, facts: &PodFacts) -> Declared {
+    let (namespace, name) = (&facts.namespace, &facts.name);
+    let read = |labels| parse(quotas, namespace, name, labels, &facts.annotations);
     Declared {
         kubernetes: (facts.namespace.clone(), facts.name.clone()),
         with_labels: read(&facts.labels),

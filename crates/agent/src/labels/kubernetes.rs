@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures_util::{StreamExt, future::BoxFuture, stream::BoxStream};
+use futures_util::{StreamExt, stream::BoxStream};
 use ratchet_engine::node_name;
-use ratchet_kubernetes::{ApiError, Client, NetworkOwner, PodFacts, PodNews, Reporter, Source};
+use ratchet_kubernetes::{
+    ApiError, Client, NetworkOwner, PodFacts, PodNews, Posted, Reporter, Source,
+};
 use ratchet_model::{NodeName, Reason};
 use ratchet_protocol::Settings;
 use tokio::runtime::Handle;
 
-use super::{Api, Target};
+use super::{Api, Connect, Target};
 
 struct Kubernetes {
     client: Client,
@@ -18,17 +20,22 @@ struct Kubernetes {
     reporter: Reporter,
 }
 
-/// Makes a client, on its own thread: a kubeconfig may name a program that prints credentials, and
-/// the client waits for that program.
-pub(crate) fn connect(target: Target) -> BoxFuture<'static, Result<Arc<dyn Api>, String>> {
-    Box::pin(async {
-        let runtime = Handle::current();
-        let connected = tokio::task::spawn_blocking(move || runtime.block_on(client(target)));
-        connected.await.unwrap_or_else(|e| Err(e.to_string()))
+/// Makes clients, each on its own thread: a kubeconfig may name a program that prints credentials,
+/// and the client waits for that program. What one client posted, the next does not post again.
+pub(crate) fn connector() -> Connect {
+    let posted = Posted::default();
+    Arc::new(move |target| {
+        let posted = posted.clone();
+        Box::pin(async {
+            let runtime = Handle::current();
+            let connect = move || runtime.block_on(client(target, posted));
+            let connected = tokio::task::spawn_blocking(connect).await;
+            connected.unwrap_or_else(|e| Err(e.to_string()))
+        })
     })
 }
 
-async fn client(target: Target) -> Result<Arc<dyn Api>, String> {
+async fn client(target: Target, posted: Posted) -> Result<Arc<dyn Api>, String> {
     let source = Source::find(&target.kubeconfig).map_err(|e| e.to_string())?;
     let client = source.client().await.map_err(|e| e.to_string())?;
     let node = node_name(&Settings {
@@ -36,7 +43,7 @@ async fn client(target: Target) -> Result<Arc<dyn Api>, String> {
         ..Settings::default()
     })?;
     Ok(Arc::new(Kubernetes {
-        reporter: Reporter::new(client.clone(), &node),
+        reporter: Reporter::new(client.clone(), &node, posted),
         client,
         node,
     }))
@@ -74,3 +81,6 @@ impl Api for Kubernetes {
         self.reporter.forget(uid).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -421,6 +421,29 @@ async fn declarations_that_are_too_large_are_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn quotas_come_from_the_settings() {
+    let fake = Fake::new();
+    let two = "[{interface: e1, peer: q}, {interface: e2, peer: q}]".to_owned();
+    let mut known = facts("p", "1", "router");
+    known.annotations = [("ratchet.dev/links".to_owned(), two.clone())].into();
+    fake.add(known);
+    let settings = Settings {
+        max_links: Some(1.try_into().unwrap()),
+        ..names("/kubeconfig")
+    };
+    let source = source(settings, true, &fake);
+    source.listed().await;
+    let expected = "annotation ratchet.dev/links[1]: is one link more than the 1 that a pod may";
+    let mut call = call_with_links("p");
+    call.annotations = [("ratchet.dev/links".to_owned(), two)].into();
+    let failure = source.resolve(&call).await.unwrap_err();
+    assert!(failure.message.contains(expected), "{failure}");
+    let running = source.declared().remove(0);
+    let error = running.with_labels.unwrap_err();
+    assert!(error.to_string().contains(expected), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_change_overtakes_a_call_that_did_not_see_it() {
     let fake = Fake::new();
     fake.add(facts("p", "1", "n0"));

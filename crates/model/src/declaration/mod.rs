@@ -59,8 +59,8 @@ impl DeclarationError {
     }
 }
 
-/// The most characters of what is wrong, and of where. With a pod's longest name, an error fits an
-/// event of Kubernetes, which has 1,024.
+/// The most bytes of what is wrong, and of where. With a pod's longest name, an error fits an event
+/// of Kubernetes, which has 1,024.
 const PROBLEM: usize = 480;
 const KEY: usize = 160;
 

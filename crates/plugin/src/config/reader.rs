@@ -153,7 +153,9 @@ fn unknown_keys(config: &Config) -> Vec<String> {
 fn text(kind: Kind, value: Value) -> Option<String> {
     match (kind, value) {
         (_, Value::String(text)) if !text.contains('\0') => Some(text),
-        (Kind::Mtu | Kind::Seconds | Kind::Port, Value::Number(number)) => Some(number.to_string()),
+        (Kind::Mtu | Kind::Seconds | Kind::Count | Kind::Port, Value::Number(number)) => {
+            Some(number.to_string())
+        }
         (Kind::Flag, Value::Bool(flag)) => Some(flag.to_string()),
         _ => None,
     }
@@ -182,6 +184,7 @@ fn usual_form(kind: Kind, text: String) -> Option<String> {
         | Kind::Address
         | Kind::Mtu
         | Kind::Seconds
+        | Kind::Count
         | Kind::User
         | Kind::Prefix
         | Kind::Host => true,

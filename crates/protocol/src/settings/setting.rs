@@ -68,6 +68,8 @@ pub enum Kind {
     Mtu,
     /// A number of seconds.
     Seconds,
+    /// How many of something are allowed.
+    Count,
     /// The name of a user.
     User,
     /// A prefix of keys in etcd.
@@ -111,6 +113,7 @@ impl Kind {
             }
             Self::Mtu => return format!("a number from {} to {}", Mtu::MIN, Mtu::MAX),
             Self::Seconds => "a number of seconds, or 0 for never",
+            Self::Count => "a number from 1 up",
             Self::User => "a user's name",
             Self::Prefix => "the prefix of the keys in etcd, such as \"/ratchet\"",
             Self::Path => "an absolute path",

@@ -8,7 +8,7 @@
 //! The doc comment of an entry is the text of `ratchet agent --help`; its first paragraph is also
 //! the text in README.md, which a test compares.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, num::NonZeroU32};
 
 use ratchet_model::{Mtu, NodeName};
 use serde::{Deserialize, Serialize};
@@ -152,6 +152,33 @@ settings! {
         flag: "node-timeout",
         value: "SECONDS",
         variable: "RATCHET_NODE_TIMEOUT",
+    }
+    /// How many links a pod may declare
+    max_links: NonZeroU32 {
+        kind: Count,
+        group: General,
+        default: DefaultValue::Value("2048"),
+        flag: "max-links",
+        value: "NUMBER",
+        variable: "RATCHET_MAX_LINKS",
+    }
+    /// How many addresses a declaration may give an end of a link
+    max_addresses: NonZeroU32 {
+        kind: Count,
+        group: General,
+        default: DefaultValue::Value("64"),
+        flag: "max-addresses",
+        value: "NUMBER",
+        variable: "RATCHET_MAX_ADDRESSES",
+    }
+    /// How many routes a declaration may give an end of a link
+    max_routes: NonZeroU32 {
+        kind: Count,
+        group: General,
+        default: DefaultValue::Value("64"),
+        flag: "max-routes",
+        value: "NUMBER",
+        variable: "RATCHET_MAX_ROUTES",
     }
     /// The path of a kubeconfig, or `auto`: the agent reads the labels and annotations of its
     /// node's pods from the Kubernetes API
