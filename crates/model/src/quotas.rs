@@ -1,19 +1,19 @@
 //! Quotas: how much one pod may declare, so that no author of pods can take more of a node than
-//! others need. All of them are here.
+//! others need. All of them are here; each is a setting.
 
 /// How much is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quotas {
-    /// Links that one pod may declare.
+    /// Links that one pod may declare (the setting `max_links`).
     pub links: usize,
-    /// Addresses that a declaration may give one end.
+    /// Addresses that a declaration may give one end (`max_addresses`).
     pub addresses: usize,
-    /// Routes that a declaration may give one end.
+    /// Routes that a declaration may give one end (`max_routes`).
     pub routes: usize,
 }
 
 impl Quotas {
-    /// How many bytes the text of a declaration may have. With 2,048 links that is
+    /// How many bytes the text of a declaration may have. With the default of `max_links` that is
     /// 256 KiB, which Kubernetes allows for all annotations of a pod together
     /// (`TotalAnnotationSizeLimitB` in k8s.io/apimachinery/pkg/api/validation/objectmeta.go).
     pub fn bytes(&self) -> usize {

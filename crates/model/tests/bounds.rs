@@ -248,7 +248,8 @@ fn a_pod_declares_as_many_links_as_the_quota_allows() {
     assert_eq!(
         annotation(links(2049)).unwrap_err().to_string(),
         "pod lab/r1: annotation ratchet.dev/links[2048]: is one link more than the 2048 that a pod \
-         may declare: declare links on their other ends"
+         may declare (max_links): declare links on their other ends, or raise max_links in the \
+         settings"
     );
 }
 
@@ -269,7 +270,7 @@ fn an_end_has_as_many_addresses_and_routes_as_the_quota_allows() {
             read(field, value, 65).unwrap_err().to_string(),
             format!(
                 "pod lab/r1: annotation ratchet.dev/links[0].{field}: has 65 {what}, the limit for \
-                 an end is 64: write fewer"
+                 an end is 64 (max_{what}): write fewer, or raise max_{what} in the settings"
             )
         );
     }

@@ -277,13 +277,13 @@ reasons! {
             message "makes {bytes} bytes of labels and annotations ratchet.*, the limit is {limit}"
             said "write shorter values";
         "too_many_links" TooManyLinks { limit: usize }
-            means "The pod declares more links than a pod may."
-            message "is one link more than the {limit} that a pod may declare"
-            said "declare links on their other ends";
+            means "The pod declares more links than `max_links` allows."
+            message "is one link more than the {limit} that a pod may declare (max_links)"
+            said "declare links on their other ends, or raise max_links in the settings";
         "too_many_of_an_end" TooManyOfAnEnd { count: usize, what: &'static str, most: usize }
-            means "An end has more addresses or routes than an end may."
-            message "has {count} {what}, the limit for an end is {most}"
-            said "write fewer";
+            means "An end has more addresses or routes than `max_addresses` or `max_routes` allows."
+            message "has {count} {what}, the limit for an end is {most} (max_{what})"
+            said "write fewer, or raise max_{what} in the settings";
         "pod_renamed" PodRenamed { from: PodKey, to: PodKey }
             means "`ratchet.pod_name` was changed on a running pod. Its links stay."
             message "a running pod cannot change its name from {from} to {to}"
