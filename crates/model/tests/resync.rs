@@ -99,7 +99,9 @@ fn step(
     let plan = plan(&wanted, &observed, &world.leftovers, scope);
     world.leftovers.remember(&plan.leftovers);
     for step in &plan.steps {
-        let within = step.operation.devices().all(|at| whole.contains(&at.netns));
+        // A device that was not finished has no link yet; it may be in the way of one of these.
+        let mut devices = step.operation.devices();
+        let within = devices.all(|at| whole.contains(&at.netns) || elsewhere.contains(at));
         assert!(
             within || links.contains(&step.link),
             "beyond its portion: {step:?}"
