@@ -188,3 +188,22 @@ fn a_sandbox_that_was_forgotten_may_be_added_again() {
     ];
     goes_well(1, false, events);
 }
+
+/// The record of a sandbox that had departed was later than that of one which lived on, and hid it:
+/// its links were down for good.
+#[test]
+fn a_sandbox_that_has_departed_does_not_hide_an_earlier_one_that_lives() {
+    let declared = annotation(&[link(0, (1, 0))]);
+    let newest = Happening::Del {
+        pod: 0,
+        newest: true,
+    };
+    let events = vec![
+        then(add(1, 2, annotation(&[])), &[2, 2]),
+        then(add(0, 0, declared.clone()), &[0, 0, 2]),
+        then(add(0, 1, declared), &[1, 1, 0, 2]),
+        then(newest, &[1, 1]),
+        then(Happening::Settle, &[]),
+    ];
+    goes_well(3, false, events);
+}

@@ -45,7 +45,8 @@ impl Publication {
     }
 }
 
-/// The `created` to store with a record. `None`: the store has a later sandbox.
+/// The `created` to store with a record. `None`: the store has a later sandbox, which has not
+/// departed.
 fn created(record: &PodRecord, previous: Option<&PodRecord>, how: Publish) -> Option<u64> {
     let Some(previous) = previous else {
         return Some(record.created);
@@ -55,7 +56,10 @@ fn created(record: &PodRecord, previous: Option<&PodRecord>, how: Publish) -> Op
         Publish::Again if previous.sandbox() == record.sandbox() => {
             Some(record.created.max(previous.created))
         }
-        Publish::Again => (previous.created <= record.created).then_some(record.created),
+        Publish::Again => {
+            let is_later = previous.location.is_none() || previous.created <= record.created;
+            is_later.then_some(record.created)
+        }
     }
 }
 

@@ -82,7 +82,7 @@ pub enum Publish {
     /// above that of the replaced one.
     New,
     /// It was published before, and is published again after a restart or an outage: it does not
-    /// replace the record of a later sandbox.
+    /// replace the record of a later sandbox, unless that has departed.
     Again,
 }
 

@@ -105,8 +105,10 @@ impl Engine {
             self.sandboxes.supersede(&latest.id, false);
             return Ok(());
         }
-        let is_elsewhere = said
-            .is_some_and(|said| said.created > ours.created && said.sandbox() != Some(&latest.id));
+        let is_elsewhere = said.is_some_and(|said| {
+            let sandbox = said.sandbox();
+            said.created > ours.created && sandbox.is_some_and(|id| *id != latest.id)
+        });
         let published = if is_elsewhere {
             Published::Superseded
         } else if ours.location.is_none() {

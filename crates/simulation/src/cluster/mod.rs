@@ -64,7 +64,8 @@ pub struct Sandbox {
     pub has_changed: bool,
     /// Whether nobody can say that its pod lives in it. Its ADD was under way when another one of
     /// its pod failed: what the failed one had done by then may count as later, and a sandbox that
-    /// was superseded stays so. Or it was unknown, and there was another ADD of it.
+    /// was superseded stays so. Or it was unknown, and there was another ADD of it. Or its
+    /// declaration has changed, and its agent may not have heard of it while there was a newer one.
     pub is_unsure: bool,
     /// Whether nobody can know of it any more: its state was lost when it had no device of ours.
     pub is_unknown: bool,
@@ -227,19 +228,17 @@ impl Cluster {
         }
     }
 
-    /// The newest sandbox of a pod, unless that has gone.
+    /// The newest sandbox of a pod of those that have not gone.
     pub fn newest(&self, pod: PodNumber) -> Option<&Sandbox> {
         self.newest_at(pod).map(|at| &self.sandboxes[at])
     }
 
     fn newest_at(&self, pod: PodNumber) -> Option<usize> {
-        let of_pod = self
-            .sandboxes
-            .iter()
-            .enumerate()
-            .filter(|(_, sandbox)| sandbox.pod == pod);
-        let (at, newest) = of_pod.max_by_key(|(at, sandbox)| (sandbox.order, *at))?;
-        (!matches!(newest.state, State::Gone)).then_some(at)
+        let sandboxes = self.sandboxes.iter().enumerate();
+        let of_pod = sandboxes
+            .filter(|(_, sandbox)| sandbox.pod == pod && !matches!(sandbox.state, State::Gone));
+        let newest = of_pod.max_by_key(|(at, sandbox)| (sandbox.order, *at));
+        newest.map(|(at, _)| at)
     }
 
     /// Whether a sandbox's namespace is there.

@@ -30,6 +30,7 @@ impl Cluster {
         let netns = self.network.lock().add_sandbox(node, pod, &path);
         self.allow(pod, declaration);
         self.forget_ended(pod, declaration);
+        self.supersede(pod, node);
         let texts = declaration.texts();
         let Some(agent) = &self.nodes[node].agent else {
             self.network.lock().remove_namespace(netns);
@@ -60,6 +61,18 @@ impl Cluster {
             is_unsure: false,
             is_unknown: false,
         });
+    }
+
+    /// The earlier sandboxes of a pod give up what they have. Those of the node may get the new
+    /// one's declaration, if they outlive it: in Kubernetes it is the same.
+    fn supersede(&mut self, pod: PodNumber, node: NodeNumber) {
+        let mut earlier = BTreeSet::new();
+        for sandbox in self.sandboxes.iter_mut().filter(|s| s.pod == pod) {
+            earlier.insert(sandbox.netns);
+            sandbox.is_unsure |= sandbox.node == node;
+        }
+        self.indexes
+            .forget_namespaces(|netns| earlier.contains(&netns));
     }
 
     /// Frames may go between the ends of what a pod declares.
@@ -133,7 +146,7 @@ impl Cluster {
             match answer(answered) {
                 Some(true) => {
                     sandbox.state = State::Gone;
-                    ended.push(sandbox.netns);
+                    ended.push((sandbox.pod, sandbox.netns));
                 }
                 Some(false) => sandbox.state = State::Failed,
                 None => {}
@@ -144,9 +157,12 @@ impl Cluster {
             sandbox.is_unsure = true;
         }
         let mut network = self.network.lock();
-        ended
-            .into_iter()
-            .for_each(|netns| network.remove_namespace(netns));
+        for (pod, netns) in ended {
+            network.remove_namespace(netns);
+            // The API tells of the newest one only.
+            let of_pod = self.sandboxes.iter_mut().filter(|s| s.pod == pod);
+            of_pod.for_each(|sandbox| sandbox.is_unsure |= sandbox.has_changed);
+        }
     }
 
     /// What is written on a running pod changes.

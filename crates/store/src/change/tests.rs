@@ -247,6 +247,12 @@ fn what_is_published_again_is_written_only_if_it_differs() {
         ..had.clone()
     };
     assert_eq!(again(&old), Publication::Superseded);
+    let departed = PodRecord {
+        location: None,
+        ..had.clone()
+    };
+    let lives_on = Publication::new(&old, Some(&departed), Publish::Again);
+    assert_eq!(lives_on, Publication::Write(old.clone()));
     let new = Publication::new(&old, Some(&had), Publish::New);
     assert_eq!(new, Publication::Write(PodRecord { created: 2, ..old }));
 }
