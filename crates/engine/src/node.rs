@@ -23,6 +23,8 @@ const USUAL_UNDERLAY_MTU: u32 = 1500;
 pub(crate) struct ThisNode {
     asked: Settings,
     managed: bool,
+    /// The network by whose config an agent on demand has its settings, once one has attached.
+    network: Option<String>,
     name: Result<NodeName, Reason>,
     underlay: Result<Underlay, Reason>,
     /// The underlay as it was known last. Tunnels stay on it while it is gone.
@@ -49,6 +51,7 @@ impl ThisNode {
         Self {
             asked,
             managed,
+            network: None,
             name,
             underlay,
             last: None,
@@ -134,29 +137,73 @@ impl ThisNode {
         self.trouble().map(failure)
     }
 
-    /// Holds a config's settings against the agent's. A managed agent refuses what differs; one
-    /// that was started on demand takes it over.
+    /// Holds a config's settings against the agent's, and changes nothing. A managed agent refuses
+    /// what differs; one that was started on demand would take it over. Returns whether they are
+    /// the agent's.
     ///
     /// # Errors
     /// When the two disagree, or the node cannot work with the settings. That its underlay is gone
     /// for a while is no error, as links within the node need none. But an agent that was started
     /// on demand has its settings from a config: if it has never found the underlay that they name,
     /// the config is wrong, and its author is told.
+    pub fn agrees(&mut self, asked: &Settings, kernel: &dyn Kernel) -> Result<bool, Failure> {
+        Ok(self.compare(asked, kernel)?.is_none())
+    }
+
+    /// The same for a network that attaches a sandbox: an agent on demand takes over what differs.
+    /// `is_used` says whether a network has a sandbox here.
+    ///
+    /// # Errors
+    /// As [`Self::agrees`]; and when the settings in force are those of another network that is
+    /// used: a node has one agent, and its links would move from store to store with each call.
     pub fn agree_on(
+        &mut self,
+        (network, asked): (&str, &Settings),
+        is_used: impl Fn(&str) -> bool,
+        kernel: &dyn Kernel,
+    ) -> Result<Agreement, Failure> {
+        let Some((differences, next)) = self.compare(asked, kernel)? else {
+            self.network.get_or_insert_with(|| network.to_owned());
+            return Ok(Agreement::Same);
+        };
+        if let Some(first) = self.network.as_deref()
+            && first != network
+            && is_used(first)
+        {
+            let text = format!(
+                "this node's agent has the settings of the CNI config {first}, and the config \
+                 {network} disagrees: {differences}; a node has one agent, so make the two agree"
+            );
+            return Err(Failure::new(FailureKind::Invalid, text));
+        }
+        tracing::info!(
+            network,
+            differences,
+            "the config has changed; taking it over"
+        );
+        let other_store = !self.settings().same_store(&next.settings());
+        *self = Self {
+            network: Some(network.to_owned()),
+            ..next
+        };
+        Ok(Agreement::TakenOver { other_store })
+    }
+
+    /// Where a config differs, and what this node would be by its settings.
+    fn compare(
         &mut self,
         asked: &Settings,
         kernel: &dyn Kernel,
-    ) -> Result<Agreement, Failure> {
+    ) -> Result<Option<(String, Self)>, Failure> {
         if self.trouble().is_some() {
             self.look(kernel);
         }
         self.name()?;
-        let have = self.settings();
-        let differences = self.differences(&have, asked);
+        let differences = self.differences(&self.settings(), asked);
         if differences.is_empty() {
             return match self.failure() {
                 Some(failure) if !self.managed && self.last.is_none() => Err(failure),
-                _ => Ok(Agreement::Same),
+                _ => Ok(None),
             };
         }
         let list: Vec<String> = differences.iter().map(ToString::to_string).collect();
@@ -173,14 +220,10 @@ impl ThisNode {
         }
         let mut next = Self::new(self.asked.overridden_by(asked), self.managed);
         next.look(kernel);
-        if let Some(failure) = next.failure() {
-            return Err(failure);
+        match next.failure() {
+            Some(failure) => Err(failure),
+            None => Ok(Some((differences, next))),
         }
-        tracing::info!(differences, "the config has changed; taking it over");
-        *self = next;
-        Ok(Agreement::TakenOver {
-            other_store: !have.same_store(&self.settings()),
-        })
     }
 
     /// Where a config says something else. Before the underlay is known, a config may name it where

@@ -190,6 +190,12 @@ impl Sandboxes {
         declared.max().unwrap_or(0)
     }
 
+    /// Whether a network has attached a sandbox that is not leaving.
+    pub fn is_attached_by(&self, network: &str) -> bool {
+        let mut staying = self.all().filter(|state| !state.leaving);
+        staying.any(|state| state.attachments.iter().any(|(by, _)| by == network))
+    }
+
     /// Whether a sandbox is leaving.
     pub fn is_leaving(&self, id: &SandboxId) -> bool {
         self.by_id.get(id).is_some_and(|state| state.leaving)

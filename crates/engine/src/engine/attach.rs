@@ -34,7 +34,7 @@ fn unwritten(id: &SandboxId, error: &std::io::Error) -> Failure {
 
 impl Engine {
     pub(super) fn prepare(&mut self, settings: &Settings) -> Result<Reply, Failure> {
-        self.agree_on(settings)?;
+        self.node.agrees(settings, &*self.kernel)?;
         Ok(Reply::Prepared(Prepared { ours: true }))
     }
 
@@ -84,7 +84,7 @@ impl Engine {
 
     /// The sandbox that is asked for, if all is well with it.
     fn state_of(&mut self, attach: &NewSandbox) -> Result<SandboxState, Failure> {
-        self.agree_on(&attach.settings)?;
+        self.agree_on(&attach.attachment.network, &attach.settings)?;
         let identity = self.kernel.identify(&attach.netns);
         let identity = identity.map_err(|e| invalid(e.to_string()))?;
         if identity == self.kernel.node() {

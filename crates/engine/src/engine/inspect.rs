@@ -94,9 +94,12 @@ impl Engine {
         self.kernel.interfaces(devices).unwrap_or_default()
     }
 
-    /// Whether an ADD could succeed now.
+    /// Whether an ADD could succeed now. Changes nothing: settings that an ADD would take over are
+    /// looked at, the store that they name is not.
     pub(super) fn status(&mut self, settings: &Settings) -> Result<Reply, Failure> {
-        self.agree_on(settings)?;
+        if !self.node.agrees(settings, &*self.kernel)? {
+            return Ok(Reply::Done);
+        }
         if let Some(failure) = self.node.failure() {
             return Err(failure);
         }

@@ -228,10 +228,14 @@ impl Engine {
         }
     }
 
-    /// Holds a config's settings against the agent's. Settings that are taken over begin a resync,
-    /// and another session when they name another store.
-    fn agree_on(&mut self, asked: &Settings) -> Result<(), Failure> {
-        if let Agreement::TakenOver { other_store } = self.node.agree_on(asked, &*self.kernel)? {
+    /// Holds the settings of a network's config against the agent's. Settings that are taken over
+    /// begin a resync, and another session when they name another store.
+    fn agree_on(&mut self, network: &str, asked: &Settings) -> Result<(), Failure> {
+        let sandboxes = &self.sandboxes;
+        let is_used = |network: &str| sandboxes.is_attached_by(network);
+        let asked = (network, asked);
+        let agreed = self.node.agree_on(asked, is_used, &*self.kernel)?;
+        if let Agreement::TakenOver { other_store } = agreed {
             if other_store {
                 self.session = Session::new(self.surroundings.clone(), self.node.settings());
             }

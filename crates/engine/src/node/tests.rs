@@ -123,7 +123,7 @@ fn only_an_agent_on_demand_that_never_found_its_underlay_refuses_a_config_for_th
         let mut node = ThisNode::new(settings(Some("u0")), managed);
         kernels.iter().for_each(|kernel| node.look(kernel));
         let last = kernels.last().unwrap();
-        let agreed = node.agree_on(&settings(Some("u0")), last);
+        let agreed = node.agrees(&settings(Some("u0")), last);
         assert_eq!(agreed.is_ok(), agrees, "managed: {managed}, {agreed:?}");
     }
 }
@@ -138,8 +138,12 @@ fn a_managed_agent_refuses_other_settings_and_one_on_demand_takes_them_over() {
     for managed in [true, false] {
         let mut node = ThisNode::new(settings(None), managed);
         node.look(&kernel);
-        assert_eq!(node.agree_on(&settings(None), &kernel), Ok(Agreement::Same));
-        let agreed = node.agree_on(&other, &kernel);
+        let unused = |_: &str| false;
+        let same = node.agree_on(("one", &settings(None)), unused, &kernel);
+        assert_eq!(same, Ok(Agreement::Same));
+        assert_eq!(node.agrees(&other, &kernel).is_ok(), !managed);
+        assert_eq!(node.settings().store, settings(None).or_defaults().store);
+        let agreed = node.agree_on(("one", &other), unused, &kernel);
         if managed {
             let text = agreed.unwrap_err().message;
             assert!(text.contains("disagree: store is"), "{text}");
@@ -149,4 +153,38 @@ fn a_managed_agent_refuses_other_settings_and_one_on_demand_takes_them_over() {
             assert_eq!(node.settings().store, other.store);
         }
     }
+}
+
+#[test]
+fn the_config_of_a_second_network_does_not_replace_that_of_one_in_use() {
+    let kernel = with_underlay();
+    let other = Settings {
+        store: Some("sqlite:/elsewhere.db".into()),
+        ..settings(None)
+    };
+    let mine = Settings {
+        store: Some("sqlite:/mine.db".into()),
+        ..settings(None)
+    };
+    let mut node = ThisNode::new(mine.clone(), false);
+    node.look(&kernel);
+    let mut agree_on = |network, settings, one_is_used| {
+        let is_used = |network: &str| one_is_used && network == "one";
+        node.agree_on((network, settings), is_used, &kernel)
+    };
+    assert_eq!(agree_on("one", &mine, false), Ok(Agreement::Same));
+    assert_eq!(agree_on("two", &mine, true), Ok(Agreement::Same));
+    let refused = agree_on("two", &other, true).unwrap_err().message;
+    let start = "this node's agent has the settings of the CNI config one, and the config two \
+                 disagrees: store is";
+    assert!(refused.starts_with(start), "{refused}");
+    assert!(refused.ends_with("a node has one agent, so make the two agree"));
+    assert_eq!(
+        agree_on("two", &mine, true),
+        Ok(Agreement::Same),
+        "nothing has changed"
+    );
+    let taken = Ok(Agreement::TakenOver { other_store: true });
+    assert_eq!(agree_on("two", &other, false), taken, "one is gone");
+    assert_eq!(agree_on("one", &mine, true), taken, "two is not used");
 }
