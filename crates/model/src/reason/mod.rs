@@ -4,6 +4,8 @@
 //! The [table](table) owns codes, meanings and texts; docs/reasons.md is made from it. A reason
 //! decides nothing: what happens to a link is decided where the reason is found.
 
+#[macro_use]
+mod define;
 mod table;
 #[cfg(test)]
 mod tests;
