@@ -117,6 +117,7 @@ mod tests {
             Kind::Mtu => "1400",
             Kind::Seconds => "0",
             Kind::Count => "10",
+            Kind::CrossNamespace => "deny",
             _ => "text",
         }
     }

@@ -87,12 +87,7 @@ fn records(count: usize) -> BTreeMap<PodKey, PodRecord> {
         };
         (
             key(name),
-            PodRecord {
-                pod: key(name),
-                location: Some(location),
-                created: 1,
-                links,
-            },
+            PodRecord::new(key(name), Some(location), 1, links),
         )
     };
     [record("a", declared.links), record("b", Vec::new())].into()

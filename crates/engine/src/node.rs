@@ -6,6 +6,7 @@ use std::{net::IpAddr, time::Duration};
 use ratchet_kernel::Underlay;
 use ratchet_model::{
     Mtu, NodeName, Reason,
+    declaration::CrossNamespace,
     wiring::{Node, Vtep},
 };
 use ratchet_protocol::{Difference, Failure, FailureKind, Settings};
@@ -125,6 +126,11 @@ impl ThisNode {
             mtu,
             default_mtu: self.asked.mtu,
         })
+    }
+
+    /// Which links between pods of two namespaces it allows to its pods.
+    pub fn cross_namespace(&self) -> CrossNamespace {
+        self.asked.cross_namespace.unwrap_or_default()
     }
 
     /// Why it cannot do all that it should, if so.

@@ -6,7 +6,12 @@ use std::{
 };
 
 use ratchet_kernel::KernelError;
-use ratchet_model::{Location, PodKey, PodRecord, SandboxId, device::Netns, wiring::Node};
+use ratchet_model::{
+    DeclaredLink, LinkId, Location, PodKey, PodRecord, SandboxId,
+    declaration::{Accept, CrossNamespace},
+    device::Netns,
+    wiring::Node,
+};
 
 use crate::{
     kernel::Kernel,
@@ -257,7 +262,8 @@ pub(crate) fn is_netns_gone(kernel: &dyn Kernel, state: &SandboxState) -> bool {
 }
 
 /// What this agent says of a sandbox's pod. Without an underlay there is no location to share.
-pub(crate) fn record(state: &SandboxState, node: &Node) -> PodRecord {
+pub(crate) fn record(state: &SandboxState, node: &Node, setting: CrossNamespace) -> PodRecord {
+    let interfaces = state.attachments.iter().map(|(_, interface)| interface);
     PodRecord {
         pod: state.pod.clone(),
         location: node.vtep.map(|vtep| Location {
@@ -269,5 +275,22 @@ pub(crate) fn record(state: &SandboxState, node: &Node) -> PodRecord {
         }),
         created: state.created,
         links: state.links.clone(),
+        accept: Accept::effective(state.accept.as_ref(), setting),
+        // A name that no link can have is in no link's way.
+        networks: interfaces.filter_map(|name| name.parse().ok()).collect(),
     }
+}
+
+/// The links that a pod declares from now on, with the time since when it has declared each:
+/// `before` are those that it has declared up to now.
+pub(crate) fn with_since(
+    mut links: Vec<DeclaredLink>,
+    before: &[DeclaredLink],
+    unix_nanos: u64,
+) -> Vec<DeclaredLink> {
+    let known: BTreeMap<LinkId, u64> = before.iter().map(|l| (l.id(), l.since)).collect();
+    for link in &mut links {
+        link.since = known.get(&link.id()).copied().unwrap_or(unix_nanos);
+    }
+    links
 }

@@ -10,7 +10,7 @@ use std::{
 
 use ratchet_failpoint as failpoint;
 use ratchet_kernel::NetnsIdentity;
-use ratchet_model::{DeclaredLink, PodKey, SandboxId, leftover::Leftover};
+use ratchet_model::{DeclaredLink, PodKey, SandboxId, declaration::Accept, leftover::Leftover};
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{Directory, Disk, SANDBOXES};
@@ -38,6 +38,9 @@ pub(crate) struct SandboxState {
     pub use_labels: bool,
     /// What the pod declares.
     pub links: Vec<DeclaredLink>,
+    /// Whose declarations of links with it the pod accepts, if it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accept: Option<Accept>,
     /// Its attachments: network and interface.
     pub attachments: BTreeSet<(String, String)>,
     /// Whether it is leaving. The name of its file says so.
@@ -235,6 +238,7 @@ mod tests {
             kubernetes: ("default".into(), "p".into()),
             use_labels: true,
             links: vec![],
+            accept: None,
             attachments: [("net".to_string(), "eth0".to_string())].into(),
             leaving: false,
         }

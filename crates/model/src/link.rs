@@ -295,9 +295,32 @@ pub struct DeclaredLink {
     /// A VNI the user insists on; none: the lowest free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vni: Option<Vni>,
+    /// Since when the pod has declared it, in nanoseconds since 1970, as its agent says; 0: not
+    /// known. Of several links that claim an interface, the first has it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub since: u64,
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl DeclaredLink {
+    /// A link of which only the ends are declared.
+    pub fn new(local: DeclaredEnd, remote: DeclaredEnd) -> Self {
+        Self {
+            local,
+            remote,
+            mtu: None,
+            vni: None,
+            since: 0,
+        }
+    }
+
     /// The link's id.
     pub fn id(&self) -> LinkId {
         LinkId::derive(

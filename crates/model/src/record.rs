@@ -8,8 +8,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    declaration::Accept,
     link::{DeclaredLink, Mtu, Vni},
-    names::{LinkId, NodeName, PodKey, SandboxId},
+    names::{InterfaceName, LinkId, NodeName, PodKey, SandboxId},
 };
 
 /// Where a pod's sandbox is.
@@ -48,9 +49,33 @@ pub struct PodRecord {
     /// The links this pod declares.
     #[serde(default)]
     pub links: Vec<DeclaredLink>,
+    /// Whose declarations of links with it the pod accepts, as its annotation and the settings of
+    /// its node say together.
+    #[serde(default, skip_serializing_if = "Accept::is_default")]
+    pub accept: Accept,
+    /// The interfaces of its networks (CNI_IFNAME): no link has one of them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub networks: BTreeSet<InterfaceName>,
 }
 
 impl PodRecord {
+    /// A pod that declares these links and accepts its own namespace's.
+    pub fn new(
+        pod: PodKey,
+        location: Option<Location>,
+        created: u64,
+        links: Vec<DeclaredLink>,
+    ) -> Self {
+        Self {
+            pod,
+            location,
+            created,
+            links,
+            accept: Accept::default(),
+            networks: BTreeSet::new(),
+        }
+    }
+
     /// The pods at the other ends of the links it declares, without itself.
     pub fn peers(&self) -> BTreeSet<&PodKey> {
         self.links
@@ -114,24 +139,20 @@ mod tests {
     }
 
     fn record(name: &str, alive: bool, peers: &[&str]) -> PodRecord {
-        let links = peers.iter().map(|peer| DeclaredLink {
-            local: DeclaredEnd::bare(key(name), format!("to-{peer}").parse().unwrap()),
-            remote: DeclaredEnd::bare(key(peer), format!("to-{name}").parse().unwrap()),
-            mtu: None,
-            vni: None,
+        let links = peers.iter().map(|peer| {
+            DeclaredLink::new(
+                DeclaredEnd::bare(key(name), format!("to-{peer}").parse().unwrap()),
+                DeclaredEnd::bare(key(peer), format!("to-{name}").parse().unwrap()),
+            )
         });
-        PodRecord {
-            pod: key(name),
-            location: alive.then(|| Location {
-                node: "n1".parse().unwrap(),
-                vtep: "10.0.0.1".parse().unwrap(),
-                sandbox: name.parse().unwrap(),
-                mtu: Mtu::try_from(1450).unwrap(),
-                leaving: false,
-            }),
-            created: 1,
-            links: links.collect(),
-        }
+        let location = alive.then(|| Location {
+            node: "n1".parse().unwrap(),
+            vtep: "10.0.0.1".parse().unwrap(),
+            sandbox: name.parse().unwrap(),
+            mtu: Mtu::try_from(1450).unwrap(),
+            leaving: false,
+        });
+        PodRecord::new(key(name), location, 1, links.collect())
     }
 
     fn around(records: &[PodRecord]) -> BTreeMap<PodKey, PodRecord> {

@@ -191,12 +191,7 @@ fn check(declaration: &Declaration) -> Result<(), TestCaseError> {
         &serde_json::from_str::<Declaration>(&text).unwrap(),
         declaration
     );
-    let record = PodRecord {
-        pod: declaration.pod.clone(),
-        location: None,
-        created: 1,
-        links: declaration.links.clone(),
-    };
+    let record = PodRecord::new(declaration.pod.clone(), None, 1, declaration.links.clone());
     let links = resolve(&BTreeMap::from([(record.pod.clone(), record)]));
     prop_assert!(links.len() <= declaration.links.len());
     Ok(())

@@ -42,12 +42,10 @@ pub fn sandbox(id: &str) -> SandboxId {
 pub fn link(name: &str, peer: &str) -> DeclaredLink {
     let end =
         |pod: &str, interface: String| DeclaredEnd::bare(key(pod), interface.parse().unwrap());
-    DeclaredLink {
-        local: end(name, format!("to-{peer}")),
-        remote: end(peer, format!("to-{name}")),
-        mtu: None,
-        vni: None,
-    }
+    DeclaredLink::new(
+        end(name, format!("to-{peer}")),
+        end(peer, format!("to-{name}")),
+    )
 }
 
 pub fn link_id(name: &str, peer: &str) -> LinkId {
@@ -60,18 +58,15 @@ pub fn record(name: &str, peers: &[&str]) -> PodRecord {
 }
 
 pub fn record_in(name: &str, id: &str, created: u64, peers: &[&str]) -> PodRecord {
-    PodRecord {
-        pod: key(name),
-        location: Some(Location {
-            node: "node1".parse().unwrap(),
-            vtep: "10.0.0.1".parse().unwrap(),
-            sandbox: sandbox(id),
-            mtu: 1450.try_into().unwrap(),
-            leaving: false,
-        }),
-        created,
-        links: peers.iter().map(|peer| link(name, peer)).collect(),
-    }
+    let location = Location {
+        node: "node1".parse().unwrap(),
+        vtep: "10.0.0.1".parse().unwrap(),
+        sandbox: sandbox(id),
+        mtu: 1450.try_into().unwrap(),
+        leaving: false,
+    };
+    let links = peers.iter().map(|peer| link(name, peer)).collect();
+    PodRecord::new(key(name), Some(location), created, links)
 }
 
 /// The record of a pod on a node.

@@ -78,12 +78,7 @@ struct Scene {
 /// The n-th of many links between two pods.
 fn nth(pod: &str, peer: &str, n: usize) -> DeclaredLink {
     let end = |pod: &str| DeclaredEnd::bare(key(pod), format!("eth{n}").parse().unwrap());
-    DeclaredLink {
-        local: end(pod),
-        remote: end(peer),
-        mtu: None,
-        vni: None,
-    }
+    DeclaredLink::new(end(pod), end(peer))
 }
 
 fn declaring(name: &str, links: Vec<DeclaredLink>) -> PodRecord {

@@ -79,16 +79,17 @@ pub(super) fn record(name: &str, node: usize, links: Vec<DeclaredLink>) -> Resul
         .duration_since(UNIX_EPOCH)
         .unwrap_or(Duration::ZERO)
         .as_nanos();
-    Ok(PodRecord {
-        pod: PodKey::new("default", name)?,
-        location: Some(Location {
-            node: format!("node{node}").parse()?,
-            vtep: format!("10.92.{}.{}", 1 + node / 250, 1 + node % 250).parse()?,
-            sandbox: format!("s-{name}-{created}").parse()?,
-            mtu,
-            leaving: false,
-        }),
-        created: u64::try_from(created)?,
+    let location = Location {
+        node: format!("node{node}").parse()?,
+        vtep: format!("10.92.{}.{}", 1 + node / 250, 1 + node % 250).parse()?,
+        sandbox: format!("s-{name}-{created}").parse()?,
+        mtu,
+        leaving: false,
+    };
+    Ok(PodRecord::new(
+        PodKey::new("default", name)?,
+        Some(location),
+        u64::try_from(created)?,
         links,
-    })
+    ))
 }

@@ -80,6 +80,7 @@ impl Engine {
             netns_identity: (identity.dev, identity.inode),
             boot_id: self.boot_id.clone(),
             created: record.created,
+            accept: record.accept.annotation(),
             links: record.links,
             attachments: BTreeSet::new(),
             leaving: false,

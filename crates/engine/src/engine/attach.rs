@@ -95,9 +95,15 @@ impl Engine {
         }
         let id = attach.attachment.container_id.clone();
         let expected = self.sandboxes.expected(&id).map(|state| state.created);
+        let created =
+            expected.unwrap_or_else(|| self.sandboxes.next_created(self.clock.unix_nanos()));
+        // What its sandbox that still lives has declared, it goes on to declare.
+        let before = self.sandboxes.current(&attach.declaration.pod);
+        let before = before.map(|state| &state.links[..]).unwrap_or_default();
         Ok(SandboxState {
-            created: expected
-                .unwrap_or_else(|| self.sandboxes.next_created(self.clock.unix_nanos())),
+            created,
+            links: sandboxes::with_since(attach.declaration.links.clone(), before, created),
+            accept: attach.declaration.accept.clone(),
             id,
             pod: attach.declaration.pod.clone(),
             netns: attach.netns.clone(),
@@ -105,7 +111,6 @@ impl Engine {
             boot_id: self.boot_id.clone(),
             kubernetes: attach.kubernetes.clone(),
             use_labels: attach.use_labels,
-            links: attach.declaration.links.clone(),
             attachments: [(
                 attach.attachment.network.clone(),
                 attach.attachment.interface.clone(),
@@ -159,7 +164,7 @@ impl Engine {
         let Some(state) = self.sandboxes.get(id).cloned() else {
             return Ok(());
         };
-        let record = sandboxes::record(&state, &self.node.wiring()?);
+        let record = sandboxes::record(&state, &self.node.wiring()?, self.node.cross_namespace());
         if record.location.is_none() {
             self.session.set_record(record);
             return Ok(());

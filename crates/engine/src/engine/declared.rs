@@ -5,10 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ratchet_model::{DeclaredLink, Reason, names::PodKey, resolve::Link};
+use ratchet_model::{DeclaredLink, PodKey, Reason, declaration::Accept, resolve::Link};
 
 use super::{Engine, command::Declared};
-use crate::{state::SandboxState, wires};
+use crate::{sandboxes, state::SandboxState, wires};
 
 /// How long a link may wait for its peer before that is worth an event.
 const LONG: Duration = Duration::from_secs(60);
@@ -28,17 +28,23 @@ impl Engine {
             self.unwritten.remove(&declared.kubernetes);
             return;
         };
-        let Some(links) = self.links_of(&state, declared) else {
+        let Some((links, accept)) = self.declaration_of(&state, declared) else {
             return;
         };
         // Only now: one that is wrong leaves the one before it, which may not be written down yet.
         self.unwritten.remove(&declared.kubernetes);
-        if links == state.links {
+        let links = sandboxes::with_since(links, &state.links, self.clock.unix_nanos());
+        if (&links, &accept) == (&state.links, &state.accept) {
             return;
         }
         tracing::info!(pod = %state.pod, links = links.len(), "the pod's declaration has changed");
         let (pod, id) = (state.pod.clone(), state.id.clone());
-        if let Err(error) = self.sandboxes.save(SandboxState { links, ..state }) {
+        let saved = self.sandboxes.save(SandboxState {
+            links,
+            accept,
+            ..state
+        });
+        if let Err(error) = saved {
             tracing::error!(
                 sandbox = %id, %error,
                 "cannot write the state of the sandbox; its links stay until that works"
@@ -51,8 +57,13 @@ impl Engine {
         self.tell();
     }
 
-    /// The links that a running pod declares now. None if that cannot count: its user is told.
-    fn links_of(&self, state: &SandboxState, declared: &Declared) -> Option<Vec<DeclaredLink>> {
+    /// The links that a running pod declares now, and what it accepts. None if that cannot count:
+    /// its user is told.
+    fn declaration_of(
+        &self,
+        state: &SandboxState,
+        declared: &Declared,
+    ) -> Option<(Vec<DeclaredLink>, Option<Accept>)> {
         let read = if state.use_labels {
             &declared.with_labels
         } else {
@@ -60,9 +71,9 @@ impl Engine {
         };
         match read {
             Ok(Some(declaration)) if declaration.pod == state.pod => {
-                Some(declaration.links.clone())
+                Some((declaration.links.clone(), declaration.accept.clone()))
             }
-            Ok(None) => Some(Vec::new()),
+            Ok(None) => Some((Vec::new(), None)),
             Ok(Some(declaration)) => {
                 let reason = Reason::PodRenamed {
                     from: state.pod.clone(),

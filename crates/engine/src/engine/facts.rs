@@ -99,7 +99,7 @@ impl Engine {
         let Some(latest) = latest else {
             return Ok(());
         };
-        let ours = sandboxes::record(latest, &node);
+        let ours = sandboxes::record(latest, &node, self.node.cross_namespace());
         let said = self.session.known().record(pod);
         if said == Some(&ours) && ours.location.is_some() {
             self.sandboxes.supersede(&latest.id, false);
@@ -161,7 +161,9 @@ impl Engine {
             if let Some(state) = self.sandboxes.current(&pod)
                 && self.session.known().record(&pod).is_none()
             {
-                self.session.set_record(sandboxes::record(state, &node));
+                let setting = self.node.cross_namespace();
+                let record = sandboxes::record(state, &node, setting);
+                self.session.set_record(record);
             }
         }
     }

@@ -181,12 +181,7 @@ mod tests {
         let end =
             |pod: &PodKey, n| DeclaredEnd::bare(pod.clone(), format!("e{n}").parse().unwrap());
         let peer = PodKey::new("default", &format!("{name}-peer")).unwrap();
-        let link = |n| DeclaredLink {
-            local: end(&pod, n),
-            remote: end(&peer, n),
-            mtu: None,
-            vni: None,
-        };
+        let link = |n| DeclaredLink::new(end(&pod, n), end(&peer, n));
         let identity = NetnsHandle::open(netns).unwrap().identity();
         SandboxState {
             id: name.parse().unwrap(),
@@ -197,6 +192,7 @@ mod tests {
             created: 1,
             kubernetes: ("default".into(), name.into()),
             use_labels: false,
+            accept: None,
             attachments: BTreeSet::new(),
             leaving: false,
             pod,

@@ -130,18 +130,14 @@ fn is_published(node: &Node, pod: &str) -> bool {
 
 /// Says that a pod is on another node.
 fn publish_far(node: &Node, pod: &str) {
-    let record = PodRecord {
-        pod: key(pod),
-        location: Some(Location {
-            node: "n2".parse().unwrap(),
-            vtep: "10.0.0.2".parse().unwrap(),
-            sandbox: pod.parse().unwrap(),
-            mtu: 1450.try_into().unwrap(),
-            leaving: false,
-        }),
-        created: 1,
-        links: Vec::new(),
+    let location = Location {
+        node: "n2".parse().unwrap(),
+        vtep: "10.0.0.2".parse().unwrap(),
+        sandbox: pod.parse().unwrap(),
+        mtu: 1450.try_into().unwrap(),
+        leaving: false,
     };
+    let record = PodRecord::new(key(pod), Some(location), 1, Vec::new());
     node.runtime.handle().block_on(async {
         let store = open_store(node.settings.clone()).await.unwrap();
         store.publish(&record, Publish::New).await.unwrap()

@@ -31,18 +31,15 @@ fn with_session(test: impl FnOnce(Session, &Moody, &Hasty, &Sandboxes)) {
 }
 
 fn record() -> PodRecord {
-    PodRecord {
-        pod: PodKey::new("default", "p").unwrap(),
-        location: Some(Location {
-            node: "n1".parse().unwrap(),
-            vtep: "10.0.0.1".parse().unwrap(),
-            sandbox: "s1".parse().unwrap(),
-            mtu: 1450.try_into().unwrap(),
-            leaving: false,
-        }),
-        created: 1,
-        links: Vec::new(),
-    }
+    let location = Location {
+        node: "n1".parse().unwrap(),
+        vtep: "10.0.0.1".parse().unwrap(),
+        sandbox: "s1".parse().unwrap(),
+        mtu: 1450.try_into().unwrap(),
+        leaving: false,
+    };
+    let pod = PodKey::new("default", "p").unwrap();
+    PodRecord::new(pod, Some(location), 1, Vec::new())
 }
 
 #[test]

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    DeclarationError, Reader, Texts, address, no_such,
+    ACCEPT, DeclarationError, Reader, Texts, address, no_such,
     yaml::{self, Budget, ReadError},
 };
 use crate::{
@@ -23,7 +23,7 @@ pub const LAB_RUN: &str = "ratchet.dev/lab-run";
 
 /// All annotations in our domain.
 const DOMAIN: &str = "ratchet.dev/";
-const KNOWN: [&str; 2] = [LINKS, LAB_RUN];
+const KNOWN: [&str; 3] = [LINKS, ACCEPT, LAB_RUN];
 
 const FIELDS: [&str; 10] = [
     "interface",
@@ -125,6 +125,7 @@ fn entry_to_link(
         },
         mtu: entry.mtu,
         vni: entry.vni,
+        since: 0,
     })
 }
 

@@ -127,18 +127,16 @@ pub(super) fn link(
         keys.get(key).map(read).transpose()
     };
     let pair = pair(reader, keys)?;
-    Ok(Some(DeclaredLink {
-        local: DeclaredEnd {
+    Ok(Some(DeclaredLink::new(
+        DeclaredEnd {
             addresses: addresses(LOCAL_IP)?,
             ..DeclaredEnd::bare(reader.pod.clone(), interface(LOCAL_IFNAME)?)
         },
-        remote: DeclaredEnd {
+        DeclaredEnd {
             addresses: addresses(PAIR_IP)?,
             ..DeclaredEnd::bare(pair, interface(PAIR_IFNAME)?)
         },
-        mtu: None,
-        vni: None,
-    }))
+    )))
 }
 
 /// Whether the pod is the one of its pair that declares the link.

@@ -3,6 +3,7 @@
 //! One file a form; all end in [`Declaration`]. To add a form, add a file with a function that
 //! returns [`DeclaredLink`]s and call it in [`declare`].
 
+mod accept;
 mod annotation;
 mod labels;
 mod yaml;
@@ -21,6 +22,7 @@ use crate::{
     text::bounded,
 };
 
+pub use accept::{ACCEPT, Accept, CrossNamespace};
 pub use annotation::{LAB_RUN, LINKS};
 
 /// Labels or annotations.
@@ -33,6 +35,9 @@ pub struct Declaration {
     pub pod: PodKey,
     /// Its links, perhaps none: then it only is the other end of links that others declare.
     pub links: Vec<DeclaredLink>,
+    /// Whose declarations of links with it the pod accepts; none: it does not say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accept: Option<Accept>,
 }
 
 /// Something is wrong with a declaration. The text names the label or annotation, what was expected
@@ -123,7 +128,8 @@ pub fn declare_within(
     links.extend(labels::link(reader, &keys)?);
     links.extend(annotation::links(reader, annotations)?);
     one_link_an_interface(reader, &links)?;
-    Ok(Some(Declaration { pod, links }))
+    let accept = accept::accept(reader, annotations)?;
+    Ok(Some(Declaration { pod, links, accept }))
 }
 
 /// An interface can be the end of one link only.

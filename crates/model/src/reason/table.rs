@@ -210,6 +210,11 @@ reasons! {
             means "An end has more addresses or routes than `max_addresses` or `max_routes` allows."
             message "has {count} {what}, the limit for an end is {most} (max_{what})"
             said "write fewer, or raise max_{what} in the settings";
+        "accept_invalid" AcceptInvalid { error: String }
+            means "The annotation `ratchet.dev/accept` is no list of pods and namespaces."
+            message "{error}"
+            said "expected none, or a list of own-namespace, *, namespaces and pods \
+                  (namespace/pod), such as own-namespace,lab-2,tenant/router";
         "pod_renamed" PodRenamed { from: PodKey, to: PodKey }
             means "`ratchet.pod_name` was changed on a running pod. Its links stay."
             message "a running pod cannot change its name from {from} to {to}"

@@ -47,6 +47,7 @@ const CODES: &[&str] = &[
     "labels_too_large",
     "too_many_links",
     "too_many_of_an_end",
+    "accept_invalid",
     "pod_renamed",
     "netns_unknown",
     "netns_gone",

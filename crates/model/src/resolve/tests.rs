@@ -26,12 +26,7 @@ fn records(pods: &[(&str, &str)]) -> BTreeMap<PodKey, PodRecord> {
         };
         (
             pod.clone(),
-            PodRecord {
-                pod,
-                location: Some(location),
-                created: 0,
-                links: declared.links,
-            },
+            PodRecord::new(pod, Some(location), 0, declared.links),
         )
     };
     pods.iter().map(record).collect()

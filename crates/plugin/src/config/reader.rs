@@ -185,6 +185,7 @@ fn usual_form(kind: Kind, text: String) -> Option<String> {
         | Kind::Mtu
         | Kind::Seconds
         | Kind::Count
+        | Kind::CrossNamespace
         | Kind::User
         | Kind::Prefix
         | Kind::Host => true,

@@ -1,6 +1,6 @@
 //! A row of the table of settings.
 
-use ratchet_model::Mtu;
+use ratchet_model::{Mtu, declaration::CrossNamespace};
 
 /// A setting: a key of the network config, and an option of `ratchet agent` if the agent has it.
 #[derive(Debug, Clone, Copy)]
@@ -70,6 +70,8 @@ pub enum Kind {
     Seconds,
     /// How many of something are allowed.
     Count,
+    /// Which links between namespaces are allowed.
+    CrossNamespace,
     /// The name of a user.
     User,
     /// A prefix of keys in etcd.
@@ -114,6 +116,9 @@ impl Kind {
             Self::Mtu => return format!("a number from {} to {}", Mtu::MIN, Mtu::MAX),
             Self::Seconds => "a number of seconds, or 0 for never",
             Self::Count => "a number from 1 up",
+            Self::CrossNamespace => {
+                return format!("one of {}", CrossNamespace::VALUES.join(", "));
+            }
             Self::User => "a user's name",
             Self::Prefix => "the prefix of the keys in etcd, such as \"/ratchet\"",
             Self::Path => "an absolute path",

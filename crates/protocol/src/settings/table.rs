@@ -10,7 +10,7 @@
 
 use std::{net::IpAddr, num::NonZeroU32};
 
-use ratchet_model::{Mtu, NodeName};
+use ratchet_model::{Mtu, NodeName, declaration::CrossNamespace};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -179,6 +179,16 @@ settings! {
         flag: "max-routes",
         value: "NUMBER",
         variable: "RATCHET_MAX_ROUTES",
+    }
+    /// Links between pods of two namespaces: `deny`, with `consent` of both pods, or `allow` unless
+    /// a pod's `ratchet.dev/accept` says otherwise
+    cross_namespace: CrossNamespace {
+        kind: CrossNamespace,
+        group: General,
+        default: DefaultValue::Value("consent"),
+        flag: "cross-namespace",
+        value: "POLICY",
+        variable: "RATCHET_CROSS_NAMESPACE",
     }
     /// The path of a kubeconfig, or `auto`: the agent reads the labels and annotations of its
     /// node's pods from the Kubernetes API

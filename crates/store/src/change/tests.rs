@@ -26,12 +26,7 @@ fn link(pod: &PodKey, peer: &PodKey, n: usize) -> DeclaredLink {
     if pod == peer {
         remote.interface = format!("to-{}{}", pod.name(), 2 * n).parse().unwrap();
     }
-    DeclaredLink {
-        local: end(pod, peer),
-        remote,
-        mtu: None,
-        vni: None,
-    }
+    DeclaredLink::new(end(pod, peer), remote)
 }
 
 fn location(sandbox: &str) -> Location {
@@ -48,12 +43,7 @@ fn location(sandbox: &str) -> Location {
 fn record(name: &str, is_there: bool, peers: &[&str]) -> PodRecord {
     let pod = key(name);
     let links = peers.iter().map(|peer| link(&pod, &key(peer), 0)).collect();
-    PodRecord {
-        location: is_there.then(|| location(name)),
-        created: 1,
-        links,
-        pod,
-    }
+    PodRecord::new(pod, is_there.then(|| location(name)), 1, links)
 }
 
 fn records(records: &[PodRecord]) -> BTreeMap<PodKey, PodRecord> {

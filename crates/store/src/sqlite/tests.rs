@@ -39,11 +39,11 @@ fn key(name: &str) -> PodKey {
 fn record(name: &str, peers: &[&str]) -> PodRecord {
     let end =
         |pod: &str, interface: String| DeclaredEnd::bare(key(pod), interface.parse().unwrap());
-    let links = peers.iter().map(|peer| DeclaredLink {
-        local: end(name, format!("to-{peer}")),
-        remote: end(peer, format!("to-{name}")),
-        mtu: None,
-        vni: None,
+    let links = peers.iter().map(|peer| {
+        DeclaredLink::new(
+            end(name, format!("to-{peer}")),
+            end(peer, format!("to-{name}")),
+        )
     });
     let location = Location {
         node: "node1".parse().unwrap(),
@@ -52,12 +52,7 @@ fn record(name: &str, peers: &[&str]) -> PodRecord {
         mtu: 1450.try_into().unwrap(),
         leaving: false,
     };
-    PodRecord {
-        pod: key(name),
-        location: Some(location),
-        created: 1,
-        links: links.collect(),
-    }
+    PodRecord::new(key(name), Some(location), 1, links.collect())
 }
 
 /// A database with some records in it, closed.

@@ -10,12 +10,7 @@ fn record(name: &str, peers: &[&str]) -> PodRecord {
     let end = |pod: &str, other: &str| {
         DeclaredEnd::bare(key(pod), format!("to-{other}").parse().unwrap())
     };
-    let link = |peer: &&str| DeclaredLink {
-        local: end(name, peer),
-        remote: end(peer, name),
-        mtu: None,
-        vni: None,
-    };
+    let link = |peer: &&str| DeclaredLink::new(end(name, peer), end(peer, name));
     let location = Location {
         node: "n".parse().unwrap(),
         vtep: "10.0.0.1".parse().unwrap(),
@@ -23,12 +18,12 @@ fn record(name: &str, peers: &[&str]) -> PodRecord {
         mtu: 1450.try_into().unwrap(),
         leaving: false,
     };
-    PodRecord {
-        pod: key(name),
-        location: Some(location),
-        created: 1,
-        links: peers.iter().map(link).collect(),
-    }
+    PodRecord::new(
+        key(name),
+        Some(location),
+        1,
+        peers.iter().map(link).collect(),
+    )
 }
 
 fn facts(records: &[PodRecord], vnis: &[(LinkId, u32)]) -> Facts {

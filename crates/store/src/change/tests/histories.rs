@@ -32,12 +32,9 @@ fn want(n: usize, (pod, links): &Event) -> Want {
         let (pod, peer) = (pod.clone(), key(peer));
         (0..*count).map(move |n| link(&pod, &peer, n))
     });
-    let record = PodRecord {
-        location: Some(location(&format!("{}-{n}", pod.name()))),
-        created: n as u64,
-        links: links.collect(),
-        pod,
-    };
+    let location = location(&format!("{}-{n}", pod.name()));
+    let links = links.collect();
+    let record = PodRecord::new(pod, Some(location), n as u64, links);
     Want::Publish(
         record,
         if n.is_multiple_of(3) {
