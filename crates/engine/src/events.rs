@@ -1,6 +1,10 @@
 //! How users hear of what they have to fix.
 
+mod outbox;
+
 use ratchet_model::Reason;
+
+pub(crate) use outbox::Outbox;
 
 /// Posts warnings on pods, where `kubectl describe pod` shows them. The engine decides what to say
 /// and when.

@@ -22,6 +22,8 @@ pub(crate) fn link(pod: &str, vni: Option<u32>) -> Link {
         vni: vni.map(|vni| vni.try_into().unwrap()),
         declared_by: Vec::new(),
         problem: None,
+        barred: None,
         warnings: Vec::new(),
+        remarks: Vec::new(),
     }
 }

@@ -1,6 +1,10 @@
 //! Events on pods: problems that a user has to fix, shown by `kubectl describe pod`.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
@@ -19,8 +23,12 @@ const NOTE: usize = 1024;
 /// How long posting an event may take. Nothing depends on it, so the time is short.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What has been posted: pod uid and text. Reporters that are made one after another share it.
-pub type Posted = Arc<tokio::sync::Mutex<BTreeSet<(String, String)>>>;
+/// So many texts of a pod are remembered, so that they are not posted again.
+const REMEMBERED: usize = 64;
+
+/// The last texts that have been posted, by pod uid. Reporters that are made one after another
+/// share it.
+pub type Posted = Arc<tokio::sync::Mutex<BTreeMap<String, VecDeque<String>>>>;
 
 /// Posts events; each text once per pod.
 #[derive(Clone)]
@@ -49,12 +57,10 @@ impl Reporter {
     /// A failure is only logged: the agent works without the right to create events.
     pub async fn warn(&self, pod: (&str, &str, &str), reason: &str, text: &str) {
         let (namespace, name, uid) = pod;
-        if !self
-            .posted
-            .lock()
-            .await
-            .insert((uid.to_owned(), text.to_owned()))
-        {
+        if !note(
+            self.posted.lock().await.entry(uid.to_owned()).or_default(),
+            text,
+        ) {
             return;
         }
         let event = Event {
@@ -92,6 +98,18 @@ impl Reporter {
 
     /// Drops what was posted on a pod. Call it when the pod is deleted.
     pub async fn forget(&self, uid: &str) {
-        self.posted.lock().await.retain(|(pod, _)| pod != uid);
+        self.posted.lock().await.remove(uid);
     }
+}
+
+/// Notes that a text is posted. Returns whether that is new.
+fn note(posted: &mut VecDeque<String>, text: &str) -> bool {
+    if posted.iter().any(|before| before == text) {
+        return false;
+    }
+    if posted.len() == REMEMBERED {
+        posted.pop_front();
+    }
+    posted.push_back(text.to_owned());
+    true
 }

@@ -188,27 +188,32 @@ fn two_declarations_on_one_interface_do_not_cut_the_existing_link() {
     node.add(&r2);
     let rude = Pod::with_links("rude", "[{interface: eth1, peer: r2/eth1}]").sandbox();
     node.add(&rude);
-    // The existing link is resolved again when the store's watch reports the second declaration.
-    eventually("an error of both links", || {
-        let links = node.links().links;
-        let reasons = links
-            .iter()
-            .filter(|link| link.state == LinkState::Error)
-            .filter_map(|link| link.reason.as_ref());
-        match reasons
-            .filter(|why| {
-                why.contains("interface eth1 of pod default/r2 is claimed by several links")
-            })
-            .count()
-        {
-            2 if links.len() == 2 => Ok(()),
-            _ => Err(format!("{links:?}")),
-        }
-    });
+    let links = node.links().links;
+    let [taken] = &links
+        .iter()
+        .filter(|link| link.state != LinkState::Up)
+        .collect::<Vec<_>>()[..]
+    else {
+        panic!("one link should wait: {links:?}")
+    };
+    let reason = taken.reason.as_deref().unwrap();
+    assert!(
+        taken.state == LinkState::Pending
+            && reason.contains("interface eth1 of pod default/r2 is that of the link default/r1/")
+            && reason.contains("give the link another one"),
+        "{taken:?}"
+    );
     assert!(r1.netns.ping("10.0.0.2"));
     assert_eq!(rude.netns.links().len(), 0);
+    // When the first claim ends, the second has the interface.
+    node.del(&r1);
+    eventually("the second claim", || {
+        let links = node.links().links;
+        let is_up = links.iter().any(|link| link.state == LinkState::Up);
+        is_up.then_some(()).ok_or_else(|| format!("{links:?}"))
+    });
+    assert_eq!(rude.netns.links().len(), 1);
     node.del(&rude);
-    node.wait_for_links(1);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 use ratchet_model::{
-    PodKey, SandboxId,
+    DeclaredLink, PodKey, SandboxId,
     device::{At, Interface, Netns, WantedEnd},
 };
 use ratchet_protocol::{Attached, Failure, FailureKind, Prepared, Reply, Settings};
@@ -145,6 +145,8 @@ impl Engine {
         }
         let (pod, id) = (state.pod.clone(), state.id.clone());
         self.save(state)?;
+        // No link has the interface of one of its networks.
+        self.refresh_and_reconcile([pod.clone()].into());
         Ok(Reply::Attached(self.attached(&pod, &id)))
     }
 
@@ -186,11 +188,12 @@ impl Engine {
         let reconciled = self.reconcile(&Scope::Links(pods));
         self.expect_retry(reconciled);
         self.tell();
-        let failure = |tracked: &Tracked| {
-            let failure = tracked.failure.clone()?;
-            (failure.sandbox.as_ref() == Some(id)).then_some(failure)
-        };
-        let failed = self.wires.of(pod).find_map(failure);
+        let own = self.sandboxes.get(id).map(|state| &state.links[..]);
+        let failed = self.wires.of(pod).find_map(|tracked| {
+            let failure = tracked.failure.as_ref()?;
+            let is_here = failure.sandbox.as_ref() == Some(id);
+            (is_here && is_own_doing(tracked, own.unwrap_or_default())).then(|| failure.clone())
+        });
         match failed {
             None => Ok(self.attached(pod, id)),
             Some(failure) => {
@@ -254,4 +257,12 @@ impl Engine {
         }
         addresses
     }
+}
+
+/// Whether a link's end in a pod is as the pod itself declares it: an ADD does not fail for what
+/// other pods declare.
+fn is_own_doing(tracked: &Tracked, declared: &[DeclaredLink]) -> bool {
+    let link = &tracked.link;
+    let own = declared.iter().find(|declared| declared.id() == link.id);
+    own.is_some_and(|own| link.is_as_declared(own))
 }

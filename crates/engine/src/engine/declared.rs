@@ -1,9 +1,6 @@
 //! Running pods: their links follow their declarations, and their users hear of what is wrong.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use ratchet_model::{DeclaredLink, PodKey, Reason, declaration::Accept, resolve::Link};
 
@@ -60,7 +57,7 @@ impl Engine {
     /// The links that a running pod declares now, and what it accepts. None if that cannot count:
     /// its user is told.
     fn declaration_of(
-        &self,
+        &mut self,
         state: &SandboxState,
         declared: &Declared,
     ) -> Option<(Vec<DeclaredLink>, Option<Accept>)> {
@@ -101,17 +98,17 @@ impl Engine {
     }
 
     /// Tells the users of a link's pods on this node what they have to fix.
-    pub(super) fn warn_pods(&self, link: &Link, reason: &Reason) {
+    pub(super) fn warn_pods(&mut self, link: &Link, reason: &Reason) {
         let text = format!("link {}: {reason}", wires::name(link));
-        for pod in BTreeSet::from([&link.a.pod, &link.z.pod]) {
+        for pod in link.audience() {
             self.warn_pod(pod, reason, &text);
         }
     }
 
-    fn warn_pod(&self, pod: &PodKey, reason: &Reason, text: &str) {
+    fn warn_pod(&mut self, pod: &PodKey, reason: &Reason, text: &str) {
         if let Some(state) = self.sandboxes.current(pod) {
-            let (namespace, name) = &state.kubernetes;
-            self.events.warn(namespace, name, reason, text);
+            let now = self.clock.now();
+            self.events.warn(&state.kubernetes, reason, text, now);
         }
     }
 

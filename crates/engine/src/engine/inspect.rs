@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use ratchet_kernel::Look;
 use ratchet_model::{
-    SandboxId,
+    LinkId, SandboxId,
     device::{At, Interface, Netns, Observed, WantedEnd},
 };
 use ratchet_protocol::{Check, Failure, FailureKind, Reply, Settings};
 
 use super::Engine;
-use crate::sandboxes::enter;
+use crate::{sandboxes::enter, state::SandboxState};
 
 fn broken(text: impl Into<String>) -> Failure {
     Failure::new(FailureKind::Broken, text)
@@ -58,10 +58,34 @@ impl Engine {
                 )));
             }
         }
+        let required = self.required_interfaces(&state);
         for interface in &check.interfaces {
-            check_interface(interface, find(&interface.name), id)?;
+            let found = find(&interface.name);
+            if found.is_some() || required.contains(interface.name.as_str()) {
+                check_interface(interface, found, id)?;
+            }
         }
         Ok(Reply::Done)
+    }
+
+    /// The interfaces that a pod itself declares. What another pod has ended since, or does not
+    /// consent to any more, is not missing.
+    fn required_interfaces<'s>(&self, state: &'s SandboxState) -> BTreeSet<&'s str> {
+        let barred: BTreeSet<LinkId> = self
+            .wires
+            .of(&state.pod)
+            .filter(|tracked| tracked.link.barred.is_some())
+            .map(|tracked| tracked.link.id)
+            .collect();
+        let links = state
+            .links
+            .iter()
+            .filter(|link| !barred.contains(&link.id()));
+        links
+            .flat_map(|link| [&link.local, &link.remote])
+            .filter(|end| end.pod == state.pod)
+            .map(|end| end.interface.as_str())
+            .collect()
     }
 
     /// The ends that a sandbox should have by now.

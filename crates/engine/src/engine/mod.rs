@@ -34,7 +34,7 @@ pub use command::{Answer, Command, Commands, Declared, NewSandbox, Setup};
 
 use crate::{
     clock::Clock,
-    events::Events,
+    events::Outbox,
     kernel::Kernel,
     memory,
     node::{Agreement, ThisNode},
@@ -55,7 +55,7 @@ pub struct Engine {
     boot_id: String,
     kernel: Box<dyn Kernel>,
     clock: Arc<dyn Clock>,
-    events: Box<dyn Events>,
+    events: Outbox,
     progress: watch::Sender<u64>,
     surroundings: Surroundings,
 
@@ -86,7 +86,7 @@ impl Engine {
         Ok(Self {
             boot_id: setup.boot_id,
             kernel: setup.kernel,
-            events: setup.events,
+            events: Outbox::new(setup.events),
             progress: setup.progress,
             session: Session::new(surroundings.clone(), node.settings()),
             surroundings,
@@ -127,6 +127,7 @@ impl Engine {
         let due = [
             self.wires.next_announcement(),
             self.next_warning(),
+            self.events.due(),
             self.session.next_removal(),
             Some(self.session.next_check()),
         ];
@@ -165,6 +166,7 @@ impl Engine {
         let now = self.clock.now();
         self.wires.announce(&mut *self.kernel, &self.sandboxes, now);
         self.warn_of_what_takes_long();
+        self.events.post_due(now);
         self.check_lost_nodes();
         if self.session.take_removal() {
             let removed = self.finish_removals();

@@ -91,7 +91,7 @@ impl Engine {
             wiring = wiring::direct(&link, &places, vni, &node);
         }
         let nodes = places.each_ref().map(|place| node_of(place, &node.name));
-        if wiring.wanted.is_empty() {
+        if wiring.wanted.is_empty() && wiring.obstacle.is_none() {
             return None;
         }
         ended.remove(&link.id);
@@ -120,7 +120,15 @@ impl Engine {
     /// The links to look at, as they are declared.
     fn candidates(&self, scope: &Scope) -> Vec<Link> {
         let known = self.session.known();
-        let of = |pods: &BTreeSet<PodKey>| resolve_of(pods, &known.around(pods));
+        let is_here = |pod: &PodKey| self.sandboxes.current(pod).is_some();
+        let of = |pods: &BTreeSet<PodKey>| {
+            let mut links = resolve_of(pods, &known.around(pods));
+            for link in &mut links {
+                let own = link.remarks.iter().filter(|(pod, _)| is_here(pod));
+                link.warnings.extend(own.map(|(_, remark)| remark.clone()));
+            }
+            links
+        };
         match scope {
             Scope::Links(pods) | Scope::Sandboxes(pods) => of(pods),
             Scope::Node(strays) => of(&known.pods_of(strays))

@@ -60,6 +60,7 @@ pub(super) fn look(
     let links = wanted
         .iter()
         .map(Wanted::link)
+        .chain(fresh.iter().map(|fresh| fresh.link.id))
         .chain(ended_ids.iter().copied())
         .collect();
     let mut looks: BTreeMap<Netns, Look> = scope

@@ -60,9 +60,10 @@ impl Wires {
         self.links.all()
     }
 
-    /// A pod's links, in the order of their ids.
+    /// The links that a pod has to do with, in the order of their ids.
     pub fn of(&self, pod: &PodKey) -> impl Iterator<Item = &Tracked> {
-        self.links.of(pod)
+        let links = self.links.of(pod);
+        links.filter(move |tracked| tracked.link.concerns(pod))
     }
 
     /// The links that a scope is about, as far as they were dealt with before.

@@ -38,6 +38,23 @@ reasons! {
             message "pod {pod} was on this node in sandbox {sandbox}, which this agent does not \
                      know; waiting for the pod to be started again"
             apart "start the pod again";
+        "no_consent" NoConsent { pod: PodKey, declarer: PodKey }
+            means "The pod at the other end has not consented to the link. Nothing is made of it, \
+                   and the other pod notices nothing."
+            message "pod {pod} has not consented to this link of pod {declarer}"
+            said "declare the link on {pod} too, or let its annotation ratchet.dev/accept name \
+                  {declarer} or the namespace";
+        "namespace_isolated" NamespaceIsolated { pod: PodKey }
+            means "The setting `cross_namespace` of a pod's node is `deny`, and the link leaves \
+                   the pod's namespace. Nothing is made of it."
+            message "pod {pod} is on a node whose setting cross_namespace denies links between \
+                     namespaces"
+            apart "ask who runs the node";
+        "interface_taken" InterfaceTaken { pod: PodKey, interface: InterfaceName, link: String }
+            means "The link claims an interface of the other pod that is another link's. Nothing \
+                   is made of it, and the other link stays."
+            message "interface {interface} of pod {pod} is that of {link}"
+            said "give the link another one";
         "underlay_missing" UnderlayMissing { node: NodeName }
             means "The link needs a tunnel, and this node's underlay is not known."
             message "waiting for this node's underlay, on which the tunnel to node {node} starts"
@@ -50,6 +67,11 @@ reasons! {
                    offline, and the agent's log whether all VNIs are taken";
     }
     Conflict {
+        "interface_reserved" InterfaceReserved { pod: PodKey, interface: InterfaceName }
+            means "The link claims the interface of a pod's own network (CNI_IFNAME). Nothing is \
+                   made of it."
+            message "interface {interface} of pod {pod} is that of the pod's own network"
+            said "give the link another one";
         "declarations_contradict" DeclarationsContradict {
             first: PodKey, second: PodKey, what: Box<str>, one: Box<str>, other: Box<str>
         }
@@ -57,12 +79,6 @@ reasons! {
             message "pods {first} and {second} both declare this link and contradict each other: \
                      {what} is {one} on {first} and {other} on {second}"
             said "make them agree or declare it on one pod only";
-        "interface_shared" InterfaceShared {
-            pod: PodKey, interface: InterfaceName, links: String
-        }
-            means "Several links claim the same interface of a pod."
-            message "interface {interface} of pod {pod} is claimed by several links, {links}"
-            said "give each link an interface of its own";
         "interface_exists" InterfaceExists { interface: String, netns: String }
             means "The pod has an interface of this name that Ratchet did not make."
             message "interface {interface} exists in {netns} and was not made by Ratchet; it \
@@ -314,5 +330,16 @@ reasons! {
             message "container {container} has NET_ADMIN and the pod has no user namespace of its \
                      own, so it can change the network of the whole node"
             said "set `hostUsers: false` on the pod, or take NET_ADMIN (or `privileged`) from it";
+        "foreign_claim_ignored" ForeignClaimIgnored { declarer: PodKey, end: String, what: String }
+            means "A pod declares addresses, MAC or routes of an end of another namespace. They \
+                   come from that namespace only."
+            message "what pod {declarer} declares of the other end, {end}, is ignored: {what}"
+            apart "declare it on that pod";
+        "wide_claim_ignored" WideClaimIgnored { declarer: PodKey, end: String, what: String }
+            means "A pod declares a route or an address of the other end that could take the place \
+                   of that pod's own default route."
+            message "what pod {declarer} declares of the other end, {end}, is ignored: {what}"
+            apart "declare it on that pod; only its own declaration can have routes and prefixes \
+                   wider than /8 (IPv4) and /16 (IPv6)";
     }
 }

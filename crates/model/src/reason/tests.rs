@@ -11,10 +11,13 @@ const CODES: &[&str] = &[
     "peer_unknown_on_host",
     "peer_gone",
     "peer_lost",
+    "no_consent",
+    "namespace_isolated",
+    "interface_taken",
     "underlay_missing",
     "vni_missing",
+    "interface_reserved",
     "declarations_contradict",
-    "interface_shared",
     "interface_exists",
     "vni_of_another_link",
     "mtu_too_large",
@@ -69,6 +72,8 @@ const CODES: &[&str] = &[
     "filter_missing",
     "address_shared",
     "node_network_owned",
+    "foreign_claim_ignored",
+    "wide_claim_ignored",
 ];
 
 #[test]

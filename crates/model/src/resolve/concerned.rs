@@ -23,13 +23,16 @@ pub(super) fn end_keys(link: &DeclaredLink) -> [EndKey<'_>; 2] {
     ends
 }
 
+/// What one pod declares of a link.
+pub(super) type Declared<'r> = (&'r PodKey, &'r DeclaredLink);
+
 /// What is declared of links, each with its declarers.
 #[derive(Default)]
 pub(super) struct Declarations<'r> {
     /// By pods that are alive.
-    pub living: HashMap<[EndKey<'r>; 2], Vec<(&'r PodKey, &'r DeclaredLink)>>,
+    pub living: HashMap<[EndKey<'r>; 2], Vec<Declared<'r>>>,
     /// By pods that are gone.
-    pub remembered: HashMap<[EndKey<'r>; 2], Vec<(&'r PodKey, &'r DeclaredLink)>>,
+    pub remembered: HashMap<[EndKey<'r>; 2], Vec<Declared<'r>>>,
 }
 
 impl<'r> Declarations<'r> {

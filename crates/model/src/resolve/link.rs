@@ -1,7 +1,7 @@
 //! A link, as all declarations of it together say.
 
 use crate::{
-    link::{End, Endpoint, Mtu, Vni},
+    link::{DeclaredLink, End, Endpoint, Mac, Mtu, Vni},
     names::{LinkId, PodKey},
     reason::Reason,
     shape::Shape,
@@ -22,10 +22,15 @@ pub struct Link {
     pub vni: Option<Vni>,
     /// The pods that declare it.
     pub declared_by: Vec<PodKey>,
+    /// Why nothing is made of it and nothing of it stays: a pod has not consented, or an interface
+    /// is not its. Only its declarers have to do with it then.
+    pub barred: Option<Box<Reason>>,
     /// Why it cannot be wired: its declarations contradict each other or another link's.
     pub problem: Option<Box<Reason>>,
     /// What will probably not work as the user expects.
     pub warnings: Vec<Reason>,
+    /// The same, for a declarer alone.
+    pub remarks: Vec<(PodKey, Reason)>,
 }
 
 impl Link {
@@ -45,5 +50,50 @@ impl Link {
     /// Both endpoints.
     pub fn endpoints(&self) -> [&Endpoint; 2] {
         [&self.a, &self.z]
+    }
+
+    /// Whether a pod has to do with it: it is at one of its ends, unless the link is barred and
+    /// the pod does not declare it.
+    pub fn concerns(&self, pod: &PodKey) -> bool {
+        let is_end = self.a.pod == *pod || self.z.pod == *pod;
+        is_end && (self.barred.is_none() || self.declared_by.contains(pod))
+    }
+
+    /// The pods whose users are told of what is wrong with it: its declarers, and unless it is
+    /// barred, those of their namespaces.
+    pub fn audience(&self) -> impl Iterator<Item = &PodKey> {
+        let is_told = |pod: &PodKey| {
+            self.declared_by.contains(pod)
+                || self.barred.is_none()
+                    && self
+                        .declared_by
+                        .iter()
+                        .any(|declarer| declarer.namespace() == pod.namespace())
+        };
+        let both = [
+            Some(&self.a.pod),
+            Some(&self.z.pod).filter(|z| **z != self.a.pod),
+        ];
+        both.into_iter().flatten().filter(move |pod| is_told(pod))
+    }
+
+    /// Whether the ends in a pod are as that pod alone declares the link: then what is wrong with
+    /// them is its own doing.
+    pub fn is_as_declared(&self, by: &DeclaredLink) -> bool {
+        let is_as = |end: End| {
+            let is = self.endpoint(end);
+            let said = [&by.local, &by.remote]
+                .into_iter()
+                .find(|said| said.pod == is.pod && said.interface == is.interface);
+            said.is_some_and(|said| {
+                is.addresses == said.addresses.clone().unwrap_or_default()
+                    && is.routes == said.routes.clone().unwrap_or_default()
+                    && is.mac == said.mac.unwrap_or_else(|| Mac::derive(self.id, end))
+            })
+        };
+        let mut own = End::BOTH
+            .into_iter()
+            .filter(|end| self.endpoint(*end).pod == by.local.pod);
+        self.mtu == by.mtu && own.all(is_as)
     }
 }

@@ -1,122 +1,250 @@
 //! Brings the declarations of one link together.
+//!
+//! Addresses, MAC and routes of an end come from that end's namespace. What another pod of the
+//! namespace declares of them is a claim: it counts where the end's own pod says nothing, and may
+//! not take the place of that pod's default route.
 
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-use super::link::Link;
+use super::{concerned::EndKey, is_at_home, link::Link};
 use crate::{
     link::{DeclaredEnd, DeclaredLink, End, Endpoint, Mac, Mtu, Route, Vni},
     names::{LinkId, PodKey},
     reason::Reason,
 };
 
+/// The least prefix length of a claimed address or route, IPv4 and IPv6. A few wider ones would
+/// together be as good as a default route, and come before it.
+const NARROW: (u8, u8) = (8, 16);
+
 /// One link, from everything that is declared of it (at least one declaration), each with its
 /// declarer.
-pub(super) fn merge(declarations: &[(&PodKey, &DeclaredLink)]) -> Link {
-    let (origin, first) = declarations[0];
-    let id = first.id();
-    let mut merged = Merge { problem: None };
-    let (mut a, mut z) = sorted_ends(first);
-    let (mut mtu, mut vni) = (first.mtu, first.vni);
-    for (declarer, link) in &declarations[1..] {
-        let who = (origin, *declarer);
-        let (other_a, other_z) = sorted_ends(link);
-        merged.take_end(who, &mut a, other_a);
-        merged.take_end(who, &mut z, other_z);
-        merged.take(who, || "MTU".to_owned(), &mut mtu, link.mtu);
-        merged.take(who, || "VNI".to_owned(), &mut vni, link.vni);
-    }
+pub(super) fn merge(ends: &[EndKey<'_>; 2], declarations: &[(&PodKey, &DeclaredLink)]) -> Link {
+    let id = declarations[0].1.id();
+    let mut merge = Merge::default();
+    let [a, z] = [End::A, End::Z].map(|end| merge.end(id, end, ends[end as usize], declarations));
+    let mtus = declarations.iter().map(|(pod, link)| (*pod, link.mtu));
+    let mtu = merge.agreed(|| "MTU".to_owned(), mtus.collect(), PartialEq::eq);
+    let vnis = declarations.iter().map(|(pod, link)| (*pod, link.vni));
+    let vni = merge.agreed(|| "VNI".to_owned(), vnis.collect(), PartialEq::eq);
     let mut declared_by: Vec<PodKey> = declarations.iter().map(|(pod, _)| (*pod).clone()).collect();
     declared_by.dedup();
     Link {
         id,
-        a: settle(a, id, End::A),
-        z: settle(z, id, End::Z),
+        a,
+        z,
         mtu,
         vni,
         declared_by,
-        problem: merged.problem,
+        barred: None,
+        problem: merge.problem.map(Box::new),
         warnings: Vec::new(),
+        remarks: merge.remarks,
     }
 }
 
-/// A declared link's ends in the order of the link's: a, z.
-fn sorted_ends(link: &DeclaredLink) -> (DeclaredEnd, DeclaredEnd) {
-    let own_first =
-        (&link.local.pod, &link.local.interface) <= (&link.remote.pod, &link.remote.interface);
-    if own_first {
-        (link.local.clone(), link.remote.clone())
-    } else {
-        (link.remote.clone(), link.local.clone())
-    }
-}
-
-/// An end of which everything that is declared is known; the rest gets its default.
-fn settle(declared: DeclaredEnd, link: LinkId, end: End) -> Endpoint {
-    Endpoint {
-        mac: declared.mac.unwrap_or_else(|| Mac::derive(link, end)),
-        pod: declared.pod,
-        interface: declared.interface,
-        addresses: declared.addresses.unwrap_or_default(),
-        routes: declared.routes.unwrap_or_default(),
-    }
-}
-
-/// What two declarations say differently: the first contradiction.
+/// What is found while declarations are brought together.
+#[derive(Default)]
 struct Merge {
-    problem: Option<Box<Reason>>,
+    /// The first contradiction.
+    problem: Option<Reason>,
+    remarks: Vec<(PodKey, Reason)>,
 }
 
 impl Merge {
-    /// Takes what the second declaration says of an end.
-    fn take_end(&mut self, who: (&PodKey, &PodKey), end: &mut DeclaredEnd, other: DeclaredEnd) {
-        let DeclaredEnd {
-            pod,
-            interface,
-            addresses,
-            mac,
-            routes,
-        } = end;
+    /// An end of which everything that is declared is known; the rest gets its default.
+    fn end(
+        &mut self,
+        link: LinkId,
+        end: End,
+        key: EndKey<'_>,
+        declarations: &[(&PodKey, &DeclaredLink)],
+    ) -> Endpoint {
+        let (pod, interface) = key;
+        let said = said_of(key, declarations);
         let of_end = |what: &str| format!("{what} of {pod}/{interface}");
-        // If only the order differs, that of the first declarer stands.
-        if unordered(addresses) != unordered(&other.addresses) {
-            self.take(who, || of_end("addresses"), addresses, other.addresses);
+        let mut addresses = self.field(
+            &said,
+            pod,
+            || of_end("addresses"),
+            |end| &end.addresses,
+            // If only the order differs, that of the first declarer stands.
+            |one, other| unordered(one) == unordered(other),
+        );
+        let mac = self.field(&said, pod, || of_end("MAC"), |end| &end.mac, PartialEq::eq);
+        let mut routes = self.field(
+            &said,
+            pod,
+            || of_end("routes"),
+            |end| &end.routes,
+            PartialEq::eq,
+        );
+        self.narrow(&said, key, &mut addresses, &mut routes);
+        self.foreign(&said, key, &addresses, mac, &routes);
+        Endpoint {
+            pod: pod.clone(),
+            interface: interface.clone(),
+            addresses: addresses.unwrap_or_default(),
+            mac: mac.unwrap_or_else(|| Mac::derive(link, end)),
+            routes: routes.unwrap_or_default(),
         }
-        self.take(who, || of_end("MAC"), mac, other.mac);
-        self.take(who, || of_end("routes"), routes, other.routes);
     }
 
-    /// Takes what the second declaration says where the first says nothing. Where both say
-    /// something, they must agree.
-    fn take<T: PartialEq + Show>(
+    /// What the pods of an end's namespace say of it, in one field.
+    fn field<T: Clone + Show>(
         &mut self,
-        (first, second): (&PodKey, &PodKey),
+        said: &[(&PodKey, &DeclaredEnd)],
+        pod: &PodKey,
         what: impl FnOnce() -> String,
-        mine: &mut Option<T>,
-        theirs: Option<T>,
-    ) {
-        match (&mine, theirs) {
-            (_, None) => {}
-            (None, theirs) => *mine = theirs,
-            (Some(mine), Some(theirs)) if *mine == theirs => {}
-            (Some(mine), Some(theirs)) => {
-                self.problem.get_or_insert_with(|| {
-                    Box::new(Reason::DeclarationsContradict {
-                        first: first.clone(),
-                        second: second.clone(),
-                        what: what().into(),
-                        one: mine.show().into(),
-                        other: theirs.show().into(),
-                    })
+        field: impl Fn(&DeclaredEnd) -> &Option<T>,
+        agree: impl Fn(&T, &T) -> bool,
+    ) -> Option<T> {
+        let at_home = said
+            .iter()
+            .filter(|(declarer, _)| is_at_home(declarer, pod));
+        let values = at_home.map(|(declarer, end)| (*declarer, field(end).clone()));
+        self.agreed(what, values.collect(), agree)
+    }
+
+    /// The first value. Where several pods say something, they must agree.
+    fn agreed<T: Show>(
+        &mut self,
+        what: impl FnOnce() -> String,
+        values: Vec<(&PodKey, Option<T>)>,
+        agree: impl Fn(&T, &T) -> bool,
+    ) -> Option<T> {
+        let mut values = values
+            .into_iter()
+            .filter_map(|(pod, value)| Some((pod, value?)));
+        let (first, mine) = values.next()?;
+        if let Some((second, theirs)) = values.find(|(_, theirs)| !agree(&mine, theirs)) {
+            self.problem
+                .get_or_insert_with(|| Reason::DeclarationsContradict {
+                    first: first.clone(),
+                    second: second.clone(),
+                    what: what().into(),
+                    one: mine.show().into(),
+                    other: theirs.show().into(),
                 });
+        }
+        Some(mine)
+    }
+
+    /// Leaves out what only another pod claims and what could take the place of a default route.
+    fn narrow(
+        &mut self,
+        said: &[(&PodKey, &DeclaredEnd)],
+        (pod, interface): EndKey<'_>,
+        addresses: &mut Option<Vec<IpNet>>,
+        routes: &mut Option<Vec<Route>>,
+    ) {
+        let own = |says: fn(&DeclaredEnd) -> bool| {
+            said.iter()
+                .any(|(declarer, end)| *declarer == pod && says(end))
+        };
+        let mut wide = Vec::new();
+        if !own(|end| end.addresses.is_some())
+            && let Some(addresses) = addresses
+        {
+            wide.extend(
+                addresses
+                    .extract_if(.., |net| is_wide(net))
+                    .map(|net| net.show()),
+            );
+        }
+        if !own(|end| end.routes.is_some())
+            && let Some(routes) = routes
+        {
+            let taken = routes.extract_if(.., |route| is_wide(&route.dst));
+            wide.extend(taken.map(|route| format!("route {}", route.show())));
+        }
+        let claimant = said.iter().find(|(declarer, _)| is_at_home(declarer, pod));
+        if let Some((declarer, _)) = claimant.filter(|_| !wide.is_empty()) {
+            let reason = Reason::WideClaimIgnored {
+                declarer: (*declarer).clone(),
+                end: format!("{pod}/{interface}"),
+                what: few(&wide),
+            };
+            self.remarks.push(((*declarer).clone(), reason));
+        }
+    }
+
+    /// Notes what pods of other namespaces say of an end, unless it is so anyway.
+    fn foreign(
+        &mut self,
+        said: &[(&PodKey, &DeclaredEnd)],
+        (pod, interface): EndKey<'_>,
+        addresses: &Option<Vec<IpNet>>,
+        mac: Option<Mac>,
+        routes: &Option<Vec<Route>>,
+    ) {
+        for (declarer, end) in said.iter().filter(|(by, _)| !is_at_home(by, pod)) {
+            let said_in_vain = [
+                (
+                    "addresses",
+                    differs(&end.addresses, addresses, |list| unordered(list)),
+                ),
+                ("MAC", end.mac.is_some() && end.mac != mac),
+                ("routes", differs(&end.routes, routes, Vec::clone)),
+            ];
+            let what: Vec<&str> = said_in_vain
+                .into_iter()
+                .filter_map(|(what, is_in_vain)| is_in_vain.then_some(what))
+                .collect();
+            if !what.is_empty() {
+                let reason = Reason::ForeignClaimIgnored {
+                    declarer: (*declarer).clone(),
+                    end: format!("{pod}/{interface}"),
+                    what: what.join(", "),
+                };
+                self.remarks.push(((*declarer).clone(), reason));
             }
         }
     }
 }
 
-fn unordered(addresses: &Option<Vec<IpNet>>) -> Option<BTreeSet<&IpNet>> {
-    addresses.as_ref().map(|list| list.iter().collect())
+/// What the declarations say of an end, each with its declarer.
+fn said_of<'d>(
+    (pod, interface): EndKey<'_>,
+    declarations: &[(&'d PodKey, &'d DeclaredLink)],
+) -> Vec<(&'d PodKey, &'d DeclaredEnd)> {
+    let ends = declarations
+        .iter()
+        .flat_map(|(declarer, link)| [(*declarer, &link.local), (*declarer, &link.remote)]);
+    ends.filter(|(_, end)| end.pod == *pod && end.interface == *interface)
+        .collect()
+}
+
+fn is_wide(net: &IpNet) -> bool {
+    let least = match net {
+        IpNet::V4(_) => NARROW.0,
+        IpNet::V6(_) => NARROW.1,
+    };
+    net.prefix_len() < least
+}
+
+fn unordered(addresses: &[IpNet]) -> BTreeSet<IpNet> {
+    addresses.iter().copied().collect()
+}
+
+/// Whether a list is said and is not what counts. An empty one says no more than none.
+fn differs<T, C: PartialEq>(
+    said: &Option<Vec<T>>,
+    counts: &Option<Vec<T>>,
+    comparable: impl Fn(&Vec<T>) -> C,
+) -> bool {
+    let said = said.as_ref().filter(|list| !list.is_empty());
+    said.is_some_and(|said| counts.as_ref().map(&comparable) != Some(comparable(said)))
+}
+
+/// A list for a message: four at most, and how many more there are.
+fn few(texts: &[String]) -> String {
+    const SHOWN: usize = 4;
+    let mut shown: Vec<String> = texts.iter().take(SHOWN).cloned().collect();
+    shown.extend((texts.len() > SHOWN).then(|| format!("{} others", texts.len() - SHOWN)));
+    shown.join(", ")
 }
 
 /// A value for a message, as a user would write it.

@@ -1,5 +1,5 @@
-//! Finds what several links claim: interfaces, which contradicts, and addresses, which is worth a
-//! warning.
+//! Finds what several links claim: interfaces, which only one can have, and addresses, which is
+//! worth a warning.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -8,51 +8,89 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{concerned::EndKey, link::Link};
+use super::{concerned::EndKey, consent::Consent, is_at_home, link::Link};
 use crate::{link::Endpoint, names::PodKey, reason::Reason};
 
 /// So many of the ends that share an address are named in a warning.
 const SHOWN: usize = 4;
 
-/// An interface can be the end of one link only: sets the problem of links that share one.
-pub(super) fn find_shared_interfaces(links: &mut [Link]) {
+/// An interface can be the end of one link only: the pod's own declaration has it before others,
+/// then claims of the pod's namespace, then the first. The other links are barred, and so are those
+/// that claim an interface which is the pod's own.
+pub(super) fn settle_interfaces(links: &mut [Link], since: &[u64], consent: &Consent<'_>) {
     let mut users: BTreeMap<EndKey<'_>, Vec<usize>> = BTreeMap::new();
-    for (number, link) in links.iter().enumerate() {
+    for (number, link) in links.iter().enumerate().filter(|(_, l)| l.barred.is_none()) {
         for end in link.endpoints() {
             users.entry(key(end)).or_default().push(number);
         }
     }
-    let mut problems: Vec<(usize, Reason)> = Vec::new();
-    for ((pod, interface), users) in users.into_iter().filter(|(_, users)| users.len() > 1) {
-        let all = users
-            .iter()
-            .map(|number| describe(&links[*number]))
-            .collect::<Vec<_>>()
-            .join(" and ");
-        let reason = Reason::InterfaceShared {
-            pod: pod.clone(),
-            interface: interface.clone(),
-            links: all,
+    let mut barred: Vec<(usize, Reason)> = Vec::new();
+    for ((pod, interface), users) in users {
+        if consent.is_reserved(pod, interface) {
+            let reason = Reason::InterfaceReserved {
+                pod: pod.clone(),
+                interface: interface.clone(),
+            };
+            barred.extend(users.into_iter().map(|user| (user, reason.clone())));
+            continue;
+        }
+        let rank = |user: &&usize| {
+            let link = &links[**user];
+            (class(link, pod), since[**user], &link.declared_by, link.id)
         };
-        problems.extend(users.into_iter().map(|number| (number, reason.clone())));
+        let Some(first) = users.iter().min_by_key(rank).copied() else {
+            continue;
+        };
+        for user in users.into_iter().filter(|user| *user != first) {
+            // Other namespaces need not know who is linked with whom.
+            let is_foreign = class(&links[user], pod) == FOREIGN;
+            let reason = Reason::InterfaceTaken {
+                pod: pod.clone(),
+                interface: interface.clone(),
+                link: match is_foreign {
+                    false => format!("the link {}", describe(&links[first])),
+                    true => "another link".to_owned(),
+                },
+            };
+            barred.push((user, reason));
+        }
     }
-    for (number, reason) in problems {
-        links[number]
-            .problem
-            .get_or_insert_with(|| Box::new(reason));
+    for (number, reason) in barred {
+        links[number].barred.get_or_insert_with(|| Box::new(reason));
+    }
+}
+
+/// The class of links that only pods of other namespaces declare.
+const FOREIGN: u8 = 2;
+
+/// A pod's own links are 0, those that others of its namespace declare 1.
+fn class(link: &Link, pod: &PodKey) -> u8 {
+    if link.declared_by.contains(pod) {
+        0
+    } else if link
+        .declared_by
+        .iter()
+        .any(|declarer| is_at_home(declarer, pod))
+    {
+        1
+    } else {
+        FOREIGN
     }
 }
 
 /// The same address on both ends of a link, or on two links that meet in a pod, is possible and
 /// mostly a mistake: warns of it. Links that do not meet may belong to labs that know nothing of
-/// each other.
+/// each other, and what pods of another namespace do is no matter of a link that they are not at.
 pub(super) fn find_shared_addresses(links: &mut [Link]) {
     let mut shared: BTreeMap<(usize, IpAddr), BTreeSet<EndKey<'_>>> = BTreeMap::new();
     for ((address, _), users) in users_of_repeated_addresses(links) {
         let ends: BTreeSet<EndKey<'_>> = users.iter().map(|(_, end)| *end).collect();
-        if ends.len() > 1 {
-            for (number, _) in users {
-                shared.entry((number, address)).or_default().extend(&ends);
+        for (number, _) in users {
+            let own = links[number].endpoints().map(|end| end.pod.namespace());
+            let is_known = |end: &&EndKey<'_>| own.contains(&end.0.namespace());
+            let known: BTreeSet<EndKey<'_>> = ends.iter().filter(is_known).copied().collect();
+            if known.len() > 1 {
+                shared.entry((number, address)).or_default().extend(known);
             }
         }
     }
@@ -78,11 +116,20 @@ fn users_of_repeated_addresses(
     links: &[Link],
 ) -> BTreeMap<(IpAddr, &PodKey), Vec<(usize, EndKey<'_>)>> {
     let mut count: HashMap<IpAddr, usize> = HashMap::new();
-    for address in links.iter().flat_map(Link::endpoints).flat_map(addresses) {
+    let open = || {
+        links
+            .iter()
+            .enumerate()
+            .filter(|(_, link)| link.barred.is_none())
+    };
+    for address in open()
+        .flat_map(|(_, link)| link.endpoints())
+        .flat_map(addresses)
+    {
         *count.entry(address).or_default() += 1;
     }
     let mut users: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for (number, link) in links.iter().enumerate() {
+    for (number, link) in open() {
         let both = [&link.a.pod, &link.z.pod];
         let pods = if both[0] == both[1] {
             &both[..1]

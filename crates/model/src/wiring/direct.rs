@@ -17,7 +17,8 @@ use crate::{
 
 /// Whether the link spans this node and another one, and so needs a VNI.
 pub fn needs_vni(link: &Link, places: &[Place; 2]) -> bool {
-    link.problem.is_none()
+    link.barred.is_none()
+        && link.problem.is_none()
         && matches!(
             places,
             [Place::Here(_), Place::There { .. }] | [Place::There { .. }, Place::Here(_)]
@@ -42,6 +43,9 @@ pub fn direct(link: &Link, places: &[Place; 2], vni: VniState, node: &Node) -> W
         sandbox,
         node,
     };
+    if let Some(reason) = &link.barred {
+        return local.bar(reason, peer, places);
+    }
     match (peer, &link.problem) {
         (Place::Here(_) | Place::There { .. }, Some(problem)) => local.freeze((**problem).clone()),
         // The other pod may be about to go and take its end of a veth with it.
@@ -117,6 +121,28 @@ impl Local<'_> {
                 },
             }],
             obstacle: None,
+        }
+    }
+
+    /// Nothing is made of the link, and nothing of it stays; only its declarers are told. Of a peer
+    /// of which nothing is known it is not known either what it accepts: what the declarer has
+    /// stays until then.
+    fn bar(&self, reason: &Reason, peer: &Place, places: &[Place; 2]) -> Wiring {
+        let own = |end: End| &self.link.endpoint(end).pod;
+        let is_declarer_here = End::BOTH.into_iter().any(|end| {
+            matches!(places[end as usize], Place::Here(_))
+                && self.link.declared_by.contains(own(end))
+        });
+        match peer {
+            _ if !is_declarer_here => Wiring {
+                wanted: Vec::new(),
+                obstacle: None,
+            },
+            Place::Unknown => self.hold(reason.clone()),
+            _ => Wiring {
+                wanted: Vec::new(),
+                obstacle: Some(Box::new(reason.clone())),
+            },
         }
     }
 

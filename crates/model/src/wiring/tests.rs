@@ -28,8 +28,10 @@ fn link(mtu: Option<u32>) -> Link {
         mtu,
         vni: None,
         declared_by: Vec::new(),
+        barred: None,
         problem: None,
         warnings: Vec::new(),
+        remarks: Vec::new(),
     }
 }
 
@@ -54,10 +56,13 @@ fn there(vtep: &str, mtu: u32) -> Place {
 }
 
 fn at_odds() -> Reason {
-    Reason::InterfaceShared {
-        pod: PodKey::new("default", "r1").unwrap(),
-        interface: "eth1".parse().unwrap(),
-        links: "x".to_owned(),
+    let pod = |name| PodKey::new("default", name).unwrap();
+    Reason::DeclarationsContradict {
+        first: pod("r1"),
+        second: pod("r2"),
+        what: "MTU".into(),
+        one: "1300".into(),
+        other: "1400".into(),
     }
 }
 
@@ -126,7 +131,7 @@ fn what_cannot_be_is_said_and_nothing_is_made() {
             },
             here("s2"),
             granted,
-            "claimed by several links, x",
+            "MTU is 1300 on default/r1",
         ),
         (
             Link {
@@ -135,7 +140,7 @@ fn what_cannot_be_is_said_and_nothing_is_made() {
             },
             there("10.0.0.2", 1450),
             granted,
-            "claimed by several links, x",
+            "MTU is 1300 on default/r1",
         ),
     ] {
         let wiring = direct(&link, &[here("s1"), place], vni, &node());
@@ -192,4 +197,35 @@ fn without_an_underlay_a_tunnel_waits_and_a_veth_does_not() {
     );
     assert!(matches!(near.wanted[..], [Wanted::Veth { .. }]), "{near:?}");
     assert_eq!(near.obstacle, None);
+}
+
+#[test]
+fn of_a_barred_link_nothing_is_made_or_kept_and_only_its_declarer_is_told() {
+    let reason = Reason::NoConsent {
+        pod: PodKey::new("default", "r2").unwrap(),
+        declarer: PodKey::new("default", "r1").unwrap(),
+    };
+    let link = Link {
+        barred: Some(Box::new(reason.clone())),
+        declared_by: vec![PodKey::new("default", "r1").unwrap()],
+        ..link(None)
+    };
+    let granted = VniState::Granted(Vni::try_from(11).unwrap());
+    let there = || there("10.0.0.2", 1400);
+    for (places, told) in [
+        ([here("s1"), here("s2")], true),
+        ([here("s1"), there()], true),
+        ([here("s1"), Place::Gone], true),
+        ([there(), here("s2")], false),
+        ([Place::Gone, here("s2")], false),
+        ([Place::Unknown, here("s2")], false),
+    ] {
+        let wiring = direct(&link, &places, granted, &node());
+        assert_eq!(wiring.wanted, [], "{places:?}");
+        assert_eq!(wiring.obstacle.is_some(), told, "{places:?}");
+        assert!(!needs_vni(&link, &places));
+    }
+    let unknown = direct(&link, &[here("s1"), Place::Unknown], granted, &node());
+    assert!(matches!(unknown.wanted[..], [Wanted::Hold { .. }]));
+    assert_eq!(unknown.obstacle.as_deref(), Some(&reason));
 }

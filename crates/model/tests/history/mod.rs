@@ -154,8 +154,10 @@ pub fn link(number: usize, cable: &Cable, variant: u8) -> Link {
         mtu: Mtu::try_from(1400 + u32::from(variant)).ok(),
         vni: None,
         declared_by: vec![],
+        barred: None,
         problem: cable.frozen.then(|| Box::new(Reason::RouteInvalid {})),
         warnings: vec![],
+        remarks: vec![],
     }
 }
 

@@ -87,9 +87,9 @@ impl Node {
             .env(
                 "CNI_ARGS",
                 format!(
-                    "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={};\
+                    "IgnoreUnknown=1;K8S_POD_NAMESPACE={};K8S_POD_NAME={};\
                      K8S_POD_INFRA_CONTAINER_ID={}",
-                    sandbox.pod.name, sandbox.id
+                    sandbox.pod.namespace, sandbox.pod.name, sandbox.id
                 ),
             );
         command

@@ -9,6 +9,7 @@ use super::{Netns, unique};
 /// A pod's name, labels and annotations.
 #[derive(Debug, Clone, Default)]
 pub struct Pod {
+    pub namespace: String,
     pub name: String,
     pub labels: Vec<(String, String)>,
     pub annotations: BTreeMap<String, String>,
@@ -17,6 +18,7 @@ pub struct Pod {
 impl Pod {
     pub fn new(name: &str) -> Self {
         Self {
+            namespace: "default".to_owned(),
             name: name.to_owned(),
             ..Self::default()
         }
@@ -57,6 +59,19 @@ impl Pod {
     pub fn label(mut self, key: &str, value: &str) -> Self {
         self.labels.retain(|(known, _)| known != key);
         self.labels.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Puts it into a namespace.
+    pub fn in_namespace(mut self, namespace: &str) -> Self {
+        namespace.clone_into(&mut self.namespace);
+        self
+    }
+
+    /// Sets the annotation `ratchet.dev/accept`.
+    pub fn accept(mut self, text: &str) -> Self {
+        let key = "ratchet.dev/accept".to_owned();
+        self.annotations.insert(key, text.to_owned());
         self
     }
 

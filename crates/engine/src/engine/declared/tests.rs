@@ -11,8 +11,9 @@ use futures_util::future::BoxFuture;
 use ratchet_model::{
     PodKey, Reason,
     declaration::{Declaration, DeclarationError, Texts, declare},
+    device::Interface,
 };
-use ratchet_protocol::{Attachment, Settings};
+use ratchet_protocol::{Attachment, Check, Reply, Settings};
 use tokio::sync::oneshot;
 
 use super::LONG;
@@ -22,7 +23,7 @@ use crate::{
         Declared, Engine, NewSandbox,
         testing::{Netns, Node},
     },
-    events::Events,
+    events::{Events, Outbox},
 };
 
 /// What users are told, if they can be.
@@ -90,7 +91,7 @@ fn with_engine(test: impl FnOnce(&mut Engine, &Recorder, &ManualClock) + Send + 
             Recorder::default(),
             ManualClock(Arc::new(Mutex::new(Instant::now()))),
         );
-        engine.events = Box::new(events.clone());
+        engine.events = Outbox::new(Box::new(events.clone()));
         engine.clock = Arc::new(clock.clone());
         let (stop, stopped) = oneshot::channel::<()>();
         thread::scope(|scope| {
@@ -176,7 +177,7 @@ fn links_follow_what_counts_for_the_pod() {
 
 #[test]
 fn a_declaration_that_is_wrong_or_renames_the_pod_changes_nothing_and_is_told() {
-    with_engine(|engine, events, _| {
+    with_engine(|engine, events, clock| {
         let netns = Netns::new("p");
         attach(engine, &netns, true, ONE);
         engine.declared(&declared(Err(wrong()), Ok(None)));
@@ -186,9 +187,18 @@ fn a_declaration_that_is_wrong_or_renames_the_pod_changes_nothing_and_is_told() 
             events.take(),
             [
                 "default/p: route_invalid: pod default/p: links: dst and via must both be IPv4 or \
-                 both IPv6",
+                 both IPv6"
+            ]
+        );
+        // A pod has one event a minute.
+        clock.advance(Duration::from_secs(60));
+        assert!(engine.next_due() <= clock.now());
+        engine.work();
+        assert_eq!(
+            events.take(),
+            [
                 "default/p: pod_renamed: a running pod cannot change its name from default/p to \
-                 default/other",
+              default/other"
             ]
         );
         let mut stranger = declared(Err(wrong()), Ok(None));
@@ -217,5 +227,90 @@ fn what_takes_long_is_told_once_and_not_before_it_can_be() {
         clock.advance(LONG);
         engine.work();
         assert_eq!((engine.next_warning(), events.take()), (None, vec![]));
+    });
+}
+
+/// What the pod default/p declares that accepts these pods.
+fn accepting(accept: &str) -> Declared {
+    let accept = Some(accept.parse().unwrap());
+    let declaration = Declaration {
+        accept,
+        ..declaration("p", "[]")
+    };
+    declared(Ok(Some(declaration)), Ok(None))
+}
+
+/// Attaches a pod of another namespace that claims an interface of default/p.
+fn claim(engine: &mut Engine, netns: &Netns) -> Attachment {
+    let links = "[{interface: e1, peer: default/p/e1, peerAddresses: [10.7.0.1/24]}]";
+    let annotations = [("ratchet.dev/links".to_owned(), links.to_owned())].into();
+    let pod = PodKey::new("x", "x").unwrap();
+    let declaration = declare(&pod, &Texts::new(), &annotations);
+    let attachment = Attachment {
+        network: "net".into(),
+        container_id: "x".parse().unwrap(),
+        interface: "eth0".into(),
+    };
+    let sandbox = NewSandbox {
+        attachment: attachment.clone(),
+        netns: netns.path(),
+        settings: Settings::default(),
+        kubernetes: ("x".into(), "x".into()),
+        use_labels: true,
+        declaration: declaration.unwrap().unwrap(),
+    };
+    engine.attach(&sandbox).unwrap();
+    attachment
+}
+
+#[test]
+fn consent_that_is_withdrawn_takes_the_link_away_at_once_and_only_the_declarer_is_told() {
+    with_engine(|engine, events, clock| {
+        events.set_online();
+        let (p, x) = (Netns::new("p"), Netns::new("x"));
+        attach(engine, &p, true, "[]");
+        let attachment = claim(engine, &x);
+        let both = || (p.devices(), x.devices());
+        assert_eq!(both(), (vec![], vec![]));
+        for _ in 0..3 {
+            engine.declared(&accepting("own-namespace,x"));
+            assert_eq!(both(), (vec!["e1".into()], vec!["e1".into()]));
+            engine.declared(&accepting("own-namespace"));
+            assert_eq!(both(), (vec![], vec![]));
+        }
+        // Nothing is wrong with the declarer's pod: a CHECK does not miss the end.
+        let end = Interface {
+            name: "e1".into(),
+            mac: None,
+            mtu: 1500,
+        };
+        let check = Check {
+            attachment,
+            netns: x.path(),
+            interfaces: vec![end],
+        };
+        assert_eq!(engine.check(&check), Ok(Reply::Done));
+        let report = engine.report().links;
+        let codes: Vec<_> = report
+            .iter()
+            .filter_map(|link| link.reason_details.as_ref())
+            .map(|reason| reason.code.as_str())
+            .collect();
+        assert_eq!(codes, ["no_consent"]);
+        let own = PodKey::new("default", "p").unwrap();
+        assert_eq!(engine.wires.of(&own).count(), 0, "it is none of its links");
+        assert_eq!(events.take(), [""; 0]);
+        clock.advance(LONG);
+        engine.work();
+        let told = events.take();
+        assert!(
+            told.len() == 1 && told[0].starts_with("x/x: no_consent: "),
+            "{told:?}"
+        );
+        // A restarted agent knows what the pod accepts.
+        engine.declared(&accepting("x"));
+        let saved = engine.sandboxes.current(&own).unwrap();
+        let accept = saved.accept.as_ref().map(ToString::to_string);
+        assert_eq!(accept.as_deref(), Some("x"));
     });
 }
