@@ -87,16 +87,23 @@ impl Cluster {
     }
 
     /// The links that a pod has declared and does not declare any more may end, were it only until
-    /// what their other pods declare is heard of.
+    /// what their other pods declare is heard of. Of those that another link of its declaration
+    /// shares an interface with, one or the other has it now.
     fn forget_ended(&mut self, pod: PodNumber, declaration: &Declaration) {
         let declares = |declaration: &Declaration, ends: &Ends| {
             let mut links = declaration.links.iter();
             links.any(|link| link.ends_in_order(pod) == *ends)
         };
+        let takes = |ends: &Ends| {
+            let mut others = declaration.links.iter().map(|link| link.ends_in_order(pod));
+            others.any(|other| other != *ends && other.iter().any(|end| ends.contains(end)))
+        };
         let sandboxes = &self.sandboxes;
         self.indexes.forget_links(|ends| {
             let mut own = sandboxes.iter().filter(|sandbox| sandbox.pod == pod);
-            !declares(declaration, ends) && own.any(|sandbox| declares(&sandbox.declaration, ends))
+            takes(ends)
+                || !declares(declaration, ends)
+                    && own.any(|sandbox| declares(&sandbox.declaration, ends))
         });
     }
 
