@@ -21,9 +21,9 @@ use tokio::{
 
 use crate::{
     clock::VirtualClock,
-    declaration::Texts,
+    declaration::{Texts, namespace, pod_name},
     disk::{Files, MemoryDisk},
-    network::{Network, NodeNumber, PARENT, SimulatedKernel},
+    network::{Network, NodeNumber, PARENT, PodNumber, SimulatedKernel},
     points::Points,
     store::Shared,
 };
@@ -34,9 +34,6 @@ pub const NODE_TIMEOUT: Duration = Duration::from_secs(120);
 /// CNI's name of the network, and of the interface in it.
 const NETWORK: &str = "ratchet";
 const INTERFACE: &str = "eth0";
-
-/// The namespace of all pods.
-pub const NAMESPACE: &str = "default";
 
 /// So many times the runtime's tasks get their turn before an agent counts as waiting.
 const TURNS: usize = 6;
@@ -176,7 +173,7 @@ impl Agent {
     pub fn attach(
         &self,
         target: &Target<'_>,
-        pod: &str,
+        pod: PodNumber,
         texts: &Texts,
         expected: bool,
     ) -> Answered {
@@ -187,7 +184,7 @@ impl Agent {
             attachment: attachment(target.id),
             netns: PathBuf::from(target.netns),
             settings: Settings::default(),
-            kubernetes: (NAMESPACE.to_owned(), pod.to_owned()),
+            kubernetes: (namespace(pod).to_owned(), pod_name(pod)),
             use_labels: true,
             declaration,
         });
@@ -235,9 +232,9 @@ impl Agent {
     }
 
     /// The API says what is on a pod.
-    pub fn hear(&self, pod: &str, texts: &Texts) {
+    pub fn hear(&self, pod: PodNumber, texts: &Texts) {
         let declared = Declared {
-            kubernetes: (NAMESPACE.to_owned(), pod.to_owned()),
+            kubernetes: (namespace(pod).to_owned(), pod_name(pod)),
             with_labels: read(pod, texts, true),
             annotations_only: read(pod, texts, false),
         };
@@ -297,11 +294,12 @@ fn attachment(id: &SandboxId) -> Attachment {
 
 /// What is written on a pod.
 fn read(
-    pod: &str,
+    pod: PodNumber,
     texts: &Texts,
     use_labels: bool,
 ) -> Result<Option<Declaration>, DeclarationError> {
-    let pod = PodKey::new(NAMESPACE, pod).expect("the simulation's pods have good names");
+    let pod = PodKey::new(namespace(pod), &pod_name(pod));
+    let pod = pod.expect("the simulation's pods have good names");
     let no_labels = BTreeMap::new();
     let labels = if use_labels {
         &texts.labels

@@ -16,6 +16,9 @@ pub struct Texts {
     pub annotations: BTreeMap<String, String>,
 }
 
+/// Pods with this number and higher ones are in a namespace of their own. Its authors are hostile.
+pub const HOSTILE: PodNumber = 100;
+
 /// How a declaration is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -25,6 +28,8 @@ pub enum Form {
     OldAnnotations,
     /// The annotation `ratchet.dev/links`, in YAML.
     Annotation,
+    /// The same, each peer with its namespace.
+    Full,
     /// The same, in JSON.
     Json,
     /// The first link by labels, the others by the annotation.
@@ -66,6 +71,11 @@ pub struct Declaration {
 /// The name of a pod.
 pub fn pod_name(pod: PodNumber) -> String {
     format!("p{pod}")
+}
+
+/// The namespace of a pod.
+pub fn namespace(pod: PodNumber) -> &'static str {
+    if pod < HOSTILE { "default" } else { "hostile" }
 }
 
 /// The name of an interface.
@@ -114,24 +124,31 @@ impl DeclaredLink {
         self.peer != pod && self.vni.is_none() && self.mtu.is_none()
     }
 
+    /// Whether its two pods are of two namespaces. None of them ever consents to that.
+    pub fn is_foreign(&self, pod: PodNumber) -> bool {
+        namespace(pod) != namespace(self.peer)
+    }
+
     /// The other end: in one of the three ways to write it, depending on the link.
-    fn peer_text(&self) -> String {
+    fn peer_text(&self, is_full: bool) -> String {
         let (pod, interface) = (pod_name(self.peer), interface_name(self.peer_interface));
-        if self.interface == self.peer_interface {
+        if is_full {
+            format!("{}/{pod}/{interface}", namespace(self.peer))
+        } else if self.interface == self.peer_interface {
             pod
         } else if self.peer.is_multiple_of(2) {
-            format!("{}/{pod}/{interface}", crate::agent::NAMESPACE)
+            format!("{}/{pod}/{interface}", namespace(self.peer))
         } else {
             format!("{pod}/{interface}")
         }
     }
 
     /// Its entry in the list, each field with its value.
-    fn fields(&self, quote: &str) -> String {
+    fn fields(&self, quote: &str, is_full: bool) -> String {
         let quoted = |text: String| format!("{quote}{text}{quote}");
         let mut fields = vec![
             ("interface", quoted(interface_name(self.interface))),
-            ("peer", quoted(self.peer_text())),
+            ("peer", quoted(self.peer_text(is_full))),
         ];
         for (key, address) in [
             ("addresses", self.address),
@@ -171,14 +188,18 @@ impl Declaration {
     /// As it is written on the pod.
     pub fn texts(&self) -> Texts {
         let mut texts = Texts::default();
+        let is_full = self.form == Form::Full;
         let list = |links: &[DeclaredLink], quote: &str| {
-            let entries: Vec<String> = links.iter().map(|link| link.fields(quote)).collect();
+            let entries: Vec<String> = links
+                .iter()
+                .map(|link| link.fields(quote, is_full))
+                .collect();
             format!("[{}]", entries.join(", "))
         };
         let mut annotate = |text: String| texts.annotations.insert(LINKS.to_owned(), text);
         match self.form {
             Form::Labels | Form::OldAnnotations | Form::Nothing => None,
-            Form::Annotation => annotate(list(&self.links, "")),
+            Form::Annotation | Form::Full => annotate(list(&self.links, "")),
             Form::Json => annotate(list(&self.links, "\"")),
             Form::Mixed => annotate(list(self.links.get(1..).unwrap_or_default(), "")),
             Form::Broken => annotate("[{interface: e0}]".to_owned()),
@@ -192,7 +213,7 @@ impl Declaration {
         match self.form {
             Form::Labels | Form::Mixed => texts.labels.extend(keys()),
             Form::OldAnnotations => texts.annotations.extend(keys()),
-            Form::Annotation | Form::Json | Form::Nothing | Form::Broken => {}
+            Form::Annotation | Form::Full | Form::Json | Form::Nothing | Form::Broken => {}
         }
         texts
     }
@@ -209,7 +230,7 @@ impl Declaration {
                 links.clear();
                 form
             }
-            Form::Annotation | Form::Json | Form::Mixed => form,
+            Form::Annotation | Form::Full | Form::Json | Form::Mixed => form,
         };
         let has_keys = matches!(form, Form::Labels | Form::OldAnnotations | Form::Mixed);
         let form = if has_keys && !is_simple(links.first()) {
@@ -226,12 +247,14 @@ const LINKS: &str = "ratchet.dev/links";
 
 impl fmt::Display for Declaration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let links: Vec<String> = self.links.iter().map(|link| link.fields("")).collect();
+        let is_full = self.form == Form::Full;
+        let links = self.links.iter().map(|link| link.fields("", is_full));
+        let links: Vec<String> = links.collect();
         let links = links.join(", ");
         match self.form {
             Form::Labels => write!(f, "by labels [{links}]"),
             Form::OldAnnotations => write!(f, "by annotations of 2017 [{links}]"),
-            Form::Annotation => write!(f, "[{links}]"),
+            Form::Annotation | Form::Full => write!(f, "[{links}]"),
             Form::Json => write!(f, "in JSON [{links}]"),
             Form::Mixed => write!(f, "the first by labels [{links}]"),
             Form::Nothing => write!(f, "nothing"),

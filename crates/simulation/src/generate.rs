@@ -4,6 +4,7 @@ use crate::{
     declaration::{Declaration, DeclaredLink, Form},
     event::{Event, Happening},
     history::History,
+    hostile::Hostile,
     network::{NodeNumber, PodNumber},
     random::Random,
 };
@@ -70,6 +71,7 @@ pub fn history(seed: u64, events: usize) -> History {
         reboots: random.percent(15),
         underlay: random.percent(15),
     };
+    let mut hostile = Hostile::new(seed, nodes, pods);
     let mut generator = Generator {
         random,
         nodes,
@@ -79,10 +81,11 @@ pub fn history(seed: u64, events: usize) -> History {
     };
     let mut events: Vec<Event> = (0..events).map(|_| generator.event()).collect();
     disturb_filters(&mut Random::new(!seed), nodes, &mut events);
+    let with_hostile = |event| std::iter::once(event).chain(hostile.event());
     History {
         nodes,
         kubernetes,
-        events,
+        events: events.into_iter().flat_map(with_hostile).collect(),
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! * [`generate::history`] makes a random history from a seed; [`history::History::run`] runs it;
 //!   [`campaign::Campaign`] runs many on all cores, and shrinks the first that fails.
+//! * In every fourth history there are [`hostile`] authors in a second namespace.
 //! * [`cluster::Cluster`] has what is true: which sandboxes there are and what their pods declare.
 //!   It plays the container runtime and the Kubernetes API, and applies the events and the faults.
 //! * [`network::Network`] has the namespaces and devices of all nodes and can say who receives a
@@ -34,6 +35,7 @@ pub mod disk;
 pub mod event;
 pub mod generate;
 pub mod history;
+pub mod hostile;
 pub mod network;
 pub mod oracle;
 pub mod points;

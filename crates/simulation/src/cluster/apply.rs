@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Cluster, State};
 use crate::{
     agent::Target,
-    declaration::{interface_name, pod_name},
+    declaration::interface_name,
     event::{Event, Happening},
     history::Wrong,
     network::{Device, DeviceId, NetnsId, NodeNumber, PodNumber},
@@ -116,9 +116,7 @@ impl Cluster {
             (Happening::Del { .. }, State::Attached | State::Failed) => self.del(at),
             (Happening::AddAgain { .. }, State::Attached) => {
                 let texts = sandbox.declaration.texts();
-                drop(
-                    agent.map(|agent| agent.attach(&target, &pod_name(sandbox.pod), &texts, false)),
-                );
+                drop(agent.map(|agent| agent.attach(&target, sandbox.pod, &texts, false)));
                 let sandbox = &mut self.sandboxes[at];
                 sandbox.is_unsure |= sandbox.is_unknown;
             }
@@ -162,7 +160,7 @@ impl Cluster {
                 netns: &sandbox.path,
             };
             let texts = sandbox.declaration.texts();
-            drop(agent.attach(&target, &pod_name(pod), &texts, false));
+            drop(agent.attach(&target, pod, &texts, false));
         } else {
             drop(agent.detach(&sandbox.id, None));
         }

@@ -8,7 +8,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 use super::{Cluster, Sandbox, State};
 use crate::{
     agent::{Answered, Target},
-    declaration::{Declaration, Form, pod_name},
+    declaration::{Declaration, Form},
     network::{NodeNumber, PodNumber},
     oracle::expected::{Ends, link_id},
 };
@@ -41,9 +41,9 @@ impl Cluster {
             netns: &path,
         };
         if is_expected {
-            drop(agent.attach(&target, &pod_name(pod), &texts, true));
+            drop(agent.attach(&target, pod, &texts, true));
         }
-        let answered = agent.attach(&target, &pod_name(pod), &texts, false);
+        let answered = agent.attach(&target, pod, &texts, false);
         if is_expected {
             agent.unexpect(&id);
         }
@@ -75,10 +75,11 @@ impl Cluster {
             .forget_namespaces(|netns| earlier.contains(&netns));
     }
 
-    /// Frames may go between the ends of what a pod declares.
+    /// Frames may go between the ends of what a pod declares of its namespace.
     fn allow(&self, pod: PodNumber, declaration: &Declaration) {
         let mut frames = self.frames.lock();
-        for link in &declaration.links {
+        let links = declaration.links.iter();
+        for link in links.filter(|link| !link.is_foreign(pod)) {
             let ends = link.ends_in_order(pod);
             if let Some(id) = link_id(&ends) {
                 frames.allow(ends, id);
@@ -95,7 +96,9 @@ impl Cluster {
             links.any(|link| link.ends_in_order(pod) == *ends)
         };
         let takes = |ends: &Ends| {
-            let mut others = declaration.links.iter().map(|link| link.ends_in_order(pod));
+            let links = declaration.links.iter();
+            let own = links.filter(|link| !link.is_foreign(pod));
+            let mut others = own.map(|link| link.ends_in_order(pod));
             others.any(|other| other != *ends && other.iter().any(|end| ends.contains(end)))
         };
         let sandboxes = &self.sandboxes;
@@ -189,7 +192,7 @@ impl Cluster {
         let sandbox = &self.sandboxes[at];
         let node = &self.nodes[sandbox.node];
         if let Some(agent) = node.agent.as_ref().filter(|_| node.hears) {
-            agent.hear(&pod_name(pod), &declaration.texts());
+            agent.hear(pod, &declaration.texts());
         }
     }
 
@@ -206,7 +209,7 @@ impl Cluster {
             let is_told = self.kubernetes || sandbox.has_changed;
             let is_attached = matches!(sandbox.state, State::Attached);
             if sandbox.node == node && is_told && is_newest && is_attached {
-                agent.hear(&pod_name(sandbox.pod), &sandbox.declaration.texts());
+                agent.hear(sandbox.pod, &sandbox.declaration.texts());
             }
         }
     }

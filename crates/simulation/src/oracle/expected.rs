@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ratchet_model::{LinkId, PodKey};
 
 use crate::{
-    agent::NAMESPACE,
     cluster::{Cluster, Sandbox},
-    declaration::{DeclaredLink, pod_name},
+    declaration::{DeclaredLink, namespace, pod_name},
     network::{Endpoint, Form, Inner, PodNumber},
     store::Contents,
 };
@@ -148,7 +147,8 @@ fn living<'c>(cluster: &'c Cluster, network: &Inner) -> Living<'c> {
 fn declared<'c>(living: &Living<'c>) -> BTreeMap<Ends, Declarations<'c>> {
     let mut links = BTreeMap::<Ends, Declarations<'c>>::new();
     for (pod, sandbox) in living {
-        for link in &sandbox.declaration.links {
+        let declared = sandbox.declaration.links.iter();
+        for link in declared.filter(|link| !link.is_foreign(*pod)) {
             let ends = link.ends_in_order(*pod);
             links.entry(ends).or_default().push((*pod, link));
         }
@@ -158,7 +158,7 @@ fn declared<'c>(living: &Living<'c>) -> BTreeMap<Ends, Declarations<'c>> {
 
 /// The name by which Ratchet knows a pod.
 pub fn key(pod: PodNumber) -> PodKey {
-    PodKey::new(NAMESPACE, &pod_name(pod)).expect("letters and digits make a name")
+    PodKey::new(namespace(pod), &pod_name(pod)).expect("letters and digits make a name")
 }
 
 /// The id of the link between two ends, which are in their order.

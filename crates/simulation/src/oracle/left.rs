@@ -74,6 +74,7 @@ pub fn check_devices(network: &Inner, expected: &Expected<'_>) -> Result<(), Wro
         .records
         .values()
         .flat_map(|record| &record.links)
+        .filter(|link| link.local.pod.namespace() == link.remote.pod.namespace())
         .filter_map(ends)
         .collect();
     let sandboxes = &expected.cluster.sandboxes;
