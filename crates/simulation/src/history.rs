@@ -55,6 +55,8 @@ pub enum Kind {
     WrongFilter,
     /// A file was left in a state directory.
     FileLeft,
+    /// An ADD fails for what another pod declares.
+    AddFails,
     /// A DEL fails although there is no fault.
     DelFails,
     /// An agent panicked.
@@ -179,7 +181,7 @@ fn no_violation(cluster: &Cluster, applied: Result<(), Wrong>) -> Result<(), Wro
     }
     match cluster.network.lock().unguarded.clone() {
         Some(text) => Err(Wrong::new(Kind::WrongFilter, text)),
-        None => applied,
+        None => cluster.wrong_add.clone().map_or(applied, Err),
     }
 }
 

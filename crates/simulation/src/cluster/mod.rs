@@ -18,6 +18,7 @@ use crate::{
     clock::VirtualClock,
     declaration::Declaration,
     disk::Files,
+    history::Wrong,
     network::{Inner, NetnsId, Network, NodeNumber, PodNumber},
     oracle::{frames::SharedFrames, indexes::Indexes},
     store::Shared,
@@ -115,6 +116,8 @@ pub struct Cluster {
     pub frames: SharedFrames,
     /// What indexes were when everything had settled the last time.
     pub indexes: Indexes,
+    /// The first ADD that failed and must not have.
+    pub wrong_add: Option<Wrong>,
     /// How many ADDs were answered.
     answered: u64,
     /// Whether agents hear of all pods of their node when they start, as in Kubernetes.
@@ -154,6 +157,7 @@ impl Cluster {
             figures: Figures::default(),
             frames,
             indexes: Indexes::default(),
+            wrong_add: None,
             answered: 0,
             kubernetes,
         };

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
 use ratchet_model::SandboxId;
+use ratchet_protocol::Failure;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::{Cluster, Sandbox, State};
@@ -10,7 +11,10 @@ use crate::{
     agent::{Answered, Target},
     declaration::{Declaration, Form},
     network::{NodeNumber, PodNumber},
-    oracle::expected::{Ends, link_id},
+    oracle::{
+        adds,
+        expected::{Ends, link_id},
+    },
 };
 
 impl Cluster {
@@ -141,9 +145,13 @@ impl Cluster {
                 sandbox.added = None;
                 self.answered += 1;
                 sandbox.order = self.answered;
-                failed.extend((!result).then_some(sandbox.pod));
+                failed.extend(result.is_err().then_some(sandbox.pod));
+                if let Err(Some(failure)) = &result {
+                    let judged = adds::check(&self.network.lock(), sandbox, failure);
+                    self.wrong_add = self.wrong_add.take().or(judged.err());
+                }
                 if matches!(sandbox.state, State::Adding) {
-                    sandbox.state = if result {
+                    sandbox.state = if result.is_ok() {
                         State::Attached
                     } else {
                         State::Failed
@@ -154,11 +162,11 @@ impl Cluster {
                 continue;
             };
             match answer(answered) {
-                Some(true) => {
+                Some(Ok(())) => {
                     sandbox.state = State::Gone;
                     ended.push((sandbox.pod, sandbox.netns));
                 }
-                Some(false) => sandbox.state = State::Failed,
+                Some(Err(_)) => sandbox.state = State::Failed,
                 None => {}
             }
         }
@@ -215,11 +223,12 @@ impl Cluster {
     }
 }
 
-/// Whether a call has succeeded, if it was answered or will never be.
-fn answer(answered: &mut Answered) -> Option<bool> {
+/// Whether a call has succeeded and why not, if it was answered or will never be.
+fn answer(answered: &mut Answered) -> Option<Result<(), Option<Failure>>> {
     match answered.try_recv() {
         Err(TryRecvError::Empty) => None,
-        Ok(Ok(_)) => Some(true),
-        Ok(Err(_)) | Err(TryRecvError::Closed) => Some(false),
+        Ok(Ok(_)) => Some(Ok(())),
+        Ok(Err(failure)) => Some(Err(Some(failure))),
+        Err(TryRecvError::Closed) => Some(Err(None)),
     }
 }

@@ -1,6 +1,7 @@
 //! Whether all is as it must be. One module for each question:
 //!
 //! * [`frames`], at any moment: does a frame arrive where it may not?
+//! * [`adds`], when an ADD is answered: does it fail for what another pod declares?
 //! * [`connected`], when everything has settled: do the links that must be up carry frames, and are
 //!   their ends as declared?
 //! * [`filters`], then: do the source filters let through what tunnels need, and nothing else?
@@ -11,6 +12,7 @@
 //! The oracle asks the wire, and not Ratchet. Which links must be up [`expected`] reads from the
 //! scenario's declarations by its own short rules.
 
+pub mod adds;
 pub mod connected;
 pub mod expected;
 pub mod filters;
