@@ -165,10 +165,11 @@ impl Sandboxes {
     }
 
     /// The sandbox that a pod lives in on this node: the latest that is neither leaving nor
-    /// superseded.
+    /// superseded, and whose pod has the name.
     pub fn current(&self, pod: &PodKey) -> Option<&SandboxState> {
         self.of(pod)
-            .filter(|state| !state.leaving && !self.superseded.contains(&state.id))
+            .filter(|state| !state.leaving && state.held_by.is_none())
+            .filter(|state| !self.superseded.contains(&state.id))
             .max_by_key(|state| (state.created, &state.id))
     }
 
@@ -278,6 +279,7 @@ pub(crate) fn record(state: &SandboxState, node: &Node, setting: CrossNamespace)
         accept: Accept::effective(state.accept.as_ref(), setting),
         // A name that no link can have is in no link's way.
         networks: interfaces.filter_map(|name| name.parse().ok()).collect(),
+        owner: Some(state.kubernetes.1.clone()).filter(|name| !name.is_empty()),
     }
 }
 

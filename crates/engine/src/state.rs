@@ -10,7 +10,9 @@ use std::{
 
 use ratchet_failpoint as failpoint;
 use ratchet_kernel::NetnsIdentity;
-use ratchet_model::{DeclaredLink, PodKey, SandboxId, declaration::Accept, leftover::Leftover};
+use ratchet_model::{
+    DeclaredLink, NodeName, PodKey, SandboxId, declaration::Accept, leftover::Leftover,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{Directory, Disk, SANDBOXES};
@@ -38,6 +40,10 @@ pub(crate) struct SandboxState {
     pub use_labels: bool,
     /// What the pod declares.
     pub links: Vec<DeclaredLink>,
+    /// The pod that has this one's name, and that pod's node: until it has gone this one has no
+    /// links.
+    #[serde(default)]
+    pub held_by: Option<(String, NodeName)>,
     /// Whose declarations of links with it the pod accepts, if it says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accept: Option<Accept>,
@@ -229,6 +235,7 @@ mod tests {
 
     fn state(id: &str) -> SandboxState {
         SandboxState {
+            held_by: None,
             id: id.parse().unwrap(),
             pod: PodKey::new("default", "p").unwrap(),
             netns: "/run/netns/p".into(),

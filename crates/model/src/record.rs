@@ -56,6 +56,10 @@ pub struct PodRecord {
     /// The interfaces of its networks (CNI_IFNAME): no link has one of them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub networks: BTreeSet<InterfaceName>,
+    /// What the runtime calls the pod (K8S_POD_NAME). Another pod that says the same name waits
+    /// while this one lives. None: an agent of an earlier release wrote the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
 }
 
 impl PodRecord {
@@ -73,6 +77,7 @@ impl PodRecord {
             links,
             accept: Accept::default(),
             networks: BTreeSet::new(),
+            owner: None,
         }
     }
 
@@ -88,6 +93,12 @@ impl PodRecord {
     /// The sandbox, if the pod is there.
     pub fn sandbox(&self) -> Option<&SandboxId> {
         self.location.as_ref().map(|location| &location.sandbox)
+    }
+
+    /// The pod that has the name, and its node, if it lives and is known.
+    pub fn holder(&self) -> Option<(&str, &NodeName)> {
+        let location = self.location.as_ref()?;
+        Some((self.owner.as_deref()?, &location.node))
     }
 
     /// Whether the pod is there, and not about to leave.

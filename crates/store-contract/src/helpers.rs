@@ -88,7 +88,7 @@ pub fn gone(record: &PodRecord) -> PodRecord {
 pub async fn publish(store: &dyn Store, record: &PodRecord) -> u64 {
     match store.publish(record, Publish::New).await.unwrap() {
         Published::Stored { created } => created,
-        Published::Superseded => panic!("a new sandbox is never superseded"),
+        refused => panic!("{refused:?}"),
     }
 }
 

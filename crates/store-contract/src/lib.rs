@@ -80,6 +80,7 @@ macro_rules! contract_tests {
             a_late_removal_of_an_old_sandbox_does_nothing,
             a_new_sandbox_replaces_and_is_always_later,
             publishing_again_never_replaces_a_later_sandbox, again_after_a_departure,
+            a_name_belongs_to_the_pod_that_lives,
             a_declarer_is_remembered_while_a_peer_lives,
             a_dropped_link_is_no_longer_declared, a_reopened_store_has_everything,
             what_is_on_a_node_is_found, random_histories_equal_the_model

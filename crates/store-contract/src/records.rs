@@ -148,6 +148,40 @@ pub async fn again_after_a_departure(backend: Arc<impl Backend>) {
     );
 }
 
+pub async fn a_name_belongs_to_the_pod_that_lives(backend: Arc<impl Backend>) {
+    let store = backend.open().await;
+    let of = |owner: Option<&str>, name: &str, created| PodRecord {
+        owner: owner.map(ToOwned::to_owned),
+        ..record_in("a", name, created, &[])
+    };
+    let held = |owner: &str| Published::Held {
+        owner: owner.to_owned(),
+        node: record("a", &[]).location.expect("a location").node,
+    };
+    let first = of(Some("r-old"), "one", 5);
+    assert_eq!(publish(&*store, &first).await, 5);
+    let second = of(Some("r-new"), "two", 6);
+    for how in [Publish::New, Publish::Again] {
+        assert_eq!(store.publish(&second, how).await.unwrap(), held("r-old"));
+    }
+    assert_eq!(read(&*store, &["a"]).await["a"], first);
+    store.remove_pod(&key("a"), &sandbox("two")).await.unwrap();
+    assert_eq!(read(&*store, &["a"]).await["a"], first);
+    // A new sandbox of the same pod, and an agent that says no name.
+    let again = of(Some("r-old"), "three", 7);
+    assert_eq!(publish(&*store, &again).await, 7);
+    assert_eq!(publish(&*store, &of(None, "four", 8)).await, 8);
+    assert_eq!(publish(&*store, &of(Some("r-old"), "five", 9)).await, 9);
+
+    store.remove_pod(&key("a"), &sandbox("five")).await.unwrap();
+    let published = store.publish(&second, Publish::Again).await.unwrap();
+    assert_eq!(published, Published::Stored { created: 6 });
+    assert_eq!(
+        store.publish(&first, Publish::New).await.unwrap(),
+        held("r-new")
+    );
+}
+
 pub async fn a_declarer_is_remembered_while_a_peer_lives(backend: Arc<impl Backend>) {
     let store = backend.open().await;
     let declarer = record("a", &["b", "c"]);

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ratchet_model::{DeclaredLink, LinkId, PodKey, PodRecord, SandboxId};
+use ratchet_model::{DeclaredLink, LinkId, NodeName, PodKey, PodRecord, SandboxId};
 
 use crate::Publish;
 
@@ -21,6 +21,13 @@ pub use steps::{IndexChange, IndexEntry, Limits, Step};
 pub enum Publication {
     /// The store has a later sandbox of the pod. Nothing is written.
     Superseded,
+    /// Another pod has the name, and lives. Nothing is written.
+    Held {
+        /// What the runtime calls it.
+        owner: String,
+        /// Its node.
+        node: NodeName,
+    },
     /// The store has this record already. Nothing is written, so that no watch reports it.
     Unchanged(PodRecord),
     /// This record must be written.
@@ -30,6 +37,14 @@ pub enum Publication {
 impl Publication {
     /// Decides on a publication when the store has `previous`.
     pub fn new(record: &PodRecord, previous: Option<&PodRecord>, how: Publish) -> Self {
+        if let Some((owner, node)) = previous.and_then(PodRecord::holder)
+            && record.owner.as_deref().is_some_and(|other| other != owner)
+        {
+            return Self::Held {
+                owner: owner.to_owned(),
+                node: node.clone(),
+            };
+        }
         let Some(created) = created(record, previous, how) else {
             return Self::Superseded;
         };

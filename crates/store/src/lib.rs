@@ -96,6 +96,13 @@ pub enum Published {
     },
     /// The store has a later sandbox of the pod. Nothing was written.
     Superseded,
+    /// Another pod has the name, and lives (`PodRecord::owner`). Nothing was written.
+    Held {
+        /// What the runtime calls it.
+        owner: String,
+        /// Its node.
+        node: NodeName,
+    },
 }
 
 /// The pods whose changes an agent needs.

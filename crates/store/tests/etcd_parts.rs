@@ -41,7 +41,7 @@ const MANY: usize = 120;
 #[derive(Clone)]
 enum Change {
     Remove,
-    Publish(PodRecord),
+    Publish(Box<PodRecord>),
 }
 
 /// Not a test: makes a change in a process that the tests below stop and kill.
@@ -399,7 +399,8 @@ fn what_a_dead_agent_has_left_of_a_removal_is_done_by_the_agent_that_removes_its
 
 /// The hub keeps only the link with its friend.
 fn fewer(_kind: Kind) -> Change {
-    Change::Publish(declaring("hub", vec![link("hub", "friend")]))
+    let record = declaring("hub", vec![link("hub", "friend")]);
+    Change::Publish(Box::new(record))
 }
 
 /// The scenes in which only the hub declares the links.

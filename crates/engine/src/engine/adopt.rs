@@ -72,7 +72,11 @@ impl Engine {
             "the sandbox's state was lost; it is taken up again"
         );
         let state = SandboxState {
-            kubernetes: (pod.namespace().to_owned(), pod.name().to_owned()),
+            kubernetes: (
+                pod.namespace().to_owned(),
+                record.owner.unwrap_or_else(|| pod.name().to_owned()),
+            ),
+            held_by: None,
             // Only the config of its ADD knew; this is the config's default. Without its labels, a
             // pod that declares by them would lose its links with the next news of the API.
             use_labels: true,

@@ -10,7 +10,7 @@ use ratchet_model::{
 use ratchet_protocol::{Attached, Failure, FailureKind, Prepared, Reply, Settings};
 use ratchet_store::{Publish, Published};
 
-use super::{Engine, NewSandbox};
+use super::{Engine, NewSandbox, names};
 use crate::{
     retry::Retry,
     sandboxes,
@@ -99,8 +99,11 @@ impl Engine {
             expected.unwrap_or_else(|| self.sandboxes.next_created(self.clock.unix_nanos()));
         // What its sandbox that still lives has declared, it goes on to declare.
         let before = self.sandboxes.current(&attach.declaration.pod);
+        let others = before.filter(|state| state.kubernetes != attach.kubernetes);
+        let held_by = others.map(|state| state.kubernetes.1.clone());
         let before = before.map(|state| &state.links[..]).unwrap_or_default();
         Ok(SandboxState {
+            held_by: held_by.zip(self.node.name().ok().cloned()),
             created,
             links: sandboxes::with_since(attach.declaration.links.clone(), before, created),
             accept: attach.declaration.accept.clone(),
@@ -166,17 +169,21 @@ impl Engine {
         let Some(state) = self.sandboxes.get(id).cloned() else {
             return Ok(());
         };
+        if let Some(holder) = state.held_by.clone() {
+            return self.hold(state, Some(holder)).map_err(Failure::from);
+        }
         let record = sandboxes::record(&state, &self.node.wiring()?, self.node.cross_namespace());
         if record.location.is_none() {
             self.session.set_record(record);
             return Ok(());
         }
-        if let Published::Stored { created } = self.session.publish(&record, Publish::New)?
-            && created != state.created
-        {
-            self.save(SandboxState { created, ..state })?;
+        match self.session.publish(&record, Publish::New)? {
+            Published::Stored { created } if created != state.created => {
+                self.save(SandboxState { created, ..state })
+            }
+            Published::Stored { .. } | Published::Superseded => Ok(()),
+            Published::Held { owner, node } => Ok(self.hold(state, Some((owner, node)))?),
         }
-        Ok(())
     }
 
     fn wire_new(&mut self, pod: &PodKey, id: &SandboxId) -> Result<Attached, Failure> {
@@ -210,6 +217,13 @@ impl Engine {
     /// What a sandbox has now.
     fn attached(&mut self, pod: &PodKey, id: &SandboxId) -> Attached {
         let mut attached = Attached::default();
+        if let Some(state) = self.sandboxes.get(id)
+            && let Some(reason) = names::reason(state)
+        {
+            let interfaces = state.links.iter().map(|link| &link.local.interface);
+            attached.pending = interfaces.map(|name| format!("{name}: {reason}")).collect();
+            return attached;
+        }
         let netns = Netns::Sandbox(id.clone());
         let mut devices: Vec<At> = Vec::new();
         for tracked in self.wires.of(pod) {

@@ -16,6 +16,7 @@ use super::Engine;
 use crate::{
     retry::{self, Retry, Tried},
     sandboxes,
+    state::SandboxState,
     wires::Scope,
 };
 
@@ -89,10 +90,11 @@ impl Engine {
     /// elsewhere.
     fn correct_record(&mut self, pod: &PodKey) -> Tried {
         let node = self.node.wiring()?;
+        self.settle_name(pod)?;
         let living: Vec<_> = self
             .sandboxes
             .of(pod)
-            .filter(|state| !state.leaving)
+            .filter(|state| !state.leaving && state.held_by.is_none())
             .cloned()
             .collect();
         let latest = living.iter().max_by_key(|state| (state.created, &state.id));
@@ -123,17 +125,25 @@ impl Engine {
                 self.sandboxes.supersede(&latest.id, false);
                 self.session.set_record(PodRecord { created, ..ours });
             }
-            Published::Superseded => {
-                tracing::warn!(
-                    %pod, sandbox = %latest.id,
-                    "the pod has a later sandbox on another node; this one is left alone"
-                );
-                for state in &living {
-                    self.sandboxes.supersede(&state.id, true);
+            Published::Held { owner, node } => {
+                for state in living {
+                    self.hold(state, Some((owner.clone(), node.clone())))?;
                 }
             }
+            Published::Superseded => self.leave_alone(&living),
         }
         Ok(())
+    }
+
+    /// The pod of these sandboxes has a later one on another node.
+    fn leave_alone(&mut self, sandboxes: &[SandboxState]) {
+        for state in sandboxes {
+            tracing::warn!(
+                pod = %state.pod, sandbox = %state.id,
+                "the pod has a later sandbox on another node; this one is left alone"
+            );
+            self.sandboxes.supersede(&state.id, true);
+        }
     }
 
     /// Why a location cannot be published.

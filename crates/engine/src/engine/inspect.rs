@@ -69,8 +69,11 @@ impl Engine {
     }
 
     /// The interfaces that a pod itself declares. What another pod has ended since, or does not
-    /// consent to any more, is not missing.
+    /// consent to any more, is not missing, and neither is anything while another has its name.
     fn required_interfaces<'s>(&self, state: &'s SandboxState) -> BTreeSet<&'s str> {
+        if state.held_by.is_some() {
+            return BTreeSet::new();
+        }
         let barred: BTreeSet<LinkId> = self
             .wires
             .of(&state.pod)

@@ -13,6 +13,7 @@ mod declared;
 mod detach;
 mod facts;
 mod inspect;
+mod names;
 mod nodes;
 mod reconcile;
 mod report;

@@ -4,7 +4,7 @@ use ratchet_model::{Reason, link::Endpoint};
 use ratchet_protocol::{EndReport, LinkReport, LinkState, Links, ReasonReport};
 use ratchet_store::StoreScope;
 
-use super::Engine;
+use super::{Engine, names};
 use crate::wires::Tracked;
 
 impl Engine {
@@ -22,6 +22,7 @@ impl Engine {
             .wires
             .all()
             .map(|tracked| self.report_link(tracked))
+            .chain(self.sandboxes.all().flat_map(names::report))
             .collect();
         links.sort_by(|one, other| {
             let key = |l: &LinkReport| {

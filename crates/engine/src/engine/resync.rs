@@ -184,6 +184,7 @@ mod tests {
         let link = |n| DeclaredLink::new(end(&pod, n), end(&peer, n));
         let identity = NetnsHandle::open(netns).unwrap().identity();
         SandboxState {
+            held_by: None,
             id: name.parse().unwrap(),
             links: (0..LINKS).map(link).collect(),
             netns: netns.to_owned(),

@@ -12,7 +12,7 @@ use ratchet_model::{
     declaration::{Texts, declare},
 };
 use ratchet_protocol::{
-    Attached, Attachment, Detach, Failure, FailureKind, LinkState, Reply, Settings,
+    Attached, Attachment, Detach, Failure, FailureKind, LinkReport, LinkState, Reply, Settings,
 };
 use ratchet_store::Publish;
 use tokio::sync::oneshot;
@@ -66,6 +66,16 @@ fn attachment(pod: &str) -> Attachment {
 
 /// Attaches a pod with links to its peers.
 fn add(engine: &mut Engine, pod: &str, netns: &Netns, peers: &[&str]) -> Result<Attached, Failure> {
+    add_named(engine, pod, (pod, netns), peers)
+}
+
+/// The same for a pod that the runtime calls otherwise.
+fn add_named(
+    engine: &mut Engine,
+    pod: &str,
+    (name, netns): (&str, &Netns),
+    peers: &[&str],
+) -> Result<Attached, Failure> {
     let link = |peer: &&str| format!("{{interface: to-{peer}, peer: {peer}/to-{pod}}}");
     let links: Vec<String> = peers.iter().map(link).collect();
     let links = format!("[{}]", links.join(", "));
@@ -73,10 +83,10 @@ fn add(engine: &mut Engine, pod: &str, netns: &Netns, peers: &[&str]) -> Result<
     let declaration = declare(&key(pod), &Texts::new(), &annotations);
     let (answer, mut answered) = oneshot::channel();
     let sandbox = NewSandbox {
-        attachment: attachment(pod),
+        attachment: attachment(name),
         netns: netns.path(),
         settings: Settings::default(),
-        kubernetes: ("default".into(), pod.into()),
+        kubernetes: ("default".into(), name.into()),
         use_labels: true,
         declaration: declaration.unwrap().unwrap(),
     };
@@ -130,6 +140,11 @@ fn is_published(node: &Node, pod: &str) -> bool {
 
 /// Says that a pod is on another node.
 fn publish_far(node: &Node, pod: &str) {
+    publish_far_named(node, pod, None);
+}
+
+/// The same for a pod that the runtime there calls otherwise.
+fn publish_far_named(node: &Node, pod: &str, owner: Option<&str>) {
     let location = Location {
         node: "n2".parse().unwrap(),
         vtep: "10.0.0.2".parse().unwrap(),
@@ -137,7 +152,10 @@ fn publish_far(node: &Node, pod: &str) {
         mtu: 1450.try_into().unwrap(),
         leaving: false,
     };
-    let record = PodRecord::new(key(pod), Some(location), 1, Vec::new());
+    let record = PodRecord {
+        owner: owner.map(ToOwned::to_owned),
+        ..PodRecord::new(key(pod), Some(location), 1, Vec::new())
+    };
     node.runtime.handle().block_on(async {
         let store = open_store(node.settings.clone()).await.unwrap();
         store.publish(&record, Publish::New).await.unwrap()
@@ -262,5 +280,97 @@ fn a_store_that_hangs_holds_up_one_call_and_no_detach() {
         assert!(!engine.sandboxes.has(&key("a")), "the store was told");
         add(&mut engine, "d", &d, &["b"]).unwrap();
         assert_eq!([d.devices(), b.devices()], [["to-b"], ["to-d"]]);
+    });
+}
+
+/// The links of this node with their states and reason codes, by the pods that declare them.
+fn links(engine: &Engine) -> Vec<(LinkState, String)> {
+    let links = engine.report().links.into_iter();
+    let code = |link: &LinkReport| {
+        link.reason_details
+            .as_ref()
+            .map(|reason| reason.code.clone())
+    };
+    links
+        .map(|link| (link.state, code(&link).unwrap_or_default()))
+        .collect()
+}
+
+#[test]
+fn of_two_pods_with_one_name_the_first_has_it_until_it_has_gone() {
+    on_a_node(|node| {
+        let mut engine = start(node);
+        let [peer, old, new] = ["peer", "old", "new"].map(Netns::new);
+        add(&mut engine, "peer", &peer, &[]).unwrap();
+        add_named(&mut engine, "r", ("r-old", &old), &["peer"]).unwrap();
+        let index = ip(&format!("-n {} -o link show to-r", peer.name()));
+        let attached = add_named(&mut engine, "r", ("r-new", &new), &["peer"]).unwrap();
+        let [pending] = &attached.pending[..] else {
+            panic!("{attached:?}")
+        };
+        let expected = "to-peer: the name default/r belongs to pod r-old on node n1: end that pod";
+        assert!(pending.starts_with(expected), "{pending}");
+
+        for is_restarted in [false, true] {
+            if is_restarted {
+                engine = start(node);
+            }
+            resync(&mut engine);
+            assert_eq!(old.devices(), ["to-peer"], "restarted: {is_restarted}");
+            assert_eq!(new.devices(), [""; 0]);
+            let both = [
+                (LinkState::Up, String::new()),
+                (LinkState::Pending, "name_held".to_owned()),
+            ];
+            assert_eq!(links(&engine), both);
+        }
+
+        del(&mut engine, "r-old");
+        resync(&mut engine);
+        assert_eq!(new.devices(), ["to-peer"]);
+        assert_eq!(links(&engine), [(LinkState::Up, String::new())]);
+        let now = ip(&format!("-n {} -o link show to-r", peer.name()));
+        assert_eq!(number(&now), number(&index), "the peer's interface stays");
+
+        // One that waits changes nothing when it goes.
+        let third = Netns::new("third");
+        add_named(&mut engine, "r", ("r-third", &third), &["peer"]).unwrap();
+        del(&mut engine, "r-third");
+        resync(&mut engine);
+        assert_eq!(new.devices(), ["to-peer"]);
+        del(&mut engine, "r-new");
+        assert!(!is_published(node, "r"));
+        assert_eq!(new.devices(), [""; 0]);
+    });
+}
+
+/// The index at the start of a line of `ip -o link`.
+fn number(line: &str) -> &str {
+    line.split(':').next().unwrap()
+}
+
+#[test]
+fn a_name_that_a_pod_of_another_node_has_is_waited_for() {
+    on_a_node(|node| {
+        publish_far_named(node, "r", Some("r-far"));
+        let mut engine = start(node);
+        let [peer, here] = ["peer", "here"].map(Netns::new);
+        add(&mut engine, "peer", &peer, &[]).unwrap();
+        let attached = add_named(&mut engine, "r", ("r-here", &here), &["peer"]).unwrap();
+        assert!(
+            attached.pending[0].contains("belongs to pod r-far on node n2"),
+            "{attached:?}"
+        );
+        resync(&mut engine);
+        assert_eq!(here.devices(), [""; 0]);
+
+        node.runtime.handle().block_on(async {
+            let store = open_store(node.settings.clone()).await.unwrap();
+            let sandbox = "r".parse().unwrap();
+            store.remove_pod(&key("r"), &sandbox).await.unwrap();
+        });
+        resync(&mut engine);
+        assert_eq!(here.devices(), ["to-peer"]);
+        assert!(is_published(node, "r"));
     });
 }

@@ -38,6 +38,11 @@ reasons! {
             message "pod {pod} was on this node in sandbox {sandbox}, which this agent does not \
                      know; waiting for the pod to be started again"
             apart "start the pod again";
+        "name_held" NameHeld { pod: PodKey, owner: String, node: NodeName }
+            means "Another pod lives that has the name which this pod says (`ratchet.pod_name`). \
+                   This pod's links are made when that pod has gone."
+            message "the name {pod} belongs to pod {owner} on node {node}"
+            said "end that pod, or give this one a ratchet.pod_name of its own";
         "no_consent" NoConsent { pod: PodKey, declarer: PodKey }
             means "The pod at the other end has not consented to the link. Nothing is made of it, \
                    and the other pod notices nothing."

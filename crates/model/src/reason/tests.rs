@@ -11,6 +11,7 @@ const CODES: &[&str] = &[
     "peer_unknown_on_host",
     "peer_gone",
     "peer_lost",
+    "name_held",
     "no_consent",
     "namespace_isolated",
     "interface_taken",

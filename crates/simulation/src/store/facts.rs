@@ -84,6 +84,7 @@ impl Contents {
         let previous = self.records.get(&record.pod);
         match Publication::new(record, previous, how) {
             Publication::Superseded => (Published::Superseded, Vec::new()),
+            Publication::Held { owner, node } => (Published::Held { owner, node }, Vec::new()),
             Publication::Unchanged(PodRecord { created, .. }) => {
                 (Published::Stored { created }, Vec::new())
             }

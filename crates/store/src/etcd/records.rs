@@ -32,6 +32,7 @@ pub(super) async fn publish(
         let previous = view.records.get(&record.pod);
         let next = match Publication::new(record, previous, how) {
             Publication::Superseded => return Ok(Published::Superseded),
+            Publication::Held { owner, node } => return Ok(Published::Held { owner, node }),
             Publication::Unchanged(PodRecord { created, .. }) => {
                 complete_index(etcd, &mut view, record).await?;
                 return Ok(Published::Stored { created });

@@ -24,6 +24,7 @@ pub(super) fn publish(
     let previous = get(&transaction, &record.pod)?;
     let next = match Publication::new(record, previous.as_ref(), how) {
         Publication::Superseded => return Ok(Published::Superseded),
+        Publication::Held { owner, node } => return Ok(Published::Held { owner, node }),
         Publication::Unchanged(PodRecord { created, .. }) => {
             return Ok(Published::Stored { created });
         }
