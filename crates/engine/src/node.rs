@@ -32,6 +32,15 @@ pub(crate) struct ThisNode {
     last: Option<Underlay>,
 }
 
+/// What a node allows its pods with pods of other namespaces. It is in their records.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms {
+    /// Which links are allowed.
+    pub cross_namespace: CrossNamespace,
+    /// How many links that only the others declare, if not the default.
+    pub max_foreign_links: Option<usize>,
+}
+
 /// What comes of a config's settings.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Agreement {
@@ -128,9 +137,13 @@ impl ThisNode {
         })
     }
 
-    /// Which links between pods of two namespaces it allows to its pods.
-    pub fn cross_namespace(&self) -> CrossNamespace {
-        self.asked.cross_namespace.unwrap_or_default()
+    /// What it allows to pods of other namespaces.
+    pub fn terms(&self) -> Terms {
+        let limit = self.asked.max_foreign_links;
+        Terms {
+            cross_namespace: self.asked.cross_namespace.unwrap_or_default(),
+            max_foreign_links: limit.map(|_| self.asked.quotas().foreign_links),
+        }
     }
 
     /// Why it cannot do all that it should, if so.

@@ -7,14 +7,13 @@ use std::{
 
 use ratchet_kernel::KernelError;
 use ratchet_model::{
-    DeclaredLink, LinkId, Location, PodKey, PodRecord, SandboxId,
-    declaration::{Accept, CrossNamespace},
-    device::Netns,
-    wiring::Node,
+    DeclaredLink, LinkId, Location, PodKey, PodRecord, SandboxId, declaration::Accept,
+    device::Netns, wiring::Node,
 };
 
 use crate::{
     kernel::Kernel,
+    node::Terms,
     retry::{Retry, Tried},
     state::{SandboxState, StateDir},
 };
@@ -263,7 +262,7 @@ pub(crate) fn is_netns_gone(kernel: &dyn Kernel, state: &SandboxState) -> bool {
 }
 
 /// What this agent says of a sandbox's pod. Without an underlay there is no location to share.
-pub(crate) fn record(state: &SandboxState, node: &Node, setting: CrossNamespace) -> PodRecord {
+pub(crate) fn record(state: &SandboxState, node: &Node, terms: Terms) -> PodRecord {
     let interfaces = state.attachments.iter().map(|(_, interface)| interface);
     PodRecord {
         pod: state.pod.clone(),
@@ -276,7 +275,8 @@ pub(crate) fn record(state: &SandboxState, node: &Node, setting: CrossNamespace)
         }),
         created: state.created,
         links: state.links.clone(),
-        accept: Accept::effective(state.accept.as_ref(), setting),
+        accept: Accept::effective(state.accept.as_ref(), terms.cross_namespace),
+        max_foreign_links: terms.max_foreign_links,
         // A name that no link can have is in no link's way.
         networks: interfaces.filter_map(|name| name.parse().ok()).collect(),
         owner: Some(state.kubernetes.1.clone()).filter(|name| !name.is_empty()),

@@ -10,6 +10,8 @@ pub struct Quotas {
     pub addresses: usize,
     /// Routes that a declaration may give one end (`max_routes`).
     pub routes: usize,
+    /// Links with a pod that only pods of other namespaces declare (`max_foreign_links`).
+    pub foreign_links: usize,
 }
 
 impl Quotas {
@@ -33,6 +35,7 @@ impl Default for Quotas {
             links: 2048,
             addresses: 64,
             routes: 64,
+            foreign_links: 64,
         }
     }
 }

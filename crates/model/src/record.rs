@@ -11,6 +11,7 @@ use crate::{
     declaration::Accept,
     link::{DeclaredLink, Mtu, Vni},
     names::{InterfaceName, LinkId, NodeName, PodKey, SandboxId},
+    quotas::Quotas,
 };
 
 /// Where a pod's sandbox is.
@@ -53,6 +54,10 @@ pub struct PodRecord {
     /// its node say together.
     #[serde(default, skip_serializing_if = "Accept::is_default")]
     pub accept: Accept,
+    /// How many links with it only pods of other namespaces may declare. None: the default of
+    /// [`Quotas::foreign_links`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_foreign_links: Option<usize>,
     /// The interfaces of its networks (CNI_IFNAME): no link has one of them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub networks: BTreeSet<InterfaceName>,
@@ -76,6 +81,7 @@ impl PodRecord {
             created,
             links,
             accept: Accept::default(),
+            max_foreign_links: None,
             networks: BTreeSet::new(),
             owner: None,
         }
@@ -93,6 +99,12 @@ impl PodRecord {
     /// The sandbox, if the pod is there.
     pub fn sandbox(&self) -> Option<&SandboxId> {
         self.location.as_ref().map(|location| &location.sandbox)
+    }
+
+    /// How many links with it only pods of other namespaces may declare.
+    pub fn foreign_links(&self) -> usize {
+        let default = || Quotas::default().foreign_links;
+        self.max_foreign_links.unwrap_or_else(default)
     }
 
     /// The pod that has the name, and its node, if it lives and is known.

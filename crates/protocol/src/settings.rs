@@ -158,6 +158,7 @@ impl Settings {
             links: count(self.max_links, default.links),
             addresses: count(self.max_addresses, default.addresses),
             routes: count(self.max_routes, default.routes),
+            foreign_links: count(self.max_foreign_links, default.foreign_links),
         }
     }
 

@@ -172,7 +172,7 @@ impl Engine {
         if let Some(holder) = state.held_by.clone() {
             return self.hold(state, Some(holder)).map_err(Failure::from);
         }
-        let record = sandboxes::record(&state, &self.node.wiring()?, self.node.cross_namespace());
+        let record = sandboxes::record(&state, &self.node.wiring()?, self.node.terms());
         if record.location.is_none() {
             self.session.set_record(record);
             return Ok(());

@@ -101,7 +101,7 @@ impl Engine {
         let Some(latest) = latest else {
             return Ok(());
         };
-        let ours = sandboxes::record(latest, &node, self.node.cross_namespace());
+        let ours = sandboxes::record(latest, &node, self.node.terms());
         let said = self.session.known().record(pod);
         if said == Some(&ours) && ours.location.is_some() {
             self.sandboxes.supersede(&latest.id, false);
@@ -171,8 +171,8 @@ impl Engine {
             if let Some(state) = self.sandboxes.current(&pod)
                 && self.session.known().record(&pod).is_none()
             {
-                let setting = self.node.cross_namespace();
-                let record = sandboxes::record(state, &node, setting);
+                let terms = self.node.terms();
+                let record = sandboxes::record(state, &node, terms);
                 self.session.set_record(record);
             }
         }

@@ -60,6 +60,12 @@ reasons! {
                    is made of it, and the other link stays."
             message "interface {interface} of pod {pod} is that of {link}"
             said "give the link another one";
+        "too_many_foreign_links" TooManyForeignLinks { pod: PodKey, limit: usize }
+            means "Pods of other namespaces have as many links with the pod as they may. Nothing \
+                   is made of this one."
+            message "pods of other namespaces have the {limit} links with pod {pod} that they may \
+                     have (max_foreign_links)"
+            said "declare the link on {pod} too";
         "underlay_missing" UnderlayMissing { node: NodeName }
             means "The link needs a tunnel, and this node's underlay is not known."
             message "waiting for this node's underlay, on which the tunnel to node {node} starts"

@@ -15,6 +15,7 @@ const CODES: &[&str] = &[
     "no_consent",
     "namespace_isolated",
     "interface_taken",
+    "too_many_foreign_links",
     "underlay_missing",
     "vni_missing",
     "interface_reserved",

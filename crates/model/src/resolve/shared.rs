@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{concerned::EndKey, consent::Consent, is_at_home, link::Link};
-use crate::{link::Endpoint, names::PodKey, reason::Reason};
+use crate::{link::Endpoint, names::PodKey, reason::Reason, record::PodRecord};
 
 /// So many of the ends that share an address are named in a warning.
 const SHOWN: usize = 4;
@@ -53,6 +53,34 @@ pub(super) fn settle_interfaces(links: &mut [Link], since: &[u64], consent: &Con
                 },
             };
             barred.push((user, reason));
+        }
+    }
+    for (number, reason) in barred {
+        links[number].barred.get_or_insert_with(|| Box::new(reason));
+    }
+}
+
+/// Pods of other namespaces have so many links with a pod that does not declare them, the first
+/// ones. Asked for pods of which all links are here.
+pub(super) fn limit_foreign(links: &mut [Link], since: &[u64], records: &[&PodRecord]) {
+    let mut barred = Vec::new();
+    for record in records {
+        let pod = &record.pod;
+        let open = links.iter().enumerate().filter(|(_, link)| {
+            let ends = [&link.a.pod, &link.z.pod];
+            link.barred.is_none() && ends.contains(&pod) && class(link, pod) == FOREIGN
+        });
+        let mut foreign: Vec<usize> = open.map(|(number, _)| number).collect();
+        let limit = record.foreign_links();
+        if foreign.len() > limit {
+            foreign.sort_by_key(|number| (since[*number], links[*number].id));
+            let pod = pod.clone();
+            let reason = Reason::TooManyForeignLinks { pod, limit };
+            barred.extend(
+                foreign
+                    .drain(limit..)
+                    .map(|number| (number, reason.clone())),
+            );
         }
     }
     for (number, reason) in barred {

@@ -180,6 +180,15 @@ settings! {
         value: "NUMBER",
         variable: "RATCHET_MAX_ROUTES",
     }
+    /// How many links pods of other namespaces may have with a pod that does not declare them
+    max_foreign_links: NonZeroU32 {
+        kind: Count,
+        group: General,
+        default: DefaultValue::Value("64"),
+        flag: "max-foreign-links",
+        value: "NUMBER",
+        variable: "RATCHET_MAX_FOREIGN_LINKS",
+    }
     /// Links between pods of two namespaces: `deny`, with `consent` of both pods, or `allow` unless
     /// a pod's `ratchet.dev/accept` says otherwise
     cross_namespace: CrossNamespace {

@@ -261,3 +261,30 @@ fn a_claim_of_another_namespace_takes_no_interface_from_a_link_whose_pod_is_gone
     let successor = pod("b/q", "[{interface: eth1, peer: r/eth1}]", "");
     assert_eq!(states(&[gone, successor, accepting]), ["b/q: up"]);
 }
+
+#[test]
+fn other_namespaces_have_so_many_links_with_a_pod_the_first_ones() {
+    let claimant = |number: u64| {
+        let links = format!("[{{interface: eth1, peer: b/r/eth{number}}}]");
+        let mut record = pod(&format!("a/p{number}"), &links, "*");
+        // The last one was the first.
+        record.links[0].since = 10 - number;
+        record
+    };
+    let own = "[{interface: eth9, peer: a/p1/eth9}, {interface: eth3, peer: a/p3/eth1}]";
+    let mut victim = pod("b/r", own, "*");
+    victim.max_foreign_links = Some(2);
+    let mut records: Vec<PodRecord> = (1..=5).map(claimant).collect();
+    records.push(victim);
+    let expected = [
+        "a/p1: too_many_foreign_links",
+        "a/p2: too_many_foreign_links",
+        "a/p3 and b/r: up",
+        "a/p4: up",
+        "a/p5: up",
+        "b/r: up",
+    ];
+    assert_eq!(states(&records), expected);
+    records.last_mut().unwrap().max_foreign_links = None;
+    assert!(states(&records).iter().all(|state| state.ends_with(": up")));
+}
