@@ -18,10 +18,6 @@ const PAUSE: Duration = Duration::from_secs(60);
 /// So many texts wait for a pod's next event; of the others only their number is told.
 const KEPT: usize = 4;
 
-/// The longest text of an event, in bytes: what Kubernetes takes (`NoteLengthLimit` in
-/// k8s.io/kubernetes/pkg/apis/core/validation/events.go).
-const LONGEST: usize = 1024;
-
 /// A pod as Kubernetes names it: namespace and name.
 type Key = (String, String);
 
@@ -85,7 +81,7 @@ impl Outbox {
 
     fn post(&mut self, pod: &Key, reason: &Reason, text: &str, now: Instant) {
         let (namespace, name) = pod;
-        self.events.warn(namespace, name, reason, &bounded(text));
+        self.events.warn(namespace, name, reason, text);
         let waiting = Waiting {
             next: now + PAUSE,
             texts: Vec::new(),
@@ -106,16 +102,6 @@ impl Waiting {
             self.more += 1;
         }
     }
-}
-
-/// A text that is not too long for an event.
-fn bounded(text: &str) -> String {
-    const CUT: &str = " …";
-    if text.len() <= LONGEST {
-        return text.to_owned();
-    }
-    let end = text.floor_char_boundary(LONGEST - CUT.len());
-    format!("{}{CUT}", &text[..end])
 }
 
 #[cfg(test)]
