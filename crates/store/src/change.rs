@@ -71,11 +71,15 @@ fn created(record: &PodRecord, previous: Option<&PodRecord>, how: Publish) -> Op
         Publish::Again if previous.sandbox() == record.sandbox() => {
             Some(record.created.max(previous.created))
         }
-        Publish::Again => {
-            let is_later = previous.location.is_none() || previous.created <= record.created;
-            is_later.then_some(record.created)
-        }
+        // Never less than before: what is new must be later than any sandbox that may come back.
+        Publish::Again if previous.location.is_none() => Some(record.created.max(previous.created)),
+        Publish::Again => (order(previous) < order(record)).then_some(record.created),
     }
+}
+
+/// The order of a pod's sandboxes. Two may have the same `created`, on two nodes.
+fn order(record: &PodRecord) -> (u64, Option<&SandboxId>) {
+    (record.created, record.sandbox())
 }
 
 /// Whether removing this sandbox changes anything when the store has `previous`. A late DEL of an

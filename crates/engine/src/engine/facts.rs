@@ -101,15 +101,18 @@ impl Engine {
         let Some(latest) = latest else {
             return Ok(());
         };
-        let ours = sandboxes::record(latest, &node, self.node.terms());
+        let mut ours = sandboxes::record(latest, &node, self.node.terms());
         let said = self.session.known().record(pod);
+        if let Some(said) = said.filter(|said| said.sandbox() == Some(&latest.id)) {
+            ours.created = ours.created.max(said.created);
+        }
         if said == Some(&ours) && ours.location.is_some() {
             self.sandboxes.supersede(&latest.id, false);
             return Ok(());
         }
         let is_elsewhere = said.is_some_and(|said| {
             let sandbox = said.sandbox();
-            said.created > ours.created && sandbox.is_some_and(|id| *id != latest.id)
+            sandbox.is_some_and(|id| (said.created, id) > (ours.created, &latest.id))
         });
         let published = if is_elsewhere {
             Published::Superseded

@@ -242,7 +242,21 @@ fn what_is_published_again_is_written_only_if_it_differs() {
         ..had.clone()
     };
     let lives_on = Publication::new(&old, Some(&departed), Publish::Again);
-    assert_eq!(lives_on, Publication::Write(old.clone()));
+    let created = departed.created;
+    let expected = PodRecord {
+        created,
+        ..old.clone()
+    };
+    assert_eq!(lives_on, Publication::Write(expected));
+    // Of two with the same `created` one gives way, and not each to the other.
+    let twin = |name: &'static str| PodRecord {
+        location: Some(location(name)),
+        ..had.clone()
+    };
+    let meets = |one: &'static str, other: &'static str| {
+        Publication::new(&twin(one), Some(&twin(other)), Publish::Again) == Publication::Superseded
+    };
+    assert!(meets("one", "two") && !meets("two", "one"));
     let new = Publication::new(&old, Some(&had), Publish::New);
     assert_eq!(new, Publication::Write(PodRecord { created: 2, ..old }));
 }
