@@ -22,7 +22,7 @@ use futures_util::{future::BoxFuture, stream::BoxStream};
 use ratchet_engine::{Commands, Events};
 use ratchet_kubernetes::{ApiError, NetworkOwner, PodFacts, PodNews};
 use ratchet_model::{NodeName, Quotas, Reason, declaration::Declaration};
-use ratchet_protocol::{Failure, Prepare, Settings};
+use ratchet_protocol::{Failure, Pod, Prepare, Settings};
 use tokio::{runtime::Handle, sync::watch};
 
 use connection::Connection;
@@ -145,9 +145,8 @@ impl Labels {
 
     /// Posts a warning on a pod that has started if it owns the network of its node. Nobody waits
     /// for that.
-    pub fn warn_of_owner(&self, prepare: &Prepare) {
-        if let Some(connection) = self.connection(self.effective(&prepare.settings)) {
-            let pod = prepare.pod.clone();
+    pub fn warn_of_owner(&self, pod: Pod, settings: &Settings) {
+        if let Some(connection) = self.connection(self.effective(settings)) {
             let warned = async move { connection.warn_of_owner(&pod).await };
             self.0.setup.runtime.spawn(warned);
         }

@@ -91,10 +91,11 @@ impl Server {
             Request::Prepare(prepare) => self.prepare(prepare).await,
             Request::Expect(attach) => self.wire(attach, Command::Expect).await,
             Request::Attach(attach) => {
-                let prepare = attach.prepare.clone();
+                let Prepare { pod, settings, .. } = &attach.prepare;
+                let (pod, settings) = (pod.clone(), settings.clone());
                 let reply = self.wire(attach, Command::Attach).await;
                 if reply.is_ok() {
-                    self.labels.warn_of_owner(&prepare);
+                    self.labels.warn_of_owner(pod, &settings);
                 }
                 reply
             }

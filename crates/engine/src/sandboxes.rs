@@ -78,6 +78,15 @@ impl Sandboxes {
         Ok(())
     }
 
+    /// The same for a resync, which tries again.
+    pub fn save_or_retry(&mut self, state: SandboxState) -> Tried {
+        let id = state.id.clone();
+        self.save(state).map_err(|error| {
+            tracing::error!(sandbox = %id, %error, "cannot write the state of a sandbox");
+            Retry::StateDir(error.to_string())
+        })
+    }
+
     /// Writes a sandbox to disk that will most probably be saved as it is.
     pub fn expect(&mut self, state: SandboxState) -> io::Result<()> {
         self.dir.save(&SandboxState {

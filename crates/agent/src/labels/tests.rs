@@ -532,7 +532,8 @@ async fn a_pod_that_owns_the_nodes_network_gets_a_warning() {
     let source = with_api(&fake);
     source.listed().await;
     for (name, uid) in [("q", "2"), ("stranger", "3"), ("p", "1")] {
-        source.labels.warn_of_owner(&call(name, uid));
+        let Prepare { pod, settings, .. } = call(name, uid);
+        source.labels.warn_of_owner(pod, &settings);
     }
     until(|| !fake.warned.lock().unwrap().is_empty()).await;
     let warned = fake.warned.lock().unwrap().clone();

@@ -18,7 +18,7 @@ use ratchet_model::{PodRecord, SandboxId, device::Netns};
 
 use super::Engine;
 use crate::{
-    retry::{self, Retry, Tried},
+    retry::{self, Tried},
     state::SandboxState,
 };
 
@@ -88,13 +88,10 @@ impl Engine {
             links: record.links,
             attachments: BTreeSet::new(),
             leaving: false,
-            id: id.clone(),
+            id,
             pod,
         };
-        self.sandboxes.save(state).map_err(|error| {
-            tracing::error!(sandbox = %id, %error, "cannot write the state of a sandbox");
-            Retry::StateDir(error.to_string())
-        })
+        self.sandboxes.save_or_retry(state)
     }
 
     /// Looks through all network namespaces of this machine for those with devices of these

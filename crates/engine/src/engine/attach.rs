@@ -169,8 +169,9 @@ impl Engine {
         let Some(state) = self.sandboxes.get(id).cloned() else {
             return Ok(());
         };
-        if let Some(holder) = state.held_by.clone() {
-            return self.hold(state, Some(holder)).map_err(Failure::from);
+        if state.held_by.is_some() {
+            self.warn_of_holder(&state);
+            return Ok(());
         }
         let record = sandboxes::record(&state, &self.node.wiring()?, self.node.terms());
         if record.location.is_none() {
@@ -182,7 +183,7 @@ impl Engine {
                 self.save(SandboxState { created, ..state })
             }
             Published::Stored { .. } | Published::Superseded => Ok(()),
-            Published::Held { owner, node } => Ok(self.hold(state, Some((owner, node)))?),
+            Published::Held { owner, node } => Ok(self.hold(id, Some((owner, node)))?),
         }
     }
 

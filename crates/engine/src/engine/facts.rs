@@ -130,7 +130,7 @@ impl Engine {
             }
             Published::Held { owner, node } => {
                 for state in living {
-                    self.hold(state, Some((owner.clone(), node.clone())))?;
+                    self.hold(&state.id, Some((owner.clone(), node.clone())))?;
                 }
             }
             Published::Superseded => self.leave_alone(&living),

@@ -3,60 +3,59 @@
 //! docs/decisions/0039-a-name-belongs-to-the-pod-that-lives.md says why.
 
 use ratchet_model::{
-    DeclaredEnd, DeclaredLink, Mac, NodeName, PodKey, PodRecord, Reason, link::End,
+    DeclaredEnd, DeclaredLink, Mac, NodeName, PodKey, PodRecord, Reason, SandboxId, link::End,
 };
 use ratchet_protocol::{EndReport, LinkReport, LinkState, ReasonReport};
 
 use super::Engine;
-use crate::{
-    retry::{Retry, Tried},
-    state::SandboxState,
-};
+use crate::{retry::Tried, state::SandboxState};
 
 impl Engine {
     /// Decides which pods of this node have a name and which wait for it: the name belongs to the
     /// pod that lives with it by the store, and if there is none, to the first one here.
     pub(super) fn settle_name(&mut self, pod: &PodKey) -> Tried {
         let node = self.node.name()?.clone();
-        let of_pod = self.sandboxes.of(pod).filter(|state| !state.leaving);
-        let staying: Vec<SandboxState> = of_pod.cloned().collect();
+        let staying = || self.sandboxes.of(pod).filter(|state| !state.leaving);
         let said = self.session.known().record(pod);
         let holder = said.and_then(PodRecord::holder);
         let holder = holder.map(|(owner, node)| (owner.to_owned(), node.clone()));
-        let order = |state: &&SandboxState| (state.held_by.is_some(), state.created);
-        let first = staying.iter().min_by_key(order);
+        let first = staying().min_by_key(|state| (state.held_by.is_some(), state.created));
         let first = first.map(|state| (state.kubernetes.1.clone(), node));
         let is_unknown = said.is_some_and(|said| said.location.is_some() && said.owner.is_none());
         let Some(holder) = holder.or(first.filter(|_| !is_unknown)) else {
             return Ok(());
         };
-        for state in staying {
+        let change = |state: &SandboxState| {
             let held_by = Some(&holder).filter(|(owner, _)| *owner != state.kubernetes.1);
-            if state.held_by.as_ref() != held_by {
-                self.hold(state, held_by.cloned())?;
-            }
+            (state.held_by.as_ref() != held_by).then(|| (state.id.clone(), held_by.cloned()))
+        };
+        let changes: Vec<_> = staying().filter_map(change).collect();
+        for (id, held_by) in changes {
+            self.hold(&id, held_by)?;
         }
         Ok(())
     }
 
     /// Notes which other pod has the name of a sandbox's pod, or that none has.
-    pub(super) fn hold(&mut self, state: SandboxState, by: Option<(String, NodeName)>) -> Tried {
+    pub(super) fn hold(&mut self, id: &SandboxId, by: Option<(String, NodeName)>) -> Tried {
+        let Some(state) = self.sandboxes.get(id).cloned() else {
+            return Ok(());
+        };
         let state = SandboxState {
             held_by: by,
             ..state
         };
-        if let Some(reason) = reason(&state) {
-            let (pod, kubernetes) = (&state.pod, &state.kubernetes);
-            tracing::warn!(%pod, name = kubernetes.1, %reason, "the pod's links wait");
-            let now = self.clock.now();
-            self.events
-                .warn(kubernetes, &reason, &reason.to_string(), now);
-        }
-        let id = state.id.clone();
-        self.sandboxes.save(state).map_err(|error| {
-            tracing::error!(sandbox = %id, %error, "cannot write the state of a sandbox");
-            Retry::StateDir(error.to_string())
-        })
+        self.warn_of_holder(&state);
+        self.sandboxes.save_or_retry(state)
+    }
+
+    /// Tells of a sandbox whose pod's name another pod has.
+    pub(super) fn warn_of_holder(&mut self, state: &SandboxState) {
+        let Some(reason) = reason(state) else { return };
+        let (pod, kubernetes) = (&state.pod, &state.kubernetes);
+        tracing::warn!(%pod, name = kubernetes.1, %reason, "the pod's links wait");
+        let (text, now) = (reason.to_string(), self.clock.now());
+        self.events.warn(kubernetes, &reason, &text, now);
     }
 }
 
