@@ -211,13 +211,19 @@ impl Connection {
     async fn connect(&self, connect: &Connect) -> Arc<dyn Api> {
         let mut pause = PAUSE.0;
         loop {
-            match connect(self.target.clone()).await {
+            match self.new_client(connect).await {
                 Ok(api) => return api,
-                Err(why) => self.set_offline(format!("the Kubernetes API cannot be asked: {why}")),
+                Err(why) => self.set_offline(why),
             };
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE.1);
         }
+    }
+
+    /// A client with the credentials as they are now.
+    async fn new_client(&self, connect: &Connect) -> Result<Arc<dyn Api>, String> {
+        let made = connect(self.target.clone()).await;
+        made.map_err(|why| format!("the Kubernetes API cannot be asked: {why}"))
     }
 
     /// Follows the watch until the API is offline. A watch may then hang for minutes, so a new one
@@ -245,17 +251,20 @@ impl Connection {
         loop {
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE.1);
-            let error = match connect(self.target.clone()).await {
-                Err(why) => format!("the Kubernetes API cannot be asked: {why}"),
-                Ok(api) => match bounded(api.probe()).await {
-                    Err(error) => error.to_string(),
-                    Ok(()) => {
-                        tracing::info!("the Kubernetes API answers again");
-                        return api;
-                    }
-                },
+            let answered = match self.new_client(connect).await {
+                Ok(api) => bounded(api.probe())
+                    .await
+                    .map(|()| api)
+                    .map_err(|e| e.to_string()),
+                Err(why) => Err(why),
             };
-            self.set_offline(error);
+            match answered {
+                Ok(api) => {
+                    tracing::info!("the Kubernetes API answers again");
+                    return api;
+                }
+                Err(why) => self.set_offline(why),
+            };
         }
     }
 
