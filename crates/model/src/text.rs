@@ -14,5 +14,14 @@ pub fn bounded(text: impl Into<String>, most: usize) -> String {
     format!("{}{GAP}{}", &text[..head], &text[tail..])
 }
 
+/// The first four of some texts; of the others, how many there are.
+pub fn few(texts: impl ExactSizeIterator<Item = String>) -> Vec<String> {
+    const SHOWN: usize = 4;
+    let others = texts.len().saturating_sub(SHOWN);
+    let mut few: Vec<String> = texts.take(SHOWN).collect();
+    few.extend((others > 0).then(|| format!("{others} others")));
+    few
+}
+
 #[cfg(test)]
 mod tests;

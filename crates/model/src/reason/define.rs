@@ -49,7 +49,7 @@ macro_rules! reasons {
                 &TABLE[row as usize]
             }
 
-            /// What happened, in 1,000 characters at most.
+            /// What happened, in 1,000 bytes at most.
             pub fn message(&self) -> String {
                 match self {
                     $($(Self::$variant { $($field),* } => bounded(format!($message), MESSAGE),)+)+

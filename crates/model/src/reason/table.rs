@@ -14,7 +14,7 @@ use crate::{
     text::bounded,
 };
 
-/// The most characters of a message: what users wrote may be long.
+/// The most bytes of a message: what users wrote may be long.
 const MESSAGE: usize = 1000;
 
 reasons! {

@@ -76,6 +76,12 @@ impl<'r> Consent<'r> {
         record.map_or(&self.default, |record| &record.accept)
     }
 
+    /// How many links with a pod only pods of other namespaces may declare.
+    pub fn foreign_links(&self, pod: &PodKey) -> usize {
+        let record = self.records.get(pod);
+        record.map_or(usize::MAX, |record| record.foreign_links())
+    }
+
     /// Whether an interface is that of one of the pod's networks, and no link's.
     pub fn is_reserved(&self, pod: &PodKey, interface: &InterfaceName) -> bool {
         let record = self.records.get(pod);

@@ -13,6 +13,7 @@ use crate::{
     link::{DeclaredEnd, DeclaredLink, End, Endpoint, Mac, Mtu, Route, Vni},
     names::{LinkId, PodKey},
     reason::Reason,
+    text::few,
 };
 
 /// The least prefix length of a claimed address or route, IPv4 and IPv6. A few wider ones would
@@ -165,7 +166,7 @@ impl Merge {
             let reason = Reason::WideClaimIgnored {
                 declarer: (*declarer).clone(),
                 end: format!("{pod}/{interface}"),
-                what: few(&wide),
+                what: few(wide.into_iter()).join(", "),
             };
             self.remarks.push(((*declarer).clone(), reason));
         }
@@ -237,14 +238,6 @@ fn differs<T, C: PartialEq>(
 ) -> bool {
     let said = said.as_ref().filter(|list| !list.is_empty());
     said.is_some_and(|said| counts.as_ref().map(&comparable) != Some(comparable(said)))
-}
-
-/// A list for a message: four at most, and how many more there are.
-fn few(texts: &[String]) -> String {
-    const SHOWN: usize = 4;
-    let mut shown: Vec<String> = texts.iter().take(SHOWN).cloned().collect();
-    shown.extend((texts.len() > SHOWN).then(|| format!("{} others", texts.len() - SHOWN)));
-    shown.join(", ")
 }
 
 /// A value for a message, as a user would write it.

@@ -55,12 +55,7 @@ pub fn resolve_of(pods: &BTreeSet<PodKey>, records: &[&PodRecord]) -> Vec<Link> 
     let (mut links, since): (Vec<Link>, Vec<u64>) = links.into_iter().unzip();
     shared::find_shared_addresses(&mut links);
     shared::settle_interfaces(&mut links, &since, &consent);
-    let own: Vec<&PodRecord> = records
-        .iter()
-        .copied()
-        .filter(|r| pods.contains(&r.pod))
-        .collect();
-    shared::limit_foreign(&mut links, &since, &own);
+    shared::limit_foreign(&mut links, &since, pods, &consent);
     links.retain(|link| pods.contains(&link.a.pod) || pods.contains(&link.z.pod));
     links
 }

@@ -9,10 +9,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{concerned::EndKey, consent::Consent, is_at_home, link::Link};
-use crate::{link::Endpoint, names::PodKey, reason::Reason, record::PodRecord};
-
-/// So many of the ends that share an address are named in a warning.
-const SHOWN: usize = 4;
+use crate::{link::Endpoint, names::PodKey, reason::Reason, text::few};
 
 /// An interface can be the end of one link only: the pod's own declaration has it before others,
 /// then claims of the pod's namespace, then the first. The other links are barred, and so are those
@@ -55,34 +52,41 @@ pub(super) fn settle_interfaces(links: &mut [Link], since: &[u64], consent: &Con
             barred.push((user, reason));
         }
     }
-    for (number, reason) in barred {
-        links[number].barred.get_or_insert_with(|| Box::new(reason));
-    }
+    bar(links, barred);
 }
 
-/// Pods of other namespaces have so many links with a pod that does not declare them, the first
-/// ones. Asked for pods of which all links are here.
-pub(super) fn limit_foreign(links: &mut [Link], since: &[u64], records: &[&PodRecord]) {
-    let mut barred = Vec::new();
-    for record in records {
-        let pod = &record.pod;
-        let open = links.iter().enumerate().filter(|(_, link)| {
-            let ends = [&link.a.pod, &link.z.pod];
-            link.barred.is_none() && ends.contains(&pod) && class(link, pod) == FOREIGN
-        });
-        let mut foreign: Vec<usize> = open.map(|(number, _)| number).collect();
-        let limit = record.foreign_links();
-        if foreign.len() > limit {
-            foreign.sort_by_key(|number| (since[*number], links[*number].id));
-            let pod = pod.clone();
-            let reason = Reason::TooManyForeignLinks { pod, limit };
-            barred.extend(
-                foreign
-                    .drain(limit..)
-                    .map(|number| (number, reason.clone())),
-            );
+/// Pods of other namespaces have so many links with each of these pods that it does not declare,
+/// the first ones. All links of these pods must be here.
+pub(super) fn limit_foreign(
+    links: &mut [Link],
+    since: &[u64],
+    pods: &BTreeSet<PodKey>,
+    consent: &Consent<'_>,
+) {
+    let mut foreign: BTreeMap<&PodKey, Vec<usize>> = BTreeMap::new();
+    for (number, link) in links.iter().enumerate().filter(|(_, l)| l.barred.is_none()) {
+        for pod in [&link.a.pod, &link.z.pod] {
+            if pods.contains(pod) && class(link, pod) == FOREIGN {
+                foreign.entry(pod).or_default().push(number);
+            }
         }
     }
+    let mut barred = Vec::new();
+    for (pod, mut numbers) in foreign {
+        let limit = consent.foreign_links(pod);
+        if numbers.len() > limit {
+            numbers.sort_by_key(|number| (since[*number], links[*number].id));
+            let pod = pod.clone();
+            let reason = Reason::TooManyForeignLinks { pod, limit };
+            let rest = numbers.drain(limit..);
+            barred.extend(rest.map(|number| (number, reason.clone())));
+        }
+    }
+    bar(links, barred);
+}
+
+/// Bars links, by number, that were not barred before.
+fn bar(links: &mut [Link], barred: Vec<(usize, Reason)>) {
     for (number, reason) in barred {
         links[number].barred.get_or_insert_with(|| Box::new(reason));
     }
@@ -123,13 +127,10 @@ pub(super) fn find_shared_addresses(links: &mut [Link]) {
         }
     }
     let warn = |((number, address), ends): ((usize, IpAddr), BTreeSet<EndKey<'_>>)| {
-        let mut at: Vec<String> = ends
+        let ends = ends
             .iter()
-            .take(SHOWN)
-            .map(|(pod, interface)| format!("{pod}/{interface}"))
-            .collect();
-        at.extend((ends.len() > SHOWN).then(|| format!("{} others", ends.len() - SHOWN)));
-        let ends = at.join(" and ");
+            .map(|(pod, interface)| format!("{pod}/{interface}"));
+        let ends = few(ends).join(" and ");
         (number, Reason::AddressShared { address, ends })
     };
     let warnings: Vec<(usize, Reason)> = shared.into_iter().map(warn).collect();

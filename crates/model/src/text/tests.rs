@@ -1,6 +1,19 @@
 use super::*;
 
 #[test]
+fn four_are_named_and_the_others_counted() {
+    let few = |count: usize| {
+        few((1..=count)
+            .map(|n| n.to_string())
+            .collect::<Vec<_>>()
+            .into_iter())
+    };
+    assert_eq!(few(0), [""; 0]);
+    assert_eq!(few(4), ["1", "2", "3", "4"]);
+    assert_eq!(few(6), ["1", "2", "3", "4", "2 others"]);
+}
+
+#[test]
 fn a_short_text_stays() {
     assert_eq!(bounded("four", 4), "four");
     assert_eq!(bounded("été", 5), "été");
