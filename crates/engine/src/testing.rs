@@ -1,5 +1,7 @@
 //! What several tests of this crate need.
 
+pub(crate) mod kernel;
+
 use ratchet_model::{End, Endpoint, InterfaceName, LinkId, Mac, PodKey, resolve::Link};
 
 /// A link of `pod` with the pod `z`, as it is declared.

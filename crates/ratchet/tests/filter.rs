@@ -2,7 +2,6 @@
 //! keeps forged frames from pods. All ways of forging are tested in `crates/filter/tests/filter/`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-#[allow(dead_code)]
 #[path = "../../filter/tests/filter/packet.rs"]
 mod packet;
 mod support;
@@ -14,39 +13,18 @@ use std::{
     time::Instant,
 };
 
-use nix::{
-    sched::{CloneFlags, setns},
-    sys::{
-        socket::{
-            AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, setsockopt, socket,
-            sockopt,
-        },
-        time::TimeVal,
+use nix::sys::{
+    socket::{
+        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, setsockopt, socket,
+        sockopt,
     },
+    time::TimeVal,
 };
 use ratchet_filter::{Filter, Found};
 use ratchet_model::device::Passage;
 
-use packet::{forge, forge_in_fragments, frame, vxlan};
+use packet::{forge, forge_in_fragments, frame, vxlan, within};
 use support::{Cluster, DEADLINE, Netns, Node, Pod, Sandbox, eventually};
-
-/// What the packets of forgers need.
-mod world {
-    pub use super::within;
-
-    pub const PORT: u16 = 4789;
-}
-
-/// Runs something in a namespace.
-pub fn within<T: Send>(netns: &File, work: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        let inside = || {
-            setns(netns, CloneFlags::CLONE_NEWNET).unwrap();
-            work()
-        };
-        scope.spawn(inside).join().unwrap()
-    })
-}
 
 fn open(netns: &Netns) -> File {
     File::open(netns.path()).unwrap()
@@ -257,8 +235,8 @@ impl Attacked {
         filter(&self.cluster.nodes[node]).set([]).unwrap();
     }
 
-    /// Has somebody send frames for the first node's pod, one of them in fragments, and then the
-    /// link's other pod. Returns which of the forged ones the first pod has seen.
+    /// Sends forged frames for the first node's pod, one of them in fragments; then the link's
+    /// other pod sends. Returns which of the forged ones the first pod has seen.
     fn forge(&self, forger: &File, from: IpAddr) -> Vec<&'static str> {
         let capture = Capture::of(&self.pods[0].netns);
         let to = self.address(0);

@@ -1,75 +1,14 @@
 //! What the node's settings and kernel come to, with an underlay that comes and goes.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
-};
-
-use ratchet_kernel::{FoundFilter, KernelError, Look, NetnsIdentity, Outcome, UnderlayError};
-use ratchet_model::{
-    SandboxId,
-    device::{At, Interface, Netns, Observed, Passage, Step},
-};
+use ratchet_kernel::UnderlayError;
 
 use super::*;
+use crate::testing::kernel::PartialKernel;
 
 /// A kernel that is only asked for its underlay.
 struct Only(Result<Underlay, UnderlayError>);
 
-impl Kernel for Only {
-    fn node(&self) -> NetnsIdentity {
-        unreachable!("not asked")
-    }
-
-    fn identify(&self, _: &Path) -> Result<NetnsIdentity, KernelError> {
-        unreachable!("not asked")
-    }
-
-    fn enter(
-        &mut self,
-        _: &SandboxId,
-        _: &Path,
-        _: Option<NetnsIdentity>,
-    ) -> Result<NetnsIdentity, KernelError> {
-        unreachable!("not asked")
-    }
-
-    fn forget(&mut self, _: &SandboxId) {}
-
-    fn forget_all(&mut self) {}
-
-    fn namespaces(&self) -> Vec<PathBuf> {
-        unreachable!("not asked")
-    }
-
-    fn observe(
-        &self,
-        _: &BTreeMap<Netns, Look>,
-        _: &dyn Fn(&Observed) -> bool,
-    ) -> Result<Vec<Observed>, KernelError> {
-        unreachable!("not asked")
-    }
-
-    fn interfaces(&self, _: &[At]) -> Result<Vec<Option<Interface>>, KernelError> {
-        unreachable!("not asked")
-    }
-
-    fn execute(&self, _: &[Step]) -> Vec<Outcome> {
-        unreachable!("not asked")
-    }
-
-    fn filter(&self) -> Result<FoundFilter, KernelError> {
-        unreachable!("not asked")
-    }
-
-    fn set_filter(&self, _: &BTreeSet<Passage>) -> Result<(), KernelError> {
-        unreachable!("not asked")
-    }
-
-    fn change_filter(&self, _: &[Passage], _: &[Passage]) -> Result<(), KernelError> {
-        unreachable!("not asked")
-    }
-
+impl PartialKernel for Only {
     fn underlay(&self, _: Option<&str>, _: Option<IpAddr>) -> Result<Underlay, UnderlayError> {
         self.0.clone()
     }

@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, process::Command};
 use ratchet_filter::{Filter, Found};
 use ratchet_model::device::{Passage, SourcePorts};
 
-use crate::world::{fresh, sh, within};
+use crate::{
+    packet::within,
+    world::{fresh, sh},
+};
 
 fn passage(number: u32) -> Passage {
     let low = u16::try_from(1024 + 4 * (number % 16_000)).unwrap();

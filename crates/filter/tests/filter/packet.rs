@@ -1,4 +1,4 @@
-//! Packets as forgers make them.
+//! Packets as forgers make them, sent from a namespace. The tests of real agents use them, too.
 
 use std::{
     fs::File,
@@ -8,12 +8,27 @@ use std::{
     sync::atomic::{AtomicU8, Ordering},
 };
 
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6, sendto,
-    socket,
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::socket::{
+        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6, sendto,
+        socket,
+    },
 };
 
-use crate::world::{PORT, within};
+/// The UDP port of tunnels.
+pub const PORT: u16 = 4789;
+
+/// Runs something in a namespace.
+pub fn within<T: Send>(netns: &File, work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let inside = || {
+            setns(netns, CloneFlags::CLONE_NEWNET).unwrap();
+            work()
+        };
+        scope.spawn(inside).join().unwrap()
+    })
+}
 
 /// An Ethernet frame with a UDP datagram for a pod, as the pod of another node sends it.
 pub fn frame(from: usize, to: usize, port: u16, text: &str) -> Vec<u8> {
@@ -32,7 +47,7 @@ pub fn vxlan(vni: u32, frame: &[u8]) -> Vec<u8> {
 }
 
 /// Without a checksum, which both inside of a tunnel and for one over IPv4 is allowed.
-pub fn udp_datagram(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
+fn udp_datagram(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(8 + payload.len()).unwrap();
     let header: Vec<u8> = [source, destination, length, 0]
         .iter()

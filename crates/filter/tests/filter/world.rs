@@ -8,14 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, unshare};
 use ratchet_filter::Filter;
 use ratchet_model::device::{Passage, SourcePorts};
 
-use crate::packet;
+use crate::packet::{self, PORT, within};
 
-/// The UDP port of tunnels.
-pub const PORT: u16 = 4789;
 /// The port in a pod that listens.
 const LISTENING: u16 = 7777;
 
@@ -26,17 +24,6 @@ pub fn fresh() -> File {
         File::open("/proc/thread-self/ns/net").unwrap()
     };
     std::thread::spawn(make).join().unwrap()
-}
-
-/// Runs something in a namespace.
-pub fn within<T: Send>(netns: &File, work: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        let inside = || {
-            setns(netns, CloneFlags::CLONE_NEWNET).unwrap();
-            work()
-        };
-        scope.spawn(inside).join().unwrap()
-    })
 }
 
 /// Runs a command line in a namespace, which must succeed.

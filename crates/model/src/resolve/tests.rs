@@ -9,6 +9,17 @@ use crate::{
     shape::Shape,
 };
 
+/// Where a pod is; no test asks where.
+pub(super) fn location() -> Location {
+    Location {
+        node: "n1".parse().unwrap(),
+        vtep: "10.0.0.1".parse().unwrap(),
+        sandbox: "s".parse().unwrap(),
+        mtu: Mtu::try_from(1450).unwrap(),
+        leaving: false,
+    }
+}
+
 /// Records of pods with their `ratchet.dev/links`.
 fn records(pods: &[(&str, &str)]) -> BTreeMap<PodKey, PodRecord> {
     let record = |(name, links): &(&str, &str)| {
@@ -17,16 +28,9 @@ fn records(pods: &[(&str, &str)]) -> BTreeMap<PodKey, PodRecord> {
         let declared = declare(&pod, &BTreeMap::new(), &annotations)
             .unwrap()
             .unwrap();
-        let location = Location {
-            node: "n1".parse().unwrap(),
-            vtep: "10.0.0.1".parse().unwrap(),
-            sandbox: "s".parse().unwrap(),
-            mtu: Mtu::try_from(1450).unwrap(),
-            leaving: false,
-        };
         (
             pod.clone(),
-            PodRecord::new(pod, Some(location), 0, declared.links),
+            PodRecord::new(pod, Some(location()), 0, declared.links),
         )
     };
     pods.iter().map(record).collect()

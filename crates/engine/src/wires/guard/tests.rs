@@ -1,18 +1,14 @@
-use std::{
-    cell::RefCell,
-    collections::BTreeMap,
-    net::IpAddr,
-    path::{Path, PathBuf},
-};
+use std::cell::RefCell;
 
 use nix::errno::Errno;
-use ratchet_kernel::{FoundFilter, Look, NetnsIdentity, Outcome, Underlay, UnderlayError};
+use ratchet_kernel::FoundFilter;
 use ratchet_model::{
-    LinkId, SandboxId,
-    device::{At, Interface, Netns, NewDevice, Operation, Tunnel},
+    LinkId,
+    device::{At, Netns, NewDevice, Operation, Tunnel},
 };
 
 use super::*;
+use crate::testing::kernel::PartialKernel;
 
 /// A kernel that has nothing but a filter.
 #[derive(Default)]
@@ -37,7 +33,7 @@ impl Filter {
     }
 }
 
-impl Kernel for Filter {
+impl PartialKernel for Filter {
     fn filter(&self) -> Result<FoundFilter, KernelError> {
         self.ask(|passages| FoundFilter {
             passages: passages.clone(),
@@ -54,51 +50,6 @@ impl Kernel for Filter {
             known.retain(|passage| !forbid.contains(passage));
             known.extend(permit);
         })
-    }
-
-    fn node(&self) -> NetnsIdentity {
-        unreachable!("not asked")
-    }
-
-    fn identify(&self, _: &Path) -> Result<NetnsIdentity, KernelError> {
-        unreachable!("not asked")
-    }
-
-    fn enter(
-        &mut self,
-        _: &SandboxId,
-        _: &Path,
-        _: Option<NetnsIdentity>,
-    ) -> Result<NetnsIdentity, KernelError> {
-        unreachable!("not asked")
-    }
-
-    fn forget(&mut self, _: &SandboxId) {}
-
-    fn forget_all(&mut self) {}
-
-    fn namespaces(&self) -> Vec<PathBuf> {
-        unreachable!("not asked")
-    }
-
-    fn observe(
-        &self,
-        _: &BTreeMap<Netns, Look>,
-        _: &dyn Fn(&Observed) -> bool,
-    ) -> Result<Vec<Observed>, KernelError> {
-        unreachable!("not asked")
-    }
-
-    fn interfaces(&self, _: &[At]) -> Result<Vec<Option<Interface>>, KernelError> {
-        unreachable!("not asked")
-    }
-
-    fn execute(&self, _: &[Step]) -> Vec<Outcome> {
-        unreachable!("not asked")
-    }
-
-    fn underlay(&self, _: Option<&str>, _: Option<IpAddr>) -> Result<Underlay, UnderlayError> {
-        unreachable!("not asked")
     }
 }
 

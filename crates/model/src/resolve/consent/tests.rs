@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::{
-    super::{Link, resolve},
+    super::{Link, resolve, tests::location},
     *,
 };
 use crate::{
     declaration::{ACCEPT, CrossNamespace, LINKS, declare},
     link::Mtu,
-    record::Location,
 };
 
 /// A pod's record, with its `ratchet.dev/links` and, unless empty, `ratchet.dev/accept`.
@@ -21,16 +20,9 @@ fn pod(key: &str, links: &str, accept: &str) -> PodRecord {
     }
     let declared = declare(&key, &BTreeMap::new(), &annotations);
     let declared = declared.unwrap().unwrap();
-    let location = Location {
-        node: "n1".parse().unwrap(),
-        vtep: "10.0.0.1".parse().unwrap(),
-        sandbox: "s".parse().unwrap(),
-        mtu: Mtu::try_from(1450).unwrap(),
-        leaving: false,
-    };
     PodRecord {
         accept: declared.accept.unwrap_or_default(),
-        ..PodRecord::new(key, Some(location), 1, declared.links)
+        ..PodRecord::new(key, Some(location()), 1, declared.links)
     }
 }
 
