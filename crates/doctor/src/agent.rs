@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use ratchet_model::device::LinkKind;
 use ratchet_protocol::{
     Client, ClientError, DEFAULT_STORE, Hello, LinkReport, LinkState, Reply, Request, Settings,
 };
@@ -65,7 +66,7 @@ impl Agent {
             return None;
         };
         let is_tunnel = |link: &&LinkReport| {
-            link.kind.as_deref() == Some("vxlan") && link.state == LinkState::Up
+            link.kind.as_deref() == Some(LinkKind::Vxlan.as_str()) && link.state == LinkState::Up
         };
         Some(links.links.iter().filter(is_tunnel).count())
     }

@@ -93,7 +93,7 @@ impl Kernel {
     }
 
     /// The devices of a namespace. A tunnel whose socket is not in the node's namespace is none of
-    /// Ratchet's tunnels, whatever it says of itself: the root of a pod can make one like it, but
+    /// Ratchet's tunnels, even if its alias says so: the root of a pod can make one like it, but
     /// not with a socket on the node.
     fn links(
         &self,

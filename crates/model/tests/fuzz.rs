@@ -222,7 +222,7 @@ proptest! {
         try_to_declare(&labels, &annotations)?;
     }
 
-    /// Texts that are long, deep or have many values: whatever they are made of, the budget holds.
+    /// Texts that are long, deep or have many values: the budget holds for each.
     #[test]
     fn annotations_that_repeat_something(
         start in 0..ANNOTATIONS.len(),

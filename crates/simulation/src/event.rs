@@ -103,7 +103,7 @@ pub enum Happening {
     EndSession(NodeNumber),
     /// The parent interface of the node has no address any more.
     LoseUnderlay(NodeNumber),
-    /// Somebody removes all rules of the node's packet filter (`nft flush ruleset`).
+    /// Another program removes all rules of the node's packet filter (`nft flush ruleset`).
     FlushFilter(NodeNumber),
     /// The node's kernel refuses to read and change the source filter.
     RefuseFilter(NodeNumber),
@@ -251,7 +251,7 @@ impl Happening {
             Self::CutOff(node) => write!(f, "n{node} is cut off from the store and the API"),
             Self::EndSession(node) => write!(f, "the store takes n{node} for lost"),
             Self::LoseUnderlay(node) => write!(f, "the parent interface of n{node} has no address"),
-            Self::FlushFilter(node) => write!(f, "somebody removes the filter of n{node}"),
+            Self::FlushFilter(node) => write!(f, "the filter of n{node} is removed"),
             Self::RefuseFilter(node) => write!(f, "n{node} cannot change its filter"),
             Self::Online(node) => write!(f, "n{node} reaches everything again"),
             Self::Slow(node) => write!(f, "the store is slow for n{node}"),

@@ -61,8 +61,8 @@ fn goes_well(nodes: usize, kubernetes: bool, events: Vec<Event>) {
     }
 }
 
-/// Somebody removes the filter, and nothing else happens: a resync puts it back. What could not be
-/// written while the kernel refused is written later.
+/// Another program removes the filter, and nothing else happens: a resync puts it back. What could
+/// not be written while the kernel refused is written later.
 #[test]
 fn a_filter_that_was_removed_or_refused_is_made_again() {
     let tunnel = |own| annotation(&[link(own, (1, own))]);

@@ -1,7 +1,7 @@
 //! The passages that the devices of a plan need in the source filter, and the source ports by which
 //! the filter knows what they send.
 //!
-//! Both follow from devices: whatever a wiring wants, the filter lets through what exists.
+//! Both follow from devices: the filter lets through what exists, and not what a wiring wants.
 
 use std::collections::{BTreeMap, BTreeSet};
 

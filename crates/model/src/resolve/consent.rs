@@ -54,7 +54,7 @@ impl<'r> Consent<'r> {
             .map(|pod| Reason::NamespaceIsolated { pod: pod.clone() })
     }
 
-    /// Whether nothing is missing for a link, whoever else declares it.
+    /// Whether nothing is missing for a link, with all pods that declare it.
     pub fn is_given(&self, link: &'r DeclaredLink) -> bool {
         let ends = end_keys(link);
         let declares = |pod: &&PodKey| {

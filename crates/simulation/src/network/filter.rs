@@ -14,7 +14,7 @@ pub(super) struct Filter {
     pub passages: BTreeSet<Passage>,
     /// Whether the kernel refuses to read and change it.
     refuses: bool,
-    /// Whether somebody removed it, or it could not be changed: tunnels may be without it until
+    /// Whether it was removed, or could not be changed: tunnels may be without it until
     /// everything has settled.
     is_disturbed: bool,
 }
@@ -96,7 +96,7 @@ impl Inner {
         &self.hosts[node].filter.passages
     }
 
-    /// Somebody removes all rules of a node.
+    /// Another program removes all rules of a node.
     pub fn flush_filter(&mut self, node: NodeNumber) {
         let filter = &mut self.hosts[node].filter;
         filter.passages.clear();
