@@ -86,7 +86,9 @@ fn main() -> ExitCode {
     if Path::new(&called).file_name() == Some(OsStr::new(NOOP)) {
         return noop();
     }
-    match measure(&Options::parse()) {
+    let measured = measure(&Options::parse());
+    world::finish();
+    match measured {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("ratchet-bench: {error:#}");

@@ -63,6 +63,12 @@ pub fn prepare(scratch: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Waits for the end of this process if a signal is removing everything: a row that fails because
+/// its agent was killed is not how an interrupted run ends.
+pub fn finish() {
+    drop(making());
+}
+
 fn making() -> MutexGuard<'static, ()> {
     MAKING.lock().unwrap_or_else(PoisonError::into_inner)
 }
