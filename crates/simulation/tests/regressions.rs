@@ -207,3 +207,18 @@ fn a_sandbox_that_has_departed_does_not_hide_an_earlier_one_that_lives() {
     ];
     goes_well(3, false, events);
 }
+
+/// The oracle wanted the survivor's index to stay. A store that has lost the declarer's record and
+/// has the survivor's is not noticed by an agent that starts: its end is made again.
+#[test]
+fn an_agent_that_starts_before_the_declarer_is_known_again_makes_the_link_again() {
+    let events = vec![
+        then(add(3, 0, annotation(&[])), &[0, 0]),
+        then(add(0, 1, annotation(&[link(0, (3, 1))])), &[1, 1, 0]),
+        then(Happening::Settle, &[]),
+        then(Happening::Wipe, &[0]),
+        then(Happening::Restart(0), &[]),
+        then(Happening::Settle, &[]),
+    ];
+    goes_well(2, true, events);
+}

@@ -176,6 +176,9 @@ impl Cluster {
         if of.agent.is_some() {
             return;
         }
+        let contents = self.store.contents();
+        self.indexes
+            .forget_undeclared(node, &self.network.lock(), &contents);
         of.agent = Agent::start(&of.machine, crash_after);
         if of.agent.is_none() {
             self.figures.crashes += 1;

@@ -4,14 +4,17 @@
 //! That is not promised, and the end's index forgotten here, when
 //! * the link has ended meanwhile,
 //! * something else than the agent has deleted a device of the link, or taken the place of one,
-//! * the node's disk was full or its state lost: what a device leaves is on disk.
+//! * the node's disk was full or its state lost: what a device leaves is on disk,
+//! * an agent starts with a store that has the end's pod and has lost who declares the link
+//!   (docs/decisions/0019).
 
 use std::collections::BTreeMap;
 
-use super::expected::{Ends, Link, describe};
+use super::expected::{Ends, Link, describe, key, link_id};
 use crate::{
     history::{Kind, Wrong},
-    network::{Inner, NetnsId, PodNumber},
+    network::{Inner, NetnsId, NodeNumber, PodNumber},
+    store::Contents,
 };
 
 /// The indexes of all ends of links that were up: by the namespace and by the link, and its end.
@@ -51,6 +54,21 @@ impl Indexes {
     /// Nothing is promised any more about the links of a pod.
     pub fn forget_pod(&mut self, pod: PodNumber) {
         self.forget_links(|ends| ends.iter().any(|end| end.pod == pod));
+    }
+
+    /// The agent of a node starts. Nothing is promised any more about the links that it cannot
+    /// tell from links that have ended: the store has this end's pod, and no declaration.
+    pub fn forget_undeclared(&mut self, node: NodeNumber, network: &Inner, contents: &Contents) {
+        self.0.retain(|(netns, ends, number), _| {
+            let is_here = network
+                .namespace(*netns)
+                .is_some_and(|namespace| namespace.node == node);
+            let own = contents.records.get(&key(ends[*number].pod));
+            let has_own = own.is_some_and(|record| record.location.is_some());
+            let mut declared = contents.records.values().flat_map(|record| &record.links);
+            let is_declared = declared.any(|link| Some(link.id()) == link_id(ends));
+            !(is_here && has_own) || is_declared
+        });
     }
 
     /// Nothing is promised any more about the ends in namespaces for which this holds.
