@@ -25,6 +25,12 @@ use crate::{
 impl Engine {
     /// Makes the kernel match what is known.
     pub(super) fn reconcile(&mut self, scope: &Scope) -> Tried {
+        self.look_and_reconcile(scope).flatten()
+    }
+
+    /// The same. Tells what came of the links; the outer error says that the scope could not be
+    /// looked at.
+    pub(super) fn look_and_reconcile(&mut self, scope: &Scope) -> Tried<Tried> {
         let node = self.node.wiring()?;
         let candidates = self.candidates(scope);
         let (sandboxes, name) = (&self.sandboxes, &node.name);
@@ -65,7 +71,7 @@ impl Engine {
         for (link, reason) in warnings {
             self.warn_pods(&link, &reason);
         }
-        tried.and(claimed)
+        tried.map(|links| links.and(claimed))
     }
 
     /// What is wanted of a link; none if nothing is, or nothing has to be looked at. A link of
@@ -110,11 +116,11 @@ impl Engine {
 
     /// The same for the node's own namespace, in which only those ends of ours are to be that wait
     /// for their pods, and for links that have no pod here any more.
-    pub(super) fn reconcile_node(&mut self) -> Tried {
+    pub(super) fn reconcile_node(&mut self) -> Tried<Tried> {
         let strays = self.wires.strays(&*self.kernel).inspect_err(|error| {
             tracing::error!(%error, "cannot see what is in the kernel");
         })?;
-        self.reconcile(&Scope::Node(strays))
+        self.look_and_reconcile(&Scope::Node(strays))
     }
 
     /// The links to look at, as they are declared.

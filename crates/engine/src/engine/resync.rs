@@ -30,6 +30,9 @@ pub(super) struct Resync {
     left: BTreeSet<PodKey>,
     /// What came of it so far.
     tried: Tried,
+    /// Whether everything so far could be looked at, with the store's facts. What links of it
+    /// could not be made does not matter: a pod can have such links for ever.
+    is_whole: bool,
     /// The time that its portions took.
     took: Duration,
 }
@@ -49,6 +52,7 @@ impl Engine {
                 self.resync = Some(Resync {
                     left: self.sandboxes.pods(),
                     tried: registered,
+                    is_whole: true,
                     took: self.clock.now().duration_since(begun),
                 });
             }
@@ -81,12 +85,13 @@ impl Engine {
         let pods = self.take_portion(&mut resync.left);
         let is_last = pods.is_empty();
         let refreshed = self.refresh_portion(&pods);
-        let reconciled = if is_last {
-            let reconciled = self.reconcile_node();
-            self.finish_removals().and(reconciled)
+        let (looked, removed) = if is_last {
+            (self.reconcile_node(), self.finish_removals())
         } else {
-            self.reconcile(&Scope::Sandboxes(pods))
+            (self.look_and_reconcile(&Scope::Sandboxes(pods)), Ok(()))
         };
+        resync.is_whole &= refreshed.is_ok() && looked.is_ok();
+        let reconciled = removed.and(looked.flatten());
         resync.tried = resync.tried.and(refreshed).and(reconciled);
         let now = self.clock.now();
         resync.took += now.duration_since(begun);
@@ -94,15 +99,15 @@ impl Engine {
             self.resync = Some(resync);
             return;
         }
-        let succeeded = resync.tried.is_ok();
-        self.schedule.end(succeeded, resync.took, now);
-        if succeeded {
+        self.schedule.end(resync.tried.is_ok(), resync.took, now);
+        if resync.is_whole {
             self.wires.end_resync(&*self.kernel);
             let restored = self.session.restored();
             let is_restored = |link: LinkId| restored.has(link);
             self.wires
                 .forget_unclaimed_leftovers(&self.sandboxes, is_restored);
-        } else if let Err(retry) = &resync.tried {
+        }
+        if let Err(retry) = &resync.tried {
             super::log_retry(retry);
         }
         self.tell();

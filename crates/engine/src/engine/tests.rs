@@ -10,6 +10,7 @@ use std::{
 use ratchet_model::{
     Location, PodKey, PodRecord,
     declaration::{Texts, declare},
+    device::Passage,
 };
 use ratchet_protocol::{
     Attached, Attachment, Detach, Failure, FailureKind, LinkReport, LinkState, Reply, Settings,
@@ -372,5 +373,34 @@ fn a_name_that_a_pod_of_another_node_has_is_waited_for() {
         resync(&mut engine);
         assert_eq!(here.devices(), ["to-peer"]);
         assert!(is_published(node, "r"));
+    });
+}
+
+#[test]
+fn a_link_that_cannot_be_made_keeps_no_passage_of_another_open() {
+    on_a_node(|node| {
+        publish_far(node, "far");
+        let [a, b] = ["a", "b"].map(Netns::new);
+        let mut engine = start(node);
+        let kernel = ratchet_kernel::Kernel::new().unwrap();
+        add(&mut engine, "a", &a, &["b", "far"]).unwrap();
+        ip(&format!("-n {} link add to-b type bridge", a.name()));
+        add(&mut engine, "b", &b, &[]).unwrap();
+        resync(&mut engine);
+        let needed = kernel.filter().unwrap().passages;
+        assert_eq!(needed.len(), 1);
+        let states: Vec<LinkState> = engine.report().links.iter().map(|l| l.state).collect();
+        assert_eq!(states, [LinkState::Error, LinkState::Up]);
+
+        // An agent died between deleting a tunnel and closing its passage.
+        let left = needed.iter().map(|passage| Passage {
+            vni: 77.try_into().unwrap(),
+            ..*passage
+        });
+        let left: Vec<Passage> = left.collect();
+        kernel.change_filter(&left, &[]).unwrap();
+        let mut engine = start(node);
+        resync(&mut engine);
+        assert_eq!(kernel.filter().unwrap().passages, needed);
     });
 }

@@ -40,8 +40,9 @@ pub(crate) struct Request<'a> {
 
 /// What came of it.
 pub(crate) struct Applied {
-    /// Why it must be tried again, if so.
-    pub tried: Tried,
+    /// What came of the links, of which each may have to be tried again. The outer error: the
+    /// kernel could not be looked at.
+    pub tried: Tried<Tried>,
     /// What users of a link's pods have to fix.
     pub warnings: Vec<(Link, Box<Reason>)>,
 }
@@ -68,7 +69,7 @@ impl Wires {
         let is_empty = request.fresh.is_empty() && ended.is_empty();
         if is_empty && scope.namespaces(sandboxes).is_empty() {
             return Applied {
-                tried: Ok(()),
+                tried: Ok(Ok(())),
                 warnings: Vec::new(),
             };
         }
@@ -205,7 +206,7 @@ impl Wires {
             None => Ok(()),
         };
         Applied {
-            tried,
+            tried: Ok(tried),
             warnings: self.note_all(fresh, &failures, now),
         }
     }
