@@ -39,7 +39,7 @@ test: setup-test ## Run all tests (as root: they make network namespaces of thei
 	@install -D target/debug/ratchet target/kubernetes/ratchet
 	@status=0; \
 	$(CARGO) test --locked --workspace --no-fail-fast || status=1; \
-	RATCHET=target/kubernetes/ratchet MESH_SECONDS=30 tests/kubernetes/test || status=1; \
+	RATCHET=target/kubernetes/ratchet MESH_SECONDS=30 HOSTILE_CHANGES=300 tests/kubernetes/test || status=1; \
 	exit $$status
 
 ROW ?=
@@ -88,7 +88,8 @@ install: build ## Install the plugin (with its 2017 name for the agent), the sys
 	install -D -m 0755 $(RATCHET) $(DESTDIR)$(BINDIR)/ratchet
 	ln -sf ratchet $(DESTDIR)$(BINDIR)/ratchet-child
 	install -D -m 0644 deploy/ratchet.service $(DESTDIR)/etc/systemd/system/ratchet.service
-	install -D -m 0644 -t $(DESTDIR)$(SHAREDIR) deploy/10-ratchet.conf deploy/10-ratchet.conflist deploy/rbac.yaml
+	install -D -m 0644 -t $(DESTDIR)$(SHAREDIR) deploy/10-ratchet.conf deploy/10-ratchet.conflist deploy/rbac.yaml deploy/etcd.yaml
+	install -D -m 0755 -t $(DESTDIR)$(SHAREDIR) deploy/etcd-certificates deploy/node-kubeconfig
 
 DIST = ratchet-$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)-linux-$(shell uname -m)
 dist: build ## The same files as a tarball, target/ratchet-VERSION-linux-MACHINE.tar.gz, to unpack at / on every node

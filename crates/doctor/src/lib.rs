@@ -6,6 +6,7 @@
 
 mod agent;
 mod cni_dir;
+mod exposure;
 mod filter;
 mod node;
 mod owners;
@@ -123,6 +124,7 @@ pub fn examine(options: &DoctorOptions) -> Vec<Check> {
     checks.extend(configs);
     checks.extend(agent.checks(settings.as_ref()));
     checks.push(agent.store(&effective));
+    checks.extend(exposure::look(&effective));
     checks.extend(permissions::look(socket, local.state_dir()));
     checks.extend(owners::look(local.state_dir()));
     checks.push(node::clock());
