@@ -23,6 +23,7 @@ mod sandboxes;
 mod session;
 mod state;
 mod store;
+mod task;
 #[cfg(test)]
 mod testing;
 mod wires;
@@ -35,3 +36,4 @@ pub use kernel::Kernel;
 pub use node::node_name;
 pub use state::{StateDir, boot_id};
 pub use store::{OpenStore, open_store};
+pub use task::Task;

@@ -106,11 +106,12 @@ impl Points {
         self.passed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Runs a part of the agent; `None` when it crashed. Another panic goes on.
+    /// Runs a part of the agent; `None` when it crashed. Another panic goes on, unless the engine
+    /// heard of a crash in a task.
     pub fn catch<T>(&self, part: impl FnOnce() -> T) -> Option<T> {
         match catch_unwind(AssertUnwindSafe(part)) {
             Ok(result) => (!self.has_crashed()).then_some(result),
-            Err(payload) if payload.is::<Crash>() => None,
+            Err(payload) if payload.is::<Crash>() || self.has_crashed() => None,
             Err(payload) => resume_unwind(payload),
         }
     }

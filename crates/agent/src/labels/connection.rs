@@ -8,13 +8,13 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use ratchet_engine::{Command, Commands};
+use ratchet_engine::{Command, Commands, Task};
 use ratchet_kubernetes::{ApiError, PodFacts, PodNews};
 use ratchet_model::Reason;
 use ratchet_protocol::Pod;
 use tokio::{
     sync::watch,
-    task::{AbortHandle, yield_now},
+    task::yield_now,
     time::{sleep, timeout},
 };
 
@@ -63,7 +63,7 @@ pub(super) struct Connection {
     client: Mutex<Option<Arc<dyn Api>>>,
     reach: watch::Sender<Reach>,
     pods: Mutex<Pods>,
-    task: OnceLock<AbortHandle>,
+    task: OnceLock<Task>,
     engine: Commands,
     progress: watch::Sender<u64>,
 }
@@ -81,7 +81,9 @@ impl Connection {
             progress: setup.progress.clone(),
         });
         let run = connection.clone().run(setup.connect.clone());
-        let task = setup.runtime.spawn(run).abort_handle();
+        let engine = setup.engine.clone();
+        let what = "the watch on the Kubernetes API";
+        let task = Task::spawn(&setup.runtime, engine, what, run);
         connection.task.get_or_init(|| task);
         connection
     }
@@ -89,7 +91,7 @@ impl Connection {
     /// Ends the watch.
     pub fn stop(&self) {
         if let Some(task) = self.task.get() {
-            task.abort();
+            task.stop();
         }
     }
 

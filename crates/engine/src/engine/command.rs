@@ -57,6 +57,8 @@ pub enum Command {
     StoreBack,
     /// The labels or annotations of a pod may have changed.
     Declared(Box<Declared>),
+    /// This work in the background has panicked ([`crate::Task`]).
+    Panicked(&'static str),
     /// End.
     Stop,
 }

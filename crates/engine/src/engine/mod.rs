@@ -227,6 +227,8 @@ impl Engine {
                 self.tell();
             }
             Command::Declared(declared) => self.declared(&declared),
+            // As if the engine itself had: the agent ends with an error, and another one starts.
+            Command::Panicked(what) => panic!("{what} has panicked"),
             Command::Stop => {}
         }
     }

@@ -17,13 +17,14 @@ use futures_util::future::{self, Either};
 use ratchet_model::Reason;
 use ratchet_protocol::{Failure, FailureKind, Settings};
 use ratchet_store::{Change, Interest, Store, StoreError, StoreScope};
-use tokio::{runtime::Handle, sync::watch, task::JoinHandle};
+use tokio::{runtime::Handle, sync::watch};
 
 use super::watcher::{self, News};
 use crate::{
     clock::Clock,
     engine::{Command, Commands},
     store::OpenStore,
+    task::Task,
 };
 
 /// For how long a store may be silent about something small. Pods that come or go meanwhile wait
@@ -73,12 +74,9 @@ pub(crate) struct Surroundings {
     pub clock: Arc<dyn Clock>,
 }
 
-/// A task that ends with its owner.
-struct Task(JoinHandle<()>);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
+impl Surroundings {
+    fn spawn(&self, what: &'static str, work: impl Future<Output = ()> + Send + 'static) -> Task {
+        Task::spawn(&self.runtime, self.commands.clone(), what, work)
     }
 }
 
@@ -229,7 +227,7 @@ impl Connection {
             self.news.clone(),
             self.surroundings.commands.clone(),
         );
-        self.watcher = Some(Task(self.surroundings.runtime.spawn(watch)));
+        self.watcher = Some(self.surroundings.spawn("the watch on the store", watch));
         self.store = Some(store.clone());
         Ok(store)
     }
@@ -270,7 +268,7 @@ impl Connection {
             );
             self.offline = Some(Offline {
                 failure: failure.clone(),
-                _probe: Task(self.surroundings.runtime.spawn(probe)),
+                _probe: self.surroundings.spawn("the probe of the store", probe),
             });
         }
         CallFailed {
