@@ -115,6 +115,7 @@ mod tests {
         match kind {
             Kind::Address => "192.0.2.1",
             Kind::Mtu => "1400",
+            Kind::Vnis => "20-30",
             Kind::Seconds => "0",
             Kind::Count => "10",
             Kind::CrossNamespace => "deny",

@@ -138,8 +138,8 @@ fn judge(taken: &[Taken], tunnels: &[NodeTunnel]) -> Check {
         return Check::warn(
             NAME,
             format!("shared with {}", list.join(", ")),
-            "a link with one of these VNIs cannot be made on this node (Ratchet takes VNIs from 11 \
-             up); if you can, give the other network another port",
+            "links get other VNIs, and a link that declares one of these cannot be made here. Give \
+             the other network another port if you can",
         );
     }
     match taken.is_empty() {

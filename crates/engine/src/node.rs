@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 
 use ratchet_kernel::Underlay;
 use ratchet_model::{
-    Mtu, NodeName, Reason,
+    Mtu, NodeName, Reason, Vni, VniRange,
     declaration::CrossNamespace,
     wiring::{Node, Vtep},
 };
@@ -106,6 +106,15 @@ impl ThisNode {
         let timeout = self.settings().node_timeout;
         let seconds = timeout.filter(|seconds| *seconds > 0)?;
         Some(Duration::from_secs(seconds.into()))
+    }
+
+    /// What is wrong with a VNI that a pod declares, if anything is.
+    pub fn refuse_vni(&self, vni: Vni) -> Option<Reason> {
+        let range = self
+            .settings()
+            .declared_vni_range
+            .unwrap_or(VniRange::DECLARABLE);
+        (!range.contains(vni)).then_some(Reason::VniNotDeclarable { vni, range })
     }
 
     /// Its name.

@@ -21,6 +21,7 @@ pub mod text;
 pub mod wiring;
 
 mod nearest;
+mod vni_range;
 
 pub use link::{DeclaredEnd, DeclaredLink, End, Endpoint, Mac, Mtu, Route, Vni};
 pub use names::{InterfaceName, LinkId, NameError, NodeName, PodKey, SandboxId};
@@ -29,3 +30,4 @@ pub use quotas::Quotas;
 pub use reason::Reason;
 pub use record::{Location, PodRecord};
 pub use shape::Shape;
+pub use vni_range::VniRange;

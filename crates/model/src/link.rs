@@ -43,7 +43,7 @@ impl fmt::Display for End {
 /// A value outside its range. The text says which and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct RangeError(String);
+pub struct RangeError(pub(crate) String);
 
 /// An Ethernet address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -194,20 +194,6 @@ impl Vni {
     pub fn number(self) -> u32 {
         self.0
     }
-
-    /// The lowest identifier from [`Vni::FIRST`] up that is not among `taken`, which must be sorted
-    /// upwards; `None` when all are taken.
-    pub fn lowest_free(taken: impl IntoIterator<Item = Vni>) -> Option<Vni> {
-        let mut free = Self::FIRST;
-        for vni in taken {
-            match vni.0.cmp(&free) {
-                std::cmp::Ordering::Less => {}
-                std::cmp::Ordering::Equal => free += 1,
-                std::cmp::Ordering::Greater => break,
-            }
-        }
-        Self::try_from(free).ok()
-    }
 }
 
 impl TryFrom<u32> for Vni {
@@ -292,7 +278,7 @@ pub struct DeclaredLink {
     /// MTU for both ends; none: the underlay's less the tunnel's overhead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<Mtu>,
-    /// A VNI the user insists on; none: the lowest free.
+    /// A VNI the user insists on; none: the lowest free one of the automatic range.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vni: Option<Vni>,
     /// Since when the pod has declared it, in nanoseconds since 1970, as its agent says; 0: not
@@ -366,16 +352,6 @@ mod tests {
         ] {
             assert!(bad.parse::<Mac>().is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn the_lowest_free_vni_fills_holes_from_11() {
-        let vnis =
-            |numbers: &[u32]| Vni::lowest_free(numbers.iter().map(|n| Vni(*n))).map(Vni::number);
-        assert_eq!(vnis(&[]), Some(11));
-        assert_eq!(vnis(&[5, 11, 12, 14]), Some(13));
-        assert_eq!(vnis(&[12]), Some(11));
-        assert_eq!(Vni::lowest_free((11..=Vni::MAX).map(Vni)), None);
     }
 
     #[test]

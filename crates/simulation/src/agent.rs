@@ -10,7 +10,7 @@ use std::{
 
 use ratchet_engine::{Clock, Command, Declared, Engine, NewSandbox, NoEvents, Setup, StateDir};
 use ratchet_model::{
-    PodKey, SandboxId,
+    NodeName, PodKey, SandboxId,
     declaration::{Declaration, DeclarationError, declare},
 };
 use ratchet_protocol::{Attachment, Check, Collect, Detach, Failure, Reply, Settings};
@@ -263,7 +263,9 @@ fn setup(
     let seconds = u32::try_from(NODE_TIMEOUT.as_secs()).unwrap_or(u32::MAX);
     Setup {
         settings: Settings {
-            node: format!("n{}", machine.node).parse().ok(),
+            node: Some(node_name(machine.node)),
+            // Declared VNIs are also those that links get which declare none.
+            declared_vni_range: "1-16777215".parse().ok(),
             parent_interface: Some(PARENT.to_owned()),
             node_timeout: Some(seconds),
             ..Settings::default()
@@ -307,4 +309,11 @@ fn read(
         &no_labels
     };
     declare(&pod, labels, &texts.annotations)
+}
+
+/// The name of a node.
+pub fn node_name(node: NodeNumber) -> NodeName {
+    format!("n{node}")
+        .parse()
+        .expect("a letter and digits make a name")
 }

@@ -39,7 +39,7 @@ pub struct Report {
     /// What happened in all of them.
     pub sum: Outcome,
     /// Histories in which a frame went astray by a tunnel of a link that had ended.
-    pub with_old_tunnels: u64,
+    pub with_lost_tunnels: u64,
     /// How long it took.
     pub took: Duration,
 }
@@ -123,11 +123,11 @@ impl Report {
         self.histories += 1;
         self.events += events as u64;
         self.sum.frames += outcome.frames;
-        self.sum.by_old_tunnels += outcome.by_old_tunnels;
+        self.sum.by_lost_tunnels += outcome.by_lost_tunnels;
         self.sum.figures.crashes += outcome.figures.crashes;
         self.sum.figures.turns += outcome.figures.turns;
         self.sum.figures.links += outcome.figures.links;
-        self.with_old_tunnels += u64::from(outcome.by_old_tunnels > 0);
+        self.with_lost_tunnels += u64::from(outcome.by_lost_tunnels > 0);
     }
 }
 
@@ -144,8 +144,8 @@ impl fmt::Display for Report {
         writeln!(f, "links found up:  {}", figures.links)?;
         write!(
             f,
-            "frames by tunnels of links that have ended: {}, in {} histories",
-            self.sum.by_old_tunnels, self.with_old_tunnels
+            "frames astray after the store lost everything: {}, in {} histories",
+            self.sum.by_lost_tunnels, self.with_lost_tunnels
         )
     }
 }

@@ -26,8 +26,8 @@ pub struct Outcome {
     pub figures: Figures,
     /// Frames that were followed.
     pub frames: u64,
-    /// Of these, those that went astray by a tunnel of a link that has ended.
-    pub by_old_tunnels: u64,
+    /// Of these, those that went astray because the store had lost everything.
+    pub by_lost_tunnels: u64,
     /// A number that two runs of one history have in common.
     pub digest: u64,
 }
@@ -118,14 +118,14 @@ impl History {
             event: self.events.len(),
             wrong,
         })?;
-        let (frames, by_old_tunnels) = {
+        let (frames, by_lost_tunnels) = {
             let frames = cluster.frames.lock();
-            (frames.followed, frames.by_old_tunnels)
+            (frames.followed, frames.by_lost_tunnels)
         };
         Ok(Outcome {
             figures: cluster.figures,
             frames,
-            by_old_tunnels,
+            by_lost_tunnels,
             digest: cluster.digest(),
         })
     }

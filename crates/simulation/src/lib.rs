@@ -18,13 +18,9 @@
 //!
 //! # What the oracle lets pass
 //!
-//! The store frees a VNI as soon as its link has ended, and gives the lowest free one to the next
-//! link. A node that has not heard of the end yet still has the tunnel, and its frames arrive at
-//! the new owner of the VNI. Such frames are counted ([`oracle::frames`]).
-//!
-//! In most cases that ends when the node hears of the end. It lasts where a node was taken for lost
-//! and comes back with a pod whose peer has gone meanwhile. The pod keeps its tunnel for the peer's
-//! return, and until then a link that now has the tunnel's VNI cannot be made on this node.
+//! A store that has lost everything knows nothing of the tunnels that exist, and may give a VNI to
+//! another link before the nodes that have it have claimed it again. Frames that go astray by such
+//! a tunnel are counted ([`oracle::frames`]).
 
 pub mod agent;
 pub mod campaign;

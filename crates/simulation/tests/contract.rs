@@ -21,7 +21,7 @@ impl Backend for Memory {
 
     fn leftovers(&self) -> usize {
         let contents = self.0.contents();
-        contents.records.len() + contents.vnis.len() + contents.nodes.len()
+        contents.size()
     }
 }
 

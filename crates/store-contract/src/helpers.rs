@@ -1,6 +1,7 @@
 //! Short ways to make pods, records and links, and to use a store.
 
 use std::{
+    borrow::Borrow,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
@@ -10,7 +11,7 @@ use ratchet_model::{
     DeclaredEnd, DeclaredLink, LinkId, Location, NodeName, PodKey, PodRecord, SandboxId, Vni,
 };
 use ratchet_store::{
-    Change, Interest, Publish, Published, Store, StoreUrl, VniClaim, VniGrant, Watch,
+    Change, Interest, Publish, Published, RemovalReason, Store, StoreUrl, VniClaim, VniGrant, Watch,
 };
 use tokio::time;
 
@@ -21,6 +22,14 @@ pub async fn open(url: &StoreUrl) -> Arc<dyn Store> {
 
 /// Longer than any backend needs, even on a busy machine. It only limits how long a failure takes.
 pub const DEADLINE: Duration = Duration::from_secs(5);
+
+/// A person says that a node is gone for good, and insists.
+pub const FORGET: RemovalReason = RemovalReason::Forgotten {
+    even_if_alive: true,
+};
+
+/// A node was not heard of for long enough.
+pub const LOST: RemovalReason = RemovalReason::Lost;
 
 pub fn key(name: &str) -> PodKey {
     PodKey::new("default", name).unwrap()
@@ -92,8 +101,33 @@ pub async fn publish(store: &dyn Store, record: &PodRecord) -> u64 {
     }
 }
 
-/// Removes the sandbox `<name>-1`.
+/// The node that claims, unless a test says another.
+pub fn claimer() -> NodeName {
+    node("node1")
+}
+
+/// Claims for that node.
+pub async fn claim_all(store: &dyn Store, claims: &[VniClaim]) -> BTreeMap<LinkId, VniGrant> {
+    store.claim_vnis(&claimer(), claims).await.unwrap()
+}
+
+/// That node has no device of any VNI any more.
+pub async fn release_all(store: &dyn Store) {
+    release_all_of(store, &claimer()).await;
+}
+
+/// The same of any node.
+pub async fn release_all_of(store: &dyn Store, node: &NodeName) {
+    let held = store.held_vnis(node).await.unwrap();
+    store
+        .release_vnis(node, &held.into_keys().collect())
+        .await
+        .unwrap();
+}
+
+/// Removes the sandbox `<name>-1`, as an agent does it: its devices have gone before.
 pub async fn remove_pod(store: &dyn Store, name: &str) {
+    release_all(store).await;
     store
         .remove_pod(&key(name), &sandbox(&format!("{name}-1")))
         .await
@@ -131,7 +165,24 @@ pub async fn claim(store: &dyn Store, link: &DeclaredLink) -> u32 {
 }
 
 pub async fn ask(store: &dyn Store, link: &DeclaredLink) -> VniGrant {
-    store.claim_vnis(&[any(link)]).await.unwrap()[&link.id()]
+    claim_all(store, &[any(link)]).await[&link.id()].clone()
+}
+
+/// One claim of a node.
+pub async fn claim_for(store: &dyn Store, node: &NodeName, claim: VniClaim) -> VniGrant {
+    let link = claim.link;
+    let mut grants = store.claim_vnis(node, &[claim]).await.unwrap();
+    grants.remove(&link).unwrap()
+}
+
+pub fn granting(vni: u32) -> VniGrant {
+    VniGrant::Granted(vni.try_into().unwrap())
+}
+
+/// The VNIs that the claimer holds.
+pub async fn held(store: &dyn Store) -> Vec<u32> {
+    let held = store.held_vnis(&claimer()).await.unwrap();
+    held.into_keys().map(Vni::number).collect()
 }
 
 /// A pod that declares a link with each of `count` peers, which are called 0, 1, …
@@ -153,7 +204,7 @@ pub async fn claim_for_hub(
     let mut given = Vec::new();
     for batch in links.chunks(at_a_time) {
         let claims: Vec<_> = batch.iter().map(any).collect();
-        let grants = store.claim_vnis(&claims).await.unwrap();
+        let grants = claim_all(store, &claims).await;
         given.extend(grants.into_values().map(granted));
     }
     given
@@ -165,8 +216,8 @@ pub fn assert_unique_and_dense(given: &[u32], count: u32) {
     assert_eq!(unique, (11..11 + count).collect(), "a hole was left");
 }
 
-pub fn granted(grant: VniGrant) -> u32 {
-    match grant {
+pub fn granted(grant: impl Borrow<VniGrant>) -> u32 {
+    match grant.borrow() {
         VniGrant::Granted(vni) => vni.number(),
         other => panic!("expected a VNI: {other:?}"),
     }
@@ -187,6 +238,7 @@ pub async fn interest(watch: &mut dyn Watch, own: &[&str], peers: &[&str], new: 
         .interest(Interest {
             own: keys(own),
             peers: keys(peers),
+            ..Interest::default()
         })
         .await
         .unwrap();

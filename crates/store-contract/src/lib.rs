@@ -92,13 +92,16 @@ macro_rules! contract_tests {
             a_freed_one_is_given_again,
             many_claims_in_one_batch, many_claims_of_as_many_declarers,
             nothing_is_taken_for_an_undeclared_link,
-            a_claim_from_stale_facts_takes_nothing
+            a_claim_from_stale_facts_takes_nothing,
+            a_vni_is_free_when_no_node_holds_it, a_link_that_comes_back_gets_the_vni_it_had,
+            a_declared_vni_that_changes, a_blocked_vni_is_given_to_no_link_of_the_node
         }
     };
     (@nodes $start:expr) => {
         $crate::contract_tests! { @list $start; nodes:
             a_node_that_comes_and_goes_leaves_nothing, a_forgotten_nodes_pods_are_removed,
-            a_forgotten_node_that_comes_back_has_its_links_again
+            a_forgotten_node_that_comes_back_has_its_links_again,
+            a_lost_nodes_vnis_are_held_until_it_is_forgotten
         }
     };
     (@watch $start:expr) => {
@@ -107,6 +110,7 @@ macro_rules! contract_tests {
             a_declarer_that_names_an_own_pod,
             vnis_of_own_links, unrelated_pods_are_not_reported,
             pods_new_in_the_interest_are_reported,
+            a_vni_that_is_waited_for, another_vni_of_an_own_link,
             changes_pile_up, cancelling_loses_nothing, publishing_the_same_again_wakes_no_watch
         }
     };

@@ -219,6 +219,7 @@ pub async fn a_dropped_link_is_no_longer_declared(backend: Arc<impl Backend>) {
     assert_eq!(names(&*store, &["b"]).await, ["b"]);
     assert_eq!(names(&*store, &["c"]).await, ["a"]);
     publish(&*store, &record("x", &["y"])).await;
+    release_all(&*store).await;
     assert_eq!(claim(&*store, &link("x", "y")).await, 11, "it was freed");
 }
 
@@ -257,6 +258,7 @@ pub async fn random_histories_equal_the_model(backend: Arc<impl Backend>) {
                 store.remove_pod(&record.pod, sandbox).await.unwrap();
             }
         }
+        release_all(&*store).await;
         assert_eq!(backend.leftovers(), 0, "seed {seed}");
     }
 }
@@ -299,7 +301,7 @@ async fn assert_links(store: &dyn Store, model: &BTreeMap<PodKey, PodRecord>) {
         .values()
         .flat_map(|record| record.links.iter().map(any))
         .collect();
-    let vnis = store.claim_vnis(&links).await.unwrap().into_iter();
+    let vnis = claim_all(store, &links).await.into_iter();
     let numbered: BTreeSet<_> = vnis
         .filter(|(_, grant)| matches!(grant, VniGrant::Granted(_)))
         .map(|(link, _)| link)

@@ -106,6 +106,7 @@ pub async fn all_come_and_go_at_once(backend: Arc<impl Backend>) {
                 .unwrap();
         }
     });
+    release_all(&*backend.open().await).await;
     assert_eq!(backend.leftovers(), 0);
 }
 
@@ -120,7 +121,7 @@ pub async fn claims_during_removals_leave_nothing(backend: Arc<impl Backend>) {
                     let links = ["b", "c", "d"].map(|peer| any(&link("a", peer)));
                     let mut refused = 0;
                     while refused < 200 {
-                        let grants = store.claim_vnis(&links).await.unwrap();
+                        let grants = claim_all(&*store, &links).await;
                         refused += grants
                             .values()
                             .filter(|grant| **grant == VniGrant::NotDeclared)
@@ -144,5 +145,6 @@ pub async fn claims_during_removals_leave_nothing(backend: Arc<impl Backend>) {
     claimers
         .into_iter()
         .for_each(|claimer| claimer.join().unwrap());
+    release_all(&*backend.open().await).await;
     assert_eq!(backend.leftovers(), 0);
 }

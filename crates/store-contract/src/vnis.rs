@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use ratchet_store::{Publish, VniGrant};
+use ratchet_store::{Publish, VniClaim, VniGrant};
 
 use crate::{Backend, helpers::*};
 
@@ -12,46 +12,45 @@ pub async fn the_lowest_free_is_given_and_kept(backend: Arc<impl Backend>) {
     let (one, two) = (&links[0], &links[1]);
     assert_eq!(claim(&*store, one).await, 11);
     assert_eq!(claim(&*store, two).await, 12);
-    let grants = store
-        .claim_vnis(&[any(two), any(one), any(two)])
-        .await
-        .unwrap();
+    let grants = claim_all(&*store, &[any(two), any(one), any(two)]).await;
     assert_eq!(
-        (granted(grants[&one.id()]), granted(grants[&two.id()])),
+        (granted(&grants[&one.id()]), granted(&grants[&two.id()])),
         (11, 12)
     );
-    assert!(store.claim_vnis(&[]).await.unwrap().is_empty());
+    assert!(claim_all(&*store, &[]).await.is_empty());
 }
 
 pub async fn fixed_ones_are_honoured(backend: Arc<impl Backend>) {
     let store = backend.open().await;
     let links = publish_hub(&*store, "a", 7).await;
     let link = |n: usize| &links[n];
-    // A link without a fixed VNI does not take one that another link of the batch has fixed.
-    let grants = store
-        .claim_vnis(&[any(link(1)), fixed(link(2), 11), fixed(link(3), 7)])
-        .await
-        .unwrap();
+    // A link that takes any number does not take one that another in the same batch insists on.
+    let grants = claim_all(
+        &*store,
+        &[any(link(1)), fixed(link(2), 11), fixed(link(3), 7)],
+    )
+    .await;
     assert_eq!(
-        [1, 2, 3].map(|n| granted(grants[&link(n).id()])),
+        [1, 2, 3].map(|n| granted(&grants[&link(n).id()])),
         [12, 11, 7]
     );
-    let grants = store
-        .claim_vnis(&[
+    let grants = claim_all(
+        &*store,
+        &[
             fixed(link(4), 12),
             fixed(link(5), (1 << 24) - 1),
             any(link(6)),
-        ])
-        .await
-        .unwrap();
+        ],
+    )
+    .await;
     assert_eq!(grants[&link(4).id()], VniGrant::TakenBy(link(1).id()));
     assert_eq!(
-        [5, 6].map(|n| granted(grants[&link(n).id()])),
+        [5, 6].map(|n| granted(&grants[&link(n).id()])),
         [(1 << 24) - 1, 13]
     );
-    // It keeps its VNI.
-    let grants = store.claim_vnis(&[fixed(link(1), 99)]).await.unwrap();
-    assert_eq!(granted(grants[&link(1).id()]), 12);
+    // It keeps what it has where it does not insist.
+    let grants = claim_all(&*store, &[any(link(2))]).await;
+    assert_eq!(granted(&grants[&link(2).id()]), 11);
 }
 
 pub async fn a_freed_one_is_given_again(backend: Arc<impl Backend>) {
@@ -65,10 +64,7 @@ pub async fn a_freed_one_is_given_again(backend: Arc<impl Backend>) {
     for name in ["d", "e", "f"] {
         publish(&*store, &record(name, &["peer"])).await;
     }
-    let grants = store
-        .claim_vnis(&[any(&link("d", "peer")), any(&link("e", "peer"))])
-        .await
-        .unwrap();
+    let grants = claim_all(&*store, &[any(&link("d", "peer")), any(&link("e", "peer"))]).await;
     let mut vnis: Vec<u32> = grants.into_values().map(granted).collect();
     vnis.sort_unstable();
     assert_eq!(vnis, [11, 12]);
@@ -82,7 +78,7 @@ pub async fn many_claims_in_one_batch(backend: Arc<impl Backend>) {
         .iter()
         .map(any)
         .collect();
-    let grants = store.claim_vnis(&claims).await.unwrap();
+    let grants = claim_all(&*store, &claims).await;
     let mut vnis: Vec<u32> = grants.into_values().map(granted).collect();
     vnis.sort_unstable();
     assert_eq!(vnis, (11..1511).collect::<Vec<_>>());
@@ -105,10 +101,8 @@ pub async fn many_claims_of_as_many_declarers(backend: Arc<impl Backend>) {
         .iter()
         .flat_map(|name| [any(&link(name, "x")), any(&link(name, "y"))])
         .collect();
-    let vnis: BTreeSet<u32> = store
-        .claim_vnis(&claims)
+    let vnis: BTreeSet<u32> = claim_all(&*store, &claims)
         .await
-        .unwrap()
         .into_values()
         .map(granted)
         .collect();
@@ -118,17 +112,18 @@ pub async fn many_claims_of_as_many_declarers(backend: Arc<impl Backend>) {
 pub async fn nothing_is_taken_for_an_undeclared_link(backend: Arc<impl Backend>) {
     let store = backend.open().await;
     publish(&*store, &record("a", &["b"])).await;
-    let grants = store
-        .claim_vnis(&[
+    let grants = claim_all(
+        &*store,
+        &[
             any(&link("x", "y")),
             fixed(&link("a", "x"), 20),
             any(&link("a", "b")),
-        ])
-        .await;
-    let grants = grants.unwrap();
+        ],
+    )
+    .await;
     assert_eq!(grants[&link_id("x", "y")], VniGrant::NotDeclared);
     assert_eq!(grants[&link_id("a", "x")], VniGrant::NotDeclared);
-    assert_eq!(granted(grants[&link_id("a", "b")]), 11);
+    assert_eq!(granted(&grants[&link_id("a", "b")]), 11);
     remove_pod(&*store, "a").await;
     assert_eq!(backend.leftovers(), 0);
 }
@@ -163,5 +158,132 @@ pub async fn a_claim_from_stale_facts_takes_nothing(backend: Arc<impl Backend>) 
     assert_eq!(claim(&*ours, &link("a", "c")).await, 11);
     remove_pod(&*ours, "c").await;
     assert_eq!(ask(&*ours, &link("a", "c")).await, VniGrant::NotDeclared);
+    assert_eq!(backend.leftovers(), 0);
+}
+
+/// Both nodes of a link may still have a device of its VNI when it ends.
+pub async fn a_vni_is_free_when_no_node_holds_it(backend: Arc<impl Backend>) {
+    let store = backend.open().await;
+    let [one, two, three] = ["n1", "n2", "n3"].map(node);
+    let ab = link("a", "b");
+    publish(&*store, &record("a", &["b"])).await;
+    publish(&*store, &record("b", &[])).await;
+    let next = async |name: &str| {
+        publish(&*store, &record(name, &["peer"])).await;
+        claim_for(&*store, &three, any(&link(name, "peer"))).await
+    };
+    for node in [&one, &two] {
+        assert_eq!(claim_for(&*store, node, any(&ab)).await, granting(11));
+    }
+    store.remove_pod(&key("a"), &sandbox("a-1")).await.unwrap();
+    store.remove_pod(&key("b"), &sandbox("b-1")).await.unwrap();
+    assert!(
+        store
+            .read(&keys(&["a", "b"]))
+            .await
+            .unwrap()
+            .vnis
+            .is_empty()
+    );
+    assert_eq!(next("c").await, granting(12), "both nodes hold 11");
+    let held = store.held_vnis(&one).await.unwrap();
+    assert_eq!(held, [(11.try_into().unwrap(), ab.id())].into());
+    let release = async |node| {
+        let eleven = [11.try_into().unwrap()].into();
+        store.release_vnis(node, &eleven).await.unwrap();
+    };
+    release(&one).await;
+    release(&one).await;
+    assert!(store.held_vnis(&one).await.unwrap().is_empty());
+    assert_eq!(next("d").await, granting(13), "the other node holds 11");
+    assert_eq!(
+        claim_for(&*store, &three, fixed(&link("c", "peer"), 11)).await,
+        VniGrant::TakenBy(ab.id())
+    );
+    release(&two).await;
+    assert_eq!(next("e").await, granting(11));
+    for name in ["c", "d", "e"] {
+        store
+            .remove_pod(&key(name), &sandbox(&format!("{name}-1")))
+            .await
+            .unwrap();
+    }
+    release_all_of(&*store, &three).await;
+    assert_eq!(backend.leftovers(), 0);
+}
+
+/// A link whose VNI only its own nodes hold can have it again.
+pub async fn a_link_that_comes_back_gets_the_vni_it_had(backend: Arc<impl Backend>) {
+    let store = backend.open().await;
+    let again = VniClaim {
+        former: Some(12.try_into().unwrap()),
+        ..any(&link("a", "b"))
+    };
+    publish(&*store, &record("x", &["y"])).await;
+    publish(&*store, &record("a", &["b"])).await;
+    claim(&*store, &link("x", "y")).await;
+    assert_eq!(claim(&*store, &link("a", "b")).await, 12);
+    store.remove_pod(&key("a"), &sandbox("a-1")).await.unwrap();
+    remove_pod(&*store, "x").await;
+    publish(&*store, &record_in("a", "a-2", 200, &["b"])).await;
+    let grants = claim_all(&*store, &[again]).await;
+    assert_eq!(granted(&grants[&link_id("a", "b")]), 12);
+}
+
+/// Another declared VNI takes effect or is refused.
+pub async fn a_declared_vni_that_changes(backend: Arc<impl Backend>) {
+    let store = backend.open().await;
+    let links = publish_hub(&*store, "a", 2).await;
+    let (one, two) = (&links[0], &links[1]);
+    let ask = async |link, vni| {
+        let claim = fixed(link, vni);
+        claim_for(&*store, &claimer(), claim).await
+    };
+    assert_eq!(claim(&*store, one).await, 11);
+    assert_eq!(ask(one, 5_000_000).await, granting(5_000_000));
+    assert_eq!(ask(two, 5_000_001).await, granting(5_000_001));
+    assert_eq!(ask(one, 5_000_001).await, VniGrant::TakenBy(two.id()));
+    let vnis = store.read(&keys(&["a"])).await.unwrap().vnis;
+    assert_eq!(vnis[&one.id()].number(), 5_000_000, "what it has stays");
+    assert_eq!(ask(one, 5_000_002).await, granting(5_000_002));
+    // The claimer may still have devices of those from before.
+    let held: Vec<u32> = held(&*store).await;
+    assert_eq!(held, [11, 5_000_000, 5_000_001, 5_000_002]);
+    assert_eq!(ask(two, 5_000_000).await, VniGrant::TakenBy(one.id()));
+    let before = [11, 5_000_000].map(|vni| vni.try_into().unwrap()).into();
+    store.release_vnis(&claimer(), &before).await.unwrap();
+    assert_eq!(ask(two, 5_000_000).await, granting(5_000_000));
+    remove_pod(&*store, "a").await;
+    assert_eq!(backend.leftovers(), 0);
+}
+
+/// Another VXLAN device of a node has a VNI.
+pub async fn a_blocked_vni_is_given_to_no_link_of_the_node(backend: Arc<impl Backend>) {
+    let store = backend.open().await;
+    let (one, two) = (node("n1"), node("n2"));
+    let ab = link("a", "b");
+    publish(&*store, &record_on("n1", "a", &["b", "c"])).await;
+    publish(&*store, &record_on("n2", "b", &[])).await;
+    publish(&*store, &record_on("n3", "d", &["e"])).await;
+    store.register_node(&one, None).await.unwrap();
+    assert_eq!(claim_for(&*store, &two, any(&ab)).await, granting(11));
+    let foreign = [11, 12].map(|vni| vni.try_into().unwrap()).into();
+    store.block_vnis(&one, &foreign).await.unwrap();
+    assert_eq!(claim_for(&*store, &one, any(&ab)).await, granting(13));
+    assert_eq!(claim_for(&*store, &two, any(&ab)).await, granting(13));
+    assert_eq!(
+        claim_for(&*store, &two, fixed(&link("a", "c"), 12)).await,
+        VniGrant::Blocked(one.clone())
+    );
+    let de = any(&link("d", "e"));
+    assert_eq!(claim_for(&*store, &node("n3"), de).await, granting(12));
+    for (name, node) in [("a", "n1"), ("b", "n2"), ("d", "n3")] {
+        store
+            .remove_pod(&key(name), &sandbox(&format!("{name}-1")))
+            .await
+            .unwrap();
+        release_all_of(&*store, &node.parse().unwrap()).await;
+    }
+    store.deregister_node(&one).await.unwrap();
     assert_eq!(backend.leftovers(), 0);
 }

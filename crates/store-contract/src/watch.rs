@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ratchet_store::{Change, Publish};
+use ratchet_store::{Change, Interest, Publish};
 use tokio::time;
 
 use crate::{Backend, helpers::*};
@@ -140,4 +140,43 @@ pub async fn publishing_the_same_again_wakes_no_watch(backend: Arc<impl Backend>
     }
     publish(&*store, &record("fence", &[])).await;
     assert_eq!(hear(&mut *watch, &["fence"]).await, keys(&["fence"]));
+}
+
+pub async fn a_vni_that_is_waited_for(backend: Arc<impl Backend>) {
+    let (ours, theirs) = (backend.open().await, backend.open().await);
+    publish(&*theirs, &record("x", &["y"])).await;
+    let taken = fixed(&link("x", "y"), 7_000_000);
+    claim_all(&*theirs, &[taken]).await;
+    let mut watch = watch(&*ours, &["a"], &[]).await;
+    let awaited = Interest {
+        own: keys(&["a"]),
+        awaited: [(7_000_000.try_into().unwrap(), keys(&["a"]))].into(),
+        ..Interest::default()
+    };
+    watch.interest(awaited).await.unwrap();
+    assert_eq!(
+        hear(&mut *watch, &["a"]).await,
+        keys(&["a"]),
+        "once, to ask again"
+    );
+    remove_pod(&*theirs, "x").await;
+    assert_eq!(hear(&mut *watch, &["a"]).await, keys(&["a"]));
+}
+
+/// The VNI of an own pod's link was one that is of no use on the other node.
+pub async fn another_vni_of_an_own_link(backend: Arc<impl Backend>) {
+    let (ours, theirs) = (backend.open().await, backend.open().await);
+    publish(&*theirs, &record_on("n1", "a", &["b"])).await;
+    publish(&*ours, &record_on("n2", "b", &[])).await;
+    let ab = any(&link("a", "b"));
+    claim_for(&*ours, &node("n2"), ab.clone()).await;
+    ours.read(&keys(&["b"])).await.unwrap();
+    let mut watch = watch(&*ours, &["b"], &["a"]).await;
+    let foreign = [11.try_into().unwrap()].into();
+    theirs.block_vnis(&node("n1"), &foreign).await.unwrap();
+    assert_eq!(claim_for(&*theirs, &node("n1"), ab).await, granting(12));
+    let heard = time::timeout(DEADLINE, watch.next()).await;
+    assert!(matches!(heard, Ok(Ok(Change::Pods(_)))), "{heard:?}");
+    let vnis = ours.read(&keys(&["b"])).await.unwrap().vnis;
+    assert_eq!(vnis[&link_id("a", "b")].number(), 12);
 }

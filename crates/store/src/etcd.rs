@@ -13,15 +13,17 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ratchet_model::{LinkId, NodeName, PodKey, PodRecord, SandboxId, record::Facts};
+use ratchet_model::{LinkId, NodeName, PodKey, PodRecord, SandboxId, Vni, VniRange, record::Facts};
 use tokio::sync;
 
 mod access;
 mod attempts;
 mod change;
+mod declared;
 mod error;
 mod keys;
 mod nodes;
+mod numbers;
 mod options;
 mod proto;
 mod reader;
@@ -32,8 +34,8 @@ mod vnis;
 mod watch;
 
 use crate::{
-    EtcdOptions, HostPort, NodeRemoval, Publish, Published, Store, StoreError, StoreScope,
-    StoreUrl, VniClaim, VniGrant, Watch,
+    HostPort, NodeRemoval, Publish, Published, RemovalReason, Store, StoreError, StoreOptions,
+    StoreScope, StoreUrl, VniClaim, VniGrant, Watch,
 };
 use keys::Keys;
 use rpc::Rpc;
@@ -52,7 +54,8 @@ pub(crate) struct Etcd {
 /// A store in an etcd cluster.
 pub(crate) struct EtcdStore {
     etcd: Arc<Etcd>,
-    claims: sync::Mutex<vnis::Holders>,
+    claims: sync::Mutex<vnis::Owners>,
+    vnis: VniRange,
     /// What the last read of each own pod found, for the watches.
     unnumbered: sync::watch::Sender<Unnumbered>,
     presence: nodes::Presence,
@@ -64,19 +67,20 @@ impl EtcdStore {
         url: &StoreUrl,
         hosts: &[HostPort],
         tls: bool,
-        options: &EtcdOptions,
+        options: &StoreOptions,
     ) -> Result<Self, StoreError> {
-        options.check(tls)?;
-        let rpc = Rpc::new(url.to_string(), hosts, tls, options)?;
+        options.etcd.check(tls)?;
+        let rpc = Rpc::new(url.to_string(), hosts, tls, &options.etcd)?;
         let etcd = Arc::new(Etcd {
             rpc,
-            keys: Keys::new(&options.prefix),
+            keys: Keys::new(&options.etcd.prefix),
         });
         etcd.any_below(&etcd.keys.root()).await?;
         let unnumbered = sync::watch::Sender::default();
         Ok(Self {
             etcd,
             claims: sync::Mutex::default(),
+            vnis: options.vnis,
             unnumbered,
             presence: nodes::Presence::default(),
         })
@@ -114,12 +118,25 @@ impl Store for EtcdStore {
 
     async fn claim_vnis(
         &self,
+        node: &NodeName,
         claims: &[VniClaim],
     ) -> Result<BTreeMap<LinkId, VniGrant>, StoreError> {
         // One at a time within this process: concurrent changes would only fail each other's
         // conditions.
-        let mut holders = self.claims.lock().await;
-        vnis::claim(&self.etcd, &mut holders, claims).await
+        let mut owners = self.claims.lock().await;
+        vnis::claim(&self.etcd, &mut owners, (node, self.vnis), claims).await
+    }
+
+    async fn release_vnis(&self, node: &NodeName, vnis: &BTreeSet<Vni>) -> Result<(), StoreError> {
+        numbers::release(&self.etcd, node, vnis).await
+    }
+
+    async fn held_vnis(&self, node: &NodeName) -> Result<BTreeMap<Vni, LinkId>, StoreError> {
+        numbers::held(&self.etcd, node).await
+    }
+
+    async fn block_vnis(&self, node: &NodeName, vnis: &BTreeSet<Vni>) -> Result<(), StoreError> {
+        numbers::block(&self.etcd, node, vnis).await
     }
 
     async fn register_node(
@@ -141,9 +158,9 @@ impl Store for EtcdStore {
     async fn remove_node(
         &self,
         node: &NodeName,
-        even_if_alive: bool,
+        reason: RemovalReason,
     ) -> Result<NodeRemoval, StoreError> {
-        nodes::remove_node(&self.etcd, node, even_if_alive).await
+        nodes::remove_node(&self.etcd, node, reason).await
     }
 
     async fn watch(&self) -> Result<Box<dyn Watch>, StoreError> {

@@ -8,10 +8,11 @@ use std::{
 
 use async_trait::async_trait;
 use ratchet_failpoint::pass;
-use ratchet_model::{LinkId, NodeName, PodKey, PodRecord, SandboxId, record::Facts};
+use ratchet_model::{LinkId, NodeName, PodKey, PodRecord, SandboxId, Vni, record::Facts};
 
 use crate::{
-    NodeRemoval, Publish, Published, Store, StoreError, StoreScope, VniClaim, VniGrant, Watch,
+    NodeRemoval, Publish, Published, RemovalReason, Store, StoreError, StoreScope, VniClaim,
+    VniGrant, Watch,
 };
 
 /// Adds failpoints to a store.
@@ -60,12 +61,35 @@ impl Store for WithPoints {
 
     async fn claim_vnis(
         &self,
+        node: &NodeName,
         claims: &[VniClaim],
     ) -> Result<BTreeMap<LinkId, VniGrant>, StoreError> {
         between(
             "store.before_claim",
-            self.0.claim_vnis(claims),
+            self.0.claim_vnis(node, claims),
             "store.claim",
+        )
+        .await
+    }
+
+    async fn release_vnis(&self, node: &NodeName, vnis: &BTreeSet<Vni>) -> Result<(), StoreError> {
+        between(
+            "store.before_release",
+            self.0.release_vnis(node, vnis),
+            "store.release",
+        )
+        .await
+    }
+
+    async fn held_vnis(&self, node: &NodeName) -> Result<BTreeMap<Vni, LinkId>, StoreError> {
+        between("store.before_read", self.0.held_vnis(node), "store.read").await
+    }
+
+    async fn block_vnis(&self, node: &NodeName, vnis: &BTreeSet<Vni>) -> Result<(), StoreError> {
+        between(
+            "store.before_block",
+            self.0.block_vnis(node, vnis),
+            "store.block",
         )
         .await
     }
@@ -99,11 +123,11 @@ impl Store for WithPoints {
     async fn remove_node(
         &self,
         node: &NodeName,
-        even_if_alive: bool,
+        reason: RemovalReason,
     ) -> Result<NodeRemoval, StoreError> {
         between(
             "store.before_remove_node",
-            self.0.remove_node(node, even_if_alive),
+            self.0.remove_node(node, reason),
             "store.remove_node",
         )
         .await

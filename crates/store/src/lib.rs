@@ -12,9 +12,7 @@ use std::{
 
 use async_trait::async_trait;
 use ratchet_failpoint as failpoint;
-use ratchet_model::{
-    DeclaredLink, LinkId, NodeName, PodKey, PodRecord, SandboxId, Vni, record::Facts,
-};
+use ratchet_model::{LinkId, NodeName, PodKey, PodRecord, SandboxId, Vni, record::Facts};
 
 pub mod change;
 mod etcd;
@@ -22,9 +20,11 @@ mod failpoints;
 mod options;
 mod sqlite;
 mod url;
+pub mod vni;
 
 pub use options::{EtcdOptions, StoreOptions};
 pub use url::{HostPort, StoreUrl};
+pub use vni::{VniClaim, VniGrant};
 
 /// Opens a store. Creates it first if that is possible.
 ///
@@ -33,9 +33,9 @@ pub use url::{HostPort, StoreUrl};
 pub async fn open(options: &StoreOptions) -> Result<Arc<dyn Store>, StoreError> {
     let url = &options.url;
     let store: Arc<dyn Store> = match url {
-        StoreUrl::Sqlite(path) => Arc::new(sqlite::SqliteStore::open(path).await?),
+        StoreUrl::Sqlite(path) => Arc::new(sqlite::SqliteStore::open(path, options.vnis).await?),
         StoreUrl::Etcd { hosts, tls } => {
-            Arc::new(etcd::EtcdStore::open(url, hosts, *tls, &options.etcd).await?)
+            Arc::new(etcd::EtcdStore::open(url, hosts, *tls, options).await?)
         }
         StoreUrl::Kubernetes => {
             return Err(StoreError::Config(format!("store {url}: not built in yet")));
@@ -112,6 +112,8 @@ pub struct Interest {
     pub own: BTreeSet<PodKey>,
     /// Their peers: only the peers' records.
     pub peers: BTreeSet<PodKey>,
+    /// VNIs of other links that links of own pods wait for: these pods hear when one is free.
+    pub awaited: BTreeMap<Vni, BTreeSet<PodKey>>,
 }
 
 /// What has changed.
@@ -123,41 +125,31 @@ pub enum Change {
     All,
 }
 
-/// A link that needs a VNI.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VniClaim {
-    /// The link.
-    pub link: LinkId,
-    /// Its two pods. One of them must declare it, and one of them must live. Otherwise a VNI could
-    /// be taken for a link that has ended since the claimer read it, and no agent would free it.
-    pub pods: [PodKey; 2],
-    /// The VNI that its declaration fixes.
-    pub fixed: Option<Vni>,
+/// Why a node's pods are removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RemovalReason {
+    /// Its agent has given no sign of life for its timeout. The node may come back, and may still
+    /// have devices, so it goes on holding its VNIs.
+    Lost,
+    /// A person says that the node is gone for good: its VNIs are released as well.
+    Forgotten {
+        /// Even if its agent is alive.
+        even_if_alive: bool,
+    },
 }
 
-impl VniClaim {
-    /// The claim for a declared link.
-    pub fn new(link: &DeclaredLink) -> Self {
-        Self {
-            link: link.id(),
-            pods: [link.local.pod.clone(), link.remote.pod.clone()],
-            fixed: link.vni,
+impl RemovalReason {
+    /// Whether a node is removed although its agent is alive.
+    pub fn even_if_alive(self) -> bool {
+        self == Self::Forgotten {
+            even_if_alive: true,
         }
     }
-}
 
-/// The answer to a [`VniClaim`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum VniGrant {
-    /// This is the link's VNI.
-    Granted(Vni),
-    /// The fixed VNI belongs to this other link.
-    TakenBy(LinkId),
-    /// All 2^24 are in use.
-    Exhausted,
-    /// It gets none, because no record declares it with a living pod: the claim was made from stale
-    /// facts. Read again.
-    NotDeclared,
+    /// Whether the node's VNIs are released.
+    pub fn releases_vnis(self) -> bool {
+        matches!(self, Self::Forgotten { .. })
+    }
 }
 
 /// The result of [`Store::remove_node`].
@@ -195,12 +187,26 @@ pub trait Store: Send + Sync {
     /// for an agent that has lost its state directory.
     async fn located_on(&self, node: &NodeName) -> Result<Vec<PodRecord>, StoreError>;
 
-    /// Gives each declared link its VNI: the one it has, or else the fixed one, or else the lowest
-    /// free one from [`Vni::FIRST`]. Idempotent.
+    /// Gives each declared link its VNI: the fixed one, or else the one it has or had, or else the
+    /// lowest free one of the range ([`StoreOptions::vnis`]). From then on `node` holds it.
+    /// Idempotent.
     async fn claim_vnis(
         &self,
+        node: &NodeName,
         claims: &[VniClaim],
     ) -> Result<BTreeMap<LinkId, VniGrant>, StoreError>;
+
+    /// A node no longer holds these VNIs: it has no device of them, and makes none before it has
+    /// claimed them again. Those whose links have ended are free when no node holds them.
+    async fn release_vnis(&self, node: &NodeName, vnis: &BTreeSet<Vni>) -> Result<(), StoreError>;
+
+    /// The VNIs that a node holds, and for which links. It goes through all VNIs of the store, so
+    /// it is only for an agent that does not know.
+    async fn held_vnis(&self, node: &NodeName) -> Result<BTreeMap<Vni, LinkId>, StoreError>;
+
+    /// A node's VXLAN devices that are not ours have these VNIs. No link of the node gets one of
+    /// them, until [`Store::deregister_node`].
+    async fn block_vnis(&self, node: &NodeName, vnis: &BTreeSet<Vni>) -> Result<(), StoreError>;
 
     /// Registers a node: its agent is alive as long as this store is open. After `timeout` without
     /// a sign of life (`None`: never), the node is one of the [`Store::lost_nodes`]. Call it before
@@ -219,13 +225,13 @@ pub trait Store: Send + Sync {
     /// `timeout`.
     async fn lost_nodes(&self) -> Result<BTreeSet<NodeName>, StoreError>;
 
-    /// Removes all pods of a node that is gone for good. Does nothing if the node's agent is alive,
-    /// unless `even_if_alive`. A node that comes back publishes its records again. It goes through
-    /// all records of the store. Idempotent.
+    /// Removes all pods of a node. Does nothing if the node's agent is alive, unless
+    /// [`RemovalReason::even_if_alive`]. A node that comes back publishes its records again. It
+    /// goes through all records of the store. Idempotent.
     async fn remove_node(
         &self,
         node: &NodeName,
-        even_if_alive: bool,
+        reason: RemovalReason,
     ) -> Result<NodeRemoval, StoreError>;
 
     /// Starts a watch. The first change is always [`Change::All`], so that nothing is missed

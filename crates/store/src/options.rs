@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use ratchet_model::VniRange;
+
 use crate::StoreUrl;
 
 /// Which store to open, and how. `url.into()` has defaults for everything except the URL.
@@ -11,12 +13,17 @@ pub struct StoreOptions {
     pub url: StoreUrl,
     /// How to reach an etcd cluster. Other stores ignore it.
     pub etcd: EtcdOptions,
+    /// `vni_range`: from these, links that declare no VNI get one.
+    pub vnis: VniRange,
 }
 
 impl From<StoreUrl> for StoreOptions {
     fn from(url: StoreUrl) -> Self {
-        let etcd = EtcdOptions::default();
-        Self { url, etcd }
+        Self {
+            url,
+            etcd: EtcdOptions::default(),
+            vnis: VniRange::AUTOMATIC,
+        }
     }
 }
 
@@ -28,8 +35,11 @@ impl StoreOptions {
     ) -> Self {
         let mut options = Self::from(url);
         for (key, value) in entries {
-            if let Some(value) = value {
-                options.etcd.set(key, value);
+            match (key, value) {
+                // The table of settings has read it already.
+                ("vni_range", Some(value)) => options.vnis = value.parse().unwrap_or_default(),
+                (key, Some(value)) => options.etcd.set(key, value),
+                (_, None) => {}
             }
         }
         options
@@ -96,7 +106,9 @@ mod tests {
             "etcd_password_file",
             "etcd_prefix",
         ];
-        let options = StoreOptions::new(url.clone(), keys.map(|key| (key, Some(key.to_owned()))));
+        let entries = keys.map(|key| (key, Some(key.to_owned())));
+        let range = [("vni_range", Some("20-30".to_owned()))];
+        let options = StoreOptions::new(url.clone(), entries.into_iter().chain(range));
         let etcd = EtcdOptions {
             ca: Some("etcd_ca".into()),
             cert: Some("etcd_cert".into()),
@@ -109,7 +121,8 @@ mod tests {
             options,
             StoreOptions {
                 url: url.clone(),
-                etcd
+                etcd,
+                vnis: "20-30".parse().unwrap(),
             }
         );
         assert_eq!(

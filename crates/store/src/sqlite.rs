@@ -11,7 +11,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ratchet_model::{LinkId, NodeName, PodKey, PodRecord, SandboxId, record::Facts};
+use ratchet_model::{LinkId, NodeName, PodKey, PodRecord, SandboxId, Vni, VniRange, record::Facts};
 
 mod database;
 mod error;
@@ -25,7 +25,8 @@ mod watch;
 mod worker;
 
 use crate::{
-    NodeRemoval, Publish, Published, Store, StoreError, StoreScope, VniClaim, VniGrant, Watch,
+    NodeRemoval, Publish, Published, RemovalReason, Store, StoreError, StoreScope, VniClaim,
+    VniGrant, Watch,
 };
 use database::{Database, TIMEOUT};
 use worker::Worker;
@@ -34,13 +35,15 @@ use worker::Worker;
 pub(crate) struct SqliteStore {
     path: PathBuf,
     timeout: Duration,
+    vnis: VniRange,
     worker: Worker,
 }
 
 impl SqliteStore {
     /// Opens the file, or creates it.
-    pub(crate) async fn open(path: &Path) -> Result<Self, StoreError> {
-        Self::open_with(path, TIMEOUT).await
+    pub(crate) async fn open(path: &Path, vnis: VniRange) -> Result<Self, StoreError> {
+        let store = Self::open_with(path, TIMEOUT).await?;
+        Ok(Self { vnis, ..store })
     }
 
     /// The same, with this timeout for other processes' locks.
@@ -52,6 +55,7 @@ impl SqliteStore {
         Ok(Self {
             path: path.to_owned(),
             timeout,
+            vnis: VniRange::AUTOMATIC,
             worker,
         })
     }
@@ -106,11 +110,33 @@ impl Store for SqliteStore {
 
     async fn claim_vnis(
         &self,
+        node: &NodeName,
         claims: &[VniClaim],
     ) -> Result<BTreeMap<LinkId, VniGrant>, StoreError> {
-        let claims = claims.to_vec();
+        let (node, range, claims) = (node.clone(), self.vnis, claims.to_vec());
         self.worker
-            .run(move |database| vnis::claim(database.connection()?, &claims))
+            .run(move |database| vnis::claim(database.connection()?, &node, range, &claims))
+            .await
+    }
+
+    async fn release_vnis(&self, node: &NodeName, vnis: &BTreeSet<Vni>) -> Result<(), StoreError> {
+        let (node, vnis) = (node.clone(), vnis.clone());
+        self.worker
+            .run(move |database| vnis::release(database.connection()?, &node, &vnis))
+            .await
+    }
+
+    async fn held_vnis(&self, node: &NodeName) -> Result<BTreeMap<Vni, LinkId>, StoreError> {
+        let node = node.clone();
+        self.worker
+            .run(move |database| vnis::held(database.connection()?, &node))
+            .await
+    }
+
+    async fn block_vnis(&self, node: &NodeName, vnis: &BTreeSet<Vni>) -> Result<(), StoreError> {
+        let (node, vnis) = (node.clone(), vnis.clone());
+        self.worker
+            .run(move |database| vnis::block(database.connection()?, &node, &vnis))
             .await
     }
 
@@ -123,8 +149,11 @@ impl Store for SqliteStore {
         Ok(())
     }
 
-    async fn deregister_node(&self, _node: &NodeName) -> Result<(), StoreError> {
-        Ok(())
+    async fn deregister_node(&self, node: &NodeName) -> Result<(), StoreError> {
+        let node = node.clone();
+        self.worker
+            .run(move |database| vnis::unblock(database.connection()?, &node))
+            .await
     }
 
     async fn lost_nodes(&self) -> Result<BTreeSet<NodeName>, StoreError> {
@@ -134,9 +163,9 @@ impl Store for SqliteStore {
     async fn remove_node(
         &self,
         node: &NodeName,
-        even_if_alive: bool,
+        reason: RemovalReason,
     ) -> Result<NodeRemoval, StoreError> {
-        if !even_if_alive {
+        if !reason.even_if_alive() {
             return Ok(NodeRemoval::Unsure);
         }
         let node = node.clone();

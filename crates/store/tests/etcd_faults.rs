@@ -33,7 +33,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 
 async fn open_with(url: &StoreUrl, etcd: &EtcdOptions) -> Result<Arc<dyn Store>, StoreError> {
     let (url, etcd) = (url.clone(), etcd.clone());
-    ratchet_store::open(&StoreOptions { url, etcd }).await
+    ratchet_store::open(&StoreOptions { etcd, ..url.into() }).await
 }
 
 fn refused(url: &StoreUrl, etcd: &EtcdOptions) -> StoreError {
@@ -468,8 +468,8 @@ fn a_pod_with_very_many_peers() {
         let hub = record("hub", &peers);
         publish(&*store, &hub).await;
         let claims: Vec<VniClaim> = hub.links.iter().map(any).collect();
-        assert_eq!(store.claim_vnis(&claims).await.unwrap().len(), 300);
-        assert_eq!(server.keys().len(), 1 + 300 + 300 + 1);
+        assert_eq!(claim_all(&*store, &claims).await.len(), 300);
+        assert_eq!(server.keys().len(), 1 + 3 * 300 + 1);
         // A part of what a crash would leave undone.
         server.ctl(&["del", "/ratchet/peers/default/peer7/default/hub"]);
         assert_eq!(
@@ -560,8 +560,8 @@ fn keys_deleted_by_hand_do_no_harm() {
         server.ctl(&["del", "/ratchet/vnis"]);
         assert_eq!(claim(&*store, &links[3]).await, 14);
         server.ctl(&["del", &format!("/ratchet/links/{}", links[1].id())]);
-        let grants = store.claim_vnis(&[fixed(&links[1], 12)]).await.unwrap();
-        assert_eq!(granted(grants[&links[1].id()]), 12);
+        let grants = claim_all(&*store, &[fixed(&links[1], 12)]).await;
+        assert_eq!(granted(&grants[&links[1].id()]), 12);
         server.ctl(&["put", "/ratchet/pods/default/a", "nonsense"]);
         let error = store.read(&keys(&["a"])).await.unwrap_err();
         assert_text(&error, &["/ratchet/pods/default/a", "etcdctl del"]);
@@ -585,7 +585,7 @@ fn writes(server: &EtcdServer) -> u64 {
 }
 
 #[test]
-fn a_thousand_links_are_two_writes_each_at_most() {
+fn a_thousand_links_are_three_writes_each_at_most() {
     const PODS: usize = 250;
     let server = EtcdServer::start();
     block_on(async {
@@ -606,14 +606,14 @@ fn a_thousand_links_are_two_writes_each_at_most() {
         for record in &records {
             publish(&*store, record).await;
             let claims: Vec<VniClaim> = record.links.iter().map(any).collect();
-            store.claim_vnis(&claims).await.unwrap();
+            claim_all(&*store, &claims).await;
         }
         let (written, keys) = (writes(&server) - before, server.keys().len());
         println!(
             "1,000 links between 250 pods: {written} writes, {keys} keys, {:?}",
             begun.elapsed()
         );
-        assert!(written <= 2 * (1000 + 250), "{written}");
+        assert!(written <= 3 * 1000 + 2 * 250, "{written}");
         let begun = Instant::now();
         for name in &names {
             remove_pod(&*store, name).await;
@@ -637,6 +637,7 @@ fn a_watch_with_very_many_keys() {
             .interest(Interest {
                 own: keys(&["a"]),
                 peers: keys(&peers),
+                ..Interest::default()
             })
             .await
             .unwrap();

@@ -52,7 +52,7 @@ fn a_lost_nodes_pods_are_removed_once_its_lease_has_ended() {
         claim(&*ours, &link("a", "b")).await;
         assert!(ours.lost_nodes().await.unwrap().is_empty());
         assert_eq!(
-            ours.remove_node(&node("n2"), false).await.unwrap(),
+            ours.remove_node(&node("n2"), LOST).await.unwrap(),
             NodeRemoval::Alive
         );
         // Its settings change, and then its agent ends.
@@ -65,12 +65,12 @@ fn a_lost_nodes_pods_are_removed_once_its_lease_has_ended() {
         .await;
         assert_eq!(ours.lost_nodes().await.unwrap(), [node("n2")].into());
         assert_eq!(
-            ours.remove_node(&node("n2"), false).await.unwrap(),
+            ours.remove_node(&node("n2"), LOST).await.unwrap(),
             NodeRemoval::Done(keys(&["a"]))
         );
         assert!(ours.lost_nodes().await.unwrap().is_empty());
         assert_eq!(
-            ours.remove_node(&node("n1"), false).await.unwrap(),
+            ours.remove_node(&node("n1"), LOST).await.unwrap(),
             NodeRemoval::Alive
         );
         remove_pod(&*ours, "b").await;
@@ -161,11 +161,11 @@ fn a_node_without_timeout_is_never_lost() {
         let store = open(&server.url()).await;
         assert!(store.lost_nodes().await.unwrap().is_empty());
         assert_eq!(
-            store.remove_node(&node("n1"), false).await.unwrap(),
+            store.remove_node(&node("n1"), LOST).await.unwrap(),
             NodeRemoval::Alive
         );
         assert_eq!(
-            store.remove_node(&node("n1"), true).await.unwrap(),
+            store.remove_node(&node("n1"), FORGET).await.unwrap(),
             NodeRemoval::Done(keys(&["a"]))
         );
     });
@@ -202,7 +202,7 @@ fn many_at_once_remove_lost_nodes_and_a_living_one_stays() {
                     block_on(async {
                         let store = open(&url).await;
                         for node in store.lost_nodes().await.unwrap() {
-                            store.remove_node(&node, false).await.unwrap();
+                            store.remove_node(&node, LOST).await.unwrap();
                         }
                     })
                 })
@@ -224,7 +224,7 @@ fn many_at_once_remove_lost_nodes_and_a_living_one_stays() {
                 .unwrap();
         }
         assert_eq!(
-            store.remove_node(&node("n4"), false).await.unwrap(),
+            store.remove_node(&node("n4"), LOST).await.unwrap(),
             NodeRemoval::Alive
         );
         assert_eq!(on("n4").await, 10);

@@ -202,10 +202,11 @@ impl Scene {
 
     /// Claims all links, as an agent does that has not read for a while.
     async fn claim(&self) -> BTreeMap<LinkId, VniGrant> {
-        self.store
-            .claim_vnis(&self.links.iter().map(VniClaim::new).collect::<Vec<_>>())
-            .await
-            .unwrap()
+        claim_all(
+            &*self.store,
+            &self.links.iter().map(VniClaim::new).collect::<Vec<_>>(),
+        )
+        .await
     }
 
     /// Makes the change in a process that is stopped or killed at its n-th point. Returns whether
@@ -305,7 +306,7 @@ impl Scene {
     async fn clear(&self, story: &str) {
         for node in ["node1", "node2"] {
             self.store
-                .remove_node(&node.parse().unwrap(), true)
+                .remove_node(&node.parse().unwrap(), FORGET)
                 .await
                 .unwrap();
         }
@@ -384,7 +385,7 @@ fn what_a_dead_agent_has_left_of_a_removal_is_done_by_the_agent_that_removes_its
         claims(scene).await;
         scene
             .store
-            .remove_node(&"node2".parse().unwrap(), true)
+            .remove_node(&"node2".parse().unwrap(), FORGET)
             .await
             .unwrap();
     };

@@ -33,7 +33,7 @@ impl Backend for SqliteFile {
             .unwrap()
             .map(Result::unwrap)
             .collect();
-        assert_eq!(tables.len(), 3, "{tables:?}");
+        assert_eq!(tables.len(), 5, "{tables:?}");
         tables
             .iter()
             .map(|table| {

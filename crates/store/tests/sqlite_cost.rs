@@ -102,6 +102,7 @@ fn ten_thousand_links() {
             .interest(Interest {
                 own: all.clone(),
                 peers: all.clone(),
+                ..Interest::default()
             })
             .await
             .unwrap();
@@ -123,17 +124,17 @@ fn ten_thousand_links() {
             .collect();
         let begun = Instant::now();
         for one in &links[..9000] {
-            store.claim_vnis(std::slice::from_ref(one)).await.unwrap();
+            claim_all(&*store, std::slice::from_ref(one)).await;
         }
         println!(
             "claim, one after the other, of 9,000: {:?} each",
             begun.elapsed() / 9000
         );
         let begun = Instant::now();
-        store.claim_vnis(&links[9000..9001]).await.unwrap();
+        claim_all(&*store, &links[9000..9001]).await;
         println!("claim with 9,000 taken: {:?}", begun.elapsed());
         let begun = Instant::now();
-        store.claim_vnis(&links).await.unwrap();
+        claim_all(&*store, &links).await;
         println!(
             "claim of 10,000, 999 of them new, in one batch: {:?}",
             begun.elapsed()
@@ -191,7 +192,7 @@ fn two_pods_with_1500_links() {
         println!("and heard: {:?}", begun.elapsed());
         let claims: Vec<VniClaim> = one.links.iter().map(any).collect();
         let begun = Instant::now();
-        store.claim_vnis(&claims).await.unwrap();
+        claim_all(&*store, &claims).await;
         println!("claim: {:?}", begun.elapsed());
         hear(&mut *watch, &["a", "b"]).await;
         println!("and heard: {:?}", begun.elapsed());

@@ -125,9 +125,14 @@ async fn listen(url: &str, nodes: usize) -> Result<Received> {
         .filter(|link| own.contains(&link.local.pod) || own.contains(&link.remote.pod))
         .map(VniClaim::new)
         .collect();
-    watched.claim_vnis(&claims).await?;
+    watched.claim_vnis(&"node0".parse()?, &claims).await?;
     let mut watch = watched.watch().await?;
-    watch.interest(Interest { own, peers }).await?;
+    let interest = Interest {
+        own,
+        peers,
+        ..Interest::default()
+    };
+    watch.interest(interest).await?;
     drain(&mut *watch).await?;
     let bytes_to_start = bytes.load(Relaxed);
 
@@ -168,7 +173,8 @@ async fn build(store: &Arc<dyn Store>, nodes: usize) -> Result<()> {
         for pod in 0..PODS {
             claims.extend(links(nodes, node, pod)?.iter().map(VniClaim::new));
         }
-        store.claim_vnis(&claims).await?;
+        let name = format!("node{node}").parse()?;
+        store.claim_vnis(&name, &claims).await?;
     }
     Ok(())
 }

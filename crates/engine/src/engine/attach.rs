@@ -85,6 +85,7 @@ impl Engine {
     /// The sandbox that is asked for, if all is well with it.
     fn state_of(&mut self, attach: &NewSandbox) -> Result<SandboxState, Failure> {
         self.agree_on(&attach.attachment.network, &attach.settings)?;
+        self.check_vnis(attach)?;
         let identity = self.kernel.identify(&attach.netns);
         let identity = identity.map_err(|e| invalid(e.to_string()))?;
         if identity == self.kernel.node() {
@@ -121,6 +122,18 @@ impl Engine {
             .into(),
             leaving: false,
         })
+    }
+
+    /// What a pod declares itself must be in the range for that.
+    fn check_vnis(&self, attach: &NewSandbox) -> Result<(), Failure> {
+        let declaration = &attach.declaration;
+        for link in &declaration.links {
+            if let Some(reason) = link.vni.and_then(|vni| self.node.refuse_vni(vni)) {
+                let (pod, interface) = (&declaration.pod, &link.local.interface);
+                return Err(invalid(format!("pod {pod}: link {interface}: {reason}")));
+            }
+        }
+        Ok(())
     }
 
     /// Another network of a sandbox that is wired already: its links are the pod's and are there.

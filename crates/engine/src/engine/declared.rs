@@ -34,6 +34,10 @@ impl Engine {
         if (&links, &accept) == (&state.links, &state.accept) {
             return;
         }
+        if let Some(reason) = self.refuse_vnis(&state.links, &links) {
+            tracing::warn!(pod = %state.pod, %reason, "the declaration has changed and is refused");
+            return self.warn_pod(&state.pod, &reason, &reason.to_string());
+        }
         tracing::info!(pod = %state.pod, links = links.len(), "the pod's declaration has changed");
         let (pod, id) = (state.pod.clone(), state.id.clone());
         let saved = self.sandboxes.save(SandboxState {
@@ -88,6 +92,18 @@ impl Engine {
                 None
             }
         }
+    }
+
+    /// What is wrong with VNIs in a changed declaration, if anything is. Those that a pod declared
+    /// before it may go on to declare.
+    fn refuse_vnis(&self, before: &[DeclaredLink], after: &[DeclaredLink]) -> Option<Reason> {
+        let had = |link: &&DeclaredLink| {
+            let mut before = before.iter();
+            before.any(|had| had.id() == link.id() && had.vni == link.vni)
+        };
+        let new = after.iter().filter(|link| link.vni.is_some() && !had(link));
+        let mut vnis = new.filter_map(|link| link.vni);
+        vnis.find_map(|vni| self.node.refuse_vni(vni))
     }
 
     /// Tries once more what could not be written down. The API does not tell of it again.

@@ -37,6 +37,7 @@ impl Engine {
             // Others have taken this node for dead, or the store has forgotten it: that it lives is
             // said first.
             self.register_node()?;
+            self.session.doubt_held();
         }
         let published = retry::all(own.iter().map(|pod| self.correct_record(pod)));
         around.extend(self.session.known().with_neighbours(&own));
@@ -185,7 +186,10 @@ impl Engine {
     pub(super) fn take_news(&mut self) {
         let pods = match self.session.take_news() {
             None => return,
-            Some(Change::All) => return self.begin_resync(),
+            Some(Change::All) => {
+                self.session.forget_held();
+                return self.begin_resync();
+            }
             Some(Change::Pods(pods)) => pods,
         };
         let mut concerned = self.session.known().with_neighbours(&pods);

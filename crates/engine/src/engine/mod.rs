@@ -21,6 +21,7 @@ mod resync;
 mod schedule;
 #[cfg(test)]
 mod testing;
+mod vnis;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -28,6 +29,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ratchet_model::{Vni, resolve::Link};
 use ratchet_protocol::{Detach, Failure, Reply, Settings};
 use tokio::sync::watch;
 
@@ -69,6 +71,8 @@ pub struct Engine {
     unwritten: BTreeMap<(String, String), Declared>,
     /// The resync that is under way.
     resync: Option<Resync>,
+    /// Links that the last reconcile could not make, because other devices have their VNIs.
+    taken_vnis: Vec<(Link, Vni)>,
 }
 
 impl Engine {
@@ -98,6 +102,7 @@ impl Engine {
             clock: setup.clock,
             unwritten: BTreeMap::new(),
             resync: None,
+            taken_vnis: Vec::new(),
         })
     }
 
@@ -261,6 +266,7 @@ impl Engine {
     fn store_is_back(&mut self) {
         if self.session.is_back() {
             tracing::info!("the store is back");
+            self.session.forget_held();
             self.begin_resync();
         }
     }

@@ -5,7 +5,7 @@
 //! of facts, as always.
 
 use ratchet_protocol::{Failure, FailureKind, ForgetNode, Forgotten, Reply};
-use ratchet_store::NodeRemoval;
+use ratchet_store::{NodeRemoval, RemovalReason};
 
 use super::Engine;
 use crate::retry::Tried;
@@ -37,7 +37,7 @@ impl Engine {
             if node == own {
                 continue;
             }
-            if let NodeRemoval::Done(pods) = self.session.remove_node(&node, false)? {
+            if let NodeRemoval::Done(pods) = self.session.remove_node(&node, RemovalReason::Lost)? {
                 let pods: Vec<String> = pods.iter().map(ToString::to_string).collect();
                 tracing::warn!(
                     %node, ?pods,
@@ -58,7 +58,10 @@ impl Engine {
                  them"
             ));
         }
-        match self.session.remove_node(node, forget.force)? {
+        let reason = RemovalReason::Forgotten {
+            even_if_alive: forget.force,
+        };
+        match self.session.remove_node(node, reason)? {
             NodeRemoval::Done(pods) => {
                 tracing::warn!(
                     %node, ?pods, forget.force,

@@ -19,11 +19,12 @@ use crate::{
     retry::Tried,
     sandboxes::Sandboxes,
     session::Known,
-    wires::{Applied, Fresh, Request, Scope},
+    wires::{Fresh, Request, Scope},
 };
 
 impl Engine {
-    /// Makes the kernel match what is known.
+    /// Makes the kernel match what is known. Links whose VNIs other devices of this node have get
+    /// others at once.
     pub(super) fn reconcile(&mut self, scope: &Scope) -> Tried {
         self.look_and_reconcile(scope).flatten()
     }
@@ -31,19 +32,28 @@ impl Engine {
     /// The same. Tells what came of the links; the outer error says that the scope could not be
     /// looked at.
     pub(super) fn look_and_reconcile(&mut self, scope: &Scope) -> Tried<Tried> {
+        let reconciled = self.reconcile_once(scope);
+        match self.block_vnis() {
+            Ok(false) => reconciled,
+            Ok(true) => self.reconcile_once(scope),
+            Err(retry) => reconciled.map(|links| links.and(Err(retry))),
+        }
+    }
+
+    fn reconcile_once(&mut self, scope: &Scope) -> Tried<Tried> {
         let node = self.node.wiring()?;
         let candidates = self.candidates(scope);
         let (sandboxes, name) = (&self.sandboxes, &node.name);
         let known = self.session.known();
         let needing: BTreeSet<LinkId> = candidates
             .iter()
-            .filter(|link| known.vnis().get(link.id).is_none())
+            .filter(|link| known.vnis().must_claim(link))
             .filter(|link| wiring::needs_vni(link, &places(link, sandboxes, known, name)))
             .map(|link| link.id)
             .collect();
         let claimed = self
             .session
-            .claim_vnis(&candidates, |link| needing.contains(&link.id));
+            .claim_vnis(&node.name, &candidates, |link| needing.contains(&link.id));
         self.session.forget_restored(&candidates, &self.sandboxes);
 
         let mut ended = self.wires.in_scope(scope, &self.sandboxes);
@@ -64,14 +74,17 @@ impl Engine {
             kept,
         };
         let now = self.clock.now();
-        let Applied { tried, warnings } =
-            self.wires
-                .apply(&mut *self.kernel, &self.sandboxes, request, now);
+        let applied = self
+            .wires
+            .apply(&mut *self.kernel, &self.sandboxes, request, now);
         self.session.forget_links(&ended);
-        for (link, reason) in warnings {
-            self.warn_pods(&link, &reason);
+        for (link, reason) in &applied.warnings {
+            self.warn_pods(link, reason);
         }
-        tried.map(|links| links.and(claimed))
+        self.taken_vnis = applied.taken;
+        let released = self.release_vnis(&applied.settled);
+        let links = applied.tried?;
+        Ok(links.and(claimed).and(released))
     }
 
     /// What is wanted of a link; none if nothing is, or nothing has to be looked at. A link of
@@ -85,8 +98,8 @@ impl Engine {
     ) -> Option<Fresh> {
         let known = self.session.known();
         let places = places(&link, &self.sandboxes, known, &node.name);
-        let vni = known.vnis().state(link.id);
-        let mut wiring = wiring::direct(&link, &places, vni, node);
+        let vni = known.vnis().state(&link);
+        let mut wiring = wiring::direct(&link, &places, vni.clone(), node);
         let is_tunnel = wiring.kind() == Some(LinkKind::Vxlan);
         if is_tunnel && !self.node.has_underlay() && !self.wires.has_made(link.id, &wiring) {
             // What it has stays, and it says what it waits for.

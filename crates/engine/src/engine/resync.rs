@@ -99,6 +99,9 @@ impl Engine {
             self.resync = Some(resync);
             return;
         }
+        if resync.tried.is_ok() {
+            resync.tried = self.release_unwanted_vnis();
+        }
         self.schedule.end(resync.tried.is_ok(), resync.took, now);
         if resync.is_whole {
             self.wires.end_resync(&*self.kernel);

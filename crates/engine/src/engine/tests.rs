@@ -8,7 +8,7 @@ use std::{
 };
 
 use ratchet_model::{
-    Location, PodKey, PodRecord,
+    Location, PodKey, PodRecord, Vni,
     declaration::{Texts, declare},
     device::Passage,
 };
@@ -19,7 +19,7 @@ use ratchet_store::Publish;
 use tokio::sync::oneshot;
 
 use super::{
-    Command, Engine, NewSandbox,
+    Command, Declared, Engine, NewSandbox,
     testing::{Netns, Node, devices, ip},
 };
 use crate::{
@@ -79,8 +79,31 @@ fn add_named(
 ) -> Result<Attached, Failure> {
     let link = |peer: &&str| format!("{{interface: to-{peer}, peer: {peer}/to-{pod}}}");
     let links: Vec<String> = peers.iter().map(link).collect();
-    let links = format!("[{}]", links.join(", "));
-    let annotations = [("ratchet.dev/links".to_owned(), links)].into();
+    declare_and_add_named(
+        engine,
+        pod,
+        (name, netns),
+        &format!("[{}]", links.join(", ")),
+    )
+}
+
+/// Attaches a pod with this annotation.
+fn declare_and_add(
+    engine: &mut Engine,
+    pod: &str,
+    netns: &Netns,
+    links: &str,
+) -> Result<Attached, Failure> {
+    declare_and_add_named(engine, pod, (pod, netns), links)
+}
+
+fn declare_and_add_named(
+    engine: &mut Engine,
+    pod: &str,
+    (name, netns): (&str, &Netns),
+    links: &str,
+) -> Result<Attached, Failure> {
+    let annotations = [("ratchet.dev/links".to_owned(), links.to_owned())].into();
     let declaration = declare(&key(pod), &Texts::new(), &annotations);
     let (answer, mut answered) = oneshot::channel();
     let sandbox = NewSandbox {
@@ -373,6 +396,73 @@ fn a_name_that_a_pod_of_another_node_has_is_waited_for() {
         resync(&mut engine);
         assert_eq!(here.devices(), ["to-peer"]);
         assert!(is_published(node, "r"));
+    });
+}
+
+/// The VNIs that the store says this node holds.
+fn held(node: &Node) -> Vec<u32> {
+    let settings = node.settings.clone();
+    let held = node.runtime.handle().block_on(async {
+        let store = open_store(settings).await.unwrap();
+        store.held_vnis(&"n1".parse().unwrap()).await.unwrap()
+    });
+    held.into_keys().map(Vni::number).collect()
+}
+
+#[test]
+fn an_add_with_a_vni_outside_of_the_range_fails() {
+    on_a_node(|node| {
+        let a = Netns::new("a");
+        let mut engine = start(node);
+        let links = "[{interface: e1, peer: far, vni: 77}]";
+        let failure = declare_and_add(&mut engine, "a", &a, links).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Invalid);
+        let expected = "pod default/a: link e1: VNI 77 cannot be declared, expected one of \
+                        1000000-16777215";
+        assert!(failure.to_string().contains(expected), "{failure}");
+        let links = "[{interface: e1, peer: far, vni: 1000077}]";
+        declare_and_add(&mut engine, "a", &a, links).unwrap();
+    });
+}
+
+#[test]
+fn a_link_takes_another_vni_than_a_foreign_device() {
+    on_a_node(|node| {
+        ip("link add foreign type vxlan id 11 remote 10.0.0.9 dstport 4789 dev u0");
+        publish_far(node, "far");
+        let a = Netns::new("a");
+        let mut engine = start(node);
+        let attached = add(&mut engine, "a", &a, &["far"]).unwrap();
+        assert_eq!((attached.interfaces.len(), attached.pending.len()), (1, 0));
+        assert_eq!(engine.report().links[0].vni, Some(12));
+        assert_eq!(held(node), [12]);
+        assert!(ip("-d link show foreign").contains("vxlan id 11 "));
+    });
+}
+
+/// The device of a link that has ended may be there under a name that is not looked for.
+#[test]
+fn a_vni_is_held_for_as_long_as_a_pod_hides_its_device() {
+    on_a_node(|node| {
+        publish_far(node, "far");
+        let [a, b] = ["a", "b"].map(Netns::new);
+        let mut engine = start(node);
+        add(&mut engine, "a", &a, &["far"]).unwrap();
+        add(&mut engine, "b", &b, &["far"]).unwrap();
+        assert_eq!(held(node), [11, 12]);
+        let name = a.name();
+        ip(&format!("-n {name} link set to-far down"));
+        ip(&format!("-n {name} link set to-far name hidden"));
+        let declared = |pod: &str| Declared {
+            kubernetes: ("default".into(), pod.into()),
+            with_labels: Ok(None),
+            annotations_only: Ok(None),
+        };
+        engine.handle(Command::Declared(Box::new(declared("a"))));
+        engine.handle(Command::Declared(Box::new(declared("b"))));
+        assert_eq!(held(node), [11], "only b's device was seen and deleted");
+        resync(&mut engine);
+        assert_eq!((a.devices(), held(node)), (Vec::<String>::new(), vec![]));
     });
 }
 

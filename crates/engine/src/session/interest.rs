@@ -17,7 +17,12 @@ pub(super) fn whole(known: &Known, sandboxes: &Sandboxes) -> Interest {
         .flat_map(|pod| known.neighbours(pod))
         .filter(|pod| !own.contains(pod))
         .collect();
-    Interest { own, peers }
+    let awaited = known.vnis().awaited();
+    Interest {
+        own,
+        peers,
+        awaited,
+    }
 }
 
 /// Corrects an interest as far as these pods go. Returns whether that changed it.
@@ -38,6 +43,14 @@ pub(super) fn correct(
         changed |= put(&mut interest.own, pod, is_own);
         changed |= put(&mut interest.peers, pod, is_peer);
     }
+    changed | await_vnis(interest, known)
+}
+
+/// Corrects which VNIs are waited for. Returns whether that changed it.
+pub(super) fn await_vnis(interest: &mut Interest, known: &Known) -> bool {
+    let awaited = known.vnis().awaited();
+    let changed = interest.awaited != awaited;
+    interest.awaited = awaited;
     changed
 }
 

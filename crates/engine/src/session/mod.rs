@@ -4,6 +4,7 @@
 //! Its parts ask nothing of each other: the session asks the store and tells them. It decides
 //! nothing about links and looks at no kernel.
 
+mod claims;
 mod connection;
 mod doubts;
 mod interest;
@@ -24,12 +25,11 @@ use std::{
 };
 
 use ratchet_model::{
-    LinkId, NodeName, PodKey, PodRecord, Reason, SandboxId, Vni, link::End, record::Facts,
-    resolve::Link,
+    LinkId, NodeName, PodKey, PodRecord, Reason, SandboxId, Vni, record::Facts, resolve::Link,
 };
 use ratchet_protocol::{Failure, Settings};
 use ratchet_store::{
-    Change, NodeRemoval, Publish, Published, Store, StoreError, StoreScope, VniClaim,
+    Change, NodeRemoval, Publish, Published, RemovalReason, Store, StoreError, StoreScope,
 };
 
 pub(crate) use connection::Surroundings;
@@ -53,6 +53,7 @@ pub(crate) struct Session {
     /// Whether `known` holds what the store says about all of this node's pods; without that
     /// nothing is removed.
     informed: bool,
+    knows_held: bool,
     presence: Presence,
     restored: Restored,
     doubts: Doubts,
@@ -69,6 +70,7 @@ impl Session {
             clock,
             known: Known::default(),
             informed: false,
+            knows_held: false,
             restored: Restored::default(),
             doubts: Doubts::default(),
         }
@@ -298,29 +300,6 @@ impl Session {
         self.doubts.take_due(self.clock.now())
     }
 
-    /// Claims a VNI for each of these links that needs one and has none.
-    pub fn claim_vnis(&mut self, links: &[Link], needs_one: impl Fn(&Link) -> bool) -> Tried {
-        let vnis = self.known.vnis();
-        let mut claims: Vec<VniClaim> = links
-            .iter()
-            .filter(|link| vnis.get(link.id).is_none() && needs_one(link))
-            .map(|link| VniClaim {
-                link: link.id,
-                pods: End::BOTH.map(|end| link.endpoint(end).pod.clone()),
-                fixed: link.vni.or(vnis.former(link.id)),
-            })
-            .collect();
-        let mut missing = false;
-        while !claims.is_empty() {
-            let size = Size::Links(claims.len());
-            let grants = self.call(size, async |store| store.claim_vnis(&claims).await)?;
-            let unmet = self.known.vnis_mut().take_grants(&claims, links, grants);
-            missing |= unmet.missing;
-            claims = unmet.without_former;
-        }
-        if missing { Err(Retry::Vnis) } else { Ok(()) }
-    }
-
     /// Tells the store that this node is alive for as long as it has sandboxes, and that it has
     /// nothing to lose when it has none. Others wait `timeout` for a sign of life (none: for ever).
     pub fn register_node(
@@ -363,9 +342,9 @@ impl Session {
     }
 
     /// Removes the pods of a node that is gone for good.
-    pub fn remove_node(&mut self, node: &NodeName, even_if_alive: bool) -> Tried<NodeRemoval> {
+    pub fn remove_node(&mut self, node: &NodeName, reason: RemovalReason) -> Tried<NodeRemoval> {
         self.call(Size::AllRecords, async |store| {
-            store.remove_node(node, even_if_alive).await
+            store.remove_node(node, reason).await
         })
     }
 

@@ -12,9 +12,10 @@ use std::{
 
 use async_trait::async_trait;
 use futures_util::future::{BoxFuture, ready};
-use ratchet_model::{LinkId, NodeName, PodKey, PodRecord, SandboxId, record::Facts};
+use ratchet_model::{LinkId, NodeName, PodKey, PodRecord, SandboxId, Vni, record::Facts};
 use ratchet_store::{
-    NodeRemoval, Publish, Published, Store, StoreError, StoreScope, VniClaim, VniGrant, Watch,
+    NodeRemoval, Publish, Published, RemovalReason, Store, StoreError, StoreScope, VniClaim,
+    VniGrant, Watch,
 };
 
 use crate::{
@@ -96,8 +97,24 @@ impl Store for Handed {
         self.0.answer(Vec::new()).await
     }
 
-    async fn claim_vnis(&self, _: &[VniClaim]) -> Result<BTreeMap<LinkId, VniGrant>, StoreError> {
+    async fn claim_vnis(
+        &self,
+        _: &NodeName,
+        _: &[VniClaim],
+    ) -> Result<BTreeMap<LinkId, VniGrant>, StoreError> {
         self.0.answer([].into()).await
+    }
+
+    async fn release_vnis(&self, _: &NodeName, _: &BTreeSet<Vni>) -> Result<(), StoreError> {
+        self.0.answer(()).await
+    }
+
+    async fn held_vnis(&self, _: &NodeName) -> Result<BTreeMap<Vni, LinkId>, StoreError> {
+        self.0.answer([].into()).await
+    }
+
+    async fn block_vnis(&self, _: &NodeName, _: &BTreeSet<Vni>) -> Result<(), StoreError> {
+        self.0.answer(()).await
     }
 
     async fn register_node(&self, _: &NodeName, _: Option<Duration>) -> Result<(), StoreError> {
@@ -112,7 +129,7 @@ impl Store for Handed {
         self.0.answer(BTreeSet::new()).await
     }
 
-    async fn remove_node(&self, _: &NodeName, _: bool) -> Result<NodeRemoval, StoreError> {
+    async fn remove_node(&self, _: &NodeName, _: RemovalReason) -> Result<NodeRemoval, StoreError> {
         self.0.answer(NodeRemoval::Unsure).await
     }
 

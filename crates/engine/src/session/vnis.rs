@@ -1,8 +1,13 @@
-//! The VNIs of links, as the store has given them. Nothing here asks the store.
+//! The VNIs of links, as the store has given them, and those that this node holds. Nothing here
+//! asks the store.
+//!
+//! A node makes a device only of a VNI that it holds, and holds it until no device of it can be
+//! there ([`ratchet_store::vni`]). That a node holds a VNI is known from the answer to a claim, not
+//! from facts: these may be old.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ratchet_model::{LinkId, Vni, resolve::Link, wiring::VniState};
+use ratchet_model::{LinkId, PodKey, Vni, resolve::Link, wiring::VniState};
 use ratchet_store::{VniClaim, VniGrant};
 
 /// What is known of links' VNIs.
@@ -12,17 +17,22 @@ pub(crate) struct Vnis {
     /// VNIs that the store no longer knows of: if it was wiped, their links ask for the same ones
     /// again.
     former: BTreeMap<LinkId, Vni>,
-    /// Links that insist on a VNI which is another link's.
-    taken: BTreeMap<LinkId, (Vni, LinkId)>,
+    /// Links that insist on a VNI which they cannot have.
+    refused: BTreeMap<LinkId, Refused>,
+    /// What this node holds. A link whose VNI has changed may hold several.
+    held: BTreeMap<LinkId, BTreeSet<Vni>>,
+    /// What this node holds no longer, and the store may not know that yet.
+    leaving: BTreeSet<Vni>,
+    /// VNIs of devices of this node that are not ours.
+    foreign: BTreeSet<Vni>,
 }
 
-/// What is left to do once grants were noted.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Unmet {
-    /// Links whose former VNI is another link's by now: they take any other.
-    pub without_former: Vec<VniClaim>,
-    /// Whether a link has none for another reason, which may pass.
-    pub missing: bool,
+/// A VNI that a link cannot have.
+#[derive(Debug, PartialEq, Eq)]
+struct Refused {
+    vni: Vni,
+    state: VniState,
+    pods: [PodKey; 2],
 }
 
 impl Vnis {
@@ -36,15 +46,28 @@ impl Vnis {
         self.former.get(&link).copied()
     }
 
+    /// Whether a link that needs a VNI must claim it: it has none, not the one that it insists on,
+    /// or one that is not held or of no use here.
+    pub fn must_claim(&self, link: &Link) -> bool {
+        let is_right = |vni: &Vni| {
+            link.vni.is_none_or(|fixed| fixed == *vni)
+                && self.holds(link.id, *vni)
+                && !self.foreign.contains(vni)
+        };
+        !self.get(link.id).as_ref().is_some_and(is_right)
+    }
+
     /// What wiring must know of a link's VNI.
-    pub fn state(&self, link: LinkId) -> VniState {
-        match (self.get(link), self.taken.get(&link)) {
-            (Some(vni), _) => VniState::Granted(vni),
-            (None, Some((vni, owner))) => VniState::TakenBy(*vni, *owner),
-            // The store has lost it and does not give it again yet: until another link has it, what
-            // is there stays.
-            (None, None) => self.former(link).map_or(VniState::None, VniState::Granted),
+    pub fn state(&self, link: &Link) -> VniState {
+        let refused = self.refused.get(&link.id);
+        if let Some(refused) = refused.filter(|refused| link.vni == Some(refused.vni)) {
+            return refused.state.clone();
         }
+        // One that the store has lost and does not give again yet: until another link has it, what
+        // is there stays.
+        let vni = self.get(link.id).or(self.former(link.id));
+        vni.filter(|vni| self.holds(link.id, *vni))
+            .map_or(VniState::None, VniState::Granted)
     }
 
     /// Notes the VNI that a device of the link has, unless the store says which it is.
@@ -63,49 +86,122 @@ impl Vnis {
         self.granted.extend(said);
     }
 
-    /// Takes the store's answer to claims; `links` are the links as they are declared.
+    /// Takes the store's answer to claims. Returns whether a link has no VNI for a reason that may
+    /// pass by itself.
     pub fn take_grants(
         &mut self,
         claims: &[VniClaim],
-        links: &[Link],
-        grants: BTreeMap<LinkId, VniGrant>,
-    ) -> Unmet {
-        let claim_of = |link| claims.iter().find(|claim| claim.link == link);
-        let insists = |id| !links.iter().any(|link| link.id == id && link.vni.is_none());
-        let mut unmet = Unmet::default();
-        for (link, grant) in grants {
-            self.taken.remove(&link);
+        mut grants: BTreeMap<LinkId, VniGrant>,
+    ) -> bool {
+        let mut missing = false;
+        for claim in claims {
+            let link = claim.link;
+            let Some(grant) = grants.remove(&link) else {
+                continue;
+            };
+            self.refused.remove(&link);
             match grant {
                 VniGrant::Granted(vni) => {
                     self.former.remove(&link);
                     self.granted.insert(link, vni);
+                    self.held.entry(link).or_default().insert(vni);
                 }
-                VniGrant::TakenBy(owner) if insists(link) => {
-                    let fixed = claim_of(link).and_then(|claim| claim.fixed);
-                    self.taken.extend(fixed.map(|vni| (link, (vni, owner))));
+                VniGrant::TakenBy(owner) => {
+                    self.refuse(claim, |vni| VniState::TakenBy(vni, owner));
                 }
-                VniGrant::TakenBy(_) => {
-                    self.former.remove(&link);
-                    unmet
-                        .without_former
-                        .extend(claim_of(link).map(|claim| VniClaim {
-                            fixed: None,
-                            ..claim.clone()
-                        }));
+                VniGrant::Blocked(node) => {
+                    self.refuse(claim, |vni| VniState::Blocked(vni, node));
                 }
                 VniGrant::Exhausted => {
-                    tracing::error!(%link, "all VNIs are taken");
-                    unmet.missing = true;
+                    tracing::error!(%link, "all VNIs of vni_range are taken");
+                    missing = true;
                 }
                 VniGrant::NotDeclared => {
                     // It ended since it was read, or the store has lost its declaration.
                     tracing::info!(%link, "no VNI yet: the store knows of no declaration of the \
                                            link");
-                    unmet.missing = true;
+                    missing = true;
                 }
             }
         }
-        unmet
+        missing
+    }
+
+    fn refuse(&mut self, claim: &VniClaim, state: impl FnOnce(Vni) -> VniState) {
+        if let Some(vni) = claim.fixed {
+            let (state, pods) = (state(vni), claim.pods.clone());
+            self.refused
+                .insert(claim.link, Refused { vni, state, pods });
+        }
+    }
+
+    /// VNIs of other links that links wait for, with the pods of these.
+    pub fn awaited(&self) -> BTreeMap<Vni, BTreeSet<PodKey>> {
+        let mut awaited: BTreeMap<Vni, BTreeSet<PodKey>> = BTreeMap::new();
+        for refused in self.refused.values() {
+            if matches!(refused.state, VniState::TakenBy(..)) {
+                awaited
+                    .entry(refused.vni)
+                    .or_default()
+                    .extend(refused.pods.iter().cloned());
+            }
+        }
+        awaited
+    }
+
+    /// Takes what the store says that this node holds.
+    pub fn take_held(&mut self, held: BTreeMap<Vni, LinkId>) {
+        for (vni, link) in held {
+            self.held.entry(link).or_default().insert(vni);
+        }
+    }
+
+    /// The store may not say any more that this node holds what it holds: all is to be claimed
+    /// again.
+    pub fn doubt_held(&mut self) {
+        self.held.clear();
+    }
+
+    /// The VNIs of a link that this node holds, but for one.
+    pub fn held_besides(&self, link: LinkId, kept: Option<Vni>) -> BTreeSet<Vni> {
+        let held = self.held.get(&link).into_iter().flatten();
+        held.filter(|vni| Some(**vni) != kept).copied().collect()
+    }
+
+    /// The links whose VNIs this node holds.
+    pub fn holding(&self) -> impl Iterator<Item = LinkId> {
+        self.held.keys().copied()
+    }
+
+    /// This node has no device of a link with these VNIs, for certain.
+    pub fn let_go(&mut self, link: LinkId, vnis: &BTreeSet<Vni>) {
+        let Some(held) = self.held.get_mut(&link) else {
+            return;
+        };
+        self.leaving
+            .extend(held.extract_if(.., |vni| vnis.contains(vni)));
+        if held.is_empty() {
+            self.held.remove(&link);
+        }
+    }
+
+    fn holds(&self, link: LinkId, vni: Vni) -> bool {
+        self.held.get(&link).is_some_and(|vnis| vnis.contains(&vni))
+    }
+
+    /// What the store is to be told that this node holds no longer.
+    pub fn leaving(&self) -> &BTreeSet<Vni> {
+        &self.leaving
+    }
+
+    /// The store has been told.
+    pub fn released(&mut self, vnis: &BTreeSet<Vni>) {
+        self.leaving.retain(|vni| !vnis.contains(vni));
+    }
+
+    /// Devices of this node that are not ours have these.
+    pub fn add_foreign(&mut self, vnis: BTreeSet<Vni>) {
+        self.foreign.extend(vnis);
     }
 
     /// Forgets links that are declared no longer.
@@ -113,6 +209,7 @@ impl Vnis {
         for link in ended {
             self.granted.remove(link);
             self.former.remove(link);
+            self.refused.remove(link);
         }
     }
 }
@@ -126,66 +223,112 @@ mod tests {
         vni.try_into().unwrap()
     }
 
-    fn claim(link: &Link, fixed: Option<u32>) -> VniClaim {
+    fn claim(link: &Link) -> VniClaim {
         VniClaim {
             link: link.id,
             pods: [link.a.pod.clone(), link.z.pod.clone()],
-            fixed: fixed.map(number),
+            fixed: link.vni,
+            former: None,
         }
+    }
+
+    fn grant(vnis: &mut Vnis, link: &Link, grant: VniGrant) -> bool {
+        vnis.take_grants(&[claim(link)], [(link.id, grant)].into())
+    }
+
+    #[test]
+    fn a_device_is_made_only_of_a_vni_that_is_held() {
+        let link = link("a", None);
+        let mut vnis = Vnis::default();
+        vnis.merge(&[link.id].into(), [(link.id, number(12))].into());
+        assert_eq!(vnis.state(&link), VniState::None, "known from facts alone");
+        assert!(vnis.must_claim(&link));
+        assert!(!grant(&mut vnis, &link, VniGrant::Granted(number(12))));
+        assert!(!vnis.must_claim(&link));
+        assert_eq!(vnis.state(&link), VniState::Granted(number(12)));
     }
 
     #[test]
     fn a_link_asks_for_the_vni_that_the_store_has_lost_and_takes_another_if_it_must() {
-        let (link, other) = (link("a", None), link("b", None));
+        let link = link("a", None);
         let mut vnis = Vnis::default();
-        vnis.merge(&[link.id].into(), [(link.id, number(12))].into());
+        grant(&mut vnis, &link, VniGrant::Granted(number(12)));
         vnis.merge(&[link.id].into(), BTreeMap::new());
         assert_eq!(
             (vnis.get(link.id), vnis.former(link.id)),
             (None, Some(number(12)))
         );
-        assert_eq!(vnis.state(link.id), VniState::Granted(number(12)));
-
-        let unmet = vnis.take_grants(
-            &[claim(&link, Some(12))],
-            std::slice::from_ref(&link),
-            [(link.id, VniGrant::TakenBy(other.id))].into(),
-        );
-        assert_eq!(unmet.without_former, [claim(&link, None)]);
-        assert_eq!(
-            (vnis.state(link.id), unmet.missing),
-            (VniState::None, false)
-        );
-
-        vnis.restore(link.id, number(13));
-        let granted = [(link.id, VniGrant::Granted(number(14)))].into();
-        let unmet = vnis.take_grants(&[claim(&link, Some(13))], &[], granted);
-        assert_eq!(unmet, Unmet::default());
+        assert_eq!(vnis.state(&link), VniState::Granted(number(12)));
+        grant(&mut vnis, &link, VniGrant::Granted(number(14)));
         assert_eq!(
             (vnis.get(link.id), vnis.former(link.id)),
             (Some(number(14)), None)
         );
+        let old = vnis.held_besides(link.id, Some(number(14)));
+        vnis.let_go(link.id, &old);
+        assert_eq!(*vnis.leaving(), [number(12)].into());
         vnis.forget(&[link.id].into());
-        assert_eq!(vnis.state(link.id), VniState::None);
+        assert_eq!(vnis.state(&link), VniState::None);
     }
 
     #[test]
-    fn a_link_that_insists_on_a_vni_of_another_takes_none() {
+    fn what_is_held_leaves_when_no_device_of_it_can_be_there() {
+        let (one, other) = (link("a", None), link("b", None));
+        let mut vnis = Vnis::default();
+        grant(&mut vnis, &one, VniGrant::Granted(number(11)));
+        grant(&mut vnis, &other, VniGrant::Granted(number(12)));
+        assert!(vnis.held_besides(one.id, Some(number(11))).is_empty());
+        let held = vnis.held_besides(one.id, None);
+        vnis.let_go(one.id, &held);
+        assert_eq!(*vnis.leaving(), [number(11)].into());
+        assert_eq!(vnis.state(&one), VniState::None);
+        assert!(vnis.must_claim(&one) && !vnis.must_claim(&other));
+        vnis.released(&[number(11)].into());
+        assert!(vnis.leaving().is_empty());
+        assert_eq!(vnis.holding().collect::<Vec<_>>(), [other.id]);
+    }
+
+    #[test]
+    fn a_link_that_insists_on_a_vni_of_another_takes_none_and_waits_for_it() {
         let (link, owner) = (link("a", Some(77)), link("b", None).id);
         let mut vnis = Vnis::default();
-        let taken = [(link.id, VniGrant::TakenBy(owner))].into();
-        let claims = [claim(&link, Some(77))];
-        let unmet = vnis.take_grants(&claims, std::slice::from_ref(&link), taken);
-        assert_eq!(unmet, Unmet::default());
-        assert_eq!(vnis.state(link.id), VniState::TakenBy(number(77), owner));
+        assert!(!grant(&mut vnis, &link, VniGrant::TakenBy(owner)));
+        assert_eq!(vnis.state(&link), VniState::TakenBy(number(77), owner));
+        let pods = [link.a.pod.clone(), link.z.pod.clone()].into();
+        assert_eq!(vnis.awaited(), [(number(77), pods)].into());
+        let other = Link {
+            vni: Some(number(78)),
+            ..link.clone()
+        };
+        assert_eq!(vnis.state(&other), VniState::None, "it insists no longer");
+        vnis.forget(&[link.id].into());
+        assert!(vnis.awaited().is_empty());
+    }
+
+    #[test]
+    fn a_link_whose_vni_a_foreign_device_has_claims_another() {
+        let link = link("a", None);
+        let mut vnis = Vnis::default();
+        grant(&mut vnis, &link, VniGrant::Granted(number(11)));
+        vnis.add_foreign([number(11)].into());
+        assert!(vnis.must_claim(&link));
+    }
+
+    #[test]
+    fn what_may_be_lost_is_claimed_again() {
+        let link = link("a", None);
+        let mut vnis = Vnis::default();
+        grant(&mut vnis, &link, VniGrant::Granted(number(11)));
+        vnis.doubt_held();
+        assert!(vnis.must_claim(&link));
+        assert_eq!(vnis.get(link.id), Some(number(11)));
     }
 
     #[test]
     fn a_link_without_a_declaration_in_the_store_is_tried_again() {
         let link = link("a", None);
         let mut vnis = Vnis::default();
-        let grants = [(link.id, VniGrant::NotDeclared)].into();
-        let unmet = vnis.take_grants(&[claim(&link, None)], std::slice::from_ref(&link), grants);
-        assert_eq!((unmet.missing, vnis.state(link.id)), (true, VniState::None));
+        assert!(grant(&mut vnis, &link, VniGrant::NotDeclared));
+        assert_eq!(vnis.state(&link), VniState::None);
     }
 }

@@ -45,6 +45,32 @@ pub(crate) struct Applied {
     pub tried: Tried<Tried>,
     /// What users of a link's pods have to fix.
     pub warnings: Vec<(Link, Box<Reason>)>,
+    /// Links with which all went well.
+    pub settled: Vec<Settled>,
+    /// Links whose VNI another device of this node has.
+    pub taken: Vec<(Link, Vni)>,
+}
+
+/// A link with which all went well.
+pub(crate) struct Settled {
+    /// The link.
+    pub link: LinkId,
+    /// The VNI of the tunnel that it has now. All others it may have had are gone, as far as was
+    /// seen.
+    pub vni: Option<Vni>,
+    /// Whether a device of it was seen and deleted.
+    pub deleted: bool,
+}
+
+impl Applied {
+    fn new(tried: Tried<Tried>, warnings: Vec<(Link, Box<Reason>)>) -> Self {
+        Self {
+            tried,
+            warnings,
+            settled: Vec::new(),
+            taken: Vec::new(),
+        }
+    }
 }
 
 /// A plan and what came of it.
@@ -68,14 +94,11 @@ impl Wires {
         let (scope, ended) = (request.scope, request.ended);
         let is_empty = request.fresh.is_empty() && ended.is_empty();
         if is_empty && scope.namespaces(sandboxes).is_empty() {
-            return Applied {
-                tried: Ok(Ok(())),
-                warnings: Vec::new(),
-            };
+            return Applied::new(Ok(Ok(())), Vec::new());
         }
         let done = self.look_and_execute(kernel, sandboxes, &request);
         let applied = match done {
-            Ok(done) => self.take_results(sandboxes, request.fresh, done, now),
+            Ok(done) => self.take_results(sandboxes, request.fresh, ended, done, now),
             Err(error) => self.take_blindness(request.fresh, error, now),
         };
         for id in ended {
@@ -189,13 +212,20 @@ impl Wires {
         &mut self,
         sandboxes: &Sandboxes,
         fresh: Vec<Fresh>,
+        ended: &BTreeSet<LinkId>,
         done: Done,
         now: Instant,
     ) -> Applied {
+        let failures = failures(&done.plan, &done.results);
+        let settled = self.settled((&fresh, ended), &done, &failures);
+        let vni_of = |fresh: &Fresh| {
+            let failure = failures.get(&fresh.link.id)?;
+            Some((fresh.link.clone(), failure.taken_vni?))
+        };
+        let taken = fresh.iter().filter_map(vni_of).collect();
         self.swept.extend(done.swept);
         self.announcements
             .note(&done.plan.steps, &done.results, now);
-        let failures = failures(&done.plan, &done.results);
         self.leftovers.finish(
             &done.plan.leftovers,
             |link| failures.contains_key(&link),
@@ -206,9 +236,37 @@ impl Wires {
             None => Ok(()),
         };
         Applied {
-            tried: Ok(tried),
-            warnings: self.note_all(fresh, &failures, now),
+            settled,
+            taken,
+            ..Applied::new(Ok(tried), self.note_all(fresh, &failures, now))
         }
+    }
+
+    /// What came of the links that have ended, and of those that have devices, without a failure.
+    fn settled(
+        &self,
+        (fresh, ended): (&[Fresh], &BTreeSet<LinkId>),
+        done: &Done,
+        failures: &BTreeMap<LinkId, LinkFailure>,
+    ) -> Vec<Settled> {
+        let results = done.plan.steps.iter().zip(&done.results);
+        let deleted: BTreeSet<LinkId> = results
+            .filter(|(step, result)| {
+                result.is_ok() && matches!(step.operation, Operation::Delete(_))
+            })
+            .map(|(step, _)| step.link)
+            .collect();
+        let made = fresh.iter().filter(|fresh| fresh.wiring.kind().is_some());
+        let made = made.map(|fresh| (fresh.link.id, fresh.wiring.vni()));
+        let ended = ended.iter().map(|link| (*link, None));
+        made.chain(ended)
+            .filter(|(link, _)| !failures.contains_key(link))
+            .map(|(link, vni)| Settled {
+                link,
+                vni,
+                deleted: deleted.contains(&link),
+            })
+            .collect()
     }
 
     /// The kernel could not be looked at: what is there is as it was, and what is new is not there
@@ -229,10 +287,7 @@ impl Wires {
             .iter()
             .map(|fresh| (fresh.link.id, failure.clone()))
             .collect();
-        Applied {
-            warnings: self.note_all(fresh, &failures, now),
-            tried: Err(error.into()),
-        }
+        Applied::new(Err(error.into()), self.note_all(fresh, &failures, now))
     }
 
     /// Notes what came of links. Returns what users have to fix.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ratchet_kernel::KernelError;
 use ratchet_model::{
-    LinkId, Reason, SandboxId,
+    LinkId, Reason, SandboxId, Vni,
     device::{At, Netns, Operation, Step},
     planner::Plan,
 };
@@ -15,6 +15,8 @@ pub(crate) struct LinkFailure {
     pub reason: Box<Reason>,
     /// The sandbox on whose side it happened, if it was on one's.
     pub sandbox: Option<SandboxId>,
+    /// The VNI for which the kernel has another device.
+    pub taken_vni: Option<Vni>,
 }
 
 impl LinkFailure {
@@ -23,6 +25,7 @@ impl LinkFailure {
         Self {
             reason: Box::new(error.reason()),
             sandbox: None,
+            taken_vni: None,
         }
     }
 
@@ -34,13 +37,22 @@ impl LinkFailure {
         Self {
             reason: Box::new(reason),
             sandbox,
+            taken_vni: None,
         }
     }
 
     fn of_step(step: &Step, error: &KernelError) -> Self {
-        match device_of(step) {
+        let failure = match device_of(step) {
             Some(at) => Self::at(error.reason(), at),
             None => Self::unseen(error),
+        };
+        let taken_vni = match error {
+            KernelError::VniTaken { vni, .. } => Some(*vni),
+            _ => None,
+        };
+        Self {
+            taken_vni,
+            ..failure
         }
     }
 }

@@ -23,7 +23,7 @@ use ratchet_model::{
     wiring::Wiring,
 };
 
-pub(crate) use apply::{Applied, Request};
+pub(crate) use apply::{Request, Settled};
 pub(crate) use scope::Scope;
 pub(crate) use tracked::{Fresh, Tracked};
 
@@ -80,6 +80,11 @@ impl Wires {
                     .collect()
             }
         }
+    }
+
+    /// Whether a link was dealt with and has not ended.
+    pub fn knows(&self, link: LinkId) -> bool {
+        self.links.get(link).is_some()
     }
 
     /// Whether a link has been made in this way.

@@ -12,6 +12,7 @@ use crate::{
     link::{Mtu, Vni},
     names::{InterfaceName, LinkId, NodeName, PodKey, SandboxId},
     text::bounded,
+    vni_range::VniRange,
 };
 
 /// The most bytes of a message: what users wrote may be long.
@@ -98,6 +99,11 @@ reasons! {
         "vni_of_another_link" VniOfAnotherLink { vni: Vni, owner: LinkId }
             means "The link declares a VNI that another link has."
             message "VNI {vni} is asked for, but it is that of link {owner}"
+            said "ask for another one or for none";
+        "vni_of_another_device" VniOfAnotherDevice { vni: Vni, node: NodeName }
+            means "The link declares a VNI that a VXLAN device of one of its nodes has, which is \
+                   not Ratchet's."
+            message "VNI {vni} is asked for, but another VXLAN device of node {node} has it"
             said "ask for another one or for none";
         "mtu_too_large" MtuTooLarge { mtu: Mtu, node: NodeName, other: NodeName, limit: Mtu }
             means "The link declares an MTU that does not fit into a tunnel between the two nodes."
@@ -237,6 +243,10 @@ reasons! {
             means "An end has more addresses or routes than `max_addresses` or `max_routes` allows."
             message "has {count} {what}, the limit for an end is {most} (max_{what})"
             said "write fewer, or raise max_{what} in the settings";
+        "vni_not_declarable" VniNotDeclarable { vni: Vni, range: VniRange }
+            means "A link declares a VNI outside of `declared_vni_range`."
+            message "VNI {vni} cannot be declared, expected one of {range}"
+            said "declare another one or none, or set declared_vni_range";
         "accept_invalid" AcceptInvalid { error: String }
             means "The annotation `ratchet.dev/accept` is no list of pods and namespaces."
             message "{error}"

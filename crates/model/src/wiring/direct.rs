@@ -103,6 +103,7 @@ impl Local<'_> {
                 node: other.clone(),
             }),
             VniState::TakenBy(vni, owner) => self.freeze(Reason::VniOfAnotherLink { vni, owner }),
+            VniState::Blocked(vni, node) => self.freeze(Reason::VniOfAnotherDevice { vni, node }),
         }
     }
 

@@ -52,12 +52,14 @@ pub enum Place {
 }
 
 /// What is known of a link's VNI.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VniState {
-    /// None has been claimed.
+    /// There is none that this node may use yet.
     None,
     /// The link has this one.
     Granted(Vni),
     /// The one that it asks for belongs to another link.
     TakenBy(Vni, LinkId),
+    /// The one that it asks for is that of a device of this node that is not ours.
+    Blocked(Vni, NodeName),
 }

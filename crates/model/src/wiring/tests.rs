@@ -98,24 +98,26 @@ fn a_node_of_its_own_means_veth_and_two_mean_vxlan() {
 #[test]
 fn what_cannot_be_is_said_and_nothing_is_made() {
     let granted = VniState::Granted(Vni::try_from(11).unwrap());
+    let granted = || granted.clone();
     let taken = VniState::TakenBy(Vni::try_from(77).unwrap(), link(None).id);
+    let blocked = VniState::Blocked(Vni::try_from(78).unwrap(), "n2".parse().unwrap());
     for (link, place, vni, expected) in [
         (
             link(Some(9000)),
             there("10.0.0.2", 1450),
-            granted,
+            granted(),
             "MTU 9000 is asked for, but the underlay between nodes n1 and n2 has room for 1450",
         ),
         (
             link(None),
             there("10.0.0.1", 1450),
-            granted,
+            granted(),
             "same parent address 10.0.0.1",
         ),
         (
             link(None),
             there("fd00::2", 1450),
-            granted,
+            granted(),
             "both must be IPv4 or both IPv6",
         ),
         (
@@ -125,12 +127,18 @@ fn what_cannot_be_is_said_and_nothing_is_made() {
             "VNI 77 is asked for, but it is that of link",
         ),
         (
+            link(None),
+            there("10.0.0.2", 1450),
+            blocked,
+            "VNI 78 is asked for, but another VXLAN device of node n2 has it",
+        ),
+        (
             Link {
                 problem: Some(Box::new(at_odds())),
                 ..link(None)
             },
             here("s2"),
-            granted,
+            granted(),
             "MTU is 1300 on default/r1",
         ),
         (
@@ -139,7 +147,7 @@ fn what_cannot_be_is_said_and_nothing_is_made() {
                 ..link(None)
             },
             there("10.0.0.2", 1450),
-            granted,
+            granted(),
             "MTU is 1300 on default/r1",
         ),
     ] {
@@ -220,7 +228,7 @@ fn of_a_barred_link_nothing_is_made_or_kept_and_only_its_declarer_is_told() {
         ([Place::Gone, here("s2")], false),
         ([Place::Unknown, here("s2")], false),
     ] {
-        let wiring = direct(&link, &places, granted, &node());
+        let wiring = direct(&link, &places, granted.clone(), &node());
         assert_eq!(wiring.wanted, [], "{places:?}");
         assert_eq!(wiring.obstacle.is_some(), told, "{places:?}");
         assert!(!needs_vni(&link, &places));

@@ -183,6 +183,7 @@ fn usual_form(kind: Kind, text: String) -> Option<String> {
         | Kind::Node
         | Kind::Address
         | Kind::Mtu
+        | Kind::Vnis
         | Kind::Seconds
         | Kind::Count
         | Kind::CrossNamespace

@@ -1,6 +1,6 @@
 //! A row of the table of settings.
 
-use ratchet_model::{Mtu, declaration::CrossNamespace};
+use ratchet_model::{Mtu, Vni, VniRange, declaration::CrossNamespace};
 
 /// A setting: a key of the network config, and an option of `ratchet agent` if the agent has it.
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +46,7 @@ pub enum DefaultValue {
 pub enum Group {
     /// Pods, this node, or its agent.
     General,
-    /// Which store is used.
+    /// Which store is used, and what is asked of it.
     Store,
     /// How an etcd cluster is reached, which also decides which store is used.
     Etcd,
@@ -66,6 +66,8 @@ pub enum Kind {
     Address,
     /// An MTU in bytes.
     Mtu,
+    /// A range of VNIs.
+    Vnis,
     /// A number of seconds.
     Seconds,
     /// How many of something are allowed.
@@ -114,6 +116,10 @@ impl Kind {
                 "an IPv4 or IPv6 address of the parent interface, without a prefix length"
             }
             Self::Mtu => return format!("a number from {} to {}", Mtu::MIN, Mtu::MAX),
+            Self::Vnis => {
+                let (max, example) = (Vni::MAX, VniRange::AUTOMATIC);
+                return format!("a range of VNIs from 1 to {max}, such as \"{example}\"");
+            }
             Self::Seconds => "a number of seconds, or 0 for never",
             Self::Count => "a number from 1 up",
             Self::CrossNamespace => {

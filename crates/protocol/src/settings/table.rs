@@ -10,7 +10,7 @@
 
 use std::{net::IpAddr, num::NonZeroU32};
 
-use ratchet_model::{Mtu, NodeName, declaration::CrossNamespace};
+use ratchet_model::{Mtu, NodeName, VniRange, declaration::CrossNamespace};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -135,6 +135,28 @@ settings! {
         flag: "mtu",
         value: "BYTES",
         variable: "RATCHET_MTU",
+    }
+    /// The VNIs that links get whose declarations name none. It must be the same on all nodes
+    ///
+    /// 4096, Calico's, is left out of this range and of `declared_vni_range`.
+    vni_range: VniRange {
+        kind: Vnis,
+        group: Store,
+        default: DefaultValue::Value("11-999999"),
+        flag: "vni-range",
+        value: "FIRST-LAST",
+        variable: "RATCHET_VNI_RANGE",
+    }
+    /// The VNIs that pods may declare
+    ///
+    /// A pod that declares another one is not started. Pods that run keep theirs.
+    declared_vni_range: VniRange {
+        kind: Vnis,
+        group: General,
+        default: DefaultValue::Value("1000000-16777215"),
+        flag: "declared-vni-range",
+        value: "FIRST-LAST",
+        variable: "RATCHET_DECLARED_VNI_RANGE",
     }
     /// With etcd: after how many seconds without a sign of life from this node's agent the other
     /// agents remove its pods; 0: never

@@ -55,9 +55,9 @@ fn the_articles_config_from_first_to_last() {
         (&json!("vxlan"), &json!(11))
     );
     let keys: Vec<String> = etcd.everything().into_keys().collect();
-    // Four records, three links with one declarer each, one VNI, the list of VNIs, and two keys per
-    // node.
-    assert_eq!(keys.len(), 4 + 3 + 1 + 1 + 2 * 2, "{keys:#?}");
+    // Four records, three links with one declarer each, a link's VNI, a VNI's link, the list of
+    // VNIs, and two keys per node.
+    assert_eq!(keys.len(), 4 + 3 + 1 + 1 + 1 + 2 * 2, "{keys:#?}");
     assert!(
         keys.iter().all(|key| key.starts_with("/ratchet/")),
         "{keys:#?}"

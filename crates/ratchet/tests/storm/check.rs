@@ -17,6 +17,8 @@ struct Contents {
     /// Pod and declarer.
     index: BTreeSet<(usize, usize)>,
     vnis: BTreeMap<LinkId, u64>,
+    /// The same, from the keys of the VNIs.
+    numbers: BTreeMap<LinkId, u64>,
     /// The VNIs in the list of those in use.
     in_use: BTreeSet<u64>,
     /// Nodes that may have records.
@@ -78,6 +80,12 @@ impl World {
                     }
                     true
                 }
+                Some(("numbers", vni)) => vni
+                    .parse()
+                    .ok()
+                    .zip(link_of_number(&value))
+                    .map(|(vni, link)| contents.numbers.insert(link, vni))
+                    .is_some(),
                 Some(("nodes", name)) => contents.nodes.insert(name.to_owned()),
                 Some(("alive", name)) => contents.alive.insert(name.to_owned()),
                 _ => false,
@@ -176,6 +184,12 @@ impl World {
             problems.push(format!(
                 "store: VNIs of links {:?}, in use {:?}",
                 contents.vnis, contents.in_use
+            ));
+        }
+        if contents.numbers != contents.vnis {
+            problems.push(format!(
+                "store: VNIs of links {:?}, and links of VNIs {:?}",
+                contents.vnis, contents.numbers
             ));
         }
         let mut unneeded = contents.vnis.clone();
@@ -339,4 +353,10 @@ fn check_index(contents: &Contents, problems: &mut Vec<String>) {
             .symmetric_difference(&declared)
             .map(|e| format!("store: index entry {e:?}")),
     );
+}
+
+/// The link that has a VNI, or had it last.
+fn link_of_number(value: &str) -> Option<LinkId> {
+    let number: Value = serde_json::from_str(value).ok()?;
+    number["link"].as_str()?.parse().ok()
 }

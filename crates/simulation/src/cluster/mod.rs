@@ -14,7 +14,7 @@ use std::{
 use ratchet_model::SandboxId;
 
 use crate::{
-    agent::{Agent, Answered, Machine, Turn},
+    agent::{Agent, Answered, Machine, Turn, node_name},
     clock::VirtualClock,
     declaration::Declaration,
     disk::Files,
@@ -130,8 +130,10 @@ impl Cluster {
         let clock = VirtualClock::new();
         let network = Network::default();
         let store = Shared::new(nodes, clock.clone());
-        let of_links = store.clone();
-        let frames = SharedFrames::new(Box::new(move |link, vni| of_links.has_vni(link, vni)));
+        let of_nodes = store.clone();
+        let frames = SharedFrames::new(Box::new(move |node, link, vni| {
+            of_nodes.has_lost(&node_name(node), vni, link)
+        }));
         let followed = frames.clone();
         network.lock().on_change = Some(Box::new(move |network, step| {
             followed.lock().follow(network, step);

@@ -123,9 +123,10 @@ impl SimulatedKernel {
         if !has_parent(network, home, tunnel) {
             return Err(refused(operation, Errno::ENODEV));
         }
+        let key = |tunnel: &Tunnel| (tunnel.vni, tunnel.port, tunnel.remote.is_ipv6());
         let in_use = network.devices.values().any(|device| {
             matches!(&device.form, Form::Vxlan { tunnel: other, home: at }
-                if *at == home && (other.vni, other.port) == (tunnel.vni, tunnel.port))
+                if *at == home && key(other) == key(tunnel))
         });
         if in_use {
             return Err(KernelError::VniTaken {

@@ -7,7 +7,7 @@ use ratchet_model::{LinkId, PodKey};
 use crate::{
     cluster::{Cluster, Sandbox},
     declaration::{DeclaredLink, namespace, pod_name},
-    network::{Endpoint, Form, Inner, PodNumber},
+    network::{Endpoint, Inner, PodNumber},
     store::Contents,
 };
 
@@ -76,32 +76,10 @@ impl<'c> Expected<'c> {
     /// Whether something is in the way of a link that its agent may not remove.
     fn is_blocked(&self, link: &Link<'_>) -> bool {
         let mut ends = link.ends.iter().zip(&link.sandboxes);
-        let has_stranger = ends.any(|(end, sandbox)| {
+        ends.any(|(end, sandbox)| {
             let found = self.network.find(sandbox.netns, &end.interface);
             let device = found.and_then(|id| self.network.device(id));
             device.is_some_and(|device| !device.is_ours())
-        });
-        has_stranger || self.has_old_tunnel(link)
-    }
-
-    /// Whether the node of an end still has the tunnel of another link, which had this link's VNI
-    /// before it: the kernel has room for one of them only.
-    ///
-    /// A node that was taken for lost, and comes back with a pod whose peer has gone meanwhile,
-    /// keeps that pod's tunnel although its VNI was freed. See the crate's documentation.
-    fn has_old_tunnel(&self, link: &Link<'_>) -> bool {
-        let id = link_id(link.ends);
-        let Some(vni) = id.and_then(|id| self.contents.vnis.get(&id)) else {
-            return false;
-        };
-        let nodes = link.sandboxes.map(|sandbox| sandbox.node);
-        self.network.namespaces().any(|(netns, namespace)| {
-            nodes.contains(&namespace.node)
-                && self.network.devices_in(netns).any(|(_, device)| {
-                    let owner = device.alias.as_ref().map(|alias| alias.link);
-                    matches!(&device.form, Form::Vxlan { tunnel, .. } if tunnel.vni == *vni)
-                        && owner != id
-                })
         })
     }
 

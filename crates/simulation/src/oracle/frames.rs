@@ -3,33 +3,31 @@
 //! That is checked after every step of every agent. An end is known by its pod (whose namespace it
 //! is in) and its name, a link by its two ends, and which links there are the scenario says.
 //!
-//! One case is counted instead of refused: a tunnel of a link that no longer has its VNI. The store
-//! gives a VNI again as soon as its link has ended, and the node at the other end hears of that
-//! later. Until then its tunnel may send to an end of the link that has the VNI now.
+//! One case is counted instead of refused: after the store has lost everything, a tunnel whose node
+//! does not hold its VNI again yet. The store gave the VNI to another link, not knowing better.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ratchet_model::{LinkId, Vni, device::Alias};
 
 use super::expected::Ends;
-use crate::network::{Device, Endpoint, Form, Inner, PodNumber};
+use crate::network::{Device, Endpoint, Form, Inner, NodeNumber, PodNumber};
 
-/// Whether a link has this VNI now.
-pub type HasVni = Box<dyn Fn(LinkId, Vni) -> bool + Send>;
+/// Whether the store has lost that a node holds a VNI for a link.
+pub type IsLost = Box<dyn Fn(NodeNumber, LinkId, Vni) -> bool + Send>;
 
 /// What frames may do, and what they did.
 pub struct Frames {
     /// The links: between the ends of each frames may go.
     allowed: Vec<(Ends, LinkId)>,
-    /// Tells which tunnels are those of links that have ended.
-    has_vni: HasVni,
+    /// Tells which tunnels the store has forgotten.
+    is_lost: IsLost,
     /// The first frame that arrived where it may not.
     pub violation: Option<String>,
     /// How many frames were followed.
     pub followed: u64,
-    /// How many arrived where they may not, because a VNI was given again while a tunnel of the
-    /// link that had it before was still there.
-    pub by_old_tunnels: u64,
+    /// How many arrived where they may not, because the store has lost everything.
+    pub by_lost_tunnels: u64,
 }
 
 /// Frames, shared by the network, which lets them be checked, and the scenario.
@@ -38,13 +36,13 @@ pub struct SharedFrames(Arc<Mutex<Frames>>);
 
 impl SharedFrames {
     /// No frame may go anywhere yet.
-    pub fn new(has_vni: HasVni) -> Self {
+    pub fn new(is_lost: IsLost) -> Self {
         Self(Arc::new(Mutex::new(Frames {
             allowed: Vec::new(),
-            has_vni,
+            is_lost,
             violation: None,
             followed: 0,
-            by_old_tunnels: 0,
+            by_lost_tunnels: 0,
         })))
     }
 
@@ -91,8 +89,8 @@ impl Frames {
         if self.may_pass(from, to) {
             return;
         }
-        if self.is_old_tunnel(from) || self.is_old_tunnel(to) {
-            self.by_old_tunnels += 1;
+        if self.is_lost_tunnel(network, from) || self.is_lost_tunnel(network, to) {
+            self.by_lost_tunnels += 1;
         } else if self.violation.is_none() {
             self.violation = Some(format!(
                 "a frame from {} arrives at {}, the end of another link, after {}",
@@ -127,18 +125,23 @@ impl Frames {
             .any(|([first, second], _)| is(first, a) && is(second, z))
     }
 
-    /// Whether a device is a tunnel of a link that no longer has its VNI.
-    fn is_old_tunnel(&self, (pod, device): (PodNumber, &Device)) -> bool {
+    /// Whether a device is a tunnel that the store has forgotten.
+    fn is_lost_tunnel(&self, network: &Inner, (pod, device): (PodNumber, &Device)) -> bool {
         let Form::Vxlan { tunnel, .. } = &device.form else {
             return false;
         };
+        let mut namespaces = network.namespaces();
+        let Some((_, place)) = namespaces.find(|(netns, _)| *netns == device.netns) else {
+            return false;
+        };
         let is_end = |end: &Endpoint| end.pod == pod && end.interface == device.name;
+        let is_lost = |link| (self.is_lost)(place.node, link, tunnel.vni);
         match &device.alias {
-            Some(alias) => !(self.has_vni)(alias.link, tunnel.vni),
-            None => !self
+            Some(alias) => is_lost(alias.link),
+            None => self
                 .allowed
                 .iter()
-                .any(|(ends, link)| ends.iter().any(is_end) && (self.has_vni)(*link, tunnel.vni)),
+                .any(|(ends, link)| ends.iter().any(is_end) && is_lost(*link)),
         }
     }
 }

@@ -45,7 +45,12 @@ pub fn check_store(contents: &Contents, living: &Living<'_>) -> Result<(), Wrong
             .filter(|link| lives(&link.local.pod) || lives(&link.remote.pod));
         links.extend(alive.map(DeclaredLink::id));
     }
-    match contents.vnis.iter().find(|(link, _)| !links.contains(link)) {
+    let having = contents.vnis.iter().map(|(link, vni)| (*link, *vni));
+    let holding = contents.held.iter().map(|((vni, _), link)| (*link, *vni));
+    match having
+        .chain(holding)
+        .find(|(link, _)| !links.contains(link))
+    {
         Some((link, vni)) => Err(Wrong::new(
             Kind::WrongStore,
             format!("VNI {vni} is kept for link {link}, which has ended"),

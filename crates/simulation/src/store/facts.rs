@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ratchet_model::{
-    DeclaredLink, LinkId, NodeName, PodKey, PodRecord, SandboxId, Vni,
+    DeclaredLink, LinkId, NodeName, PodKey, PodRecord, SandboxId, Vni, VniRange,
     record::{Facts, living_links},
 };
 use ratchet_store::{
     Publish, Published, VniClaim, VniGrant,
     change::{Limits, Publication, RecordChange, is_removed, peers_of_gone},
+    vni::{Decision, Owner},
 };
 
 /// Everything but who is alive.
@@ -18,6 +19,10 @@ pub struct Contents {
     pub records: BTreeMap<PodKey, PodRecord>,
     /// VNIs by link.
     pub vnis: BTreeMap<LinkId, Vni>,
+    /// What nodes hold: VNIs, with the links for which they claimed them.
+    pub held: BTreeMap<(Vni, NodeName), LinkId>,
+    /// VNIs of other devices of nodes.
+    pub blocked: BTreeSet<(NodeName, Vni)>,
     /// Nodes that may have records.
     pub nodes: BTreeSet<NodeName>,
 }
@@ -28,7 +33,13 @@ pub type Changed = (Option<PodRecord>, Option<PodRecord>);
 impl Contents {
     /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.vnis.is_empty() && self.nodes.is_empty()
+        self.size() == 0
+    }
+
+    /// How many facts there are.
+    pub fn size(&self) -> usize {
+        let vnis = self.vnis.len() + self.held.len() + self.blocked.len();
+        self.records.len() + vnis + self.nodes.len()
     }
 
     /// The records that concern these pods, and their links' VNIs.
@@ -133,43 +144,74 @@ impl Contents {
         changed
     }
 
-    /// Gives VNIs. Returns the grants, and whether anything has changed.
-    pub fn claim(&mut self, claims: &[VniClaim]) -> (BTreeMap<LinkId, VniGrant>, bool) {
+    /// Gives VNIs to links of a node, which holds them. Returns the grants.
+    pub fn claim(&mut self, node: &NodeName, claims: &[VniClaim]) -> BTreeMap<LinkId, VniGrant> {
         let pods = claims
             .iter()
             .flat_map(|claim| &claim.pods)
             .cloned()
             .collect();
-        let living = living_links(&self.of(&pods));
+        let records = self.of(&pods);
+        let living = living_links(&records);
+        let located = records
+            .values()
+            .filter_map(|record| record.location.as_ref());
+        let mut nodes: BTreeSet<NodeName> = located.map(|at| at.node.clone()).collect();
+        nodes.insert(node.clone());
         let mut grants = BTreeMap::new();
         // First those that insist, so that a link which takes any number does not take theirs.
-        let (fixed, any): (Vec<_>, Vec<_>) = claims.iter().partition(|claim| claim.fixed.is_some());
-        let mut has_changed = false;
-        for claim in fixed.into_iter().chain(any) {
-            let grant = match (self.vnis.get(&claim.link), claim.fixed) {
-                (Some(vni), _) => VniGrant::Granted(*vni),
-                _ if !living.contains_key(&claim.link) => VniGrant::NotDeclared,
-                (None, Some(vni)) => self.take(claim.link, vni),
-                (None, None) => {
-                    let taken: BTreeSet<Vni> = self.vnis.values().copied().collect();
-                    match Vni::lowest_free(taken) {
-                        Some(vni) => self.take(claim.link, vni),
-                        None => VniGrant::Exhausted,
-                    }
+        let (insisting, others): (Vec<_>, Vec<_>) = claims
+            .iter()
+            .partition(|claim| claim.fixed.or(claim.former).is_some());
+        for claim in insisting.into_iter().chain(others) {
+            let has = self.vnis.get(&claim.link).copied();
+            let owner = |vni| Ok::<_, std::convert::Infallible>(self.owner(vni, &nodes));
+            let lowest = || {
+                let is_free = |vni: &Vni| self.owner(*vni, &nodes) == Owner::Nothing;
+                Ok(VniRange::AUTOMATIC.vnis().find(is_free))
+            };
+            let is_declared = living.contains_key(&claim.link);
+            let Ok(decision) = Decision::on(claim, has, is_declared, owner, lowest);
+            let grant = match decision {
+                Decision::Refuse(grant) => grant,
+                Decision::Keep(vni) | Decision::Take(vni) => {
+                    self.vnis.insert(claim.link, vni);
+                    self.held.insert((vni, node.clone()), claim.link);
+                    VniGrant::Granted(vni)
                 }
             };
-            has_changed |= matches!(grant, VniGrant::Granted(_));
             grants.insert(claim.link, grant);
         }
-        (grants, has_changed)
+        grants
     }
 
-    fn take(&mut self, link: LinkId, vni: Vni) -> VniGrant {
-        let owner = self.vnis.iter().find(|(_, taken)| **taken == vni);
-        if let Some((owner, _)) = owner {
-            return VniGrant::TakenBy(*owner);
+    fn owner(&self, vni: Vni, nodes: &BTreeSet<NodeName>) -> Owner {
+        let is_blocked = |node: &&NodeName| self.blocked.contains(&((*node).clone(), vni));
+        if let Some(node) = nodes.iter().find(is_blocked) {
+            return Owner::Foreign(node.clone());
         }
-        self.vnis.insert(link, vni);
-        VniGrant::Granted(vni)
+        let having = self.vnis.iter().find(|(_, taken)| **taken == vni);
+        let holding = self.held.iter().find(|((held, _), _)| *held == vni);
+        let link = having
+            .map(|(link, _)| link)
+            .or(holding.map(|(_, link)| link));
+        link.copied().map_or(Owner::Nothing, Owner::Link)
+    }
+
+    /// Whether no link has a VNI and no node holds it.
+    pub fn is_free(&self, vni: Vni) -> bool {
+        self.owner(vni, &BTreeSet::new()) == Owner::Nothing
+    }
+
+    /// A node no longer holds VNIs.
+    pub fn release(&mut self, node: &NodeName, vnis: &BTreeSet<Vni>) {
+        self.held
+            .retain(|(vni, holder), _| holder != node || !vnis.contains(vni));
+    }
+
+    /// What a node holds.
+    pub fn held_by(&self, node: &NodeName) -> BTreeMap<Vni, LinkId> {
+        let held = self.held.iter().filter(|((_, holder), _)| holder == node);
+        held.map(|((vni, _), link)| (*vni, *link)).collect()
     }
 }

@@ -1,8 +1,8 @@
 //! A store in memory, with the contract of the real ones and faults on demand.
 //!
-//! It passes the contract's tests (`tests/contract.rs`). A fault is one of a *client*, which is a
-//! node: it is the same for all openings of the store on that node.
+//! It passes the contract's tests (`tests/contract.rs`). A fault is one of a *client*: a node.
 
+mod client;
 mod facts;
 mod presence;
 mod watch;
@@ -16,11 +16,13 @@ use std::{
 use async_trait::async_trait;
 use ratchet_model::{LinkId, NodeName, PodKey, PodRecord, SandboxId, Vni, record::Facts};
 use ratchet_store::{
-    NodeRemoval, Publish, Published, Store, StoreError, StoreScope, VniClaim, VniGrant, Watch,
+    NodeRemoval, Publish, Published, RemovalReason, Store, StoreError, StoreScope, VniClaim,
+    VniGrant, Watch,
 };
 
 use crate::{clock::VirtualClock, points::Points};
-use facts::Changed;
+pub use client::Client;
+use client::offline;
 pub use facts::Contents;
 use presence::Presence;
 use watch::{MemoryWatch, Watched};
@@ -28,21 +30,8 @@ use watch::{MemoryWatch, Watched};
 /// How many former contents stale reads are answered from.
 const HISTORY: usize = 8;
 
-/// How long a call takes that is slow.
+/// How long a slow call takes.
 const SLOW: Duration = Duration::from_secs(3);
-
-/// What is wrong between a node and the store.
-#[derive(Debug, Clone, Default)]
-pub struct Client {
-    /// Nothing comes through.
-    pub is_offline: bool,
-    /// How many more calls take long.
-    pub slow: u32,
-    /// How many more changes are made without an answer.
-    pub unanswered: u32,
-    /// How many more reads are answered with former contents, and how old these are.
-    pub stale: (u32, usize),
-}
 
 /// The store itself, shared by all openings.
 #[derive(Debug, Default)]
@@ -53,6 +42,7 @@ pub struct Inner {
     clients: Vec<Client>,
     watches: BTreeMap<u64, Watched>,
     next: u64,
+    was_wiped: bool,
 }
 
 impl Inner {
@@ -66,12 +56,6 @@ impl Inner {
         self.former.push_front(self.contents.clone());
         self.former.truncate(HISTORY);
         &mut self.contents
-    }
-
-    fn tell(&mut self, changed: &[Changed]) {
-        for watched in self.watches.values_mut() {
-            changed.iter().for_each(|change| watched.note(change));
-        }
     }
 }
 
@@ -122,9 +106,10 @@ impl Shared {
         self.lock().contents.clone()
     }
 
-    /// Whether a link has this VNI.
-    pub fn has_vni(&self, link: LinkId, vni: Vni) -> bool {
-        self.lock().contents.vnis.get(&link) == Some(&vni)
+    /// Whether the store has lost everything, and with it that a node holds a VNI for a link.
+    pub fn has_lost(&self, node: &NodeName, vni: Vni, link: LinkId) -> bool {
+        let inner = self.lock();
+        inner.was_wiped && inner.contents.held.get(&(vni, node.clone())) != Some(&link)
     }
 
     /// What is wrong between a node and the store.
@@ -165,6 +150,7 @@ impl Shared {
     pub fn wipe(&self) {
         let mut inner = self.lock();
         *inner.change() = Contents::default();
+        inner.was_wiped = true;
         inner.presence.lose(|_| true);
         for watched in inner.watches.values_mut() {
             watched.all = true;
@@ -190,10 +176,6 @@ impl Shared {
             }
         }
     }
-}
-
-fn offline() -> StoreError {
-    StoreError::Unavailable("the simulation cut this node off".to_owned())
 }
 
 /// One opening of the store.
@@ -299,22 +281,32 @@ impl Store for Opening {
 
     async fn claim_vnis(
         &self,
+        node: &NodeName,
         claims: &[VniClaim],
     ) -> Result<BTreeMap<LinkId, VniGrant>, StoreError> {
         self.0.change(|inner| {
             let before = inner.contents.vnis.clone();
-            let (grants, _) = inner.change().claim(claims);
-            let new = claims
-                .iter()
-                .filter(|claim| {
-                    !before.contains_key(&claim.link)
-                        && matches!(grants.get(&claim.link), Some(VniGrant::Granted(_)))
-                })
-                .collect::<Vec<_>>();
-            for watched in inner.watches.values_mut() {
-                watched.note_vnis(new.iter().flat_map(|claim| &claim.pods));
-            }
+            let grants = inner.change().claim(node, claims);
+            inner.tell_of_vnis(claims, &before);
             grants
+        })
+    }
+
+    async fn release_vnis(&self, node: &NodeName, vnis: &BTreeSet<Vni>) -> Result<(), StoreError> {
+        self.0.change(|inner| {
+            inner.change().release(node, vnis);
+            inner.tell_of_free();
+        })
+    }
+
+    async fn held_vnis(&self, node: &NodeName) -> Result<BTreeMap<Vni, LinkId>, StoreError> {
+        self.0.change(|inner| inner.contents.held_by(node))
+    }
+
+    async fn block_vnis(&self, node: &NodeName, vnis: &BTreeSet<Vni>) -> Result<(), StoreError> {
+        self.0.change(|inner| {
+            let blocked = vnis.iter().map(|vni| (node.clone(), *vni));
+            inner.change().blocked.extend(blocked);
         })
     }
 
@@ -333,6 +325,10 @@ impl Store for Opening {
     async fn deregister_node(&self, node: &NodeName) -> Result<(), StoreError> {
         self.0.change(|inner| {
             inner.contents.nodes.remove(node);
+            inner
+                .contents
+                .blocked
+                .retain(|(blocked, _)| blocked != node);
             inner.presence.deregister(node);
         })
     }
@@ -350,10 +346,10 @@ impl Store for Opening {
     async fn remove_node(
         &self,
         node: &NodeName,
-        even_if_alive: bool,
+        reason: RemovalReason,
     ) -> Result<NodeRemoval, StoreError> {
         self.0.change(|inner| {
-            if !even_if_alive && inner.presence.is_alive(node) {
+            if !reason.even_if_alive() && inner.presence.is_alive(node) {
                 return NodeRemoval::Alive;
             }
             let mut gone = BTreeSet::new();
@@ -364,7 +360,16 @@ impl Store for Opening {
                 }
                 gone.insert(record.pod);
             }
+            if reason.releases_vnis() {
+                let held = inner.contents.held_by(node).into_keys().collect();
+                inner.change().release(node, &held);
+                inner.tell_of_free();
+            }
             inner.contents.nodes.remove(node);
+            inner
+                .contents
+                .blocked
+                .retain(|(blocked, _)| blocked != node);
             inner.presence.deregister(node);
             NodeRemoval::Done(gone)
         })

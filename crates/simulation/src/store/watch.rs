@@ -1,13 +1,16 @@
 //! Watches on the store.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
-use ratchet_model::{PodKey, PodRecord};
-use ratchet_store::{Change, Interest, StoreError, Watch};
+use ratchet_model::{LinkId, PodKey, PodRecord, Vni};
+use ratchet_store::{Change, Interest, StoreError, VniClaim, Watch};
 use tokio::sync::Notify;
 
-use super::{MemoryStore, facts::Changed};
+use super::{Inner, MemoryStore, facts::Changed};
 
 /// What a watch has to tell.
 #[derive(Debug, Default)]
@@ -47,6 +50,15 @@ impl Watched {
         self.tell();
     }
 
+    /// VNIs that pods wait for may be free.
+    pub fn note_free(&mut self, is_free: impl Fn(Vni) -> bool) {
+        let awaited = self.interest.awaited.iter();
+        let free = awaited.filter(|(vni, _)| is_free(**vni));
+        self.pending
+            .extend(free.flat_map(|(_, pods)| pods).cloned());
+        self.tell();
+    }
+
     pub fn tell(&self) {
         if self.all || self.is_broken || !self.pending.is_empty() {
             self.news.notify_one();
@@ -62,7 +74,12 @@ impl Watched {
             .peers
             .iter()
             .filter(|pod| !before.own.contains(*pod) && !before.peers.contains(*pod));
-        self.pending.extend(own.chain(peers).cloned());
+        let awaited = self.interest.awaited.iter();
+        let awaiting = awaited
+            .filter(|(vni, pods)| before.awaited.get(vni) != Some(pods))
+            .flat_map(|(_, pods)| pods);
+        self.pending
+            .extend(own.chain(peers).chain(awaiting).cloned());
         let interest = &self.interest;
         self.pending
             .retain(|pod| interest.own.contains(pod) || interest.peers.contains(pod));
@@ -79,6 +96,30 @@ impl Watched {
             return Some(Ok(Change::All));
         }
         (!pending.is_empty()).then_some(Ok(Change::Pods(pending)))
+    }
+}
+
+impl Inner {
+    /// Tells of VNIs that pods wait for and that may be free now.
+    pub(super) fn tell_of_free(&mut self) {
+        let contents = &self.contents;
+        let watches = self.watches.values_mut();
+        watches.for_each(|watched| watched.note_free(|vni| contents.is_free(vni)));
+    }
+
+    pub(super) fn tell_of_vnis(&mut self, claims: &[VniClaim], before: &BTreeMap<LinkId, Vni>) {
+        let after = &self.contents.vnis;
+        let is_new = |claim: &&VniClaim| after.get(&claim.link) != before.get(&claim.link);
+        for watched in self.watches.values_mut() {
+            watched.note_vnis(claims.iter().filter(is_new).flat_map(|claim| &claim.pods));
+        }
+    }
+
+    pub(super) fn tell(&mut self, changed: &[Changed]) {
+        for watched in self.watches.values_mut() {
+            changed.iter().for_each(|change| watched.note(change));
+        }
+        self.tell_of_free();
     }
 }
 

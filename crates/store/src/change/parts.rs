@@ -24,11 +24,12 @@ pub(super) enum Write {
 
 impl Part {
     fn operations(&self) -> usize {
-        self.records.len() + self.rest.index.len() + self.rest.freed.len()
+        // That the link has no VNI, and that the VNI has no link.
+        self.records.len() + self.rest.index.len() + 2 * self.rest.freed.len()
     }
 
     fn conditions(&self) -> usize {
-        self.rest.unchanged.len() + self.rest.unnumbered.len()
+        self.rest.unchanged.len() + self.rest.unnumbered.len() + self.rest.freed.len()
     }
 
     fn add(&mut self, other: Part) {

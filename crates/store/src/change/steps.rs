@@ -55,8 +55,8 @@ pub struct Step {
     pub records: BTreeMap<PodKey, Option<PodRecord>>,
     /// Entries of the index that change.
     pub index: BTreeMap<IndexEntry, IndexChange>,
-    /// Links that end, with the VNIs that are freed. Condition: the links still have these VNIs.
-    /// Otherwise the VNIs are free already and may belong to other links.
+    /// Links that end, with their VNIs, which are free when no node holds them. Condition: the
+    /// links still have these VNIs. Otherwise the VNIs may belong to other links.
     pub freed: BTreeMap<LinkId, Vni>,
     /// Links that end and have no VNI. Condition: they still have none, because no agent would free
     /// it.
@@ -77,9 +77,9 @@ impl Step {
 /// How much fits into one step.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Records, index entries and freed VNIs.
+    /// Records and index entries, and two for each freed VNI.
     pub operations: usize,
-    /// [`Step::unchanged`] and [`Step::unnumbered`].
+    /// [`Step::unchanged`], [`Step::unnumbered`] and freed VNIs.
     pub conditions: usize,
 }
 

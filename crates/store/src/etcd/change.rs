@@ -7,9 +7,9 @@ use ratchet_model::{PodKey, PodRecord};
 use super::{
     Etcd, TXN_OPS,
     keys::after,
+    numbers,
     proto::{Compare, Op, Relation, Txn},
     reader::View,
-    vnis,
 };
 use crate::{
     StoreError,
@@ -42,11 +42,11 @@ pub(super) async fn make(
         };
         txn.compare.extend(guard.clone());
         if !step.freed.is_empty() {
-            let Some((condition, release)) = vnis::release(etcd, &step.freed).await? else {
+            let Some((conditions, operations)) = numbers::end(etcd, &step.freed).await? else {
                 return Ok(false);
             };
-            txn.compare.push(condition);
-            txn.success.extend(release);
+            txn.compare.extend(conditions);
+            txn.success.extend(operations);
         }
         let answer = etcd.rpc.txn(txn).await?;
         if !answer.succeeded {

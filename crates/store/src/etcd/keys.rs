@@ -5,7 +5,11 @@
 //! <prefix>/peers/<namespace>/<pod>/<namespace>/<pod>  index: the second declares a link with the
 //!                                                     first
 //! <prefix>/links/<link id>                            the link's VNI
-//! <prefix>/vnis                                       the VNIs that are in use, such as 11-18,20
+//! <prefix>/numbers/<VNI>                              the link that has the VNI and the nodes that
+//!                                                     hold it, JSON
+//! <prefix>/vnis                                       the VNIs of the range that are in use, such
+//!                                                     as 11-18,20; with many gaps, more
+//! <prefix>/blocked/<node>                             VNIs of other devices of the node
 //! <prefix>/nodes/<node>                               this node may have pods
 //! <prefix>/alive/<node>                               its agent is alive: a lease of
 //!                                                     `node_timeout`
@@ -15,7 +19,7 @@
 //!
 //! docs/etcd.md says the same to users, with `etcdctl` lines.
 
-use ratchet_model::{LinkId, NodeName, PodKey};
+use ratchet_model::{LinkId, NodeName, PodKey, Vni};
 
 /// The keys below one prefix.
 #[derive(Debug, Clone)]
@@ -64,6 +68,21 @@ impl Keys {
     /// All links' VNIs.
     pub(super) fn links(&self) -> String {
         format!("{}/links/", self.prefix)
+    }
+
+    /// Whose a VNI is.
+    pub(super) fn number(&self, vni: Vni) -> String {
+        format!("{}{vni}", self.numbers())
+    }
+
+    /// All of these.
+    pub(super) fn numbers(&self) -> String {
+        format!("{}/numbers/", self.prefix)
+    }
+
+    /// The VNIs that are of no use on a node.
+    pub(super) fn blocked(&self, node: &NodeName) -> String {
+        format!("{}/blocked/{node}", self.prefix)
     }
 
     /// A node that may have records.

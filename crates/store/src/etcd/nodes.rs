@@ -11,12 +11,12 @@ use ratchet_model::NodeName;
 use tokio::{sync, task::JoinHandle, time};
 
 use super::{
-    Etcd,
+    Etcd, numbers,
     proto::{Compare, Grant, KeyValue, Lease, Op, OpKind, OpResultKind, Put, Range, Txn},
     reader::{Reader, key, keys_below},
     records,
 };
-use crate::{NodeRemoval, StoreError};
+use crate::{NodeRemoval, RemovalReason, StoreError};
 
 /// How many times a lease is renewed before it could end.
 const RENEWALS: u32 = 6;
@@ -75,8 +75,8 @@ impl Presence {
         };
         let alive = Put {
             key: etcd.keys.alive(node).into_bytes(),
-            value: Vec::new(),
             lease,
+            ..Put::default()
         };
         let success = vec![
             Op::put(etcd.keys.node(node), Vec::new()),
@@ -155,11 +155,12 @@ async fn is_there(etcd: &Etcd, node: &NodeName, lease: i64) -> Result<bool, Stor
             if !node.is_empty() && alive.iter().any(|kv| kv.lease == lease)))
 }
 
-/// Deletes both of a node's keys on this condition. Returns whether the condition held.
+/// Deletes a node's keys on this condition. Returns whether the condition held.
 async fn forget(etcd: &Etcd, node: &NodeName, compare: Vec<Compare>) -> Result<bool, StoreError> {
     let success = vec![
         Op::delete(etcd.keys.node(node)),
         Op::delete(etcd.keys.alive(node)),
+        Op::delete(etcd.keys.blocked(node)),
     ];
     Ok(etcd.rpc.txn(Txn { compare, success }).await?.succeeded)
 }
@@ -217,10 +218,10 @@ fn named(prefix: &str, kvs: &[KeyValue]) -> BTreeSet<NodeName> {
 pub(super) async fn remove_node(
     etcd: &Etcd,
     node: &NodeName,
-    even_if_alive: bool,
+    reason: RemovalReason,
 ) -> Result<NodeRemoval, StoreError> {
     let alive = etcd.keys.alive(node);
-    let unless = (!even_if_alive).then_some(alive);
+    let unless = (!reason.even_if_alive()).then_some(alive);
     if let Some(alive) = &unless
         && !Reader::new(etcd)
             .ranges(vec![key(alive.clone())])
@@ -239,6 +240,10 @@ pub(super) async fn remove_node(
             return Ok(NodeRemoval::Alive);
         }
         gone.insert(record.pod);
+    }
+    if reason.releases_vnis() {
+        let held = numbers::held(etcd, node).await?;
+        numbers::release(etcd, node, &held.into_keys().collect()).await?;
     }
     let still_dead = unless.map(Compare::absent);
     let forgotten = forget(etcd, node, still_dead.into_iter().collect()).await?;

@@ -63,6 +63,9 @@ pub(super) struct Put {
     pub value: Vec<u8>,
     #[prost(int64, tag = "3")]
     pub lease: i64,
+    /// The key, which must be there, keeps its value.
+    #[prost(bool, tag = "5")]
+    pub ignore_value: bool,
 }
 
 /// `DeleteRangeRequest`.
@@ -106,7 +109,17 @@ impl Op {
         OpKind::Put(Put {
             key: key.into_bytes(),
             value,
-            lease: 0,
+            ..Put::default()
+        })
+        .into()
+    }
+
+    /// Writes a key, which must be there, as it is: those who watch it hear of that.
+    pub(super) fn touch(key: String) -> Self {
+        OpKind::Put(Put {
+            key: key.into_bytes(),
+            ignore_value: true,
+            ..Put::default()
         })
         .into()
     }

@@ -9,10 +9,9 @@ use ratchet_model::{
 use super::{
     Etcd, TXN_OPS,
     attempts::Attempts,
-    change,
+    change, numbers,
     proto::{Compare, KeyValue, Op, Txn},
     reader::{Reader, View, key},
-    vnis,
 };
 use crate::{
     Publish, Published, StoreError,
@@ -156,7 +155,7 @@ async fn read_vnis(
         .zip(&found)
         .filter_map(|(link, kvs)| Some((*link, kvs.first()?)));
     numbered
-        .map(|(link, kv)| Ok((link, vnis::vni(etcd, kv)?)))
+        .map(|(link, kv)| Ok((link, numbers::vni(etcd, kv)?)))
         .collect()
 }
 

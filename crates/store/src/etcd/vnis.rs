@@ -1,292 +1,381 @@
-//! VNIs: one key for each link, and one key with all numbers that are in use.
+//! Claims of VNIs.
 //!
-//! Every transaction that takes or frees a number has the condition that this one key is unchanged.
-//! So no number is given twice, and the lowest free one is known without reading the links. A
-//! transaction that takes numbers has a second condition: the records that declare the links are
-//! unchanged. Every end of a link changes one of them, so no number is taken for a link that has
-//! ended.
+//! A transaction that gives VNIs is conditional on the keys of these VNIs and of the links, so no
+//! VNI is ever given twice; and on the records that declare the links: whatever ends a link changes
+//! one of these, so no VNI is taken for a link that has ended. The lowest free one is known from
+//! the key of all.
 
-use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+use std::collections::{BTreeMap, BTreeSet};
 
-use ratchet_model::{LinkId, PodKey, Vni, record::living_links};
+use ratchet_model::{LinkId, NodeName, PodKey, Vni, VniRange};
 
 use super::{
-    Etcd, TXN_OPS,
+    Etcd,
     attempts::Attempts,
+    declared::Declared,
+    numbers::{self, All, Numbers},
     proto::{Compare, KeyValue, Op, Txn},
-    reader::{Reader, View, key, unreadable},
-    vni_set::VniSet,
+    reader::{Reader, key},
 };
-use crate::{StoreError, VniClaim, VniGrant};
+use crate::{
+    StoreError, VniClaim, VniGrant,
+    vni::{Decision, Owner, TakenVni},
+};
 
-/// Links that were found to have a VNI that another link's declaration fixes. They are remembered,
-/// because the search goes through all links, and the other link asks again at every reconcile.
-pub(super) type Holders = BTreeMap<Vni, LinkId>;
+/// Links that were found to have a VNI which has no key, because an older agent gave it, and which
+/// another link insists on: remembered, since finding one means going through all links, and the
+/// other will insist at every reconcile.
+pub(super) type Owners = BTreeMap<Vni, LinkId>;
 
 /// See [`crate::Store::claim_vnis`].
 pub(super) async fn claim(
     etcd: &Etcd,
-    holders: &mut Holders,
+    owners: &mut Owners,
+    by: (&NodeName, VniRange),
     claims: &[VniClaim],
 ) -> Result<BTreeMap<LinkId, VniGrant>, StoreError> {
-    // Links with a fixed VNI come first, so that no other link takes their number.
+    // First those that insist, so that a link which takes any number does not take theirs.
+    let mut seen = BTreeSet::new();
+    let claims = claims.iter().filter(|claim| seen.insert(claim.link));
     let (insisting, others): (Vec<&VniClaim>, Vec<&VniClaim>) =
-        claims.iter().partition(|claim| claim.fixed.is_some());
+        claims.partition(|claim| claim.fixed.or(claim.former).is_some());
     let claims = [insisting, others].concat();
     let mut rest = claims.as_slice();
     let mut grants = BTreeMap::new();
     let mut declared = Declared::load(etcd, rest).await?;
     let mut attempts = Attempts::new();
     while !rest.is_empty() {
-        let (batch, behind) = rest.split_at(declared.fit(rest));
-        match claim_batch(etcd, holders, &declared, batch).await? {
-            Some(granted) => {
-                for (link, grant) in granted {
-                    grants.entry(link).or_insert(grant);
-                }
-                rest = behind;
-                attempts = Attempts::new();
-            }
-            None => {
-                attempts.failed(etcd.rpc.url()).await?;
-                declared = Declared::load(etcd, rest).await?;
-            }
+        let (some, behind) = rest.split_at(declared.fit(rest));
+        let mut batch = Batch::load(&declared, owners, by, some).await?;
+        let granted = batch.grant()?;
+        if batch.write().await? {
+            grants.extend(granted);
+            rest = behind;
+            attempts = Attempts::new();
+        } else {
+            attempts.failed(etcd.rpc.url()).await?;
+            declared = Declared::load(etcd, rest).await?;
         }
     }
     Ok(grants)
 }
 
-/// Which links are declared, and in which records.
-struct Declared<'a> {
-    view: View<'a>,
-    links: BTreeMap<LinkId, BTreeSet<PodKey>>,
+/// Claims that are dealt with in one transaction.
+struct Batch<'a> {
+    etcd: &'a Etcd,
+    declared: &'a Declared<'a>,
+    node: &'a NodeName,
+    range: VniRange,
+    claims: &'a [&'a VniClaim],
+    all: All,
+    /// The VNIs that links have, and the revisions of their keys.
+    has: BTreeMap<LinkId, (Option<Vni>, i64)>,
+    blocked: BTreeMap<Vni, NodeName>,
+    numbers: Numbers,
+    /// The links that have VNIs without a key.
+    owners: BTreeMap<Vni, LinkId>,
+    /// Free ones, the lowest last.
+    free: Vec<Vni>,
+    /// What is to be written.
+    writes: BTreeMap<Vni, Option<TakenVni>>,
+    taken: BTreeMap<LinkId, Vni>,
+    kept: BTreeSet<LinkId>,
 }
 
-impl<'a> Declared<'a> {
-    async fn load(etcd: &'a Etcd, claims: &[&VniClaim]) -> Result<Self, StoreError> {
-        let mut view = View::new(etcd);
-        view.load(
-            claims
-                .iter()
-                .flat_map(|claim| &claim.pods)
-                .cloned()
-                .collect(),
-        )
-        .await?;
-        Ok(Self {
-            links: living_links(&view.records),
-            view,
-        })
-    }
-
-    fn declarers(&self, claim: &VniClaim) -> impl Iterator<Item = &PodKey> {
-        self.links.get(&claim.link).into_iter().flatten()
-    }
-
-    /// How many of these claims fit into one transaction. Two operations and one condition are for
-    /// the key of all numbers.
-    fn fit(&self, claims: &[&VniClaim]) -> usize {
-        let mut pods = BTreeSet::new();
-        let fits = |claim: &&&VniClaim| {
-            pods.extend(self.declarers(claim));
-            pods.len() < TXN_OPS
+/// Reading.
+impl<'a> Batch<'a> {
+    async fn load(
+        declared: &'a Declared<'a>,
+        owners: &mut Owners,
+        (node, range): (&'a NodeName, VniRange),
+        claims: &'a [&'a VniClaim],
+    ) -> Result<Self, StoreError> {
+        let etcd = declared.view.reader.etcd;
+        let mut reader = Reader::new(etcd);
+        let keys = [etcd.keys.taken()]
+            .into_iter()
+            .chain(claims.iter().map(|claim| etcd.keys.link(claim.link)));
+        let found = reader.ranges(keys.map(key).collect()).await?;
+        let has = |(claim, kvs): (&&VniClaim, &Vec<KeyValue>)| {
+            let vni = kvs.first().map(|kv| numbers::vni(etcd, kv)).transpose()?;
+            Ok((
+                claim.link,
+                (vni, kvs.first().map_or(0, |kv| kv.mod_revision)),
+            ))
         };
-        claims.iter().take(TXN_OPS - 2).take_while(fits).count()
+        let nodes = declared.nodes(claims).chain([node.clone()]).collect();
+        let mut batch = Self {
+            etcd,
+            declared,
+            node,
+            range,
+            claims,
+            all: All::load(etcd, &found[0]).await?,
+            has: claims
+                .iter()
+                .zip(&found[1..])
+                .map(has)
+                .collect::<Result<_, StoreError>>()?,
+            blocked: numbers::blocked(etcd, &mut reader, &nodes).await?,
+            numbers: Numbers::default(),
+            owners: BTreeMap::new(),
+            free: Vec::new(),
+            writes: BTreeMap::new(),
+            taken: BTreeMap::new(),
+            kept: BTreeSet::new(),
+        };
+        let has = batch.has.values().filter_map(|(vni, _)| *vni);
+        let named = claims.iter().flat_map(|claim| [claim.fixed, claim.former]);
+        let vnis = has.chain(named.flatten()).collect();
+        batch.numbers.load(&mut reader, vnis).await?;
+        batch.find_owners(owners).await?;
+        batch.find_free(&mut reader).await?;
+        Ok(batch)
     }
 
-    /// The conditions that the claims' links are still declared.
-    fn unchanged(&self, claims: &[&VniClaim]) -> Vec<Compare> {
-        let pods: BTreeSet<&PodKey> = claims
-            .iter()
-            .flat_map(|claim| self.declarers(claim))
-            .collect();
-        let revision = |pod: &PodKey| self.view.revisions.get(pod).copied().unwrap_or(0);
-        pods.into_iter()
-            .map(|pod| Compare::unchanged(self.view.reader.etcd.keys.pod(pod), revision(pod)))
-            .collect()
-    }
-}
-
-/// One transaction that answers these claims. `None`: another agent was faster.
-async fn claim_batch(
-    etcd: &Etcd,
-    holders: &mut Holders,
-    declared: &Declared<'_>,
-    claims: &[&VniClaim],
-) -> Result<Option<BTreeMap<LinkId, VniGrant>>, StoreError> {
-    let mut reader = Reader::new(etcd);
-    let keys = [etcd.keys.taken()]
-        .into_iter()
-        .chain(claims.iter().map(|claim| etcd.keys.link(claim.link)));
-    let mut found = reader.ranges(keys.map(key).collect()).await?.into_iter();
-    let (taken, revision) = taken(etcd, found.next()).await?;
-
-    let mut grants = BTreeMap::new();
-    for (claim, kvs) in claims.iter().zip(found) {
-        if let Some(vni) = kvs.first().map(|kv| vni(etcd, kv)).transpose()? {
-            grants.insert(claim.link, VniGrant::Granted(vni));
-        }
-    }
-    let mut numbers = Numbers {
-        taken,
-        given: BTreeMap::new(),
-    };
-    for claim in claims {
-        if let Entry::Vacant(entry) = grants.entry(claim.link) {
-            entry.insert(match declared.links.contains_key(&claim.link) {
-                true => numbers.give(etcd, holders, claim).await?,
-                false => VniGrant::NotDeclared,
-            });
-        }
-    }
-    if numbers.given.is_empty() {
-        return Ok(Some(grants));
-    }
-    let mut compare = declared.unchanged(claims);
-    compare.push(Compare::unchanged(etcd.keys.taken(), revision));
-    let success = numbers.operations(etcd);
-    let written = etcd.rpc.txn(Txn { compare, success }).await?;
-    Ok(written.succeeded.then_some(grants))
-}
-
-/// The numbers that a transaction gives.
-struct Numbers {
-    /// The numbers in use, including the given ones.
-    taken: VniSet,
-    given: BTreeMap<Vni, LinkId>,
-}
-
-impl Numbers {
-    /// Gives a declared link without a VNI its number.
-    async fn give(
-        &mut self,
-        etcd: &Etcd,
-        holders: &mut Holders,
-        claim: &VniClaim,
-    ) -> Result<VniGrant, StoreError> {
-        let vni = match claim.fixed {
-            Some(vni) if self.taken.contains(vni) => {
-                let holder = match self.given.get(&vni) {
-                    Some(link) => Some(*link),
-                    None => holder(etcd, holders, vni).await?,
-                };
-                match holder {
-                    Some(holder) => return Ok(VniGrant::TakenBy(holder)),
-                    // No link has it: a link's key was deleted by hand.
-                    None => vni,
+    /// Finds the links that have the VNIs which others insist on, where the VNIs have no keys.
+    async fn find_owners(&mut self, owners: &mut Owners) -> Result<(), StoreError> {
+        for claim in self.claims {
+            for vni in [claim.fixed, claim.former].into_iter().flatten() {
+                let is_own = self
+                    .has
+                    .get(&claim.link)
+                    .is_some_and(|has| has.0 == Some(vni));
+                let has_key = self.numbers.get(vni).is_some();
+                if is_own || has_key || !self.all.vnis.contains(vni) {
+                    continue;
+                }
+                if let Some(owner) = owner(self.etcd, owners, vni).await? {
+                    self.owners.insert(vni, owner);
                 }
             }
-            Some(vni) => vni,
-            None => match self.taken.lowest_free() {
-                Some(vni) => vni,
-                None => return Ok(VniGrant::Exhausted),
-            },
-        };
-        self.taken.insert(vni);
-        self.given.insert(vni, claim.link);
-        Ok(VniGrant::Granted(vni))
-    }
-
-    /// The operations that write the given numbers.
-    fn operations(&self, etcd: &Etcd) -> Vec<Op> {
-        let links = self
-            .given
-            .iter()
-            .map(|(vni, link)| Op::put(etcd.keys.link(*link), vni.to_string().into_bytes()));
-        let taken = Op::put(etcd.keys.taken(), self.taken.to_string().into_bytes());
-        links.chain([taken]).collect()
-    }
-}
-
-/// The operations that free these VNIs of links, and their condition. `None`: one of the links no
-/// longer has its VNI, so the number may belong to another link.
-pub(super) async fn release(
-    etcd: &Etcd,
-    links: &BTreeMap<LinkId, Vni>,
-) -> Result<Option<(Compare, Vec<Op>)>, StoreError> {
-    let keys = [etcd.keys.taken()]
-        .into_iter()
-        .chain(links.keys().map(|link| etcd.keys.link(*link)));
-    let found = Reader::new(etcd).ranges(keys.map(key).collect()).await?;
-    let mut found = found.into_iter();
-    let (mut taken, revision) = taken(etcd, found.next()).await?;
-    for (number, kvs) in links.values().zip(found) {
-        if kvs.first().map(|kv| vni(etcd, kv)).transpose()? != Some(*number) {
-            return Ok(None);
         }
-        taken.remove(*number);
+        Ok(())
     }
-    let mut ops: Vec<Op> = links
-        .keys()
-        .map(|link| Op::delete(etcd.keys.link(*link)))
-        .collect();
-    ops.push(match taken.is_empty() {
-        true => Op::delete(etcd.keys.taken()),
-        false => Op::put(etcd.keys.taken(), taken.to_string().into_bytes()),
-    });
-    // Every change of a number writes this key, so the links' keys need no condition.
-    Ok(Some((Compare::unchanged(etcd.keys.taken(), revision), ops)))
-}
 
-/// The VNI in a link's key.
-pub(super) fn vni(etcd: &Etcd, kv: &KeyValue) -> Result<Vni, StoreError> {
-    let text = String::from_utf8_lossy(&kv.value);
-    let number = text.parse::<u32>().map_err(|error| error.to_string());
-    number
-        .and_then(|number| Vni::try_from(number).map_err(|error| error.to_string()))
-        .map_err(|error| unreadable(etcd, &String::from_utf8_lossy(&kv.key), &error))
-}
-
-/// All numbers that are in use, and the revision of their key. If the key was deleted, they are
-/// read from the links.
-async fn taken(etcd: &Etcd, found: Option<Vec<KeyValue>>) -> Result<(VniSet, i64), StoreError> {
-    if let Some(kv) = found.iter().flatten().next() {
-        let taken = String::from_utf8_lossy(&kv.value).parse();
-        return Ok((
-            taken.map_err(|error: String| unreadable(etcd, &etcd.keys.taken(), &error))?,
-            kv.mod_revision,
-        ));
+    /// Finds as many free VNIs as may be needed.
+    async fn find_free(&mut self, reader: &mut Reader<'_>) -> Result<(), StoreError> {
+        let may_need_one = |claim: &&&VniClaim| {
+            let has = self.has.get(&claim.link).and_then(|has| has.0);
+            let keeps = has.is_some_and(|vni| !self.blocked.contains_key(&vni));
+            claim.fixed.is_none() && !keeps && self.declared.links.contains_key(&claim.link)
+        };
+        let needed = self.claims.iter().filter(may_need_one).count();
+        // Those that are given to links which insist on them come off.
+        let insist = |claim: &&&VniClaim| claim.fixed.or(claim.former).is_some();
+        let needed = match needed {
+            0 => 0,
+            needed => needed + self.claims.iter().filter(insist).count(),
+        };
+        self.take_free(reader, needed).await?;
+        if self.free.len() < needed {
+            // What is written of all may say more than is so.
+            self.all.vnis = numbers::find_all(self.etcd).await?;
+            self.free.clear();
+            self.take_free(reader, needed).await?;
+        }
+        self.free.reverse();
+        Ok(())
     }
-    let (mut taken, mut failure) = (VniSet::default(), None);
-    let see = |kv: KeyValue| match vni(etcd, &kv) {
-        Ok(vni) => taken.insert(vni),
-        Err(error) => failure = Some(error),
-    };
-    Reader::new(etcd).all_below(&etcd.keys.links(), see).await?;
-    failure.map_or(Ok((taken, 0)), Err)
+
+    async fn take_free(
+        &mut self,
+        reader: &mut Reader<'_>,
+        needed: usize,
+    ) -> Result<(), StoreError> {
+        let mut from = 0;
+        while self.free.len() < needed {
+            let mut candidates = BTreeSet::new();
+            while self.free.len() + candidates.len() < needed
+                && let Some(vni) = self.all.vnis.lowest_free(self.range, from)
+            {
+                from = vni.number() + 1;
+                if !self.blocked.contains_key(&vni) {
+                    candidates.insert(vni);
+                }
+            }
+            if candidates.is_empty() {
+                break;
+            }
+            self.numbers.load(reader, candidates.clone()).await?;
+            // One that has a key is still held: an older agent has freed it.
+            candidates.retain(|vni| self.numbers.get(*vni).is_none());
+            self.free.extend(candidates);
+        }
+        Ok(())
+    }
 }
 
-/// The link that has a VNI.
-async fn holder(
+/// Granting, and writing.
+impl Batch<'_> {
+    fn grant(&mut self) -> Result<BTreeMap<LinkId, VniGrant>, StoreError> {
+        let mut grants = BTreeMap::new();
+        for claim in self.claims {
+            let has = self.has.get(&claim.link).and_then(|has| has.0);
+            let is_declared = self.declared.links.contains_key(&claim.link);
+            let mut free = std::mem::take(&mut self.free);
+            let owner = |vni| Ok::<_, StoreError>(self.owner(vni));
+            let lowest = || Ok(next_free(&mut free, &self.writes));
+            let decision = Decision::on(claim, has, is_declared, owner, lowest)?;
+            self.free = free;
+            let grant = match decision {
+                Decision::Refuse(grant) => grant,
+                Decision::Keep(vni) => {
+                    self.keep(claim.link, vni);
+                    VniGrant::Granted(vni)
+                }
+                Decision::Take(vni) => {
+                    self.take(claim.link, vni, has);
+                    VniGrant::Granted(vni)
+                }
+            };
+            grants.insert(claim.link, grant);
+        }
+        Ok(grants)
+    }
+
+    fn owner(&self, vni: Vni) -> Owner {
+        if let Some(node) = self.blocked.get(&vni) {
+            return Owner::Foreign(node.clone());
+        }
+        match self.number(vni) {
+            Some(number) => Owner::Link(number.link),
+            None => self
+                .owners
+                .get(&vni)
+                .copied()
+                .map_or(Owner::Nothing, Owner::Link),
+        }
+    }
+
+    /// Whose a VNI is after what is to be written.
+    fn number(&self, vni: Vni) -> Option<&TakenVni> {
+        match self.writes.get(&vni) {
+            Some(number) => number.as_ref(),
+            None => self.numbers.get(vni),
+        }
+    }
+
+    /// The node holds a link's VNI.
+    fn keep(&mut self, link: LinkId, vni: Vni) {
+        let number = self.number(vni);
+        let holds = |number: &TakenVni| {
+            number.link == link && !number.ended && number.nodes.contains(self.node)
+        };
+        if !number.is_some_and(holds) {
+            let mut number = number.cloned().unwrap_or(TakenVni::new(link));
+            (number.link, number.ended) = (link, false);
+            number.nodes.insert(self.node.clone());
+            self.writes.insert(vni, Some(number));
+            self.kept.insert(link);
+        }
+    }
+
+    /// A link gets a VNI in place of the one it has.
+    fn take(&mut self, link: LinkId, vni: Vni, has: Option<Vni>) {
+        if let Some(old) = has {
+            let left = self.number(old).cloned().and_then(TakenVni::without_link);
+            if left.is_none() {
+                self.all.vnis.remove(old);
+            }
+            self.writes.insert(old, left);
+        }
+        self.keep(link, vni);
+        self.taken.insert(link, vni);
+        if self.range.contains(vni) {
+            self.all.vnis.insert(vni);
+        }
+    }
+
+    /// Whether it was written. If not, another agent was faster.
+    async fn write(&self) -> Result<bool, StoreError> {
+        if self.writes.is_empty() {
+            return Ok(true);
+        }
+        let (etcd, keys) = (self.etcd, &self.etcd.keys);
+        let mut txn = Txn::default();
+        for (vni, number) in &self.writes {
+            txn.compare.push(self.numbers.unchanged(etcd, *vni));
+            txn.success
+                .push(numbers::write(etcd, *vni, number.as_ref())?);
+        }
+        for link in &self.kept {
+            let revision = self.has.get(link).map_or(0, |has| has.1);
+            txn.compare
+                .push(Compare::unchanged(keys.link(*link), revision));
+        }
+        if !self.taken.is_empty() {
+            txn.compare.push(self.all.unchanged(etcd));
+            txn.success.push(self.all.write(etcd, self.range));
+        }
+        let mut rests_on = BTreeSet::new();
+        for (link, vni) in &self.taken {
+            txn.success
+                .push(Op::put(keys.link(*link), vni.to_string().into_bytes()));
+            rests_on.extend(self.declared.links.get(link).into_iter().flatten());
+        }
+        for pod in rests_on {
+            let revision = self.declared.view.revisions.get(pod).copied().unwrap_or(0);
+            txn.compare
+                .push(Compare::unchanged(keys.pod(pod), revision));
+        }
+        txn.success.extend(self.touches());
+        Ok(etcd.rpc.txn(txn).await?.succeeded)
+    }
+
+    /// Makes those who watch the records of links hear that these have other VNIs: the keys of
+    /// links that have one are not watched.
+    fn touches(&self) -> impl Iterator<Item = Op> {
+        let had_one = |link: &&LinkId| self.has.get(link).is_some_and(|has| has.0.is_some());
+        let links = self.taken.keys().filter(had_one);
+        let pods = links
+            .filter_map(|link| self.declared.links.get(link))
+            .flatten();
+        let pods: BTreeSet<&PodKey> = pods.collect();
+        pods.into_iter()
+            .map(|pod| Op::touch(self.etcd.keys.pod(pod)))
+    }
+}
+
+/// The next free VNI that was not given meanwhile to a link that insists on it.
+fn next_free(free: &mut Vec<Vni>, given: &BTreeMap<Vni, Option<TakenVni>>) -> Option<Vni> {
+    while let Some(vni) = free.pop() {
+        if !given.contains_key(&vni) {
+            return Some(vni);
+        }
+    }
+    None
+}
+
+/// The link that has a VNI without a key.
+async fn owner(
     etcd: &Etcd,
-    holders: &mut Holders,
+    owners: &mut Owners,
     wanted: Vni,
 ) -> Result<Option<LinkId>, StoreError> {
-    if let Some(holder) = holders.get(&wanted).copied() {
+    if let Some(owner) = owners.get(&wanted).copied() {
         let found = Reader::new(etcd)
-            .ranges(vec![key(etcd.keys.link(holder))])
+            .ranges(vec![key(etcd.keys.link(owner))])
             .await?;
-        if found
+        let has = found
             .iter()
             .flatten()
             .next()
-            .map(|kv| vni(etcd, kv))
-            .transpose()?
-            == Some(wanted)
-        {
-            return Ok(Some(holder));
+            .map(|kv| numbers::vni(etcd, kv));
+        if has.transpose()? == Some(wanted) {
+            return Ok(Some(owner));
         }
     }
-    holders.remove(&wanted);
+    owners.remove(&wanted);
     let prefix = etcd.keys.links();
     let see = |kv: KeyValue| {
         let link = std::str::from_utf8(&kv.key)
             .ok()
             .and_then(|key| key.strip_prefix(&prefix)?.parse().ok());
-        if let (Some(link), Ok(true)) = (link, vni(etcd, &kv).map(|vni| vni == wanted)) {
-            holders.insert(wanted, link);
+        if let (Some(link), Ok(true)) = (link, numbers::vni(etcd, &kv).map(|vni| vni == wanted)) {
+            owners.insert(wanted, link);
         }
     };
     Reader::new(etcd).all_below(&prefix, see).await?;
-    Ok(holders.get(&wanted).copied())
+    Ok(owners.get(&wanted).copied())
 }

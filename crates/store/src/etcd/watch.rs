@@ -11,7 +11,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ratchet_model::{DeclaredLink, LinkId, PodKey, record::Facts};
+use ratchet_model::{DeclaredLink, LinkId, PodKey, Vni, record::Facts};
 use tokio::{
     sync,
     time::{self, Instant},
@@ -76,6 +76,8 @@ enum Subject {
     Declarers(PodKey),
     /// A link's VNI.
     Vni(LinkId),
+    /// Whose a VNI is.
+    Number(Vni),
 }
 
 /// A running watch.
@@ -171,6 +173,7 @@ impl EtcdWatch {
             .chain(records.cloned().map(Subject::Record))
             .chain(self.interest.own.iter().cloned().map(Subject::Declarers))
             .chain(links.copied().map(Subject::Vni))
+            .chain(self.interest.awaited.keys().copied().map(Subject::Number))
             .collect();
         for (subject, id) in watchers
             .ids
@@ -214,6 +217,10 @@ impl EtcdWatch {
                         .is_some_and(|links| links.contains(link))
                 });
                 self.pending.extend(own.cloned());
+            }
+            Subject::Number(vni) => {
+                let waiting = self.interest.awaited.get(vni).into_iter().flatten();
+                self.pending.extend(waiting.cloned());
             }
         }
     }
@@ -317,6 +324,7 @@ fn create(etcd: &Etcd, subject: &Subject, watch_id: i64, start_revision: i64) ->
         Subject::Record(pod) => (etcd.keys.pod(pod), Vec::new()),
         Subject::Declarers(pod) => (etcd.keys.declarers(pod), after(&etcd.keys.declarers(pod))),
         Subject::Vni(link) => (etcd.keys.link(*link), Vec::new()),
+        Subject::Number(vni) => (etcd.keys.number(*vni), Vec::new()),
     };
     request(WatchAction::Create(WatchCreate {
         key: key.into_bytes(),

@@ -122,6 +122,7 @@ pub(super) fn remove_node(
         }
         gone.insert(record.pod);
     }
+    vnis::forget(connection, node)?;
     Ok(NodeRemoval::Done(gone))
 }
 
@@ -205,7 +206,7 @@ fn write(transaction: &Transaction<'_>, change: &RecordChange<'_>) -> Result<(),
             write_entry(transaction, entry, *change)?;
         }
         for link in step.ended() {
-            vnis::release(transaction, link)?;
+            vnis::end(transaction, link)?;
         }
     }
     Ok(())

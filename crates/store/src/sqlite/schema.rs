@@ -4,6 +4,8 @@
 //! pods      a row for each record; every write gives it a new `change`, which is never used again
 //! declared  which pods declare a link with which: the index for "records that concern this pod"
 //! vnis      a row for each link with a VNI
+//! holders   a row for each VNI and node that holds it, with the link
+//! blocked   VNIs that are of no use for links of a node
 //! ```
 //!
 //! To read it: `sqlite3 /var/lib/ratchet/ratchet.db 'SELECT pod, body FROM pods; SELECT * FROM
@@ -38,6 +40,21 @@ const VERSION_1: &str = "
         link   TEXT NOT NULL UNIQUE
     ) STRICT;";
 
+/// Tables that came later and that older agents need not know: they leave them alone, and may have
+/// the file open. So they are no new version.
+const ADDED: &str = "
+    CREATE TABLE IF NOT EXISTS holders (
+        vni  INTEGER NOT NULL,
+        node TEXT NOT NULL,
+        link TEXT NOT NULL,
+        PRIMARY KEY (vni, node)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS blocked (
+        node TEXT NOT NULL,
+        vni  INTEGER NOT NULL,
+        PRIMARY KEY (node, vni)
+    ) STRICT, WITHOUT ROWID;";
+
 /// What a file is.
 enum Kind {
     Empty,
@@ -47,7 +64,9 @@ enum Kind {
 
 /// Creates the tables in an empty database, updates older ones, and refuses what is not ours.
 pub(super) fn prepare(connection: &mut Connection) -> Result<(), Failure> {
-    if let Kind::Ours(VERSION) = kind(connection)? {
+    if let Kind::Ours(VERSION) = kind(connection)?
+        && is_complete(connection)?
+    {
         return Ok(());
     }
     // Again within the transaction: another process may have been faster.
@@ -55,7 +74,7 @@ pub(super) fn prepare(connection: &mut Connection) -> Result<(), Failure> {
     match kind(&transaction)? {
         Kind::Foreign => return Err(Failure::Foreign),
         Kind::Empty => create(&transaction)?,
-        Kind::Ours(VERSION) => {}
+        Kind::Ours(VERSION) => transaction.execute_batch(ADDED)?,
         // Version 1 is the first: an older one does not exist. Migrations go here, one step a
         // version.
         Kind::Ours(version) => return Err(Failure::Version(version)),
@@ -76,8 +95,16 @@ fn kind(connection: &Connection) -> Result<Kind, Failure> {
     )
 }
 
+/// Whether the tables that came later are there.
+fn is_complete(connection: &Connection) -> Result<bool, Failure> {
+    let count = "SELECT count(*) FROM sqlite_schema WHERE name IN ('holders', 'blocked')";
+    let tables: i64 = connection.query_row(count, [], |row| row.get(0))?;
+    Ok(tables == 2)
+}
+
 fn create(transaction: &Transaction<'_>) -> Result<(), Failure> {
     transaction.execute_batch(VERSION_1)?;
+    transaction.execute_batch(ADDED)?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     Ok(transaction.pragma_update(None, "user_version", VERSION)?)
 }

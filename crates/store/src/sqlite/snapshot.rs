@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ratchet_model::{LinkId, PodKey, PodRecord};
+use ratchet_model::{LinkId, PodKey, PodRecord, Vni};
 use rusqlite::Connection;
 
 use super::{database::Database, error::Failure, records, vnis};
@@ -25,6 +25,8 @@ pub(super) struct Snapshot {
     links: BTreeMap<PodKey, BTreeSet<LinkId>>,
     /// The highest `vnis.change` seen.
     claimed: i64,
+    /// The awaited VNIs that are free, which has been reported.
+    free: BTreeSet<Vni>,
     /// The opening of the file that all of this is from.
     generation: u64,
     /// The connection's version at the last look.
@@ -58,6 +60,10 @@ impl Snapshot {
             .extend(interest.own.difference(&self.interest.own).cloned());
         self.pending
             .extend(interest.peers.iter().filter(|pod| added(pod)).cloned());
+        let waiting = interest.awaited.iter();
+        let new = waiting.filter(|(vni, pods)| self.interest.awaited.get(vni) != Some(pods));
+        self.pending.extend(new.flat_map(|(_, pods)| pods).cloned());
+        self.free.retain(|vni| interest.awaited.contains_key(vni));
         self.pending
             .retain(|pod| interest.own.contains(pod) || interest.peers.contains(pod));
         self.links.retain(|pod, _| interest.own.contains(pod));
@@ -102,7 +108,8 @@ impl Snapshot {
         // One transaction, so that all is from the same moment.
         let transaction = connection.transaction()?;
         self.compare_records(&transaction)?;
-        self.compare_vnis(&transaction)
+        self.compare_vnis(&transaction)?;
+        self.compare_awaited(&transaction)
     }
 
     fn compare_records(&mut self, connection: &Connection) -> Result<(), Failure> {
@@ -152,6 +159,18 @@ impl Snapshot {
             self.pending.insert(pod.clone());
         }
         self.records.extend(peers.map(|peers| (pod, peers)));
+    }
+
+    /// Tells of VNIs that are waited for and have become free.
+    fn compare_awaited(&mut self, connection: &Connection) -> Result<(), Failure> {
+        for (vni, pods) in &self.interest.awaited {
+            if vnis::is_taken(connection, *vni)? {
+                self.free.remove(vni);
+            } else if self.free.insert(*vni) {
+                self.pending.extend(pods.iter().cloned());
+            }
+        }
+        Ok(())
     }
 
     /// Only new VNIs matter: one is freed only when a record that has the link changes as well.

@@ -60,7 +60,7 @@ fn filled() -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ratchet.db");
     block_on(async {
-        let store = SqliteStore::open(&path).await.unwrap();
+        let store = SqliteStore::open_with(&path, TIMEOUT).await.unwrap();
         for n in 0..200 {
             store
                 .publish(&record(&format!("pod{n}"), &["x", "y"]), Publish::New)
@@ -157,7 +157,7 @@ fn a_truncated_file_is_refused() {
 fn damage_while_it_is_open_is_an_error_and_ends_when_the_file_is_moved_away() {
     let (_directory, path) = filled();
     block_on(async {
-        let store = SqliteStore::open(&path).await.unwrap();
+        let store = SqliteStore::open_with(&path, TIMEOUT).await.unwrap();
         // A change by another connection makes the store drop the pages that it keeps in memory.
         Connection::open(&path)
             .unwrap()
@@ -188,7 +188,7 @@ fn a_record_that_cannot_be_understood_is_named() {
         .unwrap();
     drop(connection);
     block_on(async {
-        let store = SqliteStore::open(&path).await.unwrap();
+        let store = SqliteStore::open_with(&path, TIMEOUT).await.unwrap();
         assert_broken(
             &store.read(&[key("pod7")].into()).await.unwrap_err(),
             &["default/pod7", "missing field"],
@@ -225,7 +225,7 @@ fn directory_and_files_are_made_for_their_owner_alone() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("some/where/ratchet.db");
     block_on(async {
-        let store = SqliteStore::open(&path).await.unwrap();
+        let store = SqliteStore::open_with(&path, TIMEOUT).await.unwrap();
         store
             .publish(&record("a", &[]), Publish::New)
             .await
@@ -271,7 +271,7 @@ fn an_empty_file_becomes_a_database() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ratchet.db");
     fs::write(&path, "").unwrap();
-    block_on(SqliteStore::open(&path)).unwrap();
+    block_on(SqliteStore::open_with(&path, TIMEOUT)).unwrap();
     let connection = Connection::open(&path).unwrap();
     let id: i32 = connection
         .pragma_query_value(None, "application_id", |row| row.get(0))
@@ -319,7 +319,7 @@ fn only_one_opens_the_file_at_a_time() {
             let path = path.clone();
             thread::spawn(move || {
                 block_on(async {
-                    let store = SqliteStore::open(&path).await.unwrap();
+                    let store = SqliteStore::open_with(&path, TIMEOUT).await.unwrap();
                     store
                         .publish(&record(&format!("pod{n}"), &[]), Publish::New)
                         .await
@@ -386,7 +386,7 @@ fn a_full_disk_is_an_error_and_works_again_when_there_is_room() {
         .unwrap();
         let (path, ballast) = (root.join("ratchet.db"), root.join("ballast"));
         block_on(async {
-            let store = SqliteStore::open(&path).await.unwrap();
+            let store = SqliteStore::open_with(&path, TIMEOUT).await.unwrap();
             store
                 .publish(&record("a", &[]), Publish::New)
                 .await
@@ -428,8 +428,8 @@ fn a_file_that_is_removed_while_in_use_is_made_again() {
     let (_directory, path) = filled();
     block_on(async {
         let (one, two) = (
-            SqliteStore::open(&path).await.unwrap(),
-            SqliteStore::open(&path).await.unwrap(),
+            SqliteStore::open_with(&path, TIMEOUT).await.unwrap(),
+            SqliteStore::open_with(&path, TIMEOUT).await.unwrap(),
         );
         let mut watch = two.watch().await.unwrap();
         assert_eq!(watch.next().await.unwrap(), Change::All);
@@ -478,7 +478,7 @@ fn a_file_that_is_removed_while_in_use_is_made_again() {
 }
 
 #[test]
-fn a_pod_is_two_rows_a_peer_at_most_and_a_vni_one() {
+fn a_pod_is_two_rows_a_peer_at_most_and_a_vni_one_and_one_a_holder() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ratchet.db");
     let mut database = Database::new(path, SHORT);
@@ -501,15 +501,14 @@ fn a_pod_is_two_rows_a_peer_at_most_and_a_vni_one() {
         writes(&mut |connection| publish(connection, Publish::Again)),
         0
     );
-    assert_eq!(
-        writes(&mut |connection| drop(vnis::claim(connection, &claims).unwrap())),
-        3
-    );
-    assert_eq!(
-        writes(&mut |connection| drop(vnis::claim(connection, &claims).unwrap())),
-        0
-    );
-    // A new sandbox of the same pod: only its row.
+    let node: NodeName = "n1".parse().unwrap();
+    let range = VniRange::AUTOMATIC;
+    let claim = |connection: &mut Connection| {
+        vnis::claim(connection, &node, range, &claims).unwrap();
+    };
+    assert_eq!(writes(&mut |connection| claim(connection)), 3 + 3);
+    assert_eq!(writes(&mut |connection| claim(connection)), 0);
+    // A new sandbox of the same pod: its row alone.
     let sandbox: SandboxId = "a-2".parse().unwrap();
     let location = pod.location.clone().map(|location| Location {
         sandbox: sandbox.clone(),
@@ -537,8 +536,8 @@ fn changes_are_seen_within_50_ms() {
     let path = directory.path().join("ratchet.db");
     block_on(async {
         let (one, two) = (
-            SqliteStore::open(&path).await.unwrap(),
-            SqliteStore::open(&path).await.unwrap(),
+            SqliteStore::open_with(&path, TIMEOUT).await.unwrap(),
+            SqliteStore::open_with(&path, TIMEOUT).await.unwrap(),
         );
         let mut watch = two.watch().await.unwrap();
         assert_eq!(watch.next().await.unwrap(), Change::All);
@@ -561,4 +560,23 @@ fn changes_are_seen_within_50_ms() {
         // The median, since the machine that runs this test may be busy with others.
         assert!(delays[10] < Duration::from_millis(50), "{delays:?}");
     });
+}
+
+/// What the release before this one has written, and still uses.
+#[test]
+fn a_file_without_holders_goes_on_to_be_used() {
+    let (_directory, path) = filled();
+    let connection = Connection::open(&path).unwrap();
+    connection
+        .execute_batch("DROP TABLE holders; DROP TABLE blocked")
+        .unwrap();
+    drop(connection);
+    block_on(async {
+        let store = SqliteStore::open_with(&path, SHORT).await.unwrap();
+        let held = store.held_vnis(&"n1".parse().unwrap()).await.unwrap();
+        assert!(held.is_empty());
+    });
+    let connection = Connection::open(&path).unwrap();
+    let version = connection.pragma_query_value(None, "user_version", |row| row.get::<_, i32>(0));
+    assert_eq!(version.unwrap(), 1, "older agents open it, too");
 }

@@ -1,6 +1,6 @@
 //! A store in memory that checks the conditions of steps as etcd does: by the version of each key.
 
-use ratchet_model::{Vni, record::living_links};
+use ratchet_model::{Vni, VniRange, record::living_links};
 
 use super::*;
 
@@ -188,7 +188,8 @@ impl World {
     /// Gives every living link a VNI.
     pub fn claim_all(&mut self) {
         for link in living_links(&self.records()).into_keys() {
-            let free = Vni::lowest_free(self.vnis.values().copied()).unwrap();
+            let is_free = |vni: &Vni| !self.vnis.values().any(|taken| taken == vni);
+            let free = VniRange::AUTOMATIC.vnis().find(is_free).unwrap();
             self.vnis.entry(link).or_insert(free);
         }
     }
