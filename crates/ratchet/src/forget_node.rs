@@ -22,7 +22,8 @@ pub(crate) fn run(options: &ForgetNodeOptions) -> anyhow::Result<()> {
     match reply {
         Reply::Forgotten(forgotten) if forgotten.pods.is_empty() => {
             println!(
-                "node {}: nothing to forget, the store has no pod of this node",
+                "node {}: nothing to forget, the store has no pod of this node; VNIs that it held \
+                 are released",
                 options.node
             );
         }

@@ -568,6 +568,28 @@ fn keys_deleted_by_hand_do_no_harm() {
     });
 }
 
+/// As an agent of an earlier release has written it.
+#[test]
+fn the_list_of_taken_vnis_stays_small() {
+    let server = EtcdServer::start();
+    block_on(async {
+        let store = open(&server.url()).await;
+        let links = publish_hub(&*store, "a", 3).await;
+        let sparse: Vec<String> = (0..100_000).map(|n| (11 + 2 * n).to_string()).collect();
+        let file = server.directory().join("sparse");
+        fs::write(&file, sparse.join(",")).unwrap();
+        server.put_file("/ratchet/vnis", &file);
+        assert_eq!(claim(&*store, &links[0]).await, 12);
+        let list = || server.ctl(&["get", "--print-value-only", "/ratchet/vnis"]);
+        assert!(list().len() < 16_000, "{}", list().len());
+        assert_eq!(claim(&*store, &links[1]).await, 14);
+        // What it lists although it is free is found again when it is needed.
+        server.ctl(&["put", "/ratchet/vnis", "11-999999"]);
+        assert_eq!(claim(&*store, &links[2]).await, 11);
+        assert_eq!(list().trim(), "11-12,14");
+    });
+}
+
 /// etcd's own count of puts and deletes.
 fn writes(server: &EtcdServer) -> u64 {
     use std::io::{Read, Write};

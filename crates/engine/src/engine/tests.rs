@@ -2,6 +2,7 @@
 //! of their own.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, mpsc},
     thread,
     time::Duration,
@@ -19,7 +20,7 @@ use ratchet_store::Publish;
 use tokio::sync::oneshot;
 
 use super::{
-    Command, Declared, Engine, NewSandbox,
+    Command, Declared, Engine, NewSandbox, Setup,
     testing::{Netns, Node, devices, ip},
 };
 use crate::{
@@ -47,6 +48,18 @@ fn on_a_node(test: impl FnOnce(&Node) + Send + 'static) {
 /// An engine that has started.
 fn start(node: &Node) -> Engine {
     start_with_news(node).0
+}
+
+/// The same with these settings.
+fn start_with(node: &Node, settings: Settings) -> Engine {
+    let (commands, _inbox) = mpsc::channel();
+    let setup = Setup {
+        settings,
+        ..node.setup(&commands)
+    };
+    let mut engine = Engine::new(setup).unwrap();
+    engine.start();
+    engine
 }
 
 /// The same, with what its watch tells.
@@ -437,6 +450,112 @@ fn a_link_takes_another_vni_than_a_foreign_device() {
         assert_eq!(engine.report().links[0].vni, Some(12));
         assert_eq!(held(node), [12]);
         assert!(ip("-d link show foreign").contains("vxlan id 11 "));
+        del(&mut engine, "a");
+        assert!(held(node).is_empty());
+    });
+}
+
+#[test]
+fn a_vni_is_in_use_wherever_its_device_is() {
+    on_a_node(|node| {
+        let pod = Netns::new("pod");
+        let mut engine = start(node);
+        let vnis: Vec<Vni> = (50..60).map(|vni| vni.try_into().unwrap()).collect();
+        let all: BTreeSet<Vni> = vnis.iter().copied().collect();
+        assert_eq!(engine.unused_of(&vnis), all);
+        let hide = |vni: u32, ends: &str| {
+            let made = format!("type vxlan id {vni} dstport 4789 {ends}");
+            ip(&format!("link add hidden{vni} netns {} {made}", pod.name()));
+        };
+        hide(52, "local 10.0.0.1 remote 10.0.0.2");
+        // The underlay was IPv6 when this was made.
+        hide(55, "local fd00::1 remote fd00::2 udp6zerocsumrx");
+        let in_use: Vec<u32> = all
+            .difference(&engine.unused_of(&vnis))
+            .map(|vni| vni.number())
+            .collect();
+        assert_eq!(in_use, [52, 55]);
+        assert_eq!(devices(&ip("-o link show")), [""; 0]);
+    });
+}
+
+#[test]
+fn a_link_that_waits_for_the_vni_of_another_gets_it_when_that_has_ended() {
+    on_a_node(|node| {
+        publish_far(node, "far");
+        let [a, b] = ["a", "b"].map(Netns::new);
+        let (mut engine, news) = start_with_news(node);
+        for (pod, netns) in [("a", &a), ("b", &b)] {
+            let links = "[{interface: e1, peer: far, vni: 1000077}]";
+            // The other end has a name of its own.
+            let links = links.replace("peer: far", &format!("peer: far/to-{pod}"));
+            declare_and_add(&mut engine, pod, netns, &links).unwrap();
+        }
+        let links = engine.report().links;
+        let waiting = links
+            .iter()
+            .find(|link| link.state != LinkState::Up)
+            .unwrap();
+        let reason = waiting.reason.as_ref().map(ToString::to_string);
+        assert!(reason.is_some_and(|reason| reason.contains("it is that of link")));
+        assert!(b.devices().is_empty());
+        engine.handle(Command::Declared(Box::new(Declared {
+            kubernetes: ("default".into(), "a".into()),
+            with_labels: Ok(None),
+            annotations_only: Ok(None),
+        })));
+        while b.devices().is_empty() {
+            let news = news.recv_timeout(DEADLINE);
+            engine.handle(news.expect("news of the VNI"));
+            engine.work();
+        }
+        assert_eq!(engine.report().links[0].vni, Some(1_000_077));
+    });
+}
+
+/// What was declared with an earlier release, and what is declared now.
+#[test]
+fn a_running_pod_keeps_its_vni_and_gets_another_one_only_of_the_range() {
+    on_a_node(|node| {
+        publish_far(node, "far");
+        let a = Netns::new("a");
+        let setup = |range: &str| Settings {
+            declared_vni_range: range.parse().ok(),
+            ..node.settings.clone()
+        };
+        let mut engine = start_with(node, setup("1-16777215"));
+        declare_and_add(
+            &mut engine,
+            "a",
+            &a,
+            "[{interface: e1, peer: far, vni: 77}]",
+        )
+        .unwrap();
+        let mut engine = start_with(node, setup("1000000-16777215"));
+        let mut declare = |links: &str| {
+            let annotations = [("ratchet.dev/links".to_owned(), links.to_owned())].into();
+            let declaration = declare(&key("a"), &Texts::new(), &annotations);
+            engine.handle(Command::Declared(Box::new(Declared {
+                kubernetes: ("default".into(), "a".into()),
+                with_labels: declaration.clone(),
+                annotations_only: declaration,
+            })));
+            let links = engine.report().links;
+            let vnis: Vec<Option<u32>> = links.iter().map(|link| link.vni).collect();
+            (vnis, a.devices())
+        };
+        let one = || vec!["e1".to_owned()];
+        let kept = "[{interface: e1, peer: far, vni: 77}, {interface: e2, peer: far}]";
+        let (vnis, devices) = declare(kept);
+        assert_eq!((vnis.len(), devices.len()), (2, 2));
+        assert!(vnis.contains(&Some(77)), "{vnis:?}");
+        let (vnis, devices) = declare("[{interface: e1, peer: far, vni: 78}]");
+        assert_eq!((vnis.len(), devices.len()), (2, 2), "refused as a whole");
+        assert_eq!(
+            declare("[{interface: e1, peer: far, vni: 1000078}]"),
+            (vec![Some(1_000_078)], one())
+        );
+        assert_eq!(held(node), [1_000_078]);
     });
 }
 

@@ -3,10 +3,16 @@
 //! What is wanted and what was done to devices is decided elsewhere; here it becomes what the store
 //! is told.
 
-use ratchet_kernel::Look;
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use nix::errno::Errno;
+use ratchet_kernel::{KernelError, Look, Outcome};
 use ratchet_model::{
-    LinkId, Mac, Vni,
-    device::{At, Kind, Netns, NewDevice, Operation, Step, Tunnel, VXLAN_PORT},
+    LinkId, Mac, Mtu, Vni,
+    device::{At, Kind, Netns, NewDevice, Observed, Operation, Step, Tunnel, VXLAN_PORT},
     link::End,
     resolve::Link,
 };
@@ -14,17 +20,26 @@ use ratchet_model::{
 use super::Engine;
 use crate::{retry::Tried, wires::Settled};
 
+/// How many VNIs are tried together: a deletion takes as long for many devices as for one.
+const TOGETHER: usize = 1000;
+
 impl Engine {
     /// Releases the VNIs that these links no longer have. A store in trouble is told by the next
     /// resync: a DEL does not wait for it.
     pub(super) fn release_vnis(&mut self, settled: &[Settled]) -> Tried {
-        for Settled { link, vni, deleted } in settled {
-            let mut gone = self.session.known().vnis().held_besides(*link, *vni);
-            if !deleted {
-                gone.retain(|vni| self.is_unused(*vni));
-            }
-            self.session.let_go(*link, &gone);
-        }
+        let vnis = self.session.known().vnis();
+        let gone = settled.iter().map(|settled| {
+            let gone = vnis.held_besides(settled.link, settled.vni);
+            (settled.link, gone)
+        });
+        let gone: Vec<(LinkId, BTreeSet<Vni>)> =
+            gone.filter(|(_, gone)| !gone.is_empty()).collect();
+        let deleted: BTreeSet<Vni> = settled
+            .iter()
+            .flat_map(|settled| &settled.deleted)
+            .copied()
+            .collect();
+        self.let_go(&gone, deleted);
         if self.session.trouble().is_some() {
             return Ok(());
         }
@@ -40,14 +55,28 @@ impl Engine {
         if !self.session.knows_held() {
             self.session.read_held(&name)?;
         }
-        let holding = self.session.known().vnis().holding();
-        let unwanted: Vec<LinkId> = holding.filter(|link| !self.is_kept(*link)).collect();
-        for link in unwanted {
-            let mut gone = self.session.known().vnis().held_besides(link, None);
-            gone.retain(|vni| self.is_unused(*vni));
-            self.session.let_go(link, &gone);
-        }
+        let vnis = self.session.known().vnis();
+        let unwanted = vnis.holding().filter(|link| !self.is_kept(*link));
+        let gone: Vec<(LinkId, BTreeSet<Vni>)> = unwanted
+            .map(|link| (link, vnis.held_besides(link, None)))
+            .collect();
+        self.let_go(&gone, BTreeSet::new());
         self.session.release_vnis(&name)
+    }
+
+    /// Lets go of those of these links' VNIs of which no device can be there. Of some it is known
+    /// that their devices were deleted.
+    fn let_go(&mut self, gone: &[(LinkId, BTreeSet<Vni>)], deleted: BTreeSet<Vni>) {
+        let vnis = gone.iter().flat_map(|(_, vnis)| vnis).copied();
+        let unproved: Vec<Vni> = vnis.filter(|vni| !deleted.contains(vni)).collect();
+        let mut proved = deleted;
+        for some in unproved.chunks(TOGETHER) {
+            proved.extend(self.unused_of(some));
+        }
+        for (link, vnis) in gone {
+            let vnis = vnis.intersection(&proved).copied().collect();
+            self.session.let_go(*link, &vnis);
+        }
     }
 
     /// Whether something of a link is wanted, or stays as it is.
@@ -55,46 +84,61 @@ impl Engine {
         self.wires.knows(link) || self.session.restored().has(link)
     }
 
-    /// Whether no device of this node has a VNI, in whatever namespace it is and under whatever
-    /// name: the kernel does not make a second one with it (`vxlan_vni_in_use` in
-    /// drivers/net/vxlan/vxlan_core.c). The one that is made to try is never set up.
-    fn is_unused(&mut self, vni: Vni) -> bool {
-        let Ok(node) = self.node.wiring() else {
-            return false;
-        };
-        let Some(vtep) = node.vtep else {
-            return false;
-        };
-        let at = At {
-            netns: Netns::Node,
-            name: format!("rtry{vni}"),
-        };
-        let device = NewDevice {
-            at: at.clone(),
-            mac: Mac::derive(LinkId::UNKNOWN, End::A),
-            mtu: node.mtu,
-            index: None,
-        };
-        let tunnel = Tunnel {
-            vni,
-            remote: vtep.address,
-            local: vtep.address,
-            parent: vtep.parent,
-            port: VXLAN_PORT,
-        };
-        // One after the other: of the steps of a plan, deletions are done first.
-        let is_done = |operation| {
-            let link = LinkId::UNKNOWN;
-            let results = self.kernel.execute(&[Step { link, operation }]);
-            results.iter().all(Result::is_ok)
-        };
-        // It sends nothing and is sent nothing, so it needs no passage and no source ports.
-        let is_made = is_done(Operation::CreateVxlan {
-            device,
-            tunnel,
-            source: None,
-        });
-        is_made && is_done(Operation::Delete(at))
+    /// Those of these VNIs that no device of ours has on this node, in whatever namespace it is and
+    /// under whatever name. The kernel makes no second one with a VNI in the same address family
+    /// (`vxlan_vni_in_use` in drivers/net/vxlan/vxlan_core.c), so one that it makes, or one that is
+    /// seen and is not ours, proves that there is no other. The ones that are made to try are never
+    /// set up.
+    pub(super) fn unused_of(&mut self, vnis: &[Vni]) -> BTreeSet<Vni> {
+        let mut unused: BTreeSet<Vni> = vnis.iter().copied().collect();
+        let probes: Vec<Probe> = vnis.iter().flat_map(|vni| Probe::both(*vni)).collect();
+        let made = self.execute_all(probes.iter().map(Probe::creation));
+        let (mut there, mut in_use) = (Vec::new(), Vec::new());
+        for (probe, made) in probes.iter().zip(made) {
+            match made {
+                Ok(()) => there.push(probe),
+                // A kernel without IPv6 has no such device.
+                Err(KernelError::Refused {
+                    errno: Errno::EPFNOSUPPORT,
+                    ..
+                }) => {}
+                Err(_) => in_use.push(probe),
+            }
+        }
+        // Apart from the creations: of the steps of a plan, deletions are done first.
+        let deletions = there.iter().map(|probe| Operation::Delete(probe.at()));
+        for (probe, deleted) in there.iter().zip(self.execute_all(deletions)) {
+            if deleted.is_err() {
+                unused.remove(&probe.vni);
+            }
+        }
+        if !in_use.is_empty() {
+            let foreign = self.foreign_tunnels().unwrap_or_default();
+            in_use.retain(|probe| !foreign.contains(probe));
+        }
+        for probe in in_use {
+            unused.remove(&probe.vni);
+        }
+        unused
+    }
+
+    /// The VXLAN devices in this node's namespace that are not ours.
+    fn foreign_tunnels(&self) -> Tried<BTreeSet<Probe>> {
+        let looks = [(Netns::Node, Look::All)].into();
+        let seen = self.kernel.observe(&looks, &|_| false)?;
+        let foreign = seen.iter().filter(|device| !device.is_ours());
+        Ok(foreign.filter_map(Probe::like).collect())
+    }
+
+    fn execute_all(&mut self, operations: impl Iterator<Item = Operation>) -> Vec<Outcome> {
+        let link = LinkId::UNKNOWN;
+        let steps: Vec<Step> = operations
+            .map(|operation| Step { link, operation })
+            .collect();
+        match steps.is_empty() {
+            true => Vec::new(),
+            false => self.kernel.execute(&steps),
+        }
     }
 
     /// Tells the store which VNIs are those of devices that are not ours, if links could not be
@@ -111,16 +155,76 @@ impl Engine {
         if taken.is_empty() {
             return Ok(false);
         }
-        let looks = [(Netns::Node, Look::All)].into();
-        let seen = self.kernel.observe(&looks, &|_| false)?;
-        let foreign = seen.iter().filter(|device| !device.is_ours());
-        let vnis = foreign.filter_map(|device| match device.kind {
-            Kind::Vxlan { vni, port, .. } if port == VXLAN_PORT => Vni::try_from(vni).ok(),
-            _ => None,
-        });
+        let foreign = self.foreign_tunnels()?;
+        let vnis = foreign.iter().map(|foreign| foreign.vni);
         let vnis = vnis.chain(taken.iter().map(|(_, vni)| *vni)).collect();
         let name = self.node.name()?.clone();
         self.session.block_vnis(&name, vnis)?;
         Ok(true)
+    }
+}
+
+/// What the kernel makes only one VXLAN device of. (There are also flags for what a device
+/// receives; all of ours have the same.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Probe {
+    vni: Vni,
+    is_ipv6: bool,
+}
+
+impl Probe {
+    /// One for each address family.
+    fn both(vni: Vni) -> [Self; 2] {
+        [false, true].map(|is_ipv6| Self { vni, is_ipv6 })
+    }
+
+    /// What a device is, if it is a VXLAN device on our port.
+    fn like(device: &Observed) -> Option<Self> {
+        let Kind::Vxlan {
+            vni,
+            remote,
+            local,
+            port: VXLAN_PORT,
+            ..
+        } = device.kind
+        else {
+            return None;
+        };
+        Some(Self {
+            vni: vni.try_into().ok()?,
+            is_ipv6: remote.or(local).is_some_and(|address| address.is_ipv6()),
+        })
+    }
+
+    fn at(&self) -> At {
+        let family = if self.is_ipv6 { 6 } else { 4 };
+        At {
+            netns: Netns::Node,
+            name: format!("rtry{family}-{}", self.vni),
+        }
+    }
+
+    /// Nothing passes through the device, so it needs no passage and no source ports.
+    fn creation(&self) -> Operation {
+        let address: IpAddr = match self.is_ipv6 {
+            false => Ipv4Addr::LOCALHOST.into(),
+            true => Ipv6Addr::LOCALHOST.into(),
+        };
+        Operation::CreateVxlan {
+            device: NewDevice {
+                at: self.at(),
+                mac: Mac::derive(LinkId::UNKNOWN, End::A),
+                mtu: Mtu::within_underlay(0, address),
+                index: None,
+            },
+            tunnel: Tunnel {
+                vni: self.vni,
+                remote: address,
+                local: address,
+                parent: 0,
+                port: VXLAN_PORT,
+            },
+            source: None,
+        }
     }
 }

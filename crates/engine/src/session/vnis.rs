@@ -93,7 +93,7 @@ impl Vnis {
         claims: &[VniClaim],
         mut grants: BTreeMap<LinkId, VniGrant>,
     ) -> bool {
-        let mut missing = false;
+        let (mut missing, mut given) = (false, BTreeMap::new());
         for claim in claims {
             let link = claim.link;
             let Some(grant) = grants.remove(&link) else {
@@ -103,6 +103,7 @@ impl Vnis {
             match grant {
                 VniGrant::Granted(vni) => {
                     self.former.remove(&link);
+                    given.insert(vni, link);
                     self.granted.insert(link, vni);
                     self.held.entry(link).or_default().insert(vni);
                 }
@@ -124,7 +125,17 @@ impl Vnis {
                 }
             }
         }
+        self.drop_twice_given(&given);
         missing
+    }
+
+    /// A store that has lost everything may give a link what this node holds for another: that is
+    /// not to be released when the other's device has gone.
+    fn drop_twice_given(&mut self, given: &BTreeMap<Vni, LinkId>) {
+        for (link, held) in &mut self.held {
+            held.retain(|vni| given.get(vni).is_none_or(|to| to == link));
+        }
+        self.held.retain(|_, held| !held.is_empty());
     }
 
     fn refuse(&mut self, claim: &VniClaim, state: impl FnOnce(Vni) -> VniState) {
@@ -286,6 +297,18 @@ mod tests {
         vnis.released(&[number(11)].into());
         assert!(vnis.leaving().is_empty());
         assert_eq!(vnis.holding().collect::<Vec<_>>(), [other.id]);
+    }
+
+    #[test]
+    fn what_a_store_without_memory_has_given_to_another_link_is_not_released() {
+        let (one, other) = (link("a", None), link("b", None));
+        let mut vnis = Vnis::default();
+        grant(&mut vnis, &one, VniGrant::Granted(number(11)));
+        grant(&mut vnis, &other, VniGrant::Granted(number(11)));
+        let held = vnis.held_besides(one.id, None);
+        vnis.let_go(one.id, &held);
+        assert!(vnis.leaving().is_empty());
+        assert_eq!(vnis.state(&other), VniState::Granted(number(11)));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::{
     failure::{LinkFailure, failures},
     look::{self, Task},
     scope::Scope,
+    settled::{Settled, deleted_vnis, settled},
     tracked::{Fresh, Tracked},
 };
 use crate::{
@@ -51,17 +52,6 @@ pub(crate) struct Applied {
     pub taken: Vec<(Link, Vni)>,
 }
 
-/// A link with which all went well.
-pub(crate) struct Settled {
-    /// The link.
-    pub link: LinkId,
-    /// The VNI of the tunnel that it has now. All others it may have had are gone, as far as was
-    /// seen.
-    pub vni: Option<Vni>,
-    /// Whether a device of it was seen and deleted.
-    pub deleted: bool,
-}
-
 impl Applied {
     fn new(tried: Tried<Tried>, warnings: Vec<(Link, Box<Reason>)>) -> Self {
         Self {
@@ -80,6 +70,8 @@ struct Done {
     results: Vec<Result<(), KernelError>>,
     /// The leaving sandboxes of which nothing is left.
     swept: BTreeSet<SandboxId>,
+    /// The VNIs of the tunnels that were deleted for certain, by link.
+    deleted: BTreeMap<LinkId, BTreeSet<Vni>>,
 }
 
 impl Wires {
@@ -201,10 +193,12 @@ impl Wires {
             .filter(|id| is_swept(id, &observed, &plan.steps, &results))
             .cloned()
             .collect();
+        let deleted = deleted_vnis(sandboxes, &observed, &plan.steps, &results);
         Ok(Done {
             plan,
             results,
             swept,
+            deleted,
         })
     }
 
@@ -217,7 +211,7 @@ impl Wires {
         now: Instant,
     ) -> Applied {
         let failures = failures(&done.plan, &done.results);
-        let settled = self.settled((&fresh, ended), &done, &failures);
+        let settled = settled((&fresh, ended), &done.deleted, &failures);
         let vni_of = |fresh: &Fresh| {
             let failure = failures.get(&fresh.link.id)?;
             Some((fresh.link.clone(), failure.taken_vni?))
@@ -240,33 +234,6 @@ impl Wires {
             taken,
             ..Applied::new(Ok(tried), self.note_all(fresh, &failures, now))
         }
-    }
-
-    /// What came of the links that have ended, and of those that have devices, without a failure.
-    fn settled(
-        &self,
-        (fresh, ended): (&[Fresh], &BTreeSet<LinkId>),
-        done: &Done,
-        failures: &BTreeMap<LinkId, LinkFailure>,
-    ) -> Vec<Settled> {
-        let results = done.plan.steps.iter().zip(&done.results);
-        let deleted: BTreeSet<LinkId> = results
-            .filter(|(step, result)| {
-                result.is_ok() && matches!(step.operation, Operation::Delete(_))
-            })
-            .map(|(step, _)| step.link)
-            .collect();
-        let made = fresh.iter().filter(|fresh| fresh.wiring.kind().is_some());
-        let made = made.map(|fresh| (fresh.link.id, fresh.wiring.vni()));
-        let ended = ended.iter().map(|link| (*link, None));
-        made.chain(ended)
-            .filter(|(link, _)| !failures.contains_key(link))
-            .map(|(link, vni)| Settled {
-                link,
-                vni,
-                deleted: deleted.contains(&link),
-            })
-            .collect()
     }
 
     /// The kernel could not be looked at: what is there is as it was, and what is new is not there

@@ -11,6 +11,7 @@ mod guard;
 mod leftovers;
 mod look;
 mod scope;
+mod settled;
 mod tracked;
 
 use std::{collections::BTreeSet, time::Instant};
@@ -23,8 +24,9 @@ use ratchet_model::{
     wiring::Wiring,
 };
 
-pub(crate) use apply::{Request, Settled};
+pub(crate) use apply::Request;
 pub(crate) use scope::Scope;
+pub(crate) use settled::Settled;
 pub(crate) use tracked::{Fresh, Tracked};
 
 use crate::{kernel::Kernel, sandboxes::Sandboxes, state::StateDir};
