@@ -11,7 +11,7 @@ use ratchet_model::{
     device::LinkKind,
     link::End,
     resolve::{Link, resolve_of},
-    wiring::{self, Node, Place},
+    wiring::{self, Node, Place, VniState},
 };
 
 use super::Engine;
@@ -101,8 +101,11 @@ impl Engine {
         let vni = known.vnis().state(&link);
         let mut wiring = wiring::direct(&link, &places, vni.clone(), node);
         let is_tunnel = wiring.kind() == Some(LinkKind::Vxlan);
-        if is_tunnel && !self.node.has_underlay() && !self.wires.has_made(link.id, &wiring) {
-            // What it has stays, and it says what it waits for.
+        let is_new = is_tunnel && !self.wires.has_made(link.id, &wiring);
+        // What it has stays, and it says what it waits for.
+        if is_new && known.vnis().is_doubtful(link.id) {
+            wiring = wiring::direct(&link, &places, VniState::None, node);
+        } else if is_new && !self.node.has_underlay() {
             let node = Node {
                 vtep: None,
                 ..node.clone()

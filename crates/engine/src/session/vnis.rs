@@ -21,6 +21,8 @@ pub(crate) struct Vnis {
     refused: BTreeMap<LinkId, Refused>,
     /// What this node holds. A link whose VNI has changed may hold several.
     held: BTreeMap<LinkId, BTreeSet<Vni>>,
+    /// What this node held, and claims again because the store may have forgotten that.
+    doubted: BTreeMap<LinkId, BTreeSet<Vni>>,
     /// What this node holds no longer, and the store may not know that yet.
     leaving: BTreeSet<Vni>,
     /// VNIs of devices of this node that are not ours.
@@ -66,8 +68,15 @@ impl Vnis {
         // One that the store has lost and does not give again yet: until another link has it, what
         // is there stays.
         let vni = self.get(link.id).or(self.former(link.id));
-        vni.filter(|vni| self.holds(link.id, *vni))
+        vni.filter(|vni| self.holds(link.id, *vni) || self.doubts(link.id, *vni))
             .map_or(VniState::None, VniState::Granted)
+    }
+
+    /// Whether it is not certain that this node holds the link's VNI: a device that has it stays,
+    /// and none is made.
+    pub fn is_doubtful(&self, link: LinkId) -> bool {
+        let vni = self.get(link).or(self.former(link));
+        vni.is_some_and(|vni| !self.holds(link, vni))
     }
 
     /// Notes the VNI that a device of the link has, unless the store says which it is.
@@ -103,6 +112,7 @@ impl Vnis {
             match grant {
                 VniGrant::Granted(vni) => {
                     self.former.remove(&link);
+                    self.doubted.remove(&link);
                     given.insert(vni, link);
                     self.granted.insert(link, vni);
                     self.held.entry(link).or_default().insert(vni);
@@ -170,7 +180,7 @@ impl Vnis {
     /// The store may not say any more that this node holds what it holds: all is to be claimed
     /// again.
     pub fn doubt_held(&mut self) {
-        self.held.clear();
+        self.doubted.append(&mut self.held);
     }
 
     /// The VNIs of a link that this node holds, but for one.
@@ -200,6 +210,11 @@ impl Vnis {
         self.held.get(&link).is_some_and(|vnis| vnis.contains(&vni))
     }
 
+    fn doubts(&self, link: LinkId, vni: Vni) -> bool {
+        let doubted = self.doubted.get(&link);
+        doubted.is_some_and(|vnis| vnis.contains(&vni))
+    }
+
     /// What the store is to be told that this node holds no longer.
     pub fn leaving(&self) -> &BTreeSet<Vni> {
         &self.leaving
@@ -221,6 +236,7 @@ impl Vnis {
             self.granted.remove(link);
             self.former.remove(link);
             self.refused.remove(link);
+            self.doubted.remove(link);
         }
     }
 }
@@ -342,9 +358,12 @@ mod tests {
         let link = link("a", None);
         let mut vnis = Vnis::default();
         grant(&mut vnis, &link, VniGrant::Granted(number(11)));
+        assert!(!vnis.is_doubtful(link.id));
         vnis.doubt_held();
-        assert!(vnis.must_claim(&link));
-        assert_eq!(vnis.get(link.id), Some(number(11)));
+        assert!(vnis.must_claim(&link) && vnis.is_doubtful(link.id));
+        assert_eq!(vnis.state(&link), VniState::Granted(number(11)));
+        grant(&mut vnis, &link, VniGrant::Granted(number(11)));
+        assert!(!vnis.must_claim(&link) && !vnis.is_doubtful(link.id));
     }
 
     #[test]

@@ -231,6 +231,13 @@ pub(super) async fn remove_node(
     {
         return Ok(NodeRemoval::Alive);
     }
+    if reason.releases_vnis() {
+        // First: if the node is alive after all, it claims them again when its pods have gone.
+        let held = numbers::held(etcd, node).await?.into_keys().collect();
+        if !numbers::release_unless(etcd, node, &held, unless.clone()).await? {
+            return Ok(NodeRemoval::Alive);
+        }
+    }
     let mut gone = BTreeSet::new();
     for record in records::located_on(etcd, node).await? {
         let Some(sandbox) = record.sandbox() else {
@@ -240,10 +247,6 @@ pub(super) async fn remove_node(
             return Ok(NodeRemoval::Alive);
         }
         gone.insert(record.pod);
-    }
-    if reason.releases_vnis() {
-        let held = numbers::held(etcd, node).await?;
-        numbers::release(etcd, node, &held.into_keys().collect()).await?;
     }
     let still_dead = unless.map(Compare::absent);
     let forgotten = forget(etcd, node, still_dead.into_iter().collect()).await?;

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{StoreError, vni::TakenVni};
 
-/// What fits into one transaction: the key of all VNIs is one more.
+/// What fits into one transaction: the key of all VNIs and the caller's condition are two more.
 const TOGETHER: usize = TXN_OPS - 2;
 
 /// The VNIs that are taken, and the revision of their key.
@@ -180,18 +180,43 @@ pub(super) async fn release(
     node: &NodeName,
     vnis: &BTreeSet<Vni>,
 ) -> Result<(), StoreError> {
+    release_unless(etcd, node, vnis, None).await.map(drop)
+}
+
+/// The same, but only if this key is absent. Returns whether it is absent.
+pub(super) async fn release_unless(
+    etcd: &Etcd,
+    node: &NodeName,
+    vnis: &BTreeSet<Vni>,
+    unless: Option<String>,
+) -> Result<bool, StoreError> {
     let vnis: Vec<Vni> = vnis.iter().copied().collect();
     for some in vnis.chunks(TOGETHER) {
         let mut attempts = Attempts::new();
-        while !release_some(etcd, node, some).await? {
+        loop {
+            if let Some(unless) = &unless {
+                let found = Reader::new(etcd).ranges(vec![key(unless.clone())]).await?;
+                if !found.concat().is_empty() {
+                    return Ok(false);
+                }
+            }
+            let guard = unless.clone().map(Compare::absent);
+            if release_some(etcd, node, some, guard).await? {
+                break;
+            }
             attempts.failed(etcd.rpc.url()).await?;
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Whether that was done; if not, another agent was faster.
-async fn release_some(etcd: &Etcd, node: &NodeName, vnis: &[Vni]) -> Result<bool, StoreError> {
+async fn release_some(
+    etcd: &Etcd,
+    node: &NodeName,
+    vnis: &[Vni],
+    guard: Option<Compare>,
+) -> Result<bool, StoreError> {
     let mut reader = Reader::new(etcd);
     let found = reader.ranges(vec![key(etcd.keys.taken())]).await?;
     let mut numbers = Numbers::default();
@@ -217,6 +242,7 @@ async fn release_some(etcd: &Etcd, node: &NodeName, vnis: &[Vni]) -> Result<bool
     if txn.success.is_empty() {
         return Ok(true);
     }
+    txn.compare.extend(guard);
     if !freed.is_empty() {
         let mut all = All::load(etcd, &found.concat()).await?;
         freed.into_iter().for_each(|vni| all.vnis.remove(vni));
