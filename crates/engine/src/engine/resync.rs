@@ -99,8 +99,9 @@ impl Engine {
             self.resync = Some(resync);
             return;
         }
-        if resync.tried.is_ok() {
-            resync.tried = self.release_unwanted_vnis();
+        // A link that cannot be made keeps no VNI of others: what is released is proved by itself.
+        if self.session.trouble().is_none() {
+            resync.tried = resync.tried.and(self.release_unwanted_vnis());
         }
         self.schedule.end(resync.tried.is_ok(), resync.took, now);
         if resync.is_whole {

@@ -499,11 +499,7 @@ fn a_link_that_waits_for_the_vni_of_another_gets_it_when_that_has_ended() {
         let reason = waiting.reason.as_ref().map(ToString::to_string);
         assert!(reason.is_some_and(|reason| reason.contains("it is that of link")));
         assert!(b.devices().is_empty());
-        engine.handle(Command::Declared(Box::new(Declared {
-            kubernetes: ("default".into(), "a".into()),
-            with_labels: Ok(None),
-            annotations_only: Ok(None),
-        })));
+        engine.handle(Command::Declared(Box::new(declares("a", None))));
         while b.devices().is_empty() {
             let news = news.recv_timeout(DEADLINE);
             engine.handle(news.expect("news of the VNI"));
@@ -533,13 +529,7 @@ fn a_running_pod_keeps_its_vni_and_gets_another_one_only_of_the_range() {
         .unwrap();
         let mut engine = start_with(node, setup("1000000-16777215"));
         let mut declare = |links: &str| {
-            let annotations = [("ratchet.dev/links".to_owned(), links.to_owned())].into();
-            let declaration = declare(&key("a"), &Texts::new(), &annotations);
-            engine.handle(Command::Declared(Box::new(Declared {
-                kubernetes: ("default".into(), "a".into()),
-                with_labels: declaration.clone(),
-                annotations_only: declaration,
-            })));
+            engine.handle(Command::Declared(Box::new(declares("a", Some(links)))));
             let links = engine.report().links;
             let vnis: Vec<Option<u32>> = links.iter().map(|link| link.vni).collect();
             (vnis, a.devices())
@@ -572,16 +562,19 @@ fn a_vni_is_held_for_as_long_as_a_pod_hides_its_device() {
         let name = a.name();
         ip(&format!("-n {name} link set to-far down"));
         ip(&format!("-n {name} link set to-far name hidden"));
-        let declared = |pod: &str| Declared {
-            kubernetes: ("default".into(), pod.into()),
-            with_labels: Ok(None),
-            annotations_only: Ok(None),
-        };
+        let declared = |pod: &str| declares(pod, None);
         engine.handle(Command::Declared(Box::new(declared("a"))));
         engine.handle(Command::Declared(Box::new(declared("b"))));
         assert_eq!(held(node), [11], "only b's device was seen and deleted");
+        // What is wrong with another link does not matter.
+        let c = Netns::new("c");
+        add(&mut engine, "c", &c, &[]).unwrap();
+        ip(&format!("-n {} link add e1 type bridge", c.name()));
+        let link = declares("c", Some("[{interface: e1, peer: far/to-c}]"));
+        engine.handle(Command::Declared(Box::new(link)));
         resync(&mut engine);
-        assert_eq!((a.devices(), held(node)), (Vec::<String>::new(), vec![]));
+        assert_ne!(engine.report().links[0].state, LinkState::Up);
+        assert_eq!((a.devices(), held(node)), (Vec::<String>::new(), vec![12]));
     });
 }
 
@@ -612,4 +605,16 @@ fn a_link_that_cannot_be_made_keeps_no_passage_of_another_open() {
         resync(&mut engine);
         assert_eq!(kernel.filter().unwrap().passages, needed);
     });
+}
+
+/// What a running pod declares now; no text: nothing.
+fn declares(pod: &str, links: Option<&str>) -> Declared {
+    let annotations = links.map(|links| ("ratchet.dev/links".to_owned(), links.to_owned()));
+    let annotations = annotations.into_iter().collect();
+    let declaration = declare(&key(pod), &Texts::new(), &annotations);
+    Declared {
+        kubernetes: ("default".into(), pod.into()),
+        with_labels: declaration.clone(),
+        annotations_only: declaration,
+    }
 }

@@ -47,18 +47,20 @@ impl Engine {
         self.session.release_vnis(&name)
     }
 
-    /// A resync has looked at everything, and all went well: releases the VNIs of links of which
-    /// nothing is wanted. If need be, the store is asked which these are: an agent before this one
-    /// may have claimed more.
+    /// A resync has looked at everything: releases the VNIs that links no longer have, and those of
+    /// links of which nothing is wanted. If need be, the store is asked which there are: an agent
+    /// before this one may have claimed more.
     pub(super) fn release_unwanted_vnis(&mut self) -> Tried {
         let name = self.node.name()?.clone();
         if !self.session.knows_held() {
             self.session.read_held(&name)?;
         }
         let vnis = self.session.known().vnis();
-        let unwanted = vnis.holding().filter(|link| !self.is_kept(*link));
-        let gone: Vec<(LinkId, BTreeSet<Vni>)> = unwanted
-            .map(|link| (link, vnis.held_besides(link, None)))
+        let kept = |link| vnis.get(link).filter(|_| self.is_kept(link));
+        let holding = vnis.holding().into_iter();
+        let gone: Vec<(LinkId, BTreeSet<Vni>)> = holding
+            .map(|link| (link, vnis.held_besides(link, kept(link))))
+            .filter(|(_, gone)| !gone.is_empty())
             .collect();
         self.let_go(&gone, BTreeSet::new());
         self.session.release_vnis(&name)

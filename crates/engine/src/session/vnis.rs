@@ -112,7 +112,7 @@ impl Vnis {
             match grant {
                 VniGrant::Granted(vni) => {
                     self.former.remove(&link);
-                    self.doubted.remove(&link);
+                    self.doubted.entry(link).or_default().remove(&vni);
                     given.insert(vni, link);
                     self.granted.insert(link, vni);
                     self.held.entry(link).or_default().insert(vni);
@@ -142,10 +142,12 @@ impl Vnis {
     /// A store that has lost everything may give a link what this node holds for another: that is
     /// not to be released when the other's device has gone.
     fn drop_twice_given(&mut self, given: &BTreeMap<Vni, LinkId>) {
-        for (link, held) in &mut self.held {
-            held.retain(|vni| given.get(vni).is_none_or(|to| to == link));
+        for held in [&mut self.held, &mut self.doubted] {
+            held.retain(|link, vnis| {
+                vnis.retain(|vni| given.get(vni).is_none_or(|to| to == link));
+                !vnis.is_empty()
+            });
         }
-        self.held.retain(|_, held| !held.is_empty());
     }
 
     fn refuse(&mut self, claim: &VniClaim, state: impl FnOnce(Vni) -> VniState) {
@@ -183,26 +185,33 @@ impl Vnis {
         self.doubted.append(&mut self.held);
     }
 
-    /// The VNIs of a link that this node holds, but for one.
+    /// The VNIs of a link that this node holds, or may hold, but for one.
     pub fn held_besides(&self, link: LinkId, kept: Option<Vni>) -> BTreeSet<Vni> {
         let held = self.held.get(&link).into_iter().flatten();
-        held.filter(|vni| Some(**vni) != kept).copied().collect()
+        let doubted = self.doubted.get(&link).into_iter().flatten();
+        let all = held.chain(doubted);
+        all.filter(|vni| Some(**vni) != kept).copied().collect()
     }
 
-    /// The links whose VNIs this node holds.
-    pub fn holding(&self) -> impl Iterator<Item = LinkId> {
-        self.held.keys().copied()
+    /// The links whose VNIs this node holds, or may hold.
+    pub fn holding(&self) -> BTreeSet<LinkId> {
+        self.held
+            .keys()
+            .chain(self.doubted.keys())
+            .copied()
+            .collect()
     }
 
     /// This node has no device of a link with these VNIs, for certain.
     pub fn let_go(&mut self, link: LinkId, vnis: &BTreeSet<Vni>) {
-        let Some(held) = self.held.get_mut(&link) else {
-            return;
-        };
-        self.leaving
-            .extend(held.extract_if(.., |vni| vnis.contains(vni)));
-        if held.is_empty() {
-            self.held.remove(&link);
+        for held in [&mut self.held, &mut self.doubted] {
+            if let Some(of_link) = held.get_mut(&link) {
+                let gone = of_link.extract_if(.., |vni| vnis.contains(vni));
+                self.leaving.extend(gone);
+                if of_link.is_empty() {
+                    held.remove(&link);
+                }
+            }
         }
     }
 
@@ -236,7 +245,6 @@ impl Vnis {
             self.granted.remove(link);
             self.former.remove(link);
             self.refused.remove(link);
-            self.doubted.remove(link);
         }
     }
 }
@@ -312,7 +320,7 @@ mod tests {
         assert!(vnis.must_claim(&one) && !vnis.must_claim(&other));
         vnis.released(&[number(11)].into());
         assert!(vnis.leaving().is_empty());
-        assert_eq!(vnis.holding().collect::<Vec<_>>(), [other.id]);
+        assert_eq!(vnis.holding(), [other.id].into());
     }
 
     #[test]
@@ -362,8 +370,13 @@ mod tests {
         vnis.doubt_held();
         assert!(vnis.must_claim(&link) && vnis.is_doubtful(link.id));
         assert_eq!(vnis.state(&link), VniState::Granted(number(11)));
+        assert_eq!(vnis.held_besides(link.id, None), [number(11)].into());
         grant(&mut vnis, &link, VniGrant::Granted(number(11)));
         assert!(!vnis.must_claim(&link) && !vnis.is_doubtful(link.id));
+        vnis.doubt_held();
+        vnis.let_go(link.id, &[number(11)].into());
+        assert_eq!(*vnis.leaving(), [number(11)].into());
+        assert!(vnis.holding().is_empty());
     }
 
     #[test]

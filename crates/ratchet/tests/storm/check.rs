@@ -17,8 +17,8 @@ struct Contents {
     /// Pod and declarer.
     index: BTreeSet<(usize, usize)>,
     vnis: BTreeMap<LinkId, u64>,
-    /// The same, from the keys of the VNIs.
-    numbers: BTreeMap<LinkId, u64>,
+    /// The keys of the VNIs.
+    numbers: BTreeMap<u64, Value>,
     /// The VNIs in the list of those in use.
     in_use: BTreeSet<u64>,
     /// Nodes that may have records.
@@ -83,8 +83,8 @@ impl World {
                 Some(("numbers", vni)) => vni
                     .parse()
                     .ok()
-                    .zip(link_of_number(&value))
-                    .map(|(vni, link)| contents.numbers.insert(link, vni))
+                    .zip(serde_json::from_str::<Value>(&value).ok())
+                    .map(|(vni, number)| contents.numbers.insert(vni, number))
                     .is_some(),
                 Some(("nodes", name)) => contents.nodes.insert(name.to_owned()),
                 Some(("alive", name)) => contents.alive.insert(name.to_owned()),
@@ -181,17 +181,27 @@ impl World {
     fn check_vnis(&self, contents: &Contents, problems: &mut Vec<String>) {
         let numbers: BTreeSet<u64> = contents.vnis.values().copied().collect();
         if numbers != contents.in_use || numbers.len() != contents.vnis.len() {
+            let besides: Vec<_> = contents.in_use.symmetric_difference(&numbers).collect();
             problems.push(format!(
-                "store: VNIs of links {:?}, in use {:?}",
-                contents.vnis, contents.in_use
+                "store: VNIs of links {:?}, and in the list of VNIs in use, or the other way \
+                 around, {besides:?}",
+                contents.vnis
             ));
         }
-        if contents.numbers != contents.vnis {
-            problems.push(format!(
-                "store: VNIs of links {:?}, and links of VNIs {:?}",
-                contents.vnis, contents.numbers
-            ));
-        }
+        let of_link = |link: &LinkId, vni: &u64| {
+            let number = contents.numbers.get(vni);
+            number.is_some_and(|number| number["link"] == link.to_string().as_str())
+        };
+        let without = contents
+            .vnis
+            .iter()
+            .filter(|(link, vni)| !of_link(link, vni));
+        problems.extend(without.map(|(link, vni)| format!("store: VNI {vni} is not of {link}")));
+        let left = contents
+            .numbers
+            .iter()
+            .filter(|(vni, _)| !numbers.contains(vni));
+        problems.extend(left.map(|(vni, number)| format!("store: VNI {vni} is kept: {number}")));
         let mut unneeded = contents.vnis.clone();
         for link in &self.topology.links {
             let vni = unneeded.remove(&link.id());
@@ -353,10 +363,4 @@ fn check_index(contents: &Contents, problems: &mut Vec<String>) {
             .symmetric_difference(&declared)
             .map(|e| format!("store: index entry {e:?}")),
     );
-}
-
-/// The link that has a VNI, or had it last.
-fn link_of_number(value: &str) -> Option<LinkId> {
-    let number: Value = serde_json::from_str(value).ok()?;
-    number["link"].as_str()?.parse().ok()
 }

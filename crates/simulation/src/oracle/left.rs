@@ -6,6 +6,7 @@ use ratchet_model::{DeclaredEnd, DeclaredLink, PodKey, PodRecord, device::Alias}
 
 use super::expected::{Ends, Expected, Living, key};
 use crate::{
+    agent::node_name,
     cluster::{Cluster, Sandbox},
     history::{Kind, Wrong},
     network::{Device, DeviceId, Endpoint, Form, Inner, Namespace, NetnsId},
@@ -45,18 +46,31 @@ pub fn check_store(contents: &Contents, living: &Living<'_>) -> Result<(), Wrong
             .filter(|link| lives(&link.local.pod) || lives(&link.remote.pod));
         links.extend(alive.map(DeclaredLink::id));
     }
-    let having = contents.vnis.iter().map(|(link, vni)| (*link, *vni));
-    let holding = contents.held.iter().map(|((vni, _), link)| (*link, *vni));
-    match having
-        .chain(holding)
-        .find(|(link, _)| !links.contains(link))
-    {
-        Some((link, vni)) => Err(Wrong::new(
-            Kind::WrongStore,
-            format!("VNI {vni} is kept for link {link}, which has ended"),
-        )),
-        None => Ok(()),
+    let mut having = contents.vnis.iter();
+    if let Some((link, vni)) = having.find(|(link, _)| !links.contains(link)) {
+        let text = format!("VNI {vni} is kept for link {link}, which has ended");
+        return Err(Wrong::new(Kind::WrongStore, text));
     }
+    Ok(())
+}
+
+/// A node holds what its links have, and what it has devices of: those of pods that wait for a peer
+/// stay when the link has ended.
+///
+/// # Errors
+/// The first VNI that is held without need.
+pub fn check_held(network: &Inner, cluster: &Cluster, contents: &Contents) -> Result<(), Wrong> {
+    for ((vni, holder), link) in &contents.held {
+        let mut nodes = 0..cluster.nodes.len();
+        let node = nodes.find(|node| node_name(*node) == *holder);
+        let mut tunnels = node.into_iter().flat_map(|node| network.tunnels(node));
+        let has_device = tunnels.any(|(_, passage)| passage.vni == *vni);
+        if !has_device && contents.vnis.get(link) != Some(vni) {
+            let text = format!("{holder} holds VNI {vni} for link {link}, which does not have it");
+            return Err(Wrong::new(Kind::WrongStore, text));
+        }
+    }
+    Ok(())
 }
 
 /// The record of a pod that has gone is there only for the sake of a peer that lives.

@@ -37,6 +37,7 @@ pub fn check(cluster: &mut Cluster) -> Result<u64, Wrong> {
     let contents = cluster.store.contents();
     let expected = Expected::new(cluster, &network, &contents);
     left::check_store(&contents, expected.living())?;
+    left::check_held(&network, cluster, &contents)?;
     let mut count = 0;
     for link in expected.links_up() {
         connected::check(&network, &link)?;
