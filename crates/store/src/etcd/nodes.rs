@@ -107,7 +107,7 @@ impl Presence {
         node: &NodeName,
     ) -> Result<(), StoreError> {
         let mut registered = self.registered.lock().await;
-        forget(etcd, node, Vec::new()).await?;
+        forget_unless(etcd, node, None).await?;
         end_lease(etcd, registered.take()).await;
         Ok(())
     }
@@ -155,8 +155,13 @@ async fn is_there(etcd: &Etcd, node: &NodeName, lease: i64) -> Result<bool, Stor
             if !node.is_empty() && alive.iter().any(|kv| kv.lease == lease)))
 }
 
-/// Deletes a node's keys on this condition. Returns whether the condition held.
-async fn forget(etcd: &Etcd, node: &NodeName, compare: Vec<Compare>) -> Result<bool, StoreError> {
+/// Deletes a node's keys, but only if this key is absent. Returns whether it is absent.
+async fn forget_unless(
+    etcd: &Etcd,
+    node: &NodeName,
+    unless: Option<String>,
+) -> Result<bool, StoreError> {
+    let compare: Vec<Compare> = unless.map(Compare::absent).into_iter().collect();
     let success = vec![
         Op::delete(etcd.keys.node(node)),
         Op::delete(etcd.keys.alive(node)),
@@ -232,9 +237,11 @@ pub(super) async fn remove_node(
         return Ok(NodeRemoval::Alive);
     }
     if reason.releases_vnis() {
-        // First: if the node is alive after all, it claims them again when its pods have gone.
+        // First what the node does not hear of. If it is alive after all, it does all of that again
+        // when it hears that its pods have gone.
         let held = numbers::held(etcd, node).await?.into_keys().collect();
-        if !numbers::release_unless(etcd, node, &held, unless.clone()).await? {
+        let released = numbers::release_unless(etcd, node, &held, unless.clone()).await?;
+        if !released || !forget_unless(etcd, node, unless.clone()).await? {
             return Ok(NodeRemoval::Alive);
         }
     }
@@ -248,11 +255,9 @@ pub(super) async fn remove_node(
         }
         gone.insert(record.pod);
     }
-    let still_dead = unless.map(Compare::absent);
-    let forgotten = forget(etcd, node, still_dead.into_iter().collect()).await?;
-    Ok(if forgotten {
-        NodeRemoval::Done(gone)
-    } else {
-        NodeRemoval::Alive
-    })
+    // Last where nobody repeats it: a node that has its keys is looked for.
+    if !reason.releases_vnis() && !forget_unless(etcd, node, unless).await? {
+        return Ok(NodeRemoval::Alive);
+    }
+    Ok(NodeRemoval::Done(gone))
 }
