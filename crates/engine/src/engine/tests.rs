@@ -10,7 +10,7 @@ use std::{
 
 use ratchet_model::{
     Location, PodKey, PodRecord, Vni,
-    declaration::{Texts, declare},
+    declaration::{Accept, Texts, declare},
     device::Passage,
 };
 use ratchet_protocol::{
@@ -182,6 +182,14 @@ fn publish_far(node: &Node, pod: &str) {
 
 /// The same for a pod that the runtime there calls otherwise.
 fn publish_far_named(node: &Node, pod: &str, owner: Option<&str>) {
+    let record = PodRecord {
+        owner: owner.map(ToOwned::to_owned),
+        ..far_record(pod)
+    };
+    publish_record(node, &record);
+}
+
+fn far_record(pod: &str) -> PodRecord {
     let location = Location {
         node: "n2".parse().unwrap(),
         vtep: "10.0.0.2".parse().unwrap(),
@@ -189,13 +197,13 @@ fn publish_far_named(node: &Node, pod: &str, owner: Option<&str>) {
         mtu: 1450.try_into().unwrap(),
         leaving: false,
     };
-    let record = PodRecord {
-        owner: owner.map(ToOwned::to_owned),
-        ..PodRecord::new(key(pod), Some(location), 1, Vec::new())
-    };
+    PodRecord::new(key(pod), Some(location), 1, Vec::new())
+}
+
+fn publish_record(node: &Node, record: &PodRecord) {
     node.runtime.handle().block_on(async {
         let store = open_store(node.settings.clone()).await.unwrap();
-        store.publish(&record, Publish::New).await.unwrap()
+        store.publish(record, Publish::New).await.unwrap()
     });
 }
 
@@ -578,6 +586,64 @@ fn a_vni_is_held_for_as_long_as_a_pod_hides_its_device() {
     });
 }
 
+/// Nothing is made of a link without consent, and so its declarer's node holds no VNI for it.
+#[test]
+fn a_link_whose_peer_withdraws_its_consent_holds_no_vni() {
+    on_a_node(|node| {
+        let accepting = |accept: &str| PodRecord {
+            accept: accept.parse::<Accept>().unwrap(),
+            ..far_record("far")
+        };
+        publish_record(node, &accepting("own-namespace"));
+        let a = Netns::new("a");
+        let mut engine = start(node);
+        add(&mut engine, "a", &a, &["far"]).unwrap();
+        assert_eq!((a.devices(), held(node)), (vec!["to-far".into()], vec![11]));
+        for (accept, devices, vnis) in [
+            ("none", vec![], vec![]),
+            ("own-namespace", vec!["to-far".to_owned()], vec![11]),
+        ] {
+            publish_record(node, &accepting(accept));
+            engine.refresh_and_reconcile([key("a")].into());
+            assert_eq!((a.devices(), held(node)), (devices, vnis), "{accept}");
+        }
+        // The same when its agent was restarted meanwhile.
+        publish_record(node, &accepting("none"));
+        let mut engine = start(node);
+        resync(&mut engine);
+        assert_eq!((a.devices(), held(node)), (Vec::new(), Vec::new()));
+    });
+}
+
+/// A pod that waits for the name has no device with the VNI.
+#[test]
+fn a_link_takes_another_vni_while_a_second_pod_waits_for_the_name() {
+    on_a_node(|node| {
+        ip("link add foreign type vxlan id 11 remote 10.0.0.9 dstport 4789 dev u0");
+        publish_far(node, "far");
+        let [old, new] = ["old", "new"].map(Netns::new);
+        let mut engine = start(node);
+        add_named(&mut engine, "r", ("r", &old), &[]).unwrap();
+        add_named(&mut engine, "r", ("r-new", &new), &["far"]).unwrap();
+        let link = declares("r", Some("[{interface: e1, peer: far}]"));
+        engine.handle(Command::Declared(Box::new(link)));
+        resync(&mut engine);
+        assert_eq!((old.devices(), held(node)), (vec!["e1".into()], vec![12]));
+    });
+}
+
+/// What a running pod declares now; no text: nothing.
+fn declares(pod: &str, links: Option<&str>) -> Declared {
+    let annotations = links.map(|links| ("ratchet.dev/links".to_owned(), links.to_owned()));
+    let annotations = annotations.into_iter().collect();
+    let declaration = declare(&key(pod), &Texts::new(), &annotations);
+    Declared {
+        kubernetes: ("default".into(), pod.into()),
+        with_labels: declaration.clone(),
+        annotations_only: declaration,
+    }
+}
+
 #[test]
 fn a_link_that_cannot_be_made_keeps_no_passage_of_another_open() {
     on_a_node(|node| {
@@ -605,16 +671,4 @@ fn a_link_that_cannot_be_made_keeps_no_passage_of_another_open() {
         resync(&mut engine);
         assert_eq!(kernel.filter().unwrap().passages, needed);
     });
-}
-
-/// What a running pod declares now; no text: nothing.
-fn declares(pod: &str, links: Option<&str>) -> Declared {
-    let annotations = links.map(|links| ("ratchet.dev/links".to_owned(), links.to_owned()));
-    let annotations = annotations.into_iter().collect();
-    let declaration = declare(&key(pod), &Texts::new(), &annotations);
-    Declared {
-        kubernetes: ("default".into(), pod.into()),
-        with_labels: declaration.clone(),
-        annotations_only: declaration,
-    }
 }

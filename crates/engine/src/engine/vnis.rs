@@ -11,7 +11,7 @@ use std::{
 use nix::errno::Errno;
 use ratchet_kernel::{KernelError, Look, Outcome};
 use ratchet_model::{
-    LinkId, Mac, Mtu, Vni,
+    LinkId, Mac, Mtu, PodKey, Vni,
     device::{At, Kind, Netns, NewDevice, Observed, Operation, Step, Tunnel, VXLAN_PORT},
     link::End,
     resolve::Link,
@@ -83,7 +83,7 @@ impl Engine {
 
     /// Whether something of a link is wanted, or stays as it is.
     fn is_kept(&self, link: LinkId) -> bool {
-        self.wires.knows(link) || self.session.restored().has(link)
+        self.wires.wants(link) || self.session.restored().has(link)
     }
 
     /// Those of these VNIs that no device of ours has on this node, in whatever namespace it is and
@@ -148,11 +148,11 @@ impl Engine {
     pub(super) fn block_vnis(&mut self) -> Tried<bool> {
         let mut taken = std::mem::take(&mut self.taken_vnis);
         // Else it may be the tunnel of the pod's last sandbox, which is about to go.
-        let is_foreign = |link: &Link| {
-            [&link.a.pod, &link.z.pod]
-                .into_iter()
-                .all(|pod| self.sandboxes.of(pod).count() < 2)
+        let is_alone = |pod: &PodKey| {
+            let sandboxes = self.sandboxes.of(pod);
+            sandboxes.filter(|state| state.held_by.is_none()).count() < 2
         };
+        let is_foreign = |link: &Link| is_alone(&link.a.pod) && is_alone(&link.z.pod);
         taken.retain(|(link, _)| is_foreign(link));
         if taken.is_empty() {
             return Ok(false);

@@ -84,9 +84,10 @@ impl Wires {
         }
     }
 
-    /// Whether a link was dealt with and has not ended.
-    pub fn knows(&self, link: LinkId) -> bool {
-        self.links.get(link).is_some()
+    /// Whether something of a link is wanted, or stays as it is.
+    pub fn wants(&self, link: LinkId) -> bool {
+        let tracked = self.links.get(link);
+        tracked.is_some_and(|tracked| !tracked.wiring.wanted.is_empty())
     }
 
     /// Whether a link has been made in this way.
