@@ -212,7 +212,8 @@ impl Engine {
         let own = self.sandboxes.get(id).map(|state| &state.links[..]);
         let failed = self.wires.of(pod).find_map(|tracked| {
             let failure = tracked.failure.as_ref()?;
-            let is_here = failure.sandbox.as_ref() == Some(id);
+            // A VNI that another device has is no pod's doing: the link gets another one.
+            let is_here = failure.sandbox.as_ref() == Some(id) && failure.taken_vni.is_none();
             (is_here && is_own_doing(tracked, own.unwrap_or_default())).then(|| failure.clone())
         });
         match failed {

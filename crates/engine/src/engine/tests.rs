@@ -615,6 +615,32 @@ fn a_link_whose_peer_withdraws_its_consent_holds_no_vni() {
     });
 }
 
+/// No pod chooses the VNI of a link that declares none.
+#[test]
+fn vnis_that_hidden_devices_have_fail_no_add() {
+    on_a_node(|node| {
+        publish_far(node, "far");
+        let [a, hiding] = ["a", "hiding"].map(Netns::new);
+        for vni in 11..14 {
+            let made = format!("type vxlan id {vni} dstport 4789 local 10.0.0.1 remote 10.0.0.9");
+            ip(&format!(
+                "link add hidden{vni} netns {} {made}",
+                hiding.name()
+            ));
+        }
+        let mut engine = start(node);
+        let attached = add(&mut engine, "a", &a, &["far"]).unwrap();
+        assert!(attached.pending[0].contains("VNI"), "{attached:?}");
+        for _ in 0..2 {
+            resync(&mut engine);
+        }
+        assert_eq!(a.devices(), ["to-far"]);
+        assert_eq!(engine.report().links[0].vni, Some(14));
+        let reason = "it is not proved that no device of ours has the others";
+        assert_eq!(held(node), [11, 12, 13, 14], "{reason}");
+    });
+}
+
 /// A pod that waits for the name has no device with the VNI.
 #[test]
 fn a_link_takes_another_vni_while_a_second_pod_waits_for_the_name() {

@@ -12,7 +12,7 @@ use crate::{
 /// Judges an ADD that has failed.
 ///
 /// # Errors
-/// It failed for what another pod declares.
+/// It failed for what another pod declares, or for a VNI.
 pub fn check(network: &Inner, sandbox: &Sandbox, failure: &Failure) -> Result<(), Wrong> {
     if is_fault(failure) || network.namespace(sandbox.netns).is_none() {
         return Ok(());
@@ -34,12 +34,11 @@ pub fn check(network: &Inner, sandbox: &Sandbox, failure: &Failure) -> Result<()
     Err(Wrong::new(Kind::AddFails, text))
 }
 
-/// Whether a failure says that disk, store or node do not do their part. After a fault a tunnel
-/// may still be there whose VNI was given to another link.
+/// Whether a failure says that disk, store or node do not do their part.
 fn is_fault(failure: &Failure) -> bool {
     let Some(reason) = &failure.reason else {
         return true;
     };
     let entry = TABLE.iter().find(|entry| entry.code == reason.code);
-    entry.is_some_and(|entry| entry.group == Group::Node || entry.code == "vni_in_use")
+    entry.is_some_and(|entry| entry.group == Group::Node)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ratchet_model::{DeclaredEnd, DeclaredLink, PodKey, PodRecord, device::Alias};
+use ratchet_model::{DeclaredEnd, DeclaredLink, LinkId, PodKey, PodRecord, device::Alias};
 
 use super::expected::{Ends, Expected, Living, key};
 use crate::{
@@ -55,10 +55,10 @@ pub fn check_store(contents: &Contents, living: &Living<'_>) -> Result<(), Wrong
 }
 
 /// A node holds what its links have, and what it has devices of: those of pods that wait for a peer
-/// stay when the link has ended.
+/// stay when the link has ended. A link without consent has no VNI.
 ///
 /// # Errors
-/// The first VNI that is held without need.
+/// The first VNI that is held without need, or not held although there is a device.
 pub fn check_held(network: &Inner, cluster: &Cluster, contents: &Contents) -> Result<(), Wrong> {
     for ((vni, holder), link) in &contents.held {
         let mut nodes = 0..cluster.nodes.len();
@@ -70,7 +70,36 @@ pub fn check_held(network: &Inner, cluster: &Cluster, contents: &Contents) -> Re
             return Err(Wrong::new(Kind::WrongStore, text));
         }
     }
+    check_consent(contents)?;
+    for node in 0..cluster.nodes.len() {
+        for (device, passage) in network.tunnels(node).filter(|(device, _)| device.is_ours()) {
+            let Some(alias) = &device.alias else { continue };
+            let holder = node_name(node);
+            let is_held = contents.held.get(&(passage.vni, holder.clone())) == Some(&alias.link);
+            if !is_held && !cluster.store.has_lost(&holder, passage.vni, alias.link) {
+                let text = format!("{holder} has {} and does not hold its VNI", device.name);
+                return Err(Wrong::new(Kind::WrongStore, text));
+            }
+        }
+    }
     Ok(())
+}
+
+/// No node holds a VNI for a link that pods of the other namespace declare, and it has none.
+fn check_consent(contents: &Contents) -> Result<(), Wrong> {
+    let links = contents.records.values().flat_map(|record| &record.links);
+    let foreign: BTreeSet<LinkId> = links
+        .filter(|link| link.local.pod.namespace() != link.remote.pod.namespace())
+        .map(DeclaredLink::id)
+        .collect();
+    let mut having = contents.vnis.keys().chain(contents.held.values());
+    match having.find(|link| foreign.contains(link)) {
+        Some(link) => {
+            let text = format!("link {link} has a VNI without consent");
+            Err(Wrong::new(Kind::WrongStore, text))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The record of a pod that has gone is there only for the sake of a peer that lives.
