@@ -124,16 +124,15 @@ impl Engine {
         })
     }
 
-    /// What a pod declares itself must be in the range for that.
+    /// What a pod declares itself must be in the range for that, unless this sandbox runs with it.
     fn check_vnis(&self, attach: &NewSandbox) -> Result<(), Failure> {
-        let declaration = &attach.declaration;
-        for link in &declaration.links {
-            if let Some(reason) = link.vni.and_then(|vni| self.node.refuse_vni(vni)) {
-                let (pod, interface) = (&declaration.pod, &link.local.interface);
-                return Err(invalid(format!("pod {pod}: link {interface}: {reason}")));
-            }
+        let (id, declaration) = (&attach.attachment.container_id, &attach.declaration);
+        let before = self.sandboxes.get(id).map(|state| &state.links[..]);
+        let before = before.unwrap_or_default();
+        match self.refuse_vnis(&declaration.pod, before, &declaration.links) {
+            None => Ok(()),
+            Some((_, text)) => Err(invalid(text)),
         }
-        Ok(())
     }
 
     /// Another network of a sandbox that is wired already: its links are the pod's and are there.

@@ -34,10 +34,6 @@ impl Engine {
         if (&links, &accept) == (&state.links, &state.accept) {
             return;
         }
-        if let Some(reason) = self.refuse_vnis(&state.links, &links) {
-            tracing::warn!(pod = %state.pod, %reason, "the declaration has changed and is refused");
-            return self.warn_pod(&state.pod, &reason, &reason.to_string());
-        }
         tracing::info!(pod = %state.pod, links = links.len(), "the pod's declaration has changed");
         let (pod, id) = (state.pod.clone(), state.id.clone());
         let saved = self.sandboxes.save(SandboxState {
@@ -72,7 +68,8 @@ impl Engine {
         };
         match read {
             Ok(Some(declaration)) if declaration.pod == state.pod => {
-                Some((declaration.links.clone(), declaration.accept.clone()))
+                let links = self.links_or_those_before(state, &declaration.links);
+                Some((links, declaration.accept.clone()))
             }
             Ok(None) => Some((Vec::new(), None)),
             Ok(Some(declaration)) => {
@@ -80,7 +77,7 @@ impl Engine {
                     from: state.pod.clone(),
                     to: declaration.pod.clone(),
                 };
-                self.warn_pod(&state.pod, &reason, &reason.to_string());
+                self.warn(state, &reason, &reason.to_string());
                 None
             }
             Err(error) => {
@@ -88,22 +85,46 @@ impl Engine {
                     pod = %state.pod, %error,
                     "the pod's declaration has changed and is wrong; its links stay"
                 );
-                self.warn_pod(&state.pod, &error.reason, &error.to_string());
+                self.warn(state, &error.reason, &error.to_string());
                 None
             }
         }
     }
 
-    /// What is wrong with VNIs in a changed declaration, if anything is. Those that a pod declared
+    /// The links that a running pod declares now, or those that it has if a VNI among them cannot
+    /// be declared: its user is told.
+    fn links_or_those_before(
+        &mut self,
+        state: &SandboxState,
+        links: &[DeclaredLink],
+    ) -> Vec<DeclaredLink> {
+        match self.refuse_vnis(&state.pod, &state.links, links) {
+            None => links.to_vec(),
+            Some((reason, text)) => {
+                tracing::warn!("{text}; the links that the pod has stay");
+                self.warn(state, &reason, &text);
+                state.links.clone()
+            }
+        }
+    }
+
+    /// What is wrong with VNIs in a declaration, if anything is. Those that the sandbox declared
     /// before it may go on to declare.
-    fn refuse_vnis(&self, before: &[DeclaredLink], after: &[DeclaredLink]) -> Option<Reason> {
-        let had = |link: &&DeclaredLink| {
+    pub(super) fn refuse_vnis(
+        &self,
+        pod: &PodKey,
+        before: &[DeclaredLink],
+        after: &[DeclaredLink],
+    ) -> Option<(Reason, String)> {
+        let had = |link: &DeclaredLink| {
             let mut before = before.iter();
             before.any(|had| had.id() == link.id() && had.vni == link.vni)
         };
-        let new = after.iter().filter(|link| link.vni.is_some() && !had(link));
-        let mut vnis = new.filter_map(|link| link.vni);
-        vnis.find_map(|vni| self.node.refuse_vni(vni))
+        after.iter().find_map(|link| {
+            let reason = self.node.refuse_vni(link.vni?)?;
+            let text = format!("pod {pod}: link {}: {reason}", link.local.interface);
+            (!had(link)).then_some((reason, text))
+        })
     }
 
     /// Tries once more what could not be written down. The API does not tell of it again.
@@ -122,10 +143,14 @@ impl Engine {
     }
 
     fn warn_pod(&mut self, pod: &PodKey, reason: &Reason, text: &str) {
-        if let Some(state) = self.sandboxes.current(pod) {
-            let now = self.clock.now();
-            self.events.warn(&state.kubernetes, reason, text, now);
+        if let Some(state) = self.sandboxes.current(pod).cloned() {
+            self.warn(&state, reason, text);
         }
+    }
+
+    fn warn(&mut self, state: &SandboxState, reason: &Reason, text: &str) {
+        let now = self.clock.now();
+        self.events.warn(&state.kubernetes, reason, text, now);
     }
 
     /// When a link will have waited for long without a warning; `None` while no warning would

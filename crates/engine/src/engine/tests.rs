@@ -116,14 +116,24 @@ fn declare_and_add_named(
     (name, netns): (&str, &Netns),
     links: &str,
 ) -> Result<Attached, Failure> {
+    attach(engine, pod, (attachment(name), netns), links)
+}
+
+fn attach(
+    engine: &mut Engine,
+    pod: &str,
+    (attachment, netns): (Attachment, &Netns),
+    links: &str,
+) -> Result<Attached, Failure> {
+    let name = attachment.container_id.to_string();
     let annotations = [("ratchet.dev/links".to_owned(), links.to_owned())].into();
     let declaration = declare(&key(pod), &Texts::new(), &annotations);
     let (answer, mut answered) = oneshot::channel();
     let sandbox = NewSandbox {
-        attachment: attachment(name),
+        attachment,
         netns: netns.path(),
         settings: Settings::default(),
-        kubernetes: ("default".into(), name.into()),
+        kubernetes: ("default".into(), name),
         use_labels: true,
         declaration: declaration.unwrap().unwrap(),
     };
@@ -536,6 +546,13 @@ fn a_running_pod_keeps_its_vni_and_gets_another_one_only_of_the_range() {
         )
         .unwrap();
         let mut engine = start_with(node, setup("1000000-16777215"));
+        let second = Attachment {
+            network: "second".into(),
+            interface: "eth1".into(),
+            ..attachment("a")
+        };
+        let links = "[{interface: e1, peer: far, vni: 77}]";
+        attach(&mut engine, "a", (second, &a), links).unwrap();
         let mut declare = |links: &str| {
             engine.handle(Command::Declared(Box::new(declares("a", Some(links)))));
             let links = engine.report().links;

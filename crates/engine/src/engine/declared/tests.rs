@@ -21,7 +21,7 @@ use crate::{
     clock::{Clock, SystemClock},
     engine::{
         Declared, Engine, NewSandbox,
-        testing::{Netns, Node},
+        testing::{Netns, Node, ip},
     },
     events::{Events, Outbox},
 };
@@ -113,18 +113,30 @@ fn declaration(pod: &str, links: &str) -> Declaration {
 
 fn attach(engine: &mut Engine, netns: &Netns, use_labels: bool, links: &str) {
     let sandbox = NewSandbox {
+        use_labels,
+        ..sandbox("p", ("p", netns), links)
+    };
+    engine.attach(&sandbox).unwrap();
+}
+
+/// Attaches a pod that the runtime calls so.
+fn attach_as(engine: &mut Engine, pod: &str, (name, netns): (&str, &Netns), links: &str) {
+    engine.attach(&sandbox(pod, (name, netns), links)).unwrap();
+}
+
+fn sandbox(pod: &str, (name, netns): (&str, &Netns), links: &str) -> NewSandbox {
+    NewSandbox {
         attachment: Attachment {
             network: "net".into(),
-            container_id: "p".parse().unwrap(),
+            container_id: name.parse().unwrap(),
             interface: "eth0".into(),
         },
         netns: netns.path(),
         settings: Settings::default(),
-        kubernetes: ("default".into(), "p".into()),
-        use_labels,
-        declaration: declaration("p", links),
-    };
-    engine.attach(&sandbox).unwrap();
+        kubernetes: ("default".into(), name.into()),
+        use_labels: true,
+        declaration: declaration(pod, links),
+    }
 }
 
 fn declared(
@@ -205,6 +217,59 @@ fn a_declaration_that_is_wrong_or_renames_the_pod_changes_nothing_and_is_told() 
         stranger.kubernetes.1 = "stranger".into();
         engine.declared(&stranger);
         assert_eq!(events.take(), [""; 0]);
+    });
+}
+
+/// A VNI outside of `declared_vni_range` is refused with all of the declaration's links. What the
+/// pod accepts counts all the same.
+#[test]
+fn links_that_are_up_stay_when_a_running_pod_declares_a_vni_that_cannot_be() {
+    with_engine(|engine, events, _| {
+        let [p, q] = ["p", "q"].map(Netns::new);
+        attach(engine, &p, true, ONE);
+        attach_as(engine, "q", ("q", &q), "[]");
+        let shown = || [&p, &q].map(|pod| ip(&format!("-n {} -o link show", pod.name())));
+        let before = shown();
+        assert_eq!(
+            (p.devices(), q.devices()),
+            (vec!["e1".into()], vec!["e1".into()])
+        );
+        let refused = "[{interface: e1, peer: q, vni: 77}, {interface: e2, peer: q}]";
+        let refused = Declaration {
+            accept: Some("none".parse().unwrap()),
+            ..declaration("p", refused)
+        };
+        engine.declared(&declared(Ok(Some(refused.clone())), Ok(None)));
+        assert_eq!(shown(), before);
+        let expected = "default/p: vni_not_declarable: pod default/p: link e1: VNI 77 cannot be \
+                        declared, expected one of 1000000-16777215";
+        let told = events.take();
+        assert!(told.len() == 1 && told[0].starts_with(expected), "{told:?}");
+        let own = PodKey::new("default", "p").unwrap();
+        let saved = engine.sandboxes.current(&own).unwrap();
+        assert_eq!(
+            (saved.accept.as_ref(), saved.links.len()),
+            (refused.accept.as_ref(), 1)
+        );
+    });
+}
+
+#[test]
+fn what_a_pod_without_its_name_declares_wrongly_is_told_to_it_and_not_to_the_names_holder() {
+    with_engine(|engine, events, clock| {
+        let [p, second] = ["p", "second"].map(Netns::new);
+        attach(engine, &p, true, "[]");
+        attach_as(engine, "p", ("second", &second), ONE);
+        events.take();
+        clock.advance(Duration::from_secs(60));
+        let second = Declared {
+            kubernetes: ("default".into(), "second".into()),
+            ..declared(Err(wrong()), Ok(None))
+        };
+        engine.declared(&second);
+        let told = events.take();
+        let expected = "default/second: route_invalid: ";
+        assert!(told.len() == 1 && told[0].starts_with(expected), "{told:?}");
     });
 }
 
