@@ -277,6 +277,12 @@ pub async fn a_blocked_vni_is_given_to_no_link_of_the_node(backend: Arc<impl Bac
     );
     let de = any(&link("d", "e"));
     assert_eq!(claim_for(&*store, &node("n3"), de).await, granting(12));
+    // That device has gone.
+    let blocked = VniGrant::Blocked(one.clone());
+    assert_eq!(claim_for(&*store, &two, fixed(&ab, 11)).await, blocked);
+    let still = [12].map(|vni| vni.try_into().unwrap()).into();
+    store.block_vnis(&one, &still).await.unwrap();
+    assert_eq!(claim_for(&*store, &two, fixed(&ab, 11)).await, granting(11));
     for (name, node) in [("a", "n1"), ("b", "n2"), ("d", "n3")] {
         store
             .remove_pod(&key(name), &sandbox(&format!("{name}-1")))

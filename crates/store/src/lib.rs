@@ -204,8 +204,8 @@ pub trait Store: Send + Sync {
     /// it is only for an agent that does not know.
     async fn held_vnis(&self, node: &NodeName) -> Result<BTreeMap<Vni, LinkId>, StoreError>;
 
-    /// A node's VXLAN devices that are not ours have these VNIs. No link of the node gets one of
-    /// them, until [`Store::deregister_node`].
+    /// A node's VXLAN devices that are not ours have these VNIs, in place of those that were said
+    /// before. No link of the node gets one of them, until [`Store::deregister_node`].
     async fn block_vnis(&self, node: &NodeName, vnis: &BTreeSet<Vni>) -> Result<(), StoreError>;
 
     /// Registers a node: its agent is alive as long as this store is open. After `timeout` without

@@ -474,6 +474,33 @@ fn a_link_takes_another_vni_than_a_foreign_device() {
 }
 
 #[test]
+fn a_declared_vni_is_waited_for_until_the_foreign_device_that_has_it_has_gone() {
+    for is_restarted in [false, true] {
+        on_a_node(move |node| {
+            let foreign = "type vxlan id 1000077 remote 10.0.0.9 dstport 4789 dev u0";
+            ip(&format!("link add foreign {foreign}"));
+            publish_far(node, "far");
+            let a = Netns::new("a");
+            let mut engine = start(node);
+            let link = "[{interface: e1, peer: far, vni: 1000077}]";
+            declare_and_add(&mut engine, "a", &a, link).unwrap();
+            resync(&mut engine);
+            let waiting = [(LinkState::Error, "vni_of_another_device".to_owned())];
+            assert_eq!((links(&engine), a.devices()), (waiting.into(), Vec::new()));
+            ip("link del foreign");
+            if is_restarted {
+                engine = start(node);
+            }
+            for _ in 0..2 {
+                resync(&mut engine);
+            }
+            assert_eq!(a.devices(), ["e1"], "restarted: {is_restarted}");
+            assert_eq!(held(node), [1_000_077]);
+        });
+    }
+}
+
+#[test]
 fn a_vni_is_in_use_wherever_its_device_is() {
     on_a_node(|node| {
         let pod = Netns::new("pod");

@@ -11,7 +11,7 @@ use std::{
 use nix::errno::Errno;
 use ratchet_kernel::{KernelError, Look, Outcome};
 use ratchet_model::{
-    LinkId, Mac, Mtu, PodKey, Vni,
+    LinkId, Mac, Mtu, NodeName, PodKey, Vni,
     device::{At, Kind, Netns, NewDevice, Observed, Operation, Step, Tunnel, VXLAN_PORT},
     link::End,
     resolve::Link,
@@ -52,7 +52,9 @@ impl Engine {
     /// before this one may have claimed more.
     pub(super) fn release_unwanted_vnis(&mut self) -> Tried {
         let name = self.node.name()?.clone();
-        if !self.session.knows_held() {
+        let is_new = !self.session.knows_held();
+        self.unblock_vnis(&name, is_new)?;
+        if is_new {
             self.session.read_held(&name)?;
         }
         let vnis = self.session.known().vnis();
@@ -89,14 +91,24 @@ impl Engine {
     /// Those of these VNIs that no device of ours has on this node, in whatever namespace it is and
     /// under whatever name. The kernel makes no second one with a VNI in the same address family
     /// (`vxlan_vni_in_use` in drivers/net/vxlan/vxlan_core.c), so one that it makes, or one that is
-    /// seen and is not ours, proves that there is no other. The ones that are made to try are never
-    /// set up.
+    /// seen and is not ours, proves that there is no other.
     pub(super) fn unused_of(&mut self, vnis: &[Vni]) -> BTreeSet<Vni> {
-        let mut unused: BTreeSet<Vni> = vnis.iter().copied().collect();
+        let Made { mut refused, left } = self.try_to_make(vnis);
+        if !refused.is_empty() {
+            let foreign = self.foreign_tunnels().unwrap_or_default();
+            refused.retain(|probe| !foreign.contains(probe));
+        }
+        let in_use = in_use(refused.iter().chain(&left));
+        let unused = vnis.iter().filter(|vni| !in_use.contains(vni));
+        unused.copied().collect()
+    }
+
+    /// Has the kernel make devices with these VNIs, which are never set up, and deletes them.
+    fn try_to_make(&mut self, vnis: &[Vni]) -> Made {
         let probes: Vec<Probe> = vnis.iter().flat_map(|vni| Probe::both(*vni)).collect();
         let made = self.execute_all(probes.iter().map(Probe::creation));
-        let (mut there, mut in_use) = (Vec::new(), Vec::new());
-        for (probe, made) in probes.iter().zip(made) {
+        let (mut there, mut refused) = (Vec::new(), Vec::new());
+        for (probe, made) in probes.into_iter().zip(made) {
             match made {
                 Ok(()) => there.push(probe),
                 // A kernel without IPv6 has no such device.
@@ -104,24 +116,18 @@ impl Engine {
                     errno: Errno::EPFNOSUPPORT,
                     ..
                 }) => {}
-                Err(_) => in_use.push(probe),
+                Err(_) => refused.push(probe),
             }
         }
         // Apart from the creations: of the steps of a plan, deletions are done first.
         let deletions = there.iter().map(|probe| Operation::Delete(probe.at()));
-        for (probe, deleted) in there.iter().zip(self.execute_all(deletions)) {
-            if deleted.is_err() {
-                unused.remove(&probe.vni);
-            }
+        let deleted = self.execute_all(deletions);
+        let left = there.into_iter().zip(deleted);
+        let left = left.filter(|(_, deleted)| deleted.is_err());
+        Made {
+            refused,
+            left: left.map(|(probe, _)| probe).collect(),
         }
-        if !in_use.is_empty() {
-            let foreign = self.foreign_tunnels().unwrap_or_default();
-            in_use.retain(|probe| !foreign.contains(probe));
-        }
-        for probe in in_use {
-            unused.remove(&probe.vni);
-        }
-        unused
     }
 
     /// The VXLAN devices in this node's namespace that are not ours.
@@ -159,11 +165,44 @@ impl Engine {
         }
         let foreign = self.foreign_tunnels()?;
         let vnis = foreign.iter().map(|foreign| foreign.vni);
-        let vnis = vnis.chain(taken.iter().map(|(_, vni)| *vni)).collect();
+        let vnis = vnis.chain(taken.iter().map(|(_, vni)| *vni));
+        let known = self.session.known().vnis().foreign();
+        let vnis = vnis.chain(known.iter().copied()).collect();
         let name = self.node.name()?.clone();
         self.session.block_vnis(&name, vnis)?;
         Ok(true)
     }
+
+    /// Tells the store which of those VNIs no device has any more. If `is_new`, it may have others
+    /// from an agent before this one: what clashes is found again.
+    fn unblock_vnis(&mut self, name: &NodeName, is_new: bool) -> Tried {
+        let blocked: Vec<Vni> = self
+            .session
+            .known()
+            .vnis()
+            .foreign()
+            .iter()
+            .copied()
+            .collect();
+        let Made { refused, left } = self.try_to_make(&blocked);
+        let in_use = in_use(refused.iter().chain(&left));
+        if is_new || in_use.len() < blocked.len() {
+            self.session.block_vnis(name, in_use)?;
+        }
+        Ok(())
+    }
+}
+
+/// What came of devices that were made to try.
+struct Made {
+    /// Those that the kernel did not make.
+    refused: Vec<Probe>,
+    /// Those that it made and that could not be deleted.
+    left: Vec<Probe>,
+}
+
+fn in_use<'p>(probes: impl Iterator<Item = &'p Probe>) -> BTreeSet<Vni> {
+    probes.map(|probe| probe.vni).collect()
 }
 
 /// What the kernel makes only one VXLAN device of. (There are also flags for what a device

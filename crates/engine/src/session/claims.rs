@@ -85,13 +85,15 @@ impl Session {
 
     /// Tells the store which VNIs devices of this node have that are not ours.
     pub fn block_vnis(&mut self, node: &NodeName, vnis: BTreeSet<Vni>) -> Tried {
-        tracing::warn!(
-            ?vnis,
-            "other VXLAN devices of this node have these VNIs; links get others"
-        );
+        if !vnis.is_empty() {
+            tracing::warn!(
+                ?vnis,
+                "other VXLAN devices of this node have these VNIs; links get others"
+            );
+        }
         let size = Size::Links(vnis.len());
         self.call(size, async |store| store.block_vnis(node, &vnis).await)?;
-        self.known.vnis_mut().add_foreign(vnis);
+        self.known.vnis_mut().set_foreign(vnis);
         Ok(())
     }
 }

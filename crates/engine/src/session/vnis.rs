@@ -49,20 +49,20 @@ impl Vnis {
     }
 
     /// Whether a link that needs a VNI must claim it: it has none, not the one that it insists on,
-    /// or one that is not held or of no use here.
+    /// one that it could not have so far, or one that is not held or of no use here.
     pub fn must_claim(&self, link: &Link) -> bool {
         let is_right = |vni: &Vni| {
             link.vni.is_none_or(|fixed| fixed == *vni)
                 && self.holds(link.id, *vni)
                 && !self.foreign.contains(vni)
+                && self.refusal(link).is_none()
         };
         !self.get(link.id).as_ref().is_some_and(is_right)
     }
 
     /// What wiring must know of a link's VNI.
     pub fn state(&self, link: &Link) -> VniState {
-        let refused = self.refused.get(&link.id);
-        if let Some(refused) = refused.filter(|refused| link.vni == Some(refused.vni)) {
+        if let Some(refused) = self.refusal(link) {
             return refused.state.clone();
         }
         // One that the store has lost and does not give again yet: until another link has it, what
@@ -70,6 +70,12 @@ impl Vnis {
         let vni = self.get(link.id).or(self.former(link.id));
         vni.filter(|vni| self.holds(link.id, *vni) || self.doubts(link.id, *vni))
             .map_or(VniState::None, VniState::Granted)
+    }
+
+    /// Why a link cannot have the VNI that it insists on, as the store has said.
+    fn refusal(&self, link: &Link) -> Option<&Refused> {
+        let refused = self.refused.get(&link.id);
+        refused.filter(|refused| link.vni == Some(refused.vni))
     }
 
     /// Whether it is not certain that this node holds the link's VNI: a device that has it stays,
@@ -234,9 +240,14 @@ impl Vnis {
         self.leaving.retain(|vni| !vnis.contains(vni));
     }
 
+    /// VNIs of devices of this node that are not ours, as far as links were to have them.
+    pub fn foreign(&self) -> &BTreeSet<Vni> {
+        &self.foreign
+    }
+
     /// Devices of this node that are not ours have these.
-    pub fn add_foreign(&mut self, vnis: BTreeSet<Vni>) {
-        self.foreign.extend(vnis);
+    pub fn set_foreign(&mut self, vnis: BTreeSet<Vni>) {
+        self.foreign = vnis;
     }
 
     /// Forgets links that are declared no longer.
@@ -357,7 +368,7 @@ mod tests {
         let link = link("a", None);
         let mut vnis = Vnis::default();
         grant(&mut vnis, &link, VniGrant::Granted(number(11)));
-        vnis.add_foreign([number(11)].into());
+        vnis.set_foreign([number(11)].into());
         assert!(vnis.must_claim(&link));
     }
 

@@ -305,8 +305,9 @@ impl Store for Opening {
 
     async fn block_vnis(&self, node: &NodeName, vnis: &BTreeSet<Vni>) -> Result<(), StoreError> {
         self.0.change(|inner| {
-            let blocked = vnis.iter().map(|vni| (node.clone(), *vni));
-            inner.change().blocked.extend(blocked);
+            let blocked = &mut inner.change().blocked;
+            blocked.retain(|(of, _)| of != node);
+            blocked.extend(vnis.iter().map(|vni| (node.clone(), *vni)));
         })
     }
 

@@ -273,14 +273,13 @@ pub(super) async fn block(
     node: &NodeName,
     vnis: &BTreeSet<Vni>,
 ) -> Result<(), StoreError> {
-    let mut blocked = blocked(etcd, &mut Reader::new(etcd), &[node.clone()].into()).await?;
-    blocked.extend(vnis.iter().map(|vni| (*vni, node.clone())));
     let mut all = VniSet::default();
-    blocked.into_keys().for_each(|vni| all.insert(vni));
-    let success = vec![Op::put(
-        etcd.keys.blocked(node),
-        all.to_string().into_bytes(),
-    )];
+    vnis.iter().for_each(|vni| all.insert(*vni));
+    let key = etcd.keys.blocked(node);
+    let success = vec![match vnis.is_empty() {
+        true => Op::delete(key),
+        false => Op::put(key, all.to_string().into_bytes()),
+    }];
     let compare = Vec::new();
     etcd.rpc.txn(Txn { compare, success }).await.map(drop)
 }

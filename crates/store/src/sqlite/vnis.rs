@@ -134,16 +134,17 @@ pub(super) fn block(
     vnis: &BTreeSet<Vni>,
 ) -> Result<(), Failure> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    unblock(&transaction, node)?;
     for vni in vnis {
         transaction
-            .prepare_cached("INSERT OR REPLACE INTO blocked (node, vni) VALUES (?1, ?2)")?
+            .prepare_cached("INSERT INTO blocked (node, vni) VALUES (?1, ?2)")?
             .execute((node.as_str(), vni.number()))?;
     }
     Ok(transaction.commit()?)
 }
 
 /// All VNIs can be used for links of a node.
-pub(super) fn unblock(connection: &mut Connection, node: &NodeName) -> Result<(), Failure> {
+pub(super) fn unblock(connection: &Connection, node: &NodeName) -> Result<(), Failure> {
     connection.execute("DELETE FROM blocked WHERE node = ?1", [node.as_str()])?;
     Ok(())
 }
