@@ -68,6 +68,7 @@ fn node() -> Node {
         }),
         mtu: 1450.try_into().unwrap(),
         default_mtu: None,
+        full: None,
     }
 }
 

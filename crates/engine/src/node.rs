@@ -143,7 +143,13 @@ impl ThisNode {
             }),
             mtu,
             default_mtu: self.asked.mtu,
+            full: None,
         })
+    }
+
+    /// How many devices of links it may have.
+    pub fn max_devices(&self) -> usize {
+        self.asked.quotas().devices
     }
 
     /// What it allows to pods of other namespaces.

@@ -1,5 +1,5 @@
-//! Quotas: how much one pod may declare, so that no author of pods can take more of a node than
-//! others need. All of them are here; each is a setting.
+//! Quotas: how much one pod may declare, and all of a node together, so that no author of pods can
+//! take more of a node than others need. All of them are here; each is a setting.
 
 /// How much is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub struct Quotas {
     pub routes: usize,
     /// Links with a pod that only pods of other namespaces declare (`max_foreign_links`).
     pub foreign_links: usize,
+    /// Devices that one node makes for links (`max_devices`).
+    pub devices: usize,
 }
 
 impl Quotas {
@@ -36,6 +38,7 @@ impl Default for Quotas {
             addresses: 64,
             routes: 64,
             foreign_links: 64,
+            devices: 65_536,
         }
     }
 }

@@ -159,6 +159,7 @@ impl Settings {
             addresses: count(self.max_addresses, default.addresses),
             routes: count(self.max_routes, default.routes),
             foreign_links: count(self.max_foreign_links, default.foreign_links),
+            devices: count(self.max_devices, default.devices),
         }
     }
 

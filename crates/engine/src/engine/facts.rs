@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use ratchet_kernel::Look;
 use ratchet_model::{
     PodKey, PodRecord, Vni,
-    device::{Kind, Netns},
+    device::{Kind, Netns, Observed},
 };
 use ratchet_store::{Change, Publish, Published};
 
@@ -63,18 +63,7 @@ impl Engine {
         if forgotten.is_empty() {
             return Ok(());
         }
-        let current = forgotten
-            .iter()
-            .filter_map(|pod| self.sandboxes.current(pod));
-        let namespaces: Vec<Netns> = current
-            .map(|state| Netns::Sandbox(state.id.clone()))
-            .collect();
-        let entered = self.sandboxes.enter(&mut *self.kernel, namespaces.iter())?;
-        let looks = entered
-            .into_iter()
-            .map(|netns| (netns, Look::All))
-            .collect();
-        let devices = self.kernel.observe(&looks, &|_| false)?;
+        let devices = self.devices_of(forgotten)?;
         let found = devices.into_iter().filter_map(|device| {
             let alias = device.alias?;
             let vni = match device.kind {
@@ -85,6 +74,35 @@ impl Engine {
         });
         self.session.restore(found.collect());
         Ok(())
+    }
+
+    /// If more links are declared than there may be devices: counts those that an agent before this
+    /// one has made, so that no link that waited takes their place.
+    pub(super) fn count_devices(&mut self) -> Tried {
+        let pods = self.sandboxes.pods();
+        let known = self.session.known();
+        let at_most: usize = pods.iter().map(|pod| known.links_with(pod)).sum();
+        if at_most <= self.node.max_devices() {
+            return Ok(());
+        }
+        let devices = self.devices_of(&pods)?;
+        let links = devices.into_iter().filter_map(|device| device.alias);
+        self.wires.set_found(links.map(|alias| alias.link));
+        Ok(())
+    }
+
+    /// The devices in the sandboxes of these pods.
+    fn devices_of(&mut self, pods: &BTreeSet<PodKey>) -> Tried<Vec<Observed>> {
+        let current = pods.iter().filter_map(|pod| self.sandboxes.current(pod));
+        let namespaces: Vec<Netns> = current
+            .map(|state| Netns::Sandbox(state.id.clone()))
+            .collect();
+        let entered = self.sandboxes.enter(&mut *self.kernel, namespaces.iter())?;
+        let looks = entered
+            .into_iter()
+            .map(|netns| (netns, Look::All))
+            .collect();
+        Ok(self.kernel.observe(&looks, &|_| false)?)
     }
 
     /// Makes the store say of a pod what is so here; or finds out that the pod has a later sandbox

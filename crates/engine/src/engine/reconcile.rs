@@ -11,7 +11,7 @@ use ratchet_model::{
     device::LinkKind,
     link::End,
     resolve::{Link, resolve_of},
-    wiring::{self, Node, Place, VniState},
+    wiring::{self, Node, Place, VniState, Wiring},
 };
 
 use super::Engine;
@@ -57,12 +57,7 @@ impl Engine {
         self.session.forget_restored(&candidates, &self.sandboxes);
 
         let mut ended = self.wires.in_scope(scope, &self.sandboxes);
-        let mut fresh = Vec::new();
-        for link in candidates {
-            if let Some(wanted) = self.wire(link, &node, scope, &mut ended) {
-                fresh.push(wanted);
-            }
-        }
+        let fresh = self.wire(candidates, &node, scope, &mut ended);
         let kept = match scope {
             Scope::Links(_) => Vec::new(),
             Scope::Sandboxes(_) | Scope::Node(_) => self.session.restored().wanted().collect(),
@@ -87,47 +82,82 @@ impl Engine {
         Ok(links.and(claimed).and(released))
     }
 
-    /// What is wanted of a link; none if nothing is, or nothing has to be looked at. A link of
-    /// which something is wanted has not ended.
+    /// The links that must be looked at, with what is wanted of them. Those of which something is
+    /// wanted have not ended.
     fn wire(
         &mut self,
-        link: Link,
+        links: Vec<Link>,
         node: &Node,
         scope: &Scope,
         ended: &mut BTreeSet<LinkId>,
-    ) -> Option<Fresh> {
+    ) -> Vec<Fresh> {
+        let mut fresh = Vec::new();
+        let mut room = self.node.max_devices().saturating_sub(self.wires.devices());
+        for link in links {
+            let places = places(&link, &self.sandboxes, self.session.known(), &node.name);
+            let wanted = Fresh {
+                wiring: self.wiring(&link, &places, node, &mut room),
+                nodes: places.each_ref().map(|place| node_of(place, &node.name)),
+                link,
+            };
+            if self.must_look(&wanted, scope, ended) {
+                fresh.push(wanted);
+            }
+        }
+        fresh
+    }
+
+    /// What is wanted of a link, with so much room for devices on the node.
+    fn wiring(&self, link: &Link, places: &[Place; 2], node: &Node, room: &mut usize) -> Wiring {
+        let wiring = self.wiring_on(node, link, places);
+        let (more, fewer) = self.wires.growth(link.id, &wiring);
+        if more > *room {
+            let node = Node {
+                full: Some(self.node.max_devices()),
+                ..node.clone()
+            };
+            return self.wiring_on(&node, link, places);
+        }
+        *room = *room + fewer - more;
+        wiring
+    }
+
+    fn wiring_on(&self, node: &Node, link: &Link, places: &[Place; 2]) -> Wiring {
         let known = self.session.known();
-        let places = places(&link, &self.sandboxes, known, &node.name);
-        let vni = known.vnis().state(&link);
-        let mut wiring = wiring::direct(&link, &places, vni.clone(), node);
+        let vni = known.vnis().state(link);
+        let wiring = wiring::direct(link, places, vni.clone(), node);
         let is_tunnel = wiring.kind() == Some(LinkKind::Vxlan);
         let is_new = is_tunnel && !self.wires.has_made(link.id, &wiring);
         // What it has stays, and it says what it waits for.
         if is_new && known.vnis().is_doubtful(link.id) {
-            wiring = wiring::direct(&link, &places, VniState::None, node);
+            wiring::direct(link, places, VniState::None, node)
         } else if is_new && !self.node.has_underlay() {
             let node = Node {
                 vtep: None,
                 ..node.clone()
             };
-            wiring = wiring::direct(&link, &places, vni, &node);
+            wiring::direct(link, places, vni, &node)
+        } else {
+            wiring
         }
-        let nodes = places.each_ref().map(|place| node_of(place, &node.name));
-        if wiring.wanted.is_empty() && wiring.obstacle.is_none() {
-            return None;
-        }
-        ended.remove(&link.id);
-        let before = self.wires.describe(&link, &nodes);
-        let unchanged =
-            before.is_some_and(|before| before.wiring == wiring && before.failure.is_none());
-        if unchanged && matches!(scope, Scope::Links(_)) {
-            return None;
-        }
-        Some(Fresh {
+    }
+
+    /// Whether a link must be looked at, of which this is wanted: nothing or something. A link of
+    /// which something is wanted has not ended.
+    fn must_look(&mut self, wanted: &Fresh, scope: &Scope, ended: &mut BTreeSet<LinkId>) -> bool {
+        let Fresh {
             link,
             wiring,
             nodes,
-        })
+        } = wanted;
+        if wiring.wanted.is_empty() && wiring.obstacle.is_none() {
+            return false;
+        }
+        ended.remove(&link.id);
+        let before = self.wires.describe(link, nodes);
+        let unchanged =
+            before.is_some_and(|before| before.wiring == *wiring && before.failure.is_none());
+        !(unchanged && matches!(scope, Scope::Links(_)))
     }
 
     /// The same for the node's own namespace, in which only those ends of ours are to be that wait

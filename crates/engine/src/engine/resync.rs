@@ -160,6 +160,7 @@ impl Engine {
                     break;
                 }
             }
+            self.count_devices()?;
             self.session.set_informed();
         }
         self.session.set_interest(&self.sandboxes);

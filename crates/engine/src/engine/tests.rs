@@ -1,6 +1,8 @@
 //! What works while the underlay is gone, or the store hangs: real engine and kernel, in namespaces
 //! of their own.
 
+mod devices;
+
 use std::{
     collections::BTreeSet,
     sync::{Arc, mpsc},

@@ -281,6 +281,7 @@ impl Wires {
                 since,
                 told,
                 nodes: fresh.nodes,
+                devices: 0,
             });
         }
         warnings

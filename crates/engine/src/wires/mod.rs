@@ -96,6 +96,24 @@ impl Wires {
         tracked.is_some_and(|tracked| tracked.wiring == *wiring && tracked.failure.is_none())
     }
 
+    /// How many devices all links have.
+    pub fn devices(&self) -> usize {
+        self.links.devices()
+    }
+
+    /// Devices of these links were found, each of one link. They count until the link is dealt
+    /// with, or the resync has ended.
+    pub fn set_found(&mut self, links: impl Iterator<Item = LinkId>) {
+        self.links.set_found(links);
+    }
+
+    /// How many more devices a link has with this wiring than before, and how many fewer.
+    pub fn growth(&self, link: LinkId, wiring: &Wiring) -> (usize, usize) {
+        let before = self.links.devices_of(link);
+        let now = self.links.devices_with(link, wiring);
+        (now.saturating_sub(before), before.saturating_sub(now))
+    }
+
     /// Takes note of what is only reported of a link and may change without any work. Returns the
     /// link as it was last dealt with.
     pub fn describe(&mut self, link: &Link, nodes: &[Option<NodeName>; 2]) -> Option<&Tracked> {
@@ -153,6 +171,7 @@ impl Wires {
     /// A resync has looked at everything: what no device needs is let through no more.
     pub fn end_resync(&mut self, kernel: &dyn Kernel) {
         self.guard.end_resync(kernel);
+        self.links.set_found(std::iter::empty());
     }
 
     /// Why the source filter does not work, if it does not.

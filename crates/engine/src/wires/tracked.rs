@@ -23,6 +23,8 @@ pub(crate) struct Tracked {
     pub told: bool,
     /// The nodes of its two ends, as far as they are known.
     pub nodes: [Option<NodeName>; 2],
+    /// How many devices it has ([`TrackedLinks::insert`] counts them).
+    pub devices: usize,
 }
 
 impl Tracked {
@@ -57,6 +59,10 @@ pub(super) struct TrackedLinks {
     by_pod: BTreeMap<PodKey, BTreeSet<LinkId>>,
     /// Those that wait and of which users have not been told, the longest waiting first.
     waiting: BTreeSet<(Instant, LinkId)>,
+    /// How many devices they have.
+    devices: usize,
+    /// How many devices other links have, which an agent before this one has made.
+    found: BTreeMap<LinkId, usize>,
 }
 
 impl TrackedLinks {
@@ -104,7 +110,8 @@ impl TrackedLinks {
     /// Puts a link in place of what was known of it. One that is what it was stays where it is: a
     /// resync would leave all of them scattered over the memory that it took itself, and none of
     /// that could be given back.
-    pub fn insert(&mut self, tracked: Tracked) {
+    pub fn insert(&mut self, mut tracked: Tracked) {
+        tracked.devices = self.devices_with(tracked.link.id, &tracked.wiring);
         if self.get(tracked.link.id) == Some(&tracked) {
             return;
         }
@@ -116,10 +123,40 @@ impl TrackedLinks {
         }
         let wait = (!tracked.told && tracked.waits_for().is_some())
             .then_some((tracked.since, tracked.link.id));
+        self.devices += tracked.devices;
+        self.found.remove(&tracked.link.id);
         if let Some(before) = self.by_id.insert(tracked.link.id, Box::new(tracked)) {
+            self.devices -= before.devices;
             self.waiting.remove(&(before.since, before.link.id));
         }
         self.waiting.extend(wait);
+    }
+
+    /// How many devices there are.
+    pub fn devices(&self) -> usize {
+        self.devices + self.found.values().sum::<usize>()
+    }
+
+    /// How many of them are a link's.
+    pub fn devices_of(&self, id: LinkId) -> usize {
+        let found = || self.found.get(&id).copied().unwrap_or(0);
+        self.get(id).map_or_else(found, |tracked| tracked.devices)
+    }
+
+    /// How many a link has with this wiring: those that are made, or else those that stay.
+    pub fn devices_with(&self, id: LinkId, wiring: &Wiring) -> usize {
+        match wiring.made_ends().count() {
+            0 if !wiring.wanted.is_empty() => self.devices_of(id),
+            made => made,
+        }
+    }
+
+    /// Devices of these links were found, each of one link.
+    pub fn set_found(&mut self, links: impl Iterator<Item = LinkId>) {
+        self.found.clear();
+        for link in links.filter(|link| !self.by_id.contains_key(link)) {
+            *self.found.entry(link).or_default() += 1;
+        }
     }
 
     /// Since when the longest waiting link waits of which users have not been told.
@@ -139,6 +176,7 @@ impl TrackedLinks {
         let Some(tracked) = self.by_id.remove(&id) else {
             return;
         };
+        self.devices -= tracked.devices;
         self.waiting.remove(&(tracked.since, id));
         for pod in [&tracked.link.a.pod, &tracked.link.z.pod] {
             if let Some(ids) = self.by_pod.get_mut(pod) {

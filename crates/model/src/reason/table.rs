@@ -67,6 +67,11 @@ reasons! {
             message "pods of other namespaces have the {limit} links with pod {pod} that they may \
                      have (max_foreign_links)"
             said "declare the link on {pod} too";
+        "too_many_devices" TooManyDevices { node: NodeName, limit: usize }
+            means "The node has as many devices of links as it may have. What the link has stays; \
+                   new devices are made when others have gone."
+            message "node {node} has the {limit} devices of links that it may have (max_devices)"
+            apart "end other links of the node's pods, or ask who runs the node";
         "underlay_missing" UnderlayMissing { node: NodeName }
             means "The link needs a tunnel, and this node's underlay is not known."
             message "waiting for this node's underlay, on which the tunnel to node {node} starts"

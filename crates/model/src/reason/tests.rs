@@ -16,6 +16,7 @@ const CODES: &[&str] = &[
     "namespace_isolated",
     "interface_taken",
     "too_many_foreign_links",
+    "too_many_devices",
     "underlay_missing",
     "vni_missing",
     "interface_reserved",

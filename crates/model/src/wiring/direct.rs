@@ -50,6 +50,10 @@ pub fn direct(link: &Link, places: &[Place; 2], vni: VniState, node: &Node) -> W
         (Place::Here(_) | Place::There { .. }, Some(problem)) => local.freeze((**problem).clone()),
         // The other pod may be about to go and take its end of a veth with it.
         (_, Some(problem)) => local.hold((**problem).clone()),
+        (Place::Here(_) | Place::There { .. }, None) if let Some(limit) = node.full => {
+            let node = node.name.clone();
+            local.freeze(Reason::TooManyDevices { node, limit })
+        }
         (Place::Here(other), None) => local.pair(other),
         (Place::There { node, vtep, mtu }, None) => local.tunnel(vni, node, *vtep, *mtu),
         (Place::Gone, None) => local.hold(Reason::PeerGone { pod: local.peer() }),

@@ -18,6 +18,8 @@ pub struct Node {
     pub mtu: Mtu,
     /// The MTU that links get unless their declaration says otherwise (`mtu` of the config).
     pub default_mtu: Option<Mtu>,
+    /// How many devices it may have, when it has no room for those of the link.
+    pub full: Option<usize>,
 }
 
 /// Where a node's tunnels start and end.

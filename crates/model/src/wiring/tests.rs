@@ -44,6 +44,7 @@ fn node() -> Node {
         }),
         mtu: Mtu::try_from(1450).unwrap(),
         default_mtu: None,
+        full: None,
     }
 }
 
@@ -236,4 +237,23 @@ fn of_a_barred_link_nothing_is_made_or_kept_and_only_its_declarer_is_told() {
     let unknown = direct(&link, &[here("s1"), Place::Unknown], granted, &node());
     assert!(matches!(unknown.wanted[..], [Wanted::Hold { .. }]));
     assert_eq!(unknown.obstacle.as_deref(), Some(&reason));
+}
+
+#[test]
+fn on_a_node_without_room_what_a_link_has_stays() {
+    let node = Node {
+        full: Some(2),
+        ..node()
+    };
+    let granted = VniState::Granted(Vni::try_from(11).unwrap());
+    for place in [here("s2"), there("10.0.0.2", 1450)] {
+        let wiring = direct(&link(None), &[here("s1"), place], granted.clone(), &node);
+        assert_eq!(wiring.wanted, [Wanted::Frozen(link(None).id)]);
+        let obstacle = wiring.obstacle.unwrap();
+        assert!(obstacle.is_waiting());
+        let expected = "node n1 has the 2 devices of links that it may have (max_devices)";
+        assert_eq!(obstacle.to_string(), expected);
+    }
+    let gone = direct(&link(None), &[here("s1"), Place::Gone], granted, &node);
+    assert!(matches!(gone.wanted[..], [Wanted::Hold { .. }]));
 }

@@ -170,6 +170,7 @@ fn node() -> Node {
         }),
         mtu: Mtu::try_from(1450).unwrap(),
         default_mtu: None,
+        full: None,
     }
 }
 

@@ -211,6 +211,16 @@ settings! {
         value: "NUMBER",
         variable: "RATCHET_MAX_FOREIGN_LINKS",
     }
+    /// How many devices the agent makes on its node for links: two for a link within the node, one
+    /// for a link with another node
+    max_devices: NonZeroU32 {
+        kind: Count,
+        group: General,
+        default: DefaultValue::Value("65536"),
+        flag: "max-devices",
+        value: "NUMBER",
+        variable: "RATCHET_MAX_DEVICES",
+    }
     /// Links between pods of two namespaces: `deny`, with `consent` of both pods, or `allow` unless
     /// a pod's `ratchet.dev/accept` says otherwise
     cross_namespace: CrossNamespace {
