@@ -222,3 +222,29 @@ fn an_agent_that_starts_before_the_declarer_is_known_again_makes_the_link_again(
     ];
     goes_well(2, true, events);
 }
+
+/// Two links declare one VNI, and the store loses which of them has it. The node on which the
+/// other one's tunnel is took that for a foreign device, and said so of both links for good.
+#[test]
+fn of_two_links_with_one_vni_that_a_store_has_lost_the_first_stays() {
+    let with_vni = |own, far| DeclaredLink {
+        vni: Some(14),
+        ..link(own, far)
+    };
+    let events = vec![
+        then(
+            add(
+                3,
+                0,
+                annotation(&[with_vni(2, (2, 1)), with_vni(0, (0, 1))]),
+            ),
+            &[0, 0],
+        ),
+        then(add(2, 1, annotation(&[link(1, (3, 2))])), &[1, 0, 1, 0]),
+        then(Happening::Settle, &[]),
+        then(add(0, 1, annotation(&[link(1, (3, 0))])), &[]),
+        then(Happening::Wipe, &[1]),
+        then(Happening::Settle, &[]),
+    ];
+    goes_well(2, true, events);
+}

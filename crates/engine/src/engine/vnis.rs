@@ -158,8 +158,15 @@ impl Engine {
             let sandboxes = self.sandboxes.of(pod);
             sandboxes.filter(|state| state.held_by.is_none()).count() < 2
         };
+        // Or that of a link which wants the same VNI: after the store has lost who has it.
+        let vnis = self.session.known().vnis();
+        let is_others = |link: &Link, vni: Vni| {
+            let others = vnis.holding().into_iter().filter(|other| *other != link.id);
+            let mut held = others.flat_map(|other| vnis.held_besides(other, None));
+            held.any(|held| held == vni)
+        };
         let is_foreign = |link: &Link| is_alone(&link.a.pod) && is_alone(&link.z.pod);
-        taken.retain(|(link, _)| is_foreign(link));
+        taken.retain(|(link, vni)| is_foreign(link) && !is_others(link, *vni));
         if taken.is_empty() {
             return Ok(false);
         }

@@ -102,8 +102,16 @@ impl<'c> Expected<'c> {
             let has = taken.find(|(_, taken)| taken.number() == vni);
             has.is_some_and(|(owner, _)| Some(*owner) != link_id(ends))
         });
+        // Which of two that declare one VNI has it, a store that has lost everything does not know.
+        let wants_it = |(_, link): &(PodNumber, &DeclaredLink)| vni.is_some() && link.vni == vni;
+        let is_shared = self.cluster.store.was_wiped()
+            && self
+                .links
+                .iter()
+                .any(|(other, declarations)| other != ends && declarations.iter().any(wants_it));
         shares
             || is_taken
+            || is_shared
             || differ(&|(_, link)| link.vni)
             || differ(&|(_, link)| link.mtu)
             || ends

@@ -112,6 +112,11 @@ impl Shared {
         inner.was_wiped && inner.contents.held.get(&(vni, node.clone())) != Some(&link)
     }
 
+    /// Whether the store has lost everything once.
+    pub fn was_wiped(&self) -> bool {
+        self.lock().was_wiped
+    }
+
     /// What is wrong between a node and the store.
     pub fn client(&self, client: usize) -> Client {
         self.lock().clients[client].clone()
