@@ -23,7 +23,7 @@ use nix::{
 use ratchet_engine::{
     Command, Commands, Engine, Setup, StateDir, SystemClock, boot_id, create_private, open_store,
 };
-use ratchet_kernel::Kernel;
+use ratchet_kernel::{Kernel, NodeKey};
 use ratchet_protocol::{Client, ClientError, Reply, Request};
 use tokio::{
     net::UnixListener,
@@ -59,6 +59,9 @@ pub enum AgentError {
     /// The kernel does not answer over netlink.
     #[error(transparent)]
     Kernel(#[from] ratchet_kernel::KernelError),
+    /// There is no node key.
+    #[error(transparent)]
+    Key(#[from] ratchet_kernel::KeyError),
     /// Another agent runs and does not give way.
     #[error("{0}")]
     Occupied(String),
@@ -126,7 +129,7 @@ fn run_on(runtime: &Runtime, options: &AgentOptions) -> Result<(), AgentError> {
         states: StateDir::open(options.local.state_dir())
             .map_err(system("open the state directory"))?,
         boot_id: boot_id().map_err(system("read the boot id"))?,
-        kernel: Box::new(Kernel::new()?),
+        kernel: Box::new(Kernel::new()?.with_key(NodeKey::open(&options.local.node_key())?)),
         clock: Arc::new(SystemClock),
         open_store: Arc::new(|settings| Box::pin(open_store(settings))),
         events: Box::new(labels.clone()),

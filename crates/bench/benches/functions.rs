@@ -16,7 +16,7 @@ use ratchet_cni::{CniResult, Version};
 use ratchet_model::{
     Location, NodeName, PodKey, PodRecord, Quotas, SandboxId,
     declaration::{Texts, declare_within},
-    device::{GROUP_OURS, Kind, Netns, Observed, Wanted, WantedEnd},
+    device::{GROUP_OURS, Kind, Netns, Observed, Peer, Wanted, WantedEnd},
     leftover::Leftovers,
     planner::{PlanScope, plan},
     resolve::resolve,
@@ -111,13 +111,14 @@ fn both() -> BTreeSet<Netns> {
 
 /// The kernel once all that is made.
 fn made(wanted: &[Wanted]) -> Vec<Observed> {
-    let device = |end: &WantedEnd, index: u32, peer: u32| Observed {
+    let device = |end: &WantedEnd, index: u32, peer: Peer| Observed {
         netns: end.netns.clone(),
         name: end.name.clone(),
         index,
-        kind: Kind::Veth { peer },
+        kind: Kind::Veth { peer: Some(peer) },
         source: None,
         alias: Some(end.alias.clone()),
+        unproven: None,
         group: GROUP_OURS,
         mac: Some(end.mac),
         mtu: end.mtu.bytes(),
@@ -126,10 +127,14 @@ fn made(wanted: &[Wanted]) -> Vec<Observed> {
         addresses: Vec::new(),
         routes: Vec::new(),
     };
+    let place = |end: &WantedEnd, index| Peer {
+        netns: end.netns.clone(),
+        index,
+    };
     let pair = |(number, wanted): (u32, &Wanted)| match wanted {
         Wanted::Veth { a, z } => vec![
-            device(a, 2 * number, 2 * number + 1),
-            device(z, 2 * number + 1, 2 * number),
+            device(a, 2 * number, place(z, 2 * number + 1)),
+            device(z, 2 * number + 1, place(a, 2 * number)),
         ],
         _ => Vec::new(),
     };

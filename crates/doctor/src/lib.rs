@@ -125,7 +125,11 @@ pub fn examine(options: &DoctorOptions) -> Vec<Check> {
     checks.extend(agent.checks(settings.as_ref()));
     checks.push(agent.store(&effective));
     checks.extend(exposure::look(&effective));
-    checks.extend(permissions::look(socket, local.state_dir()));
+    checks.extend(permissions::look(
+        socket,
+        local.state_dir(),
+        &local.node_key(),
+    ));
     checks.extend(owners::look(local.state_dir()));
     checks.push(node::clock());
     checks

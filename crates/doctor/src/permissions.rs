@@ -7,6 +7,9 @@ use crate::Check;
 /// The bits of a mode that give rights to others than the owner.
 const OTHERS: u32 = 0o077;
 
+/// The check of the node's key: who reads it can forge what says whose a device is.
+const NODE_KEY: &str = "node key";
+
 /// Mode and owner of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Owned {
@@ -14,11 +17,12 @@ struct Owned {
     uid: u32,
 }
 
-/// Checks the socket, its directory and the state directory.
-pub(crate) fn look(socket: &Path, state_dir: &Path) -> Vec<Check> {
+/// Checks the socket, its directory, the state directory and the node's key.
+pub(crate) fn look(socket: &Path, state_dir: &Path, node_key: &Path) -> Vec<Check> {
     let mut paths = vec![
         ("socket", socket, 0o600),
         ("state directory", state_dir, 0o700),
+        (NODE_KEY, node_key, 0o600),
     ];
     if let Some(dir) = socket.parent() {
         paths.insert(0, ("socket's directory", dir, 0o700));
@@ -47,6 +51,14 @@ fn judge(name: &'static str, path: &Path, wanted: u32, found: Option<Owned>) -> 
     let is_private = mode & OTHERS == 0 && uid == 0;
     Some(if is_private {
         Check::ok(name, shown)
+    } else if name == NODE_KEY {
+        let text = format!("{shown}: the agent does not start with it");
+        let hint = format!(
+            "if others may have read or written it: rm {0}, and start the agent, which makes \
+             another one; otherwise chown root {0} && chmod {wanted:04o} {0}",
+            path.display()
+        );
+        Check::fail(name, text, hint)
     } else if mode & 0o022 != 0 || uid != 0 {
         let hint = format!("chown root {0} && chmod {wanted:04o} {0}", path.display());
         Check::fail(

@@ -69,9 +69,11 @@ pub enum KernelError {
         /// The UDP port.
         port: u16,
     },
-    /// The device was not made by Ratchet and is not deleted.
-    #[error("will not delete {at}: it was not made by Ratchet")]
+    /// The device is not the one that Ratchet made for this link there, and is left alone.
+    #[error("will not {doing}: {at} is not the device that Ratchet made there for this link")]
     Foreign {
+        /// What was attempted.
+        doing: String,
         /// The device.
         at: At,
     },

@@ -7,9 +7,17 @@ use std::{
 };
 
 use ratchet_filter::Filter;
-use ratchet_model::{device::Netns, names::SandboxId};
+use ratchet_model::{
+    device::{Alias, Netns},
+    names::SandboxId,
+};
 
-use crate::{error::KernelError, netns::NetnsHandle, socket::Channel};
+use crate::{
+    error::KernelError,
+    key::{Location, NodeKey},
+    netns::NetnsHandle,
+    socket::Channel,
+};
 
 /// The node's network namespace and those of its sandboxes.
 ///
@@ -17,6 +25,7 @@ use crate::{error::KernelError, netns::NetnsHandle, socket::Channel};
 /// when the sandbox is gone.
 #[derive(Debug)]
 pub struct Kernel {
+    key: Option<NodeKey>,
     node: Space,
     sandboxes: HashMap<SandboxId, Space>,
     /// The node's, opened when it is first needed.
@@ -27,6 +36,8 @@ pub struct Kernel {
 pub(crate) struct Space {
     pub(crate) handle: NetnsHandle,
     channel: Mutex<Option<Channel>>,
+    /// The number that it has in the node's namespace, which never changes.
+    number: Mutex<Option<i32>>,
 }
 
 impl std::fmt::Debug for Space {
@@ -38,7 +49,8 @@ impl std::fmt::Debug for Space {
 }
 
 impl Kernel {
-    /// The kernel as seen from here: the calling thread's namespace is the node's.
+    /// The kernel as seen from here: the calling thread's namespace is the node's. Without a key,
+    /// no alias is proven.
     ///
     /// # Errors
     /// When /proc is not mounted or no socket can be opened.
@@ -47,13 +59,19 @@ impl Kernel {
         let channel = Channel::open_here()
             .map_err(|error| KernelError::io("open a netlink socket", &error))?;
         Ok(Self {
-            node: Space {
-                handle,
-                channel: Mutex::new(Some(channel)),
-            },
+            key: None,
+            node: Space::new(handle, Some(channel)),
             sandboxes: HashMap::new(),
             filter: Mutex::new(None),
         })
+    }
+
+    /// The same, with the key of the node: what it has signed is proven.
+    pub fn with_key(self, key: NodeKey) -> Self {
+        Self {
+            key: Some(key),
+            ..self
+        }
     }
 
     /// The node's namespace, for example to tell a pod that shares it (hostNetwork) from one with
@@ -69,13 +87,7 @@ impl Kernel {
             .get(&id)
             .is_some_and(|space| space.handle.identity() == handle.identity());
         if !known {
-            self.sandboxes.insert(
-                id,
-                Space {
-                    handle,
-                    channel: Mutex::new(None),
-                },
-            );
+            self.sandboxes.insert(id, Space::new(handle, None));
         }
     }
 
@@ -97,6 +109,35 @@ impl Kernel {
                 .get(id)
                 .ok_or_else(|| KernelError::Unregistered(id.clone())),
         }
+    }
+
+    /// All sandboxes' namespaces.
+    pub(crate) fn spaces(&self) -> impl Iterator<Item = (&SandboxId, &Space)> {
+        self.sandboxes.iter()
+    }
+
+    /// The text of an alias for a device with this index in a namespace.
+    pub(crate) fn sign(
+        &self,
+        alias: &Alias,
+        netns: &Netns,
+        index: u32,
+    ) -> Result<String, KernelError> {
+        let location = self.location(netns, index)?;
+        let key = self.key.as_ref();
+        Ok(key.map_or_else(|| alias.to_string(), |key| key.sign(alias, location)))
+    }
+
+    /// Whether the node's key has signed an alias, for a device with this index in a namespace.
+    pub(crate) fn has_signed(&self, text: &str, netns: &Netns, index: u32) -> bool {
+        let location = self.location(netns, index).ok();
+        let signed = |key: &NodeKey| location.is_some_and(|at| key.has_signed(text, at));
+        self.key.as_ref().is_some_and(signed)
+    }
+
+    fn location(&self, netns: &Netns, index: u32) -> Result<Location, KernelError> {
+        let netns = self.space(netns)?.handle.identity();
+        Ok(Location { netns, index })
     }
 
     /// Opens the sockets of these namespaces, each named once, that are not open yet.
@@ -146,6 +187,22 @@ impl Kernel {
 }
 
 impl Space {
+    fn new(handle: NetnsHandle, channel: Option<Channel>) -> Self {
+        Self {
+            handle,
+            channel: Mutex::new(channel),
+            number: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn number(&self) -> Option<i32> {
+        *self.number.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_number(&self, number: i32) {
+        *self.number.lock().unwrap_or_else(PoisonError::into_inner) = Some(number);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<Channel>> {
         // A panic elsewhere leaves at worst unread answers behind, which the next user skips.
         self.channel.lock().unwrap_or_else(PoisonError::into_inner)

@@ -54,19 +54,20 @@ impl Kernel {
         for (netns, look) in scope {
             let failed = |what: &str, failure| refused(format!("read {what} of {netns}"), failure);
             found.extend(self.talk(netns, |channel| {
-                let mut devices = self
-                    .links(channel, netns, look)
+                let mut seen = look_at(channel, netns, look)
+                    .and_then(|seen| self.prove(channel, netns, seen))
                     .map_err(|failure| failed("the devices", failure))?;
+                let devices = seen.iter_mut().map(|seen| &mut seen.device);
                 let chosen = devices
-                    .iter_mut()
                     .filter(|device| device.is_ours() && detailed(device))
                     .collect();
                 details(channel, chosen)
                     .map_err(|failure| failed("the addresses and routes", failure))?;
-                Ok::<_, KernelError>(devices)
+                Ok::<_, KernelError>(seen)
             })??);
         }
-        Ok(found)
+        self.find_peers(&mut found)?;
+        Ok(found.into_iter().map(|seen| seen.device).collect())
     }
 
     /// Reads back one device; `None` when it does not exist.
@@ -92,16 +93,18 @@ impl Kernel {
         Ok(found.into_iter().map(|device| device.map(read)).collect())
     }
 
-    /// The devices of a namespace. A tunnel whose socket is not in the node's namespace is none of
-    /// Ratchet's tunnels, even if its alias says so: the root of a pod can make one like it, but
-    /// not with a socket on the node.
-    fn links(
+    /// Says of the devices of a namespace what is proven.
+    ///
+    /// A tunnel whose socket is not in the node's namespace is none of Ratchet's tunnels, even if
+    /// its alias says so: the root of a pod can make one like it, but not with a socket on the
+    /// node. An alias counts if this node's key has signed it for this device in this place, and
+    /// only on a device of a kind that Ratchet makes.
+    fn prove(
         &self,
         channel: &mut Channel,
         netns: &Netns,
-        look: &Look,
-    ) -> Result<Vec<Observed>, Failure> {
-        let mut found = seen(channel, netns, look)?;
+        mut found: Vec<Seen>,
+    ) -> Result<Vec<Seen>, Failure> {
         let is_tunnel = |seen: &Seen| matches!(seen.device.kind, Kind::Vxlan { .. });
         if found.iter().any(is_tunnel) {
             let of_node = match netns {
@@ -115,7 +118,15 @@ impl Kernel {
                 seen.device.source = None;
             }
         }
-        Ok(found.into_iter().map(|seen| seen.device).collect())
+        for Seen { device, alias, .. } in &mut found {
+            let signed = |text: &String| self.has_signed(text, netns, device.index);
+            if device.kind == Kind::Other {
+                device.unproven = None;
+            } else if alias.as_ref().is_some_and(signed) {
+                device.alias = device.unproven.take();
+            }
+        }
+        Ok(found)
     }
 
     /// Looks devices up by place and name.
@@ -130,7 +141,15 @@ impl Kernel {
                 .iter()
                 .map(|position| wanted[*position].name.as_str());
             let devices = self
-                .talk(netns, |channel| by_name(channel, netns, names))?
+                .talk(netns, |channel| {
+                    let found = by_name(channel, netns, names)?;
+                    let (there, seen): (Vec<bool>, Vec<Option<Seen>>) =
+                        found.into_iter().map(|seen| (seen.is_some(), seen)).unzip();
+                    let seen = seen.into_iter().flatten().collect();
+                    let mut proven = self.prove(channel, netns, seen)?.into_iter();
+                    let each = there.into_iter();
+                    Ok(each.map(move |is_there| is_there.then(|| proven.next()).flatten()))
+                })?
                 .map_err(|failure| refused(format!("read the devices of {netns}"), failure))?;
             for (position, device) in positions.into_iter().zip(devices) {
                 found[position] = device.map(|found| found.device);
@@ -140,7 +159,7 @@ impl Kernel {
     }
 }
 
-fn refused(doing: String, failure: Failure) -> KernelError {
+pub(crate) fn refused(doing: String, failure: Failure) -> KernelError {
     KernelError::Refused {
         doing,
         errno: failure.errno,
@@ -150,10 +169,11 @@ fn refused(doing: String, failure: Failure) -> KernelError {
 
 /// A device as it was read.
 #[derive(Clone)]
-struct Seen {
-    device: Observed,
-    /// Where its tunnel starts ([`reply::home`]).
-    home: Option<i32>,
+pub(crate) struct Seen {
+    pub(crate) device: Observed,
+    /// Where its tunnel starts, or its peer is ([`reply::home`]).
+    pub(crate) home: Option<i32>,
+    alias: Option<String>,
 }
 
 impl Seen {
@@ -161,11 +181,17 @@ impl Seen {
         Some(Self {
             device: reply::link(netns, payload)?,
             home: reply::home(payload),
+            alias: reply::alias(payload),
         })
+    }
+
+    /// Whether something about it says that it is Ratchet's, proven or not.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.device.is_ours() || self.device.unproven.is_some()
     }
 }
 
-fn seen(channel: &mut Channel, netns: &Netns, look: &Look) -> Result<Vec<Seen>, Failure> {
+fn look_at(channel: &mut Channel, netns: &Netns, look: &Look) -> Result<Vec<Seen>, Failure> {
     match look {
         Look::All => channel.dump(request::dump_links(), |payload| Seen::read(netns, payload)),
         Look::Names(names) => {

@@ -9,7 +9,9 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 use ratchet_model::{
-    device::{Kind, Netns, Observed, ObservedAddress, ObservedRoute, PROTOCOL_OURS, SourcePorts},
+    device::{
+        Kind, Netns, Observed, ObservedAddress, ObservedRoute, PROTOCOL_OURS, Peer, SourcePorts,
+    },
     link::{Mac, Route},
 };
 
@@ -53,6 +55,8 @@ const UP: u32 = 1;
 const LOWER_UP: u32 = 1 << 16;
 
 /// Reads RTM_NEWLINK: `struct ifinfomsg` (include/uapi/linux/rtnetlink.h) and IFLA_* (if_link.h).
+///
+/// Nothing of what an alias says is proven yet, and a peer counts as in the same namespace.
 pub(crate) fn link(netns: &Netns, payload: &[u8]) -> Option<Observed> {
     let index = u32_at(payload, 4)?;
     let flags = u32_at(payload, 8)?;
@@ -63,6 +67,7 @@ pub(crate) fn link(netns: &Netns, payload: &[u8]) -> Option<Observed> {
         kind: Kind::Other,
         source: None,
         alias: None,
+        unproven: None,
         group: 0,
         mac: None,
         mtu: 0,
@@ -80,17 +85,27 @@ pub(crate) fn link(netns: &Netns, payload: &[u8]) -> Option<Observed> {
             4 => found.mtu = u32_of(value),
             5 => lower = u32_of(value),
             18 => info = value,
-            20 => found.alias = text(value).parse().ok(),
+            20 => found.unproven = text(value).parse().ok(),
             27 => found.group = u32_of(value),
             _ => {}
         }
     }
-    (found.kind, found.source) = kind(info, lower);
+    let peer = Peer {
+        netns: netns.clone(),
+        index: lower,
+    };
+    (found.kind, found.source) = kind(info, peer);
     Some(found)
 }
 
-/// Reads IFLA_LINK_NETNSID: the number that the namespace of a tunnel's socket has in the device's
-/// own; `None` when both are the same.
+/// Reads IFLA_IFALIAS.
+pub(crate) fn alias(payload: &[u8]) -> Option<String> {
+    let (_, value) = attributes(payload.get(16..)?).find(|(kind, _)| *kind == 20)?;
+    Some(text(value))
+}
+
+/// Reads IFLA_LINK_NETNSID: the number that the namespace of a tunnel's socket, or of a veth's
+/// peer, has in the device's own; `None` when both are the same.
 pub(crate) fn home(payload: &[u8]) -> Option<i32> {
     let (_, value) = attributes(payload.get(16..)?).find(|(kind, _)| *kind == 37)?;
     Some(u32_of(value).cast_signed())
@@ -101,6 +116,16 @@ pub(crate) fn home(payload: &[u8]) -> Option<i32> {
 pub(crate) fn namespace_number(payload: &[u8]) -> Option<i32> {
     let (_, value) = attributes(payload.get(4..)?).find(|(kind, _)| *kind == 1)?;
     Some(u32_of(value).cast_signed()).filter(|number| *number >= 0)
+}
+
+/// Reads NETNSA_NSID and NETNSA_CURRENT_NSID: the number of a namespace in the one that was asked
+/// about, and in that of the socket.
+pub(crate) fn namespace_numbers(payload: &[u8]) -> Option<(i32, i32)> {
+    let number = |wanted| {
+        let (_, value) = attributes(payload.get(4..)?).find(|(kind, _)| *kind == wanted)?;
+        Some(u32_of(value).cast_signed())
+    };
+    Some((number(1)?, number(5)?))
 }
 
 /// Reads the names that a device has beside its own: IFLA_ALT_IFNAME within IFLA_PROP_LIST.
@@ -114,7 +139,7 @@ pub(crate) fn alternative_names(payload: &[u8]) -> Vec<String> {
 }
 
 /// Reads IFLA_LINKINFO: IFLA_INFO_KIND and IFLA_INFO_DATA.
-fn kind(info: &[u8], lower: u32) -> (Kind, Option<SourcePorts>) {
+fn kind(info: &[u8], peer: Peer) -> (Kind, Option<SourcePorts>) {
     let part = |wanted| {
         attributes(info)
             .find(|(kind, _)| *kind == wanted)
@@ -122,7 +147,7 @@ fn kind(info: &[u8], lower: u32) -> (Kind, Option<SourcePorts>) {
             .unwrap_or_default()
     };
     match text(part(1)).as_str() {
-        "veth" => (Kind::Veth { peer: lower }, None),
+        "veth" => (Kind::Veth { peer: Some(peer) }, None),
         "vxlan" => (vxlan(part(2)), source_ports(part(2))),
         _ => (Kind::Other, None),
     }

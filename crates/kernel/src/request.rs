@@ -24,7 +24,7 @@ use netlink_packet_route::{
     },
 };
 use ratchet_model::{
-    device::{Alias, GROUP_OURS, PROTOCOL_OURS, SourcePorts, Tunnel},
+    device::{GROUP_OURS, PROTOCOL_OURS, SourcePorts, Tunnel},
     link::{Mac, Mtu, Route},
 };
 
@@ -167,6 +167,29 @@ pub(crate) fn get_namespace_number(netns: RawFd) -> Request {
     }
 }
 
+/// Gives a namespace any number in that of the socket.
+pub(crate) fn number_namespace(netns: RawFd) -> Request {
+    let mut message = NsidMessage::default();
+    message.attributes = vec![
+        NsidAttribute::Fd(netns.cast_unsigned()),
+        NsidAttribute::Id(-1),
+    ];
+    Request {
+        message: Rtnl::NewNsId(message),
+        flags: 0,
+    }
+}
+
+/// Dumps the numbers in the namespace that has this number in that of the socket.
+pub(crate) fn dump_namespace_numbers(netns: i32) -> Request {
+    let mut message = NsidMessage::default();
+    message.attributes = vec![NsidAttribute::TargetNsid(netns)];
+    Request {
+        message: Rtnl::GetNsId(message),
+        flags: 0,
+    }
+}
+
 /// Dumps all devices of a namespace, without their counters.
 pub(crate) fn dump_links() -> Request {
     let message = link(vec![LinkAttribute::ExtMask(vec![
@@ -196,8 +219,10 @@ pub(crate) fn set_mtu(name: &str, mtu: Mtu) -> Request {
     set(named(name, Some(LinkAttribute::Mtu(mtu.bytes()))))
 }
 
-pub(crate) fn set_alias(name: &str, alias: String) -> Request {
-    set(named(name, Some(LinkAttribute::IfAlias(alias))))
+pub(crate) fn set_alias(index: u32, alias: String) -> Request {
+    let mut message = link(vec![LinkAttribute::IfAlias(alias)]);
+    message.header.index = index;
+    set(message)
 }
 
 pub(crate) fn set_group(index: u32, group: u32) -> Request {
@@ -221,11 +246,11 @@ pub(crate) fn move_link(
     index: u32,
     netns: Option<RawFd>,
     name: &str,
-    alias: Option<&Alias>,
+    alias: Option<String>,
 ) -> Request {
     let mut attributes = vec![LinkAttribute::IfName(name.to_owned())];
     attributes.extend(netns.map(LinkAttribute::NetNsFd));
-    attributes.extend(alias.map(|alias| LinkAttribute::IfAlias(alias.to_string())));
+    attributes.extend(alias.map(LinkAttribute::IfAlias));
     let mut message = link(attributes);
     message.header.index = index;
     set(message)

@@ -64,7 +64,7 @@ fn tunnel(payload: &[u8]) -> Option<NodeTunnel> {
         23 | 27 => true,
         _ => false,
     });
-    let is_ours = device.group == GROUP_OURS || device.alias.is_some();
+    let is_ours = device.group == GROUP_OURS || device.unproven.is_some();
     Some(NodeTunnel {
         name: device.name,
         vni,

@@ -173,7 +173,11 @@ fn complete(world: &World) -> BTreeMap<String, (u32, bool)> {
             let mut others = observed.iter();
             others.any(|other| other.index == index && other.alias.is_some())
         };
-        is_finished && !matches!(device.kind, Kind::Veth { peer } if !has_peer(peer))
+        is_finished
+            && match &device.kind {
+                Kind::Veth { peer } => peer.as_ref().is_some_and(|peer| has_peer(peer.index)),
+                _ => true,
+            }
     };
     observed
         .iter()

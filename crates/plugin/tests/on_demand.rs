@@ -67,6 +67,7 @@ fn fifty_plugins_start_one_agent_which_holds_nothing_of_theirs() {
         args,
         format!(
             "agent --on-demand --socket {dir}/run/agent.sock --state-dir {dir}/state \
+             --node-key {dir}/state.key \
              --log-level debug --store sqlite:/s --node n1 --parent-interface eth0 \
              --parent-address 192.0.2.1 --mtu 1400"
         )

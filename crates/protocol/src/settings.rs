@@ -7,7 +7,11 @@
 mod setting;
 mod table;
 
-use std::{fmt, num::NonZeroU32, path::Path};
+use std::{
+    fmt,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+};
 
 use ratchet_model::Quotas;
 
@@ -181,6 +185,12 @@ impl LocalSettings {
     /// The directory of the state of agent and plugin.
     pub fn state_dir(&self) -> &Path {
         Path::new(self.state_dir.as_deref().unwrap_or(DEFAULT_STATE_DIR))
+    }
+
+    /// The file of the node's key.
+    pub fn node_key(&self) -> PathBuf {
+        let named = self.node_key.as_ref().map(PathBuf::from);
+        named.unwrap_or_else(|| self.state_dir().with_added_extension("key"))
     }
 
     /// What the agent logs: a level or a filter.

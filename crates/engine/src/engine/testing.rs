@@ -10,6 +10,7 @@ use std::{
     },
 };
 
+use ratchet_kernel::NodeKey;
 use ratchet_protocol::Settings;
 use tokio::{runtime::Runtime, sync::watch};
 
@@ -83,6 +84,7 @@ pub(super) struct Node {
     pub runtime: Runtime,
     pub settings: Settings,
     pub progress: watch::Sender<u64>,
+    key: NodeKey,
 }
 
 impl Node {
@@ -104,6 +106,7 @@ impl Node {
             .build()
             .unwrap();
         Self {
+            key: NodeKey::random().unwrap(),
             dir,
             runtime,
             settings,
@@ -123,7 +126,11 @@ impl Node {
             managed: true,
             states: StateDir::open(self.dir.path()).unwrap(),
             boot_id: boot_id().unwrap(),
-            kernel: Box::new(ratchet_kernel::Kernel::new().unwrap()),
+            kernel: Box::new(
+                ratchet_kernel::Kernel::new()
+                    .unwrap()
+                    .with_key(self.key.clone()),
+            ),
             clock: Arc::new(SystemClock),
             open_store: Arc::new(|settings| Box::pin(open_store(settings))),
             events: Box::new(NoEvents),

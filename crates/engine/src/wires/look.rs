@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ratchet_kernel::{KernelError, Look};
 use ratchet_model::{
-    LinkId,
+    LinkId, PodKey,
     device::{Netns, Observed, Wanted},
     leftover::Leftovers,
     link::End,
@@ -14,7 +14,10 @@ use ratchet_model::{
 };
 
 use super::{scope::Scope, tracked::Fresh};
-use crate::{kernel::Kernel, sandboxes::Sandboxes};
+use crate::{
+    kernel::Kernel,
+    sandboxes::{self, Sandboxes},
+};
 
 /// What a plan is made from.
 pub(super) struct Task {
@@ -68,10 +71,11 @@ pub(super) fn look(
         .into_iter()
         .map(|netns| (netns, Look::All))
         .collect();
+    let mut near: Vec<&Link> = fresh.iter().map(|fresh| &fresh.link).collect();
+    enter_all(kernel, sandboxes, near.iter().chain(&ended));
     let mut observed = observe(kernel, sandboxes, &mut looks, &wanted)?;
     let namespaces = looks.keys().cloned().collect();
 
-    let mut near: Vec<&Link> = fresh.iter().map(|fresh| &fresh.link).collect();
     if matches!(scope, Scope::Sandboxes(_)) {
         let settled = planner::settled(&wanted, &observed, leftovers, &namespaces);
         near.retain(|link| !settled.contains(&link.id));
@@ -94,6 +98,23 @@ pub(super) fn look(
         looks,
         observed,
     })
+}
+
+/// Enters all sandboxes of the links' pods, so that the kernel can say which devices are whose
+/// peers, in whatever order they are looked at. One that cannot be entered is missed when it is
+/// looked at.
+fn enter_all<'l>(
+    kernel: &mut dyn Kernel,
+    sandboxes: &Sandboxes,
+    links: impl Iterator<Item = &'l &'l Link>,
+) {
+    let pods: BTreeSet<&PodKey> = links.flat_map(|link| [&link.a.pod, &link.z.pod]).collect();
+    let all = pods.into_iter().flat_map(|pod| sandboxes.of(pod));
+    for state in all {
+        if let Err(error) = sandboxes::enter(kernel, state) {
+            tracing::debug!(sandbox = %state.id, %error, "cannot enter");
+        }
+    }
 }
 
 /// Looks into namespaces, as far as these can be entered; the others are taken out of `looks`.

@@ -21,22 +21,27 @@ type Indexes<'a> = HashMap<&'a At, Result<Option<u32>, KernelError>>;
 
 impl<'a> Run<'a> {
     pub(super) fn configure(&mut self) {
-        let begin = self.take(Phase::Begin);
-        self.set(begin);
+        // Looked up once for all that is done by index.
+        let by_index = [Phase::Begin, Phase::Address, Phase::Route, Phase::Commit];
+        let by_index = by_index.map(|phase| self.positions(phase));
+        let indexes = self.indexes(by_index.into_iter().flatten());
+        self.write_aliases(Phase::Begin, &indexes);
         let device = self.take(Phase::Device);
         self.set(device);
         let address = self.take(Phase::Address);
-        // Looked up once, for the routes' sake as well.
-        let route = self.positions(Phase::Route);
-        let indexes = self.indexes(address.iter().chain(&route).copied());
         self.change_addresses(address, &indexes);
         let up = self.take(Phase::Up);
         self.set(up);
         for (position, failure) in self.by_index(Phase::Route, None, &indexes) {
             self.refuse(position, failure);
         }
-        let commit = self.take(Phase::Commit);
-        self.set(commit);
+        self.write_aliases(Phase::Commit, &indexes);
+    }
+
+    fn write_aliases(&mut self, phase: Phase, indexes: &Indexes<'a>) {
+        for (position, failure) in self.by_index(phase, None, indexes) {
+            self.refuse(position, failure);
+        }
     }
 
     fn positions(&self, phase: Phase) -> Vec<usize> {
@@ -53,9 +58,6 @@ impl<'a> Run<'a> {
                 Operation::SetMac(at, mac) => (at, request::set_mac(&at.name, *mac)),
                 Operation::SetMtu(at, mtu) => (at, request::set_mtu(&at.name, *mtu)),
                 Operation::SetUp(at, up) => (at, request::set_up(&at.name, *up)),
-                Operation::Begin(at, alias) | Operation::Commit(at, alias) => {
-                    (at, request::set_alias(&at.name, alias.to_string()))
-                }
                 _ => continue,
             };
             jobs.entry(&at.netns).or_default().push((position, request));
@@ -144,12 +146,10 @@ impl<'a> Run<'a> {
                 continue;
             };
             match indexes.get(at) {
-                Some(Ok(Some(index))) => {
-                    let request = indexed_request(operation, *index);
-                    jobs.entry(&at.netns)
-                        .or_default()
-                        .extend(request.map(|request| (position, request)));
-                }
+                Some(Ok(Some(index))) => match self.indexed_request(operation, at, *index) {
+                    Ok(request) => jobs.entry(&at.netns).or_default().push((position, request)),
+                    Err(error) => self.settle(position, Err(error)),
+                },
                 Some(Err(error)) => self.settle(position, Err(error.clone())),
                 // Where there is no device there is no address or route of it.
                 _ if removal => self.settle(position, Ok(())),
@@ -166,6 +166,33 @@ impl<'a> Run<'a> {
             }
         }
         self.send(jobs)
+    }
+
+    fn indexed_request(
+        &self,
+        operation: &Operation,
+        at: &At,
+        index: u32,
+    ) -> Result<Request, KernelError> {
+        Ok(match operation {
+            Operation::AddAddress(_, address) => {
+                request::add_address(index, *address, Some(PROTOCOL_OURS))
+            }
+            Operation::RestoreAddress(_, address) => request::add_address(index, *address, None),
+            Operation::AnnounceAddress(_, address) => request::announce_address(index, *address),
+            Operation::RemoveAddress(_, address) => request::remove_address(index, *address),
+            Operation::AddRoute(_, route) => {
+                request::add_route(index, route, RouteProtocol::Other(PROTOCOL_OURS))
+            }
+            Operation::RestoreRoute(_, route) => {
+                request::add_route(index, route, RouteProtocol::Boot)
+            }
+            Operation::RemoveRoute(_, route) => request::remove_route(index, route),
+            Operation::Begin(_, alias) | Operation::Commit(_, alias) => {
+                request::set_alias(index, self.kernel.sign(alias, &at.netns, index)?)
+            }
+            _ => return Err(KernelError::Skipped),
+        })
     }
 
     /// Looks up the devices of these steps, each once.
@@ -198,29 +225,10 @@ fn subject(operation: &Operation) -> Option<(&At, bool)> {
         | Operation::RestoreAddress(at, _)
         | Operation::AnnounceAddress(at, _)
         | Operation::AddRoute(at, _)
-        | Operation::RestoreRoute(at, _) => Some((at, false)),
+        | Operation::RestoreRoute(at, _)
+        | Operation::Begin(at, _)
+        | Operation::Commit(at, _) => Some((at, false)),
         Operation::RemoveAddress(at, _) | Operation::RemoveRoute(at, _) => Some((at, true)),
-        _ => None,
-    }
-}
-
-fn indexed_request(operation: &Operation, index: u32) -> Option<Request> {
-    match operation {
-        Operation::AddAddress(_, address) => {
-            Some(request::add_address(index, *address, Some(PROTOCOL_OURS)))
-        }
-        Operation::RestoreAddress(_, address) => Some(request::add_address(index, *address, None)),
-        Operation::AnnounceAddress(_, address) => Some(request::announce_address(index, *address)),
-        Operation::RemoveAddress(_, address) => Some(request::remove_address(index, *address)),
-        Operation::AddRoute(_, route) => Some(request::add_route(
-            index,
-            route,
-            RouteProtocol::Other(PROTOCOL_OURS),
-        )),
-        Operation::RestoreRoute(_, route) => {
-            Some(request::add_route(index, route, RouteProtocol::Boot))
-        }
-        Operation::RemoveRoute(_, route) => Some(request::remove_route(index, route)),
         _ => None,
     }
 }

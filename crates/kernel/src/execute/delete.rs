@@ -7,7 +7,10 @@
 use std::collections::{BTreeMap, HashSet};
 
 use nix::errno::Errno;
-use ratchet_model::device::{At, GROUP_DOOMED, GROUP_OURS, Netns, Operation};
+use ratchet_model::{
+    device::{Alias, At, GROUP_DOOMED, GROUP_OURS, Netns, Observed, Operation},
+    names::LinkId,
+};
 
 use super::{Phase, Run, describe};
 use crate::{
@@ -67,8 +70,10 @@ impl<'a> Run<'a> {
         for ((position, at), device) in wanted.into_iter().zip(found) {
             match device {
                 None => self.settle(position, Ok(())),
-                Some(device) if !device.is_ours() => {
-                    self.settle(position, Err(KernelError::Foreign { at: at.clone() }));
+                Some(device) if !self.may_go(position, &device) => {
+                    let doing = describe::doing(self.operation(position));
+                    let at = at.clone();
+                    self.settle(position, Err(KernelError::Foreign { doing, at }));
                 }
                 Some(device) => doomed.push(Doomed {
                     position,
@@ -78,6 +83,14 @@ impl<'a> Run<'a> {
             }
         }
         doomed
+    }
+
+    /// Whether a device may be deleted by a step: it is ours still, and of no other link than it
+    /// was when the plan was made.
+    fn may_go(&self, position: usize, device: &Observed) -> bool {
+        let link = self.steps[position].link;
+        let other = |alias: &Alias| link != LinkId::UNKNOWN && alias.link != link;
+        device.is_ours() && !device.alias.as_ref().is_some_and(other)
     }
 
     fn delete_in(&mut self, netns: &Netns, devices: Vec<Doomed>) {

@@ -35,6 +35,16 @@ impl Run<'_> {
                 at: from.clone(),
             });
         };
+        let is_that_end = device
+            .alias
+            .as_ref()
+            .is_some_and(|found| (found.link, found.end) == (alias.link, alias.end));
+        if !is_that_end {
+            return Err(KernelError::Foreign {
+                doing: doing(),
+                at: from.clone(),
+            });
+        }
         // The kernel moves first and renames then, so that a clash would leave the device there
         // under its old name. Look before.
         if found.next().flatten().is_some() && from != to {
@@ -50,6 +60,8 @@ impl Run<'_> {
         } else {
             None
         };
+        // The device keeps its index where that is free, and mostly it is.
+        let signed = |index| self.kernel.sign(alias, &to.netns, index);
         let mut requests = Vec::new();
         // A move sets it down by itself (net/core/dev.c, `__dev_change_net_namespace`), a renaming
         // does not.
@@ -60,14 +72,28 @@ impl Run<'_> {
             device.index,
             target,
             &to.name,
-            Some(alias),
+            Some(signed(device.index)?),
         ));
-        let answers = self
+        let explained = |answers: Vec<Result<(), Failure>>| {
+            let all = answers.into_iter().collect::<Result<(), Failure>>();
+            all.map_err(|failure| describe::explain(operation, failure))
+        };
+        let moved = self
             .kernel
             .talk(&from.netns, |channel| channel.batch(requests))?;
-        answers
-            .into_iter()
-            .collect::<Result<(), Failure>>()
-            .map_err(|failure| describe::explain(operation, failure))
+        explained(moved)?;
+        let mut found = self.kernel.find(std::slice::from_ref(to))?;
+        let there = found
+            .pop()
+            .flatten()
+            .filter(|there| there.index != device.index);
+        if let Some(there) = there {
+            let alias = request::set_alias(there.index, signed(there.index)?);
+            explained(
+                self.kernel
+                    .talk(&to.netns, |channel| channel.batch(vec![alias]))?,
+            )?;
+        }
+        Ok(())
     }
 }

@@ -127,7 +127,10 @@ fn a_stranger_is_not_deleted_and_its_name_not_taken() {
     assert_eq!(
         outcomes,
         [
-            Err(KernelError::Foreign { at: a.clone() }),
+            Err(KernelError::Foreign {
+                doing: "delete eth1 in sandbox s0".into(),
+                at: a.clone()
+            }),
             Err(KernelError::Skipped)
         ]
     );

@@ -6,6 +6,7 @@
 
 mod delete;
 mod errors;
+mod forgery;
 mod observe;
 mod relocate;
 mod underlay;

@@ -2,7 +2,7 @@
 
 use ratchet_kernel::KernelError;
 use ratchet_model::{
-    device::{Kind, Netns, Operation},
+    device::{Kind, Netns, Operation, Peer},
     link::End,
 };
 
@@ -59,7 +59,10 @@ fn an_end_is_parked_and_taken_over() {
     assert_eq!(
         device.kind,
         Kind::Veth {
-            peer: survivor.index
+            peer: Some(Peer {
+                netns: pod(1),
+                index: survivor.index
+            })
         }
     );
     assert!(world.all(Netns::Node).is_empty());
@@ -76,6 +79,8 @@ fn a_move_may_go_where_an_earlier_one_made_room() {
             z: new_device(&z, 2),
         },
         Operation::SetUp(z.clone(), true),
+        Operation::Commit(a.clone(), alias(End::A, Some(0))),
+        Operation::Commit(z.clone(), alias(End::Z, Some(0))),
     ]);
     world.do_all([
         Operation::Move {
@@ -102,10 +107,14 @@ fn a_move_may_go_where_an_earlier_one_made_room() {
 fn a_move_does_not_go_half_way() {
     let world = World::new(2);
     let (a, z) = (at(pod(0), "eth1"), at(pod(1), "eth1"));
-    world.do_all([Operation::CreateVeth {
-        a: new_device(&a, 1),
-        z: new_device(&z, 2),
-    }]);
+    let whole = alias(End::A, Some(0));
+    world.do_all([
+        Operation::CreateVeth {
+            a: new_device(&a, 1),
+            z: new_device(&z, 2),
+        },
+        Operation::Commit(a.clone(), whole.clone()),
+    ]);
     sh(
         &world.node,
         "ip link add rt-parked type veth peer name other",
@@ -125,7 +134,7 @@ fn a_move_does_not_go_half_way() {
         "cannot move eth1 in sandbox s0 to rt-parked in node: the name rt-parked is taken in node \
          by another device"
     );
-    assert_eq!(world.one(&a).alias, None);
+    assert_eq!(world.one(&a).alias, Some(whole));
     let missing = Operation::Move {
         from: at(pod(0), "nobody"),
         to,

@@ -2,7 +2,7 @@
 
 use ratchet_kernel::KernelError;
 use ratchet_model::{
-    device::{GROUP_OURS, Kind, NewDevice, Operation},
+    device::{GROUP_OURS, Kind, NewDevice, Operation, Peer},
     link::{End, Route},
 };
 
@@ -61,7 +61,10 @@ fn a_pair_is_born_in_place_and_carries_frames() {
     assert_eq!(
         one.kind,
         Kind::Veth {
-            peer: world.one(&z).index
+            peer: Some(Peer {
+                netns: pod(1),
+                index: world.one(&z).index
+            })
         }
     );
     let addresses: Vec<String> = one

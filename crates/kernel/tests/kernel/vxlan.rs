@@ -136,7 +136,7 @@ fn a_forged_tunnel_is_none() {
     let found = site.nodes[0].all(pod(0));
     for (name, is_tunnel) in [("eth1", true), ("eth2", false), ("eth3", false)] {
         let device = found.iter().find(|device| device.name == name).unwrap();
-        assert!(device.is_ours(), "{device:?}");
+        assert_eq!(device.is_ours(), is_tunnel, "{device:?}");
         let kind = matches!(device.kind, Kind::Vxlan { .. });
         assert_eq!(kind, is_tunnel, "{device:?}");
         // The same when it is asked for by name.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use nix::sched::{CloneFlags, setns, unshare};
-use ratchet_kernel::{Kernel, Look, NetnsHandle, Outcome};
+use ratchet_kernel::{Kernel, Look, NetnsHandle, NodeKey, Outcome};
 use ratchet_model::{
     device::{Alias, At, Netns, NewDevice, Observed, Operation, Step, Tunnel},
     link::End,
@@ -75,7 +75,8 @@ impl World {
     }
 
     pub fn on(node: NetnsHandle, pods: usize) -> Self {
-        let mut kernel = within(&node, || Kernel::new().unwrap());
+        let key = NodeKey::random().unwrap();
+        let mut kernel = within(&node, || Kernel::new().unwrap().with_key(key));
         let pods: Vec<NetnsHandle> = (0..pods).map(|_| fresh()).collect();
         for (number, pod) in pods.iter().enumerate() {
             kernel.register(sandbox(number), pod.clone());

@@ -18,7 +18,7 @@ pub use alias::{Alias, NotOurs};
 pub use digest::{Configuration, config_digest};
 pub use interface::Interface;
 pub use netns::{At, Netns};
-pub use observed::{Kind, Observed, ObservedAddress, ObservedRoute};
+pub use observed::{Kind, Observed, ObservedAddress, ObservedRoute, Peer};
 pub use operation::{NewDevice, Operation, Step};
 pub use ours::{GROUP_DOOMED, GROUP_OURS, PROTOCOL_OURS};
 pub use passage::{Passage, SourcePorts};

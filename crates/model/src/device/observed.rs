@@ -18,10 +18,10 @@ use crate::link::{Mac, Route};
 pub enum Kind {
     /// A veth.
     Veth {
-        /// The index of its peer in the peer's own namespace (IFLA_LINK).
-        peer: u32,
+        /// Its peer, as the kernel says; none if that is in no namespace that is known here.
+        peer: Option<Peer>,
     },
-    /// A VXLAN device.
+    /// A VXLAN device whose socket is in the node's namespace.
     Vxlan {
         /// Network identifier (0 when the kernel reports none).
         vni: u32,
@@ -34,8 +34,17 @@ pub enum Kind {
         /// UDP destination port.
         port: u16,
     },
-    /// Anything else.
+    /// Anything else, which Ratchet cannot have made.
     Other,
+}
+
+/// The other end of a veth (IFLA_LINK and IFLA_LINK_NETNSID).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Peer {
+    /// Its namespace.
+    pub netns: Netns,
+    /// Its index there.
+    pub index: u32,
 }
 
 impl From<&Tunnel> for Kind {
@@ -82,8 +91,11 @@ pub struct Observed {
     pub kind: Kind,
     /// The source ports of a VXLAN device, if it has some of its own.
     pub source: Option<SourcePorts>,
-    /// Its alias, if it is one of ours.
+    /// What its alias says, if this node's agent wrote it, and for this device in this place.
     pub alias: Option<Alias>,
+    /// What its alias says, if that is not proven: anything that the pod's root may have written,
+    /// or an agent with another key. It never tells whose a device is.
+    pub unproven: Option<Alias>,
     /// Its device group.
     pub group: u32,
     /// Its Ethernet address, if it has one.
@@ -102,9 +114,31 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// Whether Ratchet made this device: by its alias or, until that is written, by its group.
+    /// Whether Ratchet made this device: by its alias or, until that is written, by its group. A
+    /// pod's root can put a device of its own into the group. That only puts the device at risk.
     pub fn is_ours(&self) -> bool {
-        self.alias.is_some() || self.group == GROUP_OURS || self.group == GROUP_DOOMED
+        let is_marked =
+            self.alias.is_some() || self.group == GROUP_OURS || self.group == GROUP_DOOMED;
+        self.kind != Kind::Other && is_marked
+    }
+
+    /// What its alias says, proven or not: only for what concerns the device's own pod.
+    pub fn says(&self) -> Option<&Alias> {
+        self.alias.as_ref().or(self.unproven.as_ref())
+    }
+
+    /// Whether this is the other end of a veth pair, as the kernel says of both.
+    pub fn is_peer_of(&self, other: &Self) -> bool {
+        self.has_peer(other) && other.has_peer(self)
+    }
+
+    fn has_peer(&self, other: &Self) -> bool {
+        match &self.kind {
+            Kind::Veth { peer: Some(peer) } => {
+                peer.index == other.index && peer.netns == other.netns
+            }
+            _ => false,
+        }
     }
 
     /// Its location.

@@ -49,9 +49,19 @@ impl WantedEnd {
     /// An alias of release 0.1.0 says so, too: its device has the same configuration and is not
     /// touched, not even for a new alias.
     pub fn is_complete(&self, device: &Observed) -> bool {
-        let Some(alias) = &device.alias else {
-            return false;
-        };
+        let alias = device.alias.as_ref();
+        alias.is_some_and(|alias| self.is_complete_by(alias))
+    }
+
+    /// Whether the alias of a device that is known to be this end by other means says, without
+    /// proof, that it is complete. If so, it only needs a proven alias: what its pod did to it
+    /// since is the pod's own affair. If it is a lie, only the liar's end lacks something.
+    pub fn is_said_complete(&self, device: &Observed) -> bool {
+        let alias = device.unproven.as_ref();
+        alias.is_some_and(|alias| self.is_complete_by(alias))
+    }
+
+    fn is_complete_by(&self, alias: &Alias) -> bool {
         let wanted = &self.alias;
         let is_this_end =
             (alias.link, alias.end, &alias.sandbox) == (wanted.link, wanted.end, &wanted.sandbox);

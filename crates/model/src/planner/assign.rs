@@ -11,7 +11,7 @@ use std::{
 
 use super::{index::Index, moves, vxlan};
 use crate::{
-    device::{Wanted, WantedEnd},
+    device::{Kind, Wanted, WantedEnd},
     names::LinkId,
 };
 
@@ -76,10 +76,7 @@ fn fitting(index: &Index<'_>, wanted: &Wanted) -> Vec<Assigned> {
             .collect(),
         Wanted::Hold { survivor, parked } => index
             .candidates(survivor)
-            .filter(|number| {
-                let device = &index.observed[*number];
-                device.alias.is_some() && device.is_at(&survivor.netns, &survivor.name)
-            })
+            .filter(|number| index.observed[*number].is_at(&survivor.netns, &survivor.name))
             .filter_map(|number| held(index, number, parked))
             .collect(),
         Wanted::Frozen(_) => Vec::new(),
@@ -88,11 +85,13 @@ fn fitting(index: &Index<'_>, wanted: &Wanted) -> Vec<Assigned> {
 
 /// A survivor with its other end; none if that cannot be parked.
 fn held(index: &Index<'_>, survivor: usize, parked: &WantedEnd) -> Option<Assigned> {
+    let device = &index.observed[survivor];
     let mut others = index.candidates(parked);
     // Only a veth has another end. If that was not observed, it is in a namespace that this plan is
     // not about.
     let Some(other) = others.find(|other| index.are_peers(survivor, *other)) else {
-        return Some([Some(survivor), None]);
+        let is_proven = device.alias.is_some() || matches!(device.kind, Kind::Vxlan { .. });
+        return is_proven.then_some([Some(survivor), None]);
     };
     let is_blocked = index.must_move(other, parked) && index.at(parked).is_some();
     (!is_blocked).then_some([Some(survivor), Some(other)])

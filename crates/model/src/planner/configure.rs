@@ -22,10 +22,11 @@ impl Planner<'_> {
         let (mut addresses, mut routes) = (&[][..], &[][..]);
         let (device, is_new_to_its_sandbox, leftover) = match origin {
             Origin::InPlace(device) if end.is_complete(device) => return,
+            Origin::InPlace(device) if end.is_said_complete(device) => return self.commit(end),
             Origin::InPlace(device) => {
                 self.begin(end, device);
                 (addresses, routes) = (&device.addresses, &device.routes);
-                let alias = device.alias.as_ref();
+                let alias = device.says();
                 let is_new = alias.is_none_or(|alias| alias.sandbox != end.alias.sandbox);
                 // Without alias, its creator died before it had everything.
                 let kept = self.leftovers.of(end).cloned();
@@ -46,6 +47,10 @@ impl Planner<'_> {
             self.push(end, |at| Operation::SetUp(at, end.up));
         }
         self.add_routes(end, routes, leftover.as_ref());
+        self.commit(end);
+    }
+
+    fn commit(&mut self, end: &WantedEnd) {
         let commit = Operation::Commit(end.at(), end.alias.clone());
         self.commits.push(step(end, commit));
     }
@@ -56,7 +61,7 @@ impl Planner<'_> {
 
     /// Takes the alias of a complete device away before it is changed.
     fn begin(&mut self, end: &WantedEnd, device: &Observed) {
-        let alias = device.alias.as_ref();
+        let alias = device.says();
         if alias.is_some_and(|alias| alias.config != Alias::UNFINISHED) {
             let unfinished = Alias {
                 config: Alias::UNFINISHED,

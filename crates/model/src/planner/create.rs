@@ -14,7 +14,7 @@ impl Planner<'_> {
         let mut leftover = kept.cloned();
         for number in self.unclaimed(end) {
             let device = &self.index.observed[number];
-            if device.is_at(&end.netns, &end.name) && (device.alias.is_some() || kept.is_some()) {
+            if device.is_at(&end.netns, &end.name) && (device.says().is_some() || kept.is_some()) {
                 leftover = leftover_of(device, end, kept);
             }
             self.delete(number);
@@ -51,7 +51,7 @@ fn leftover_of(device: &Observed, end: &WantedEnd, kept: Option<&Leftover>) -> O
         addresses: addresses.map(|found| found.address).collect(),
         routes: routes.map(|found| found.route.clone()).collect(),
     };
-    if let Some(before) = kept.filter(|_| device.alias.is_none()) {
+    if let Some(before) = kept.filter(|_| device.says().is_none()) {
         for address in &before.addresses {
             if !leftover.addresses.contains(address) {
                 leftover.addresses.push(*address);

@@ -12,18 +12,23 @@ use crate::{
 pub(super) struct Index<'a> {
     pub observed: &'a [Observed],
     by_end: BTreeMap<(LinkId, End), Vec<usize>>,
+    /// Devices whose alias is not proven, by the link that it names.
+    unproven: BTreeMap<LinkId, Vec<usize>>,
     by_location: BTreeMap<(&'a Netns, &'a str), usize>,
 }
 
 impl<'a> Index<'a> {
     pub fn new(observed: &'a [Observed]) -> Self {
         let mut by_end: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+        let mut unproven: BTreeMap<_, Vec<usize>> = BTreeMap::new();
         for (number, device) in observed.iter().enumerate() {
             if let Some(alias) = &device.alias {
                 by_end
                     .entry((alias.link, alias.end))
                     .or_default()
                     .push(number);
+            } else if let Some(alias) = &device.unproven {
+                unproven.entry(alias.link).or_default().push(number);
             }
         }
         let by_location = observed
@@ -34,8 +39,17 @@ impl<'a> Index<'a> {
         Self {
             observed,
             by_end,
+            unproven,
             by_location,
         }
+    }
+
+    /// The devices of a link that are to stay as they are, proven or not.
+    pub fn kept_of(&self, link: LinkId) -> impl Iterator<Item = usize> {
+        let proven = End::BOTH.map(|end| self.of_end(link, end));
+        let unproven = self.unproven.get(&link).map(Vec::as_slice);
+        let all = proven.into_iter().chain(unproven).flatten();
+        all.copied()
     }
 
     /// The devices whose alias names an end, in all sandboxes and parked.
@@ -55,7 +69,16 @@ impl<'a> Index<'a> {
     /// The location of a device that is not ours where an end is wanted.
     pub fn foreign_at(&self, end: &WantedEnd) -> Option<At> {
         let device = self.at(end)?;
-        (!device.is_ours()).then(|| device.at())
+        (!device.is_ours() && !self.is_other_end(device, end)).then(|| device.at())
+    }
+
+    /// Whether the kernel says that a device is the peer of the link's other end, which is proven:
+    /// then it is this end, whatever its pod's root made of its alias and group.
+    fn is_other_end(&self, device: &Observed, end: &WantedEnd) -> bool {
+        let others = self.of_end(end.alias.link, end.alias.end.other());
+        others
+            .iter()
+            .any(|other| self.observed[*other].is_peer_of(device))
     }
 
     /// The devices that may be this end: those with its alias, and an unfinished one where it is
@@ -67,7 +90,8 @@ impl<'a> Index<'a> {
             .copied()
             .filter(|number| {
                 let device = &self.observed[*number];
-                device.alias.is_none() && device.group == GROUP_OURS
+                let is_unfinished = device.kind != Kind::Other && device.group == GROUP_OURS;
+                device.alias.is_none() && (is_unfinished || self.is_other_end(device, end))
             });
         self.of_end(end.alias.link, end.alias.end)
             .iter()
@@ -88,8 +112,7 @@ impl<'a> Index<'a> {
 
     /// Whether two devices are the ends of one veth pair.
     pub fn are_peers(&self, one: usize, other: usize) -> bool {
-        let [one, other] = [one, other].map(|number| &self.observed[number]);
-        one.kind == Kind::Veth { peer: other.index } && other.kind == Kind::Veth { peer: one.index }
+        self.observed[one].is_peer_of(&self.observed[other])
     }
 
     /// Whether a device has to be moved to be where an end is wanted.

@@ -23,8 +23,7 @@ impl PlanScope<'_> {
     pub(super) fn covers(self, device: &Observed) -> bool {
         self.namespaces.contains(&device.netns)
             || device
-                .alias
-                .as_ref()
+                .says()
                 .is_some_and(|alias| self.links.contains(&alias.link))
     }
 }

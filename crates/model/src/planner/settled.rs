@@ -49,7 +49,7 @@ pub fn settled(
 ) -> BTreeSet<LinkId> {
     let mut devices: BTreeMap<LinkId, Vec<&Observed>> = BTreeMap::new();
     for device in observed {
-        if let Some(alias) = &device.alias {
+        if let Some(alias) = device.says() {
             devices.entry(alias.link).or_default().push(device);
         }
     }

@@ -11,7 +11,6 @@ use super::{
 use crate::{
     device::{Alias, Observed, Operation, Step, Wanted, WantedEnd},
     leftover::{Leftover, Leftovers},
-    link::End,
     names::LinkId,
 };
 
@@ -50,16 +49,13 @@ impl<'a> Planner<'a> {
         let blocked = conflicts.iter().map(|conflict| conflict.link);
         let frozen: BTreeSet<LinkId> = frozen.chain(blocked).collect();
         let assigned = assign(&index, wanted, &frozen);
-        let frozen_devices = frozen
-            .iter()
-            .flat_map(|link| End::BOTH.map(|end| index.of_end(*link, end)))
-            .flatten();
+        let frozen_devices = frozen.iter().flat_map(|link| index.kept_of(*link));
         let claimed = assigned
             .iter()
             .flatten()
             .flatten()
-            .chain(frozen_devices)
             .copied()
+            .chain(frozen_devices)
             .collect();
         let planner = Self {
             index,

@@ -290,8 +290,7 @@ fn assert_veth(observed: &[Observed], a: &WantedEnd, z: &WantedEnd) {
     assert_end(observed, a);
     assert_end(observed, z);
     let (one, other) = (find(observed, a).unwrap(), find(observed, z).unwrap());
-    assert_eq!(one.kind, Kind::Veth { peer: other.index });
-    assert_eq!(other.kind, Kind::Veth { peer: one.index });
+    assert!(one.is_peer_of(other), "{one:?} and {other:?}");
 }
 
 fn assert_vxlan(observed: &[Observed], end: &WantedEnd, tunnel: &Tunnel) {

@@ -7,7 +7,7 @@ use ratchet_model::{
     Route,
     device::{
         Alias, At, GROUP_OURS, Kind, Netns, NewDevice, Observed, ObservedAddress, ObservedRoute,
-        Operation, Step,
+        Operation, Peer, Step,
     },
     leftover::Leftovers,
 };
@@ -35,8 +35,14 @@ impl World {
             Operation::Move { from, to, alias } => self.relocate(from, to, alias),
             Operation::CreateVeth { a, z } => {
                 let (first, second) = (self.index_for(a), self.index_for(z));
-                self.create(a, first, Kind::Veth { peer: second });
-                self.create(z, second, Kind::Veth { peer: first });
+                let peer = |new: &NewDevice, index| Kind::Veth {
+                    peer: Some(Peer {
+                        netns: new.at.netns.clone(),
+                        index,
+                    }),
+                };
+                self.create(a, first, peer(z, second));
+                self.create(z, second, peer(a, first));
             }
             Operation::CreateVxlan { device, tunnel, .. } => {
                 let index = self.index_for(device);
@@ -68,6 +74,17 @@ impl World {
         device.up = false;
         device.addresses.clear();
         device.routes.clear();
+        let index = device.index;
+        let peers = self
+            .devices
+            .iter_mut()
+            .filter_map(|device| match &mut device.kind {
+                Kind::Veth { peer } => peer.as_mut(),
+                _ => None,
+            });
+        for peer in peers.filter(|peer| peer.index == index) {
+            peer.netns = to.netns.clone();
+        }
     }
 
     /// The namespace dies with all in it, and with their peers.
@@ -148,8 +165,8 @@ impl World {
 
     fn remove(&mut self, index: usize) {
         let gone = self.devices.remove(index);
-        if let Kind::Veth { peer } = gone.kind {
-            self.devices.retain(|d| d.index != peer);
+        if let Kind::Veth { peer: Some(peer) } = gone.kind {
+            self.devices.retain(|d| d.index != peer.index);
         }
     }
 }
@@ -195,6 +212,7 @@ fn device(at: At, index: u32, kind: Kind, group: u32) -> Observed {
         kind,
         source: None,
         alias: None,
+        unproven: None,
         group,
         mac: None,
         mtu: 1500,

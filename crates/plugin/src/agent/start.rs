@@ -165,9 +165,9 @@ impl Agent<'_> {
             .map_or_else(std::env::current_exe, Ok)
     }
 
-    /// The agent's command line: the settings that the config has, and no others. Socket and state
-    /// directory are always named, because the agent inherits this process' environment, which may
-    /// name others.
+    /// The agent's command line: the settings that the config has, and no others. Socket, state
+    /// directory and key are always named, because the agent inherits this process' environment,
+    /// which may name others.
     fn arguments(&self) -> Vec<OsString> {
         let Keys {
             settings, local, ..
@@ -175,6 +175,7 @@ impl Agent<'_> {
         let defaults = LocalSettings {
             socket: Some(DEFAULT_SOCKET.into()),
             state_dir: Some(DEFAULT_STATE_DIR.into()),
+            node_key: local.node_key().to_str().map(str::to_owned),
             ..LocalSettings::default()
         };
         let local = local.clone().or(defaults);

@@ -323,6 +323,18 @@ settings! {
         value: "DIR",
         variable: "RATCHET_STATE_DIR",
     }
+    /// File with the key under which the agent signs its devices; made at its first start
+    ///
+    /// It is not in the state directory, so that who loses that keeps the key. Without the key the
+    /// agent still knows the devices of its pods, and signs them again.
+    node_key: String {
+        kind: Path,
+        group: General,
+        default: DefaultValue::Described("the state directory's path and `.key`"),
+        flag: "node-key",
+        value: "FILE",
+        variable: "RATCHET_NODE_KEY",
+    }
     /// What the agent logs: `off`, `error`, `warn`, `info`, `debug` or `trace`
     ///
     /// The command line also takes a filter such as `info,ratchet_kernel=debug`.

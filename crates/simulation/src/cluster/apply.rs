@@ -270,7 +270,7 @@ impl Cluster {
             let is_lost = damaged.as_ref().is_none_or(|damaged| *damaged == file);
             let mut devices = network.devices_in(sandbox.netns);
             let has_device = devices.any(|(_, device)| {
-                let alias = device.alias.as_ref();
+                let alias = device.proven();
                 alias.is_some_and(|alias| alias.sandbox.as_ref() == Some(&sandbox.id))
             });
             let mut records = contents.records.values();

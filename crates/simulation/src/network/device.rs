@@ -7,7 +7,7 @@ use ratchet_model::{
     Mac,
     device::{
         Alias, GROUP_DOOMED, GROUP_OURS, Kind, Netns, NewDevice, Observed, ObservedAddress,
-        ObservedRoute, SourcePorts, Tunnel,
+        ObservedRoute, Peer, SourcePorts, Tunnel,
     },
 };
 
@@ -21,6 +21,19 @@ impl DeviceId {
     pub(super) fn new(number: u64) -> Self {
         Self(number)
     }
+}
+
+/// The code in an alias: what it was made of. A pod's root can copy it, and not make one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seal {
+    /// The key of the node.
+    pub(super) key: u64,
+    /// What the alias says.
+    pub(super) alias: Alias,
+    /// Where the device is.
+    pub(super) netns: NetnsId,
+    /// Its index there.
+    pub(super) index: u32,
 }
 
 /// What a device is.
@@ -55,8 +68,10 @@ pub struct Device {
     pub form: Form,
     /// The source ports of a VXLAN device.
     pub source: Option<SourcePorts>,
-    /// Its alias, if that is one of Ratchet's.
+    /// Its alias, if that reads like one of Ratchet's.
     pub alias: Option<Alias>,
+    /// The code in its alias.
+    pub seal: Option<Seal>,
     /// Its group.
     pub group: u32,
     /// Its Ethernet address.
@@ -81,6 +96,7 @@ impl Device {
             form,
             source: None,
             alias: None,
+            seal: None,
             group: 0,
             mac: None,
             mtu: UNDERLAY_MTU,
@@ -100,9 +116,28 @@ impl Device {
         }
     }
 
-    /// Whether Ratchet made it.
+    /// Whether Ratchet made it, as far as can be told from it.
     pub fn is_ours(&self) -> bool {
-        self.alias.is_some() || self.group == GROUP_OURS || self.group == GROUP_DOOMED
+        let is_marked = self.group == GROUP_OURS || self.group == GROUP_DOOMED;
+        self.form != Form::Other && (self.proven().is_some() || is_marked)
+    }
+
+    /// What its alias says, if an agent wrote it for this device in this place.
+    pub fn proven(&self) -> Option<&Alias> {
+        let (alias, seal) = (self.alias.as_ref()?, self.seal.as_ref()?);
+        let is_here = (seal.netns, seal.index) == (self.netns, self.index);
+        (is_here && seal.alias == *alias).then_some(alias)
+    }
+
+    /// Writes an alias with the code of a key, for where the device is.
+    pub(super) fn sign(&mut self, alias: &Alias, key: u64) {
+        self.alias = Some(alias.clone());
+        self.seal = Some(Seal {
+            key,
+            alias: alias.clone(),
+            netns: self.netns,
+            index: self.index,
+        });
     }
 
     /// Sets it up or down. Down, it loses its routes (net/ipv4/fib_frontend.c, `fib_disable_ip`)
@@ -143,27 +178,39 @@ impl Device {
         subnets.any(|subnet| subnet.contains(&address))
     }
 
+    /// What an agent with this key sees of it; `place` tells the namespaces that it knows.
     pub(super) fn observed<'d>(
         &self,
         netns: &Netns,
+        key: u64,
         find: impl Fn(DeviceId) -> Option<&'d Device>,
+        place: impl Fn(NetnsId) -> Option<Netns>,
     ) -> Observed {
         let (kind, carrier) = match &self.form {
             Form::Veth { peer } => {
                 let peer = find(*peer);
-                let index = peer.map_or(0, |peer| peer.index);
-                (Kind::Veth { peer: index }, peer.is_some_and(|peer| peer.up))
+                let known = peer.and_then(|peer| {
+                    Some(Peer {
+                        netns: place(peer.netns)?,
+                        index: peer.index,
+                    })
+                });
+                (Kind::Veth { peer: known }, peer.is_some_and(|peer| peer.up))
             }
             Form::Vxlan { tunnel, .. } => (Kind::from(tunnel), true),
             Form::Other => (Kind::Other, true),
         };
+        let is_of_key = self.seal.as_ref().is_some_and(|seal| seal.key == key);
+        let proven = self.proven().filter(|_| is_of_key && kind != Kind::Other);
+        let said = self.alias.as_ref().filter(|_| kind != Kind::Other);
         Observed {
             netns: netns.clone(),
             name: self.name.clone(),
             index: self.index,
             kind,
             source: self.source,
-            alias: self.alias.clone(),
+            alias: proven.cloned(),
+            unproven: said.filter(|_| proven.is_none()).cloned(),
             group: self.group,
             mac: self.mac,
             mtu: self.mtu,

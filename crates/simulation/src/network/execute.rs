@@ -7,12 +7,14 @@ use nix::errno::Errno;
 use ratchet_kernel::{KernelError, Outcome};
 use ratchet_model::{
     LinkId,
-    device::{Alias, At, Netns, ObservedAddress, ObservedRoute, Operation, Step},
+    device::{
+        Alias, At, GROUP_DOOMED, GROUP_OURS, Netns, ObservedAddress, ObservedRoute, Operation, Step,
+    },
     link::Route,
 };
 
 use super::{
-    Device, DeviceId, Form, Inner, OVERHEAD, SimulatedKernel, UNDERLAY_MTU, create::is_in_use,
+    Device, DeviceId, Form, Inner, OVERHEAD, Seal, SimulatedKernel, UNDERLAY_MTU, create::is_in_use,
 };
 
 /// The order in which the kinds of operations are done.
@@ -126,7 +128,7 @@ impl SimulatedKernel {
     fn execute_one(&self, step: &Step, with_index: bool) -> Outcome {
         self.points.pass();
         let mut network = self.network.lock();
-        let outcome = self.attempt(&mut network, &step.operation, with_index);
+        let outcome = self.attempt(&mut network, step, with_index);
         if outcome.is_ok() {
             self.check_filter(&mut network, &step.operation);
         }
@@ -134,9 +136,10 @@ impl SimulatedKernel {
         outcome
     }
 
-    fn attempt(&self, network: &mut Inner, operation: &Operation, with_index: bool) -> Outcome {
+    fn attempt(&self, network: &mut Inner, step: &Step, with_index: bool) -> Outcome {
+        let operation = &step.operation;
         match operation {
-            Operation::Delete(at) => self.delete(network, at),
+            Operation::Delete(at) => self.delete(network, step, at),
             Operation::Move { from, to, alias } => {
                 self.relocate(network, operation, (from, to), alias)
             }
@@ -146,7 +149,7 @@ impl SimulatedKernel {
             Operation::RemoveAddress(at, _) | Operation::RemoveRoute(at, _) => {
                 // Where there is no device there is no address or route of it.
                 match self.find(network, at)? {
-                    Some(id) => configure(network, id, operation),
+                    Some(id) => self.configure(network, id, operation),
                     None => Ok(()),
                 }
             }
@@ -162,20 +165,25 @@ impl SimulatedKernel {
             | Operation::Commit(at, _) => {
                 let found = self.find(network, at)?;
                 let id = found.ok_or_else(|| no_device(operation, at))?;
-                configure(network, id, operation)
+                self.configure(network, id, operation)
             }
         }
     }
 
-    fn delete(&self, network: &mut Inner, at: &At) -> Outcome {
+    fn delete(&self, network: &mut Inner, step: &Step, at: &At) -> Outcome {
         let found = match self.find(network, at) {
             // A namespace that is gone took its devices along.
             Err(error) if error.is_netns_gone() => return Ok(()),
             found => found?,
         };
         let Some(id) = found else { return Ok(()) };
-        if !network.devices[&id].is_ours() {
-            return Err(KernelError::Foreign { at: at.clone() });
+        let device = &network.devices[&id];
+        let is_known = |alias: &&Alias| step.link == LinkId::UNKNOWN || alias.link == step.link;
+        let proven = self.proven(device);
+        let is_marked = device.form != Form::Other
+            && (proven.is_some() || [GROUP_OURS, GROUP_DOOMED].contains(&device.group));
+        if !is_marked || !proven.as_ref().is_none_or(is_known) {
+            return Err(foreign(&step.operation, at));
         }
         network.delete(id);
         Ok(())
@@ -200,6 +208,10 @@ impl SimulatedKernel {
         self.space(&second.netns)?;
         let id = self.find(network, from)?;
         let id = id.ok_or_else(|| no_device(operation, from))?;
+        let proven = self.proven(&network.devices[&id]);
+        if !proven.is_some_and(|found| (found.link, found.end) == (alias.link, alias.end)) {
+            return Err(foreign(operation, from));
+        }
         if from != to {
             self.name_is_free(network, operation, to)?;
         }
@@ -216,9 +228,37 @@ impl SimulatedKernel {
             device.addresses.clear();
         }
         device.name.clone_from(&to.name);
-        device.alias = Some(alias.clone());
         network.place(target, id, device, Some(index));
+        if let Some(device) = network.devices.get_mut(&id) {
+            device.sign(alias, self.key);
+        }
         Ok(())
+    }
+
+    /// What the alias of a device says, if this node's agent wrote it for that in its place.
+    fn proven<'d>(&self, device: &'d Device) -> Option<&'d Alias> {
+        let is_of_key = |seal: &Seal| seal.key == self.key;
+        device
+            .proven()
+            .filter(|_| device.seal.as_ref().is_some_and(is_of_key))
+    }
+
+    fn configure(&self, network: &mut Inner, id: DeviceId, operation: &Operation) -> Outcome {
+        match (operation, network.devices.get_mut(&id)) {
+            (_, None) => Ok(()),
+            (Operation::Begin(_, alias) | Operation::Commit(_, alias), Some(device)) => {
+                device.sign(alias, self.key);
+                Ok(())
+            }
+            _ => configure(network, id, operation),
+        }
+    }
+}
+
+fn foreign(operation: &Operation, at: &At) -> KernelError {
+    KernelError::Foreign {
+        doing: doing(operation),
+        at: at.clone(),
     }
 }
 
@@ -228,9 +268,6 @@ fn configure(network: &mut Inner, id: DeviceId, operation: &Operation) -> Outcom
         return Ok(());
     };
     match operation {
-        Operation::Begin(_, alias) | Operation::Commit(_, alias) => {
-            device.alias = Some(alias.clone());
-        }
         Operation::SetMac(_, mac) => device.mac = Some(*mac),
         Operation::SetMtu(_, mtu) => {
             let tunnel = matches!(&device.form, Form::Vxlan { tunnel, .. } if tunnel.parent != 0);
@@ -259,7 +296,9 @@ fn configure(network: &mut Inner, id: DeviceId, operation: &Operation) -> Outcom
         Operation::RemoveRoute(_, route) => {
             device.routes.retain(|o| !(o.ours && o.route == *route));
         }
-        Operation::Delete(_)
+        Operation::Begin(..)
+        | Operation::Commit(..)
+        | Operation::Delete(_)
         | Operation::Move { .. }
         | Operation::CreateVeth { .. }
         | Operation::CreateVxlan { .. }

@@ -25,6 +25,8 @@ pub struct SimulatedKernel {
     pub(super) points: Points,
     pub(super) node: NodeNumber,
     own: NetnsId,
+    /// The node's key.
+    pub(super) key: u64,
     entered: BTreeMap<SandboxId, NetnsId>,
     /// What the agent knows to be in the filter.
     pub(super) known: RefCell<Option<BTreeSet<Passage>>>,
@@ -33,12 +35,16 @@ pub struct SimulatedKernel {
 impl SimulatedKernel {
     /// The kernel of a node, whose agent passes these points.
     pub fn new(network: Network, node: NodeNumber, points: Points) -> Self {
-        let own = network.lock().hosts[node].netns;
+        let (own, key) = {
+            let network = network.lock();
+            (network.hosts[node].netns, network.hosts[node].key)
+        };
         Self {
             network,
             points,
             node,
             own,
+            key,
             entered: BTreeMap::new(),
             known: RefCell::default(),
         }
@@ -54,6 +60,16 @@ impl SimulatedKernel {
                 .copied()
                 .ok_or_else(|| KernelError::Unregistered(id.clone())),
         }
+    }
+
+    /// The place of a namespace that is known.
+    fn place(&self, space: NetnsId) -> Option<Netns> {
+        if space == self.own {
+            return Some(Netns::Node);
+        }
+        let mut entered = self.entered.iter();
+        let (id, _) = entered.find(|(_, netns)| **netns == space)?;
+        Some(Netns::Sandbox(id.clone()))
     }
 
     /// A device by place and name.
@@ -131,8 +147,10 @@ impl Kernel for SimulatedKernel {
                     .collect(),
             };
             for device in devices.into_iter().filter_map(|id| network.device(id)) {
-                let mut observed = network.observed(device, netns);
-                if device.is_ours() && detailed(&observed) {
+                let find = |peer| network.device(peer);
+                let place = |space| self.place(space);
+                let mut observed = device.observed(netns, self.key, find, place);
+                if observed.is_ours() && detailed(&observed) {
                     observed.addresses.clone_from(&device.addresses);
                     observed.routes.clone_from(&device.routes);
                 }

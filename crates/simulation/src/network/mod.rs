@@ -18,11 +18,10 @@ use std::{
 };
 
 use ratchet_kernel::NetnsIdentity;
-use ratchet_model::device::Observed;
 
 use filter::Filter;
 
-pub use device::{Device, DeviceId, Form};
+pub use device::{Device, DeviceId, Form, Seal};
 pub use kernel::SimulatedKernel;
 pub use wire::Endpoint;
 
@@ -79,6 +78,8 @@ struct Host {
     parent: u32,
     has_address: bool,
     filter: Filter,
+    /// The key under which the agent signs.
+    key: u64,
 }
 
 /// What is called after a step of an agent by which frames may go elsewhere, with words for the
@@ -122,13 +123,17 @@ impl Inner {
     pub fn add_node(&mut self) -> NodeNumber {
         let node = self.hosts.len();
         let last = u8::try_from(node + 1).unwrap_or(u8::MAX);
-        let netns = self.add_namespace(node, None, PathBuf::new());
+        let (netns, key) = (
+            self.add_namespace(node, None, PathBuf::new()),
+            self.number(),
+        );
         self.hosts.push(Host {
             netns,
             vtep: IpAddr::from([10, 0, 0, last]),
             parent: 0,
             has_address: true,
             filter: Filter::default(),
+            key,
         });
         self.add_parent(node);
         node
@@ -203,6 +208,11 @@ impl Inner {
         }
         self.add_parent(node);
         self.hosts[node].filter = Filter::default();
+    }
+
+    /// The key of a node is lost; its agent makes another one when it starts.
+    pub fn lose_key(&mut self, node: NodeNumber) {
+        self.hosts[node].key = self.number();
     }
 
     /// Takes the address from a node's parent interface, or gives it back.
@@ -321,11 +331,6 @@ impl Inner {
         {
             self.take(peer);
         }
-    }
-
-    /// A device as the kernel reports it.
-    fn observed(&self, device: &Device, netns: &ratchet_model::device::Netns) -> Observed {
-        device.observed(netns, |peer| self.devices.get(&peer))
     }
 }
 

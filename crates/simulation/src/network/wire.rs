@@ -63,8 +63,7 @@ impl Inner {
             Form::Other => "other".to_owned(),
         };
         let alias = device
-            .alias
-            .as_ref()
+            .proven()
             .map_or_else(|| "no alias".to_owned(), ToString::to_string);
         let pod = place.and_then(|place| place.pod);
         let pod = pod.map_or_else(|| "the node".to_owned(), |pod| format!("p{pod}"));

@@ -8,7 +8,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ratchet_model::{LinkId, Vni, device::Alias};
+use ratchet_model::{LinkId, Vni};
 
 use super::expected::Ends;
 use crate::network::{Device, Endpoint, Form, Inner, NodeNumber, PodNumber};
@@ -104,8 +104,8 @@ impl Frames {
     /// Whether two devices are the ends of one link, or the same end of it in two sandboxes of its
     /// pod.
     fn may_pass(&self, from: (PodNumber, &Device), to: (PodNumber, &Device)) -> bool {
-        let link = |alias: &Option<Alias>| alias.as_ref().map(|alias| alias.link);
-        let links = (link(&from.1.alias), link(&to.1.alias));
+        let link = |device: &Device| device.proven().map(|alias| alias.link);
+        let links = (link(from.1), link(to.1));
         let differ = matches!(links, (Some(one), Some(other)) if one != other);
         let ends = ((from.0, from.1.name.as_str()), (to.0, to.1.name.as_str()));
         !differ && (ends.0 == ends.1 || self.is_allowed(ends.0, ends.1))
@@ -136,7 +136,7 @@ impl Frames {
         };
         let is_end = |end: &Endpoint| end.pod == pod && end.interface == device.name;
         let is_lost = |link| (self.is_lost)(place.node, link, tunnel.vni);
-        match &device.alias {
+        match device.proven() {
             Some(alias) => is_lost(alias.link),
             None => self
                 .allowed

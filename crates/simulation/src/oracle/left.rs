@@ -183,7 +183,7 @@ fn is_parked(network: &Inner, id: DeviceId, device: &Device) -> bool {
     let in_pods = pods.flat_map(|(netns, _)| network.devices_in(netns));
     let mut peers =
         in_pods.filter(|(_, other)| matches!(other.form, Form::Veth { peer } if peer == id));
-    device.alias.as_ref().is_some_and(is_parked) && peers.next().is_some()
+    device.proven().is_some_and(is_parked) && peers.next().is_some()
 }
 
 /// When all pods have gone nothing is left of them.

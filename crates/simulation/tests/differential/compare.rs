@@ -115,6 +115,7 @@ fn outcome(outcome: &Outcome) -> String {
         // there may be a device that was not there when the kernel said so.
         Err(KernelError::NameTaken { .. } | KernelError::VniTaken { .. }) => EEXIST.to_string(),
         Err(KernelError::Refused { errno, .. }) => format!("{errno}"),
+        Err(KernelError::Foreign { at, .. }) => format!("foreign {at}"),
         Err(error) => format!("{error}"),
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, process::Command};
 
 use nix::sched::{CloneFlags, setns, unshare};
-use ratchet_kernel::{Kernel, Look, NetnsHandle};
+use ratchet_kernel::{Kernel, Look, NetnsHandle, NodeKey};
 use ratchet_model::device::Observed;
 use ratchet_simulation::network::PARENT;
 
@@ -47,7 +47,8 @@ impl Real {
         ip(&node, &format!("link add {PARENT} type bridge"));
         ip(&node, &format!("address add {VTEP}/24 dev {PARENT}"));
         ip(&node, &format!("link set {PARENT} up"));
-        let mut kernel = within(&node, || Kernel::new().unwrap());
+        let key = NodeKey::random().unwrap();
+        let mut kernel = within(&node, || Kernel::new().unwrap().with_key(key));
         let sandboxes: Vec<NetnsHandle> = (0..SANDBOXES).map(|_| fresh()).collect();
         for (number, handle) in sandboxes.iter().enumerate() {
             kernel.register(sandbox(number), handle.clone());

@@ -39,6 +39,7 @@ fn device(name: &str, vni: u32, group: u32) -> Observed {
         kind: Kind::from(&tunnel(vni, "10.0.0.2")),
         source: OWN,
         alias: None,
+        unproven: None,
         group,
         mac: None,
         mtu: 1450,
@@ -74,7 +75,7 @@ fn a_device_of_ours_has_a_passage() {
         device("in1", 11, GROUP_OURS),
         device("foreign", 12, 0),
         Observed {
-            kind: Kind::Veth { peer: 1 },
+            kind: Kind::Veth { peer: None },
             ..device("in2", 13, GROUP_OURS)
         },
     ];
