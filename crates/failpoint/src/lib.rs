@@ -29,6 +29,7 @@ pub const PLUGIN: &[&str] = &[
 
 /// The points of the agent. One name may be passed many times.
 pub const AGENT: &[&str] = &[
+    "key.made",
     "kernel.filter",
     "kernel.request",
     "state.written",

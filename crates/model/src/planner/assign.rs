@@ -52,6 +52,7 @@ pub(super) fn assign(
         }
     }
     moves::limit(index, wanted, &mut assigned);
+    moves::unblock(index, wanted, &mut assigned);
     assigned
 }
 

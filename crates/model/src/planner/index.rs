@@ -62,8 +62,13 @@ impl<'a> Index<'a> {
 
     /// The device that is where an end is wanted, ours or not.
     pub fn at(&self, end: &WantedEnd) -> Option<&'a Observed> {
-        let number = self.by_location.get(&(&end.netns, end.name.as_str()))?;
-        Some(&self.observed[*number])
+        Some(&self.observed[self.number_at(end)?])
+    }
+
+    /// The number of that device.
+    pub fn number_at(&self, end: &WantedEnd) -> Option<usize> {
+        let location = (&end.netns, end.name.as_str());
+        self.by_location.get(&location).copied()
     }
 
     /// The location of a device that is not ours where an end is wanted.
@@ -84,15 +89,11 @@ impl<'a> Index<'a> {
     /// The devices that may be this end: those with its alias, and an unfinished one where it is
     /// wanted.
     pub fn candidates(&self, end: &WantedEnd) -> impl Iterator<Item = usize> + Clone {
-        let unfinished = self
-            .by_location
-            .get(&(&end.netns, end.name.as_str()))
-            .copied()
-            .filter(|number| {
-                let device = &self.observed[*number];
-                let is_unfinished = device.kind != Kind::Other && device.group == GROUP_OURS;
-                device.alias.is_none() && (is_unfinished || self.is_other_end(device, end))
-            });
+        let unfinished = self.number_at(end).filter(|number| {
+            let device = &self.observed[*number];
+            let is_unfinished = device.kind != Kind::Other && device.group == GROUP_OURS;
+            device.alias.is_none() && (is_unfinished || self.is_other_end(device, end))
+        });
         self.of_end(end.alias.link, end.alias.end)
             .iter()
             .copied()

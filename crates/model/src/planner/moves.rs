@@ -1,6 +1,6 @@
 //! How many devices a plan moves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{assign::Assigned, index::Index};
 use crate::device::{Netns, Wanted};
@@ -24,6 +24,25 @@ pub(super) fn limit<'a>(index: &Index<'a>, wanted: &'a [Wanted], assigned: &mut 
     }
     for (object, devices) in wanted.iter().zip(assigned) {
         if moved_sides(index, object, *devices).any(|netns| moves.contains_key(netns)) {
+            *devices = Assigned::default();
+        }
+    }
+}
+
+/// Takes the devices from objects of which one would have to be moved to where a device of another
+/// object is, as when a pod's root has swapped two names: each would wait for the other.
+pub(super) fn unblock(index: &Index<'_>, wanted: &[Wanted], assigned: &mut [Assigned]) {
+    let mut kept: BTreeSet<usize> = assigned.iter().flatten().flatten().copied().collect();
+    for (object, devices) in wanted.iter().zip(assigned) {
+        let mut there = object.ends().zip(*devices);
+        let is_blocked = there.any(|(end, device)| {
+            device.is_some_and(|number| index.must_move(number, end))
+                && index.number_at(end).is_some_and(|at| kept.contains(&at))
+        });
+        if is_blocked {
+            devices.iter().flatten().for_each(|number| {
+                kept.remove(number);
+            });
             *devices = Assigned::default();
         }
     }
