@@ -148,13 +148,30 @@ fn delete(channel: &mut Channel, netns: &Netns, devices: &[Doomed]) -> Vec<Resul
         })
         .collect();
     if answers.iter().any(Result::is_ok) {
-        let all = gone_is_fine(channel.once(request::delete_group(group)));
+        let mut all = gone_is_fine(channel.once(request::delete_group(group)));
+        if all.is_err() && expel(channel, netns, devices, group) {
+            all = gone_is_fine(channel.once(request::delete_group(group)));
+        }
         answers
             .iter_mut()
             .filter(|answer| answer.is_ok())
             .for_each(|answer| answer.clone_from(&all));
     }
     answers.into_iter().map(gone_is_fine).collect()
+}
+
+/// Takes all other devices of a namespace out of a group: its pod's root may have put one into it
+/// that cannot be deleted, such as `lo`, and then the kernel deletes none. Returns whether there
+/// were any.
+fn expel(channel: &mut Channel, netns: &Netns, devices: &[Doomed], group: u32) -> bool {
+    let doomed: HashSet<u32> = devices.iter().map(|device| device.index).collect();
+    let there = channel.dump(request::dump_links(), |payload| reply::link(netns, payload));
+    let strangers = there.unwrap_or_default().into_iter();
+    let requests: Vec<_> = strangers
+        .filter(|device| device.group == group && !doomed.contains(&device.index))
+        .map(|device| request::set_group(device.index, 0))
+        .collect();
+    !requests.is_empty() && channel.batch(requests).iter().all(Result::is_ok)
 }
 
 /// Whether no other device of the namespace is in the group that ours are born into. Only found out

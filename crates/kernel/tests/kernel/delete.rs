@@ -136,3 +136,22 @@ fn a_stranger_is_not_deleted_and_its_name_not_taken() {
     );
     assert!(!world.one(&a).is_ours());
 }
+
+/// The kernel deletes no device of a group in which one cannot be deleted.
+#[test]
+fn a_device_that_cannot_be_deleted_keeps_no_other_from_it() {
+    let world = World::new(2);
+    let ends = [("e1", "z1"), ("e2", "z2")].map(|(a, z)| (at(pod(0), a), at(pod(1), z)));
+    for (number, (a, z)) in (0..).zip(&ends) {
+        world.do_all([Operation::CreateVeth {
+            a: new_device(a, number),
+            z: new_device(z, 100 + number),
+        }]);
+    }
+    sh(
+        &world.pods[0],
+        &format!("ip link set lo group {GROUP_DOOMED}"),
+    );
+    world.do_all(ends.map(|(a, _)| Operation::Delete(a)));
+    assert!(world.all(pod(0)).is_empty() && world.all(pod(1)).is_empty());
+}
