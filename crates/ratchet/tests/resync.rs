@@ -85,6 +85,14 @@ fn leftovers_of_every_kind_are_found_and_nothing_else_is_touched() {
         0,
         Some("of another program"),
     );
+    // What reads like our alias proves nothing.
+    let copied = format!("ratchet link={link} end=a config=00000000 parked");
+    plant(
+        (&node.netns, "mine2"),
+        (&last.netns, "mine3"),
+        0,
+        Some(&copied),
+    );
     // Two links need a repair. Their pod's links are in two portions.
     middle[0].netns.sh("ip link del e7");
     middle[1].netns.sh("ip link set f8 alias ''");
@@ -127,14 +135,14 @@ fn leftovers_of_every_kind_are_found_and_nothing_else_is_touched() {
     plant(
         (&middle[1].netns, "s8"),
         (&last.netns, "s9"),
-        0,
+        GROUP_OURS,
         Some(&of(&middle[1])),
     );
     let parked = "ratchet link=00000000000000bb end=z config=00000000 parked";
     plant(
         (&node.netns, "s10"),
         (&survivor.netns, "s11"),
-        0,
+        GROUP_OURS,
         Some(parked),
     );
     // Surplus parked ends of a link that is complete.
@@ -170,6 +178,6 @@ fn leftovers_of_every_kind_are_found_and_nothing_else_is_touched() {
     for sandbox in sandboxes {
         node.del(sandbox);
     }
-    node.netns.sh("ip link del mine0");
+    node.netns.sh("ip link del mine0; ip link del mine2");
     cluster.assert_nothing_left();
 }

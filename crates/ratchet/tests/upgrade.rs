@@ -1,5 +1,5 @@
-//! An agent of this release takes over a node from one of the previous release: no packet is lost
-//! and no device is touched.
+//! An agent of this release takes over a node from one of the previous release: no packet is lost,
+//! and of the devices nothing changes but their aliases, which it signs.
 //!
 //! `RATCHET_PREVIOUS=PATH` names the previous release's binary, which then makes the links. Without
 //! it this build makes them, and the aliases of the devices are rewritten to what the previous
@@ -111,12 +111,43 @@ fn nodes_with_links(program: &str) -> (Cluster, [Sandbox; 3]) {
     (cluster, [hub, near, far])
 }
 
-/// Index and alias of every device.
-fn devices(netns: &Netns) -> BTreeMap<String, (Value, Value)> {
-    let links = netns.links().into_iter();
+/// Every device as `ip` shows it, but for its alias.
+fn devices(netns: &Netns) -> BTreeMap<String, Value> {
+    let mut links = netns.links();
+    for link in links.values_mut() {
+        link["ifalias"].take();
+    }
     links
-        .map(|(name, link)| (name, (link["ifindex"].clone(), link["ifalias"].clone())))
-        .collect()
+}
+
+/// Asserts that the kernel reported one change of each device, and nothing else.
+#[track_caller]
+fn assert_one_change_each(report: &str, count: usize) {
+    // Addresses and routes begin otherwise.
+    let is_link = |line: &&str| line.contains(" mtu ");
+    let is_rest = |line: &&str| line.starts_with(' ');
+    let mut changed: Vec<&str> = report
+        .lines()
+        .filter(is_link)
+        .filter_map(|line| line.split([':', '@']).nth(1))
+        .collect();
+    let others: Vec<&str> = report
+        .lines()
+        .filter(|line| !is_link(line) && !is_rest(line))
+        .collect();
+    assert_eq!(others, [""; 0]);
+    changed.sort_unstable();
+    assert_eq!(changed.len(), count);
+    changed.dedup();
+    assert_eq!(changed.len(), count, "a device was changed twice");
+}
+
+#[track_caller]
+fn assert_signed(netns: &Netns) {
+    for (name, link) in netns.links() {
+        let alias = link["ifalias"].as_str().unwrap_or_default();
+        assert!(alias.contains(" mac="), "{name}: {alias}");
+    }
 }
 
 /// Waits until the kernel has finished duplicate address detection, which it reports as a change.
@@ -136,7 +167,7 @@ fn take_over(node: &mut Node) {
 }
 
 #[test]
-fn an_upgrade_loses_no_packet_and_touches_no_device() {
+fn an_upgrade_loses_no_packet_and_only_signs_the_devices() {
     let previous = std::env::var("RATCHET_PREVIOUS");
     let (mut cluster, sandboxes) = nodes_with_links(previous.as_deref().unwrap_or(RATCHET));
     if previous.is_err() {
@@ -166,12 +197,25 @@ fn an_upgrade_loses_no_packet_and_touches_no_device() {
     cluster.nodes[0].wait_for_links(WITHIN + ACROSS);
     cluster.nodes[1].wait_for_links(ACROSS);
 
-    assert_eq!(monitors.map(Monitor::stop), ["", "", ""]);
+    let reports = monitors.map(Monitor::stop);
+    let counts = [WITHIN + ACROSS, WITHIN, ACROSS];
+    for (report, count) in reports.iter().zip(counts) {
+        assert_one_change_each(report, count);
+    }
     for pinger in pingers {
         pinger.assert_no_loss();
     }
     let after = [hub, near, far].map(|sandbox| devices(&sandbox.netns));
     assert_eq!(before, after);
+    for sandbox in &sandboxes {
+        assert_signed(&sandbox.netns);
+    }
+    // From here on nothing is to be done.
+    let monitors = [hub, near, far].map(|sandbox| Monitor::start(&sandbox.netns));
+    for node in &mut cluster.nodes {
+        take_over(node);
+    }
+    assert_eq!(monitors.map(Monitor::stop), ["", "", ""]);
     for (node, sandbox) in [(0, hub), (0, near), (1, far)] {
         cluster.nodes[node].del(sandbox);
     }
@@ -197,6 +241,7 @@ fn rewrite_aliases(netns: &Netns) {
             link["mtu"].as_u64().unwrap(),
             &addresses,
         );
+        let (alias, _) = alias.split_once(" mac=").unwrap();
         let (head, tail) = alias.split_once("config=").unwrap();
         let rewritten = format!("{head}config={config:08x}{}", &tail[8..]);
         netns.sh(&format!("ip link set {name} alias '{rewritten}'"));
