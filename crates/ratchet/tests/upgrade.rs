@@ -179,8 +179,6 @@ fn an_upgrade_loses_no_packet_and_only_signs_the_devices() {
         }
     }
     let [hub, near, far] = &sandboxes;
-    let before = [hub, near, far].map(|sandbox| devices(&sandbox.netns));
-    assert_eq!(before[0].len(), WITHIN + ACROSS);
     let pingers = [
         Pinger::start(&hub.netns, "10.20.0.2"),
         Pinger::start(&hub.netns, "10.20.100.2"),
@@ -188,6 +186,8 @@ fn an_upgrade_loses_no_packet_and_only_signs_the_devices() {
     for sandbox in &sandboxes {
         wait_for_link_local_addresses(&sandbox.netns);
     }
+    let before = [hub, near, far].map(|sandbox| devices(&sandbox.netns));
+    assert_eq!(before[0].len(), WITHIN + ACROSS);
     let monitors = [hub, near, far].map(|sandbox| Monitor::start(&sandbox.netns));
 
     for node in &mut cluster.nodes {
