@@ -7,7 +7,7 @@ use std::fmt;
 
 use crate::{
     declaration::{Declaration, pod_name},
-    network::{NodeNumber, PodNumber},
+    network::{Forgery, NodeNumber, PodNumber},
 };
 
 /// What happens.
@@ -84,6 +84,15 @@ pub enum Happening {
         /// The number of the interface.
         interface: u8,
     },
+    /// The root of a pod does something to its devices.
+    Forge {
+        /// The pod, in whose newest sandbox it is.
+        pod: PodNumber,
+        /// What.
+        forgery: Forgery,
+    },
+    /// The agent stops, and the node's key is lost.
+    LoseKey(NodeNumber),
     /// The agent is stopped and started again.
     Restart(NodeNumber),
     /// The agent crashes at the n-th point that it passes from now on.
@@ -195,6 +204,7 @@ impl Happening {
             | Self::Change { pod, .. }
             | Self::Check { pod }
             | Self::Stranger { pod, .. }
+            | Self::Forge { pod, .. }
             | Self::DeleteDevice { pod, .. } => Some(*pod),
             _ => None,
         }
@@ -232,6 +242,7 @@ impl Happening {
                     name(pod)
                 )
             }
+            Self::Forge { pod, forgery } => write!(f, "the root of {}: {forgery:?}", name(pod)),
             Self::DeleteDevice { pod, interface } => {
                 write!(f, "e{interface} in {} is deleted by hand", name(pod))
             }
@@ -262,6 +273,7 @@ impl Happening {
             Self::BreakWatch(node) => write!(f, "the watch of n{node} breaks"),
             Self::FillDisk(node) => write!(f, "the disk of n{node} is full"),
             Self::FreeDisk(node) => write!(f, "the disk of n{node} has room again"),
+            Self::LoseKey(node) => write!(f, "n{node} loses its key"),
             Self::LoseState { node, all: true } => write!(f, "n{node} loses its state directory"),
             Self::LoseState { node, all: false } => write!(f, "n{node} loses one file of state"),
             Self::ApiOffline(node) => write!(f, "n{node} cannot reach the API"),

@@ -3,6 +3,7 @@
 use crate::{
     declaration::{Declaration, DeclaredLink, Form},
     event::{Event, Happening},
+    forger::Forger,
     history::History,
     hostile::Hostile,
     network::{NodeNumber, PodNumber},
@@ -72,6 +73,7 @@ pub fn history(seed: u64, events: usize) -> History {
         underlay: random.percent(15),
     };
     let mut hostile = Hostile::new(seed, nodes, pods);
+    let mut forger = Forger::new(seed, nodes, pods);
     let mut generator = Generator {
         random,
         nodes,
@@ -81,11 +83,11 @@ pub fn history(seed: u64, events: usize) -> History {
     };
     let mut events: Vec<Event> = (0..events).map(|_| generator.event()).collect();
     disturb_filters(&mut Random::new(!seed), nodes, &mut events);
-    let with_hostile = |event| std::iter::once(event).chain(hostile.event());
+    let with_others = |event| [Some(event), hostile.event(), forger.event()];
     History {
         nodes,
         kubernetes,
-        events: events.into_iter().flat_map(with_hostile).collect(),
+        events: events.into_iter().flat_map(with_others).flatten().collect(),
     }
 }
 

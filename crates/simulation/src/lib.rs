@@ -3,7 +3,8 @@
 //!
 //! * [`generate::history`] makes a random history from a seed; [`history::History::run`] runs it;
 //!   [`campaign::Campaign`] runs many on all cores, and shrinks the first that fails.
-//! * In every fourth history there are [`hostile`] authors in a second namespace.
+//! * In every fourth history there are [`hostile`] authors in a second namespace. In every third
+//!   one a pod's root is a [`forger`].
 //! * [`cluster::Cluster`] has what is true: which sandboxes there are and what their pods declare.
 //!   It plays the container runtime and the Kubernetes API, and applies the events and the faults.
 //! * [`network::Network`] has the namespaces and devices of all nodes and can say who receives a
@@ -29,6 +30,7 @@ pub mod cluster;
 pub mod declaration;
 pub mod disk;
 pub mod event;
+pub mod forger;
 pub mod generate;
 pub mod history;
 pub mod hostile;

@@ -116,10 +116,23 @@ pub struct Observed {
 impl Observed {
     /// Whether Ratchet made this device: by its alias or, until that is written, by its group. A
     /// pod's root can put a device of its own into the group. That only puts the device at risk.
+    ///
+    /// A tunnel in a sandbox is also known by its source ports, so that a pod's root cannot hide
+    /// it, and keep its VNI from the next link.
     pub fn is_ours(&self) -> bool {
         let is_marked =
             self.alias.is_some() || self.group == GROUP_OURS || self.group == GROUP_DOOMED;
-        self.kind != Kind::Other && is_marked
+        self.kind != Kind::Other && (is_marked || self.has_assigned_ports())
+    }
+
+    fn has_assigned_ports(&self) -> bool {
+        let is_in_sandbox = matches!(self.netns, Netns::Sandbox(_));
+        is_in_sandbox && self.source.is_some_and(SourcePorts::are_assigned)
+    }
+
+    /// Whether it may be an end whose set-up was not finished: ours, but nothing says which.
+    pub fn is_unfinished(&self) -> bool {
+        self.is_ours() && self.alias.is_none() && self.group != GROUP_DOOMED
     }
 
     /// What its alias says, proven or not: only for what concerns the device's own pod.

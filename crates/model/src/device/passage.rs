@@ -20,6 +20,17 @@ impl SourcePorts {
     /// each, and a block is found by a mask.
     pub const BLOCK: u16 = 4;
 
+    /// How many blocks a device may get.
+    pub const SIZES: [u16; 3] = [16, 4, 1];
+
+    /// Whether they are such as a node gives its devices: whole blocks, as many as
+    /// [`SIZES`](Self::SIZES) says.
+    pub fn are_assigned(self) -> bool {
+        let count = self.high.saturating_sub(self.low);
+        self.low.is_multiple_of(Self::BLOCK)
+            && Self::SIZES.iter().any(|size| count == size * Self::BLOCK)
+    }
+
     /// The first ports of the blocks that these ports are in.
     pub fn blocks(self) -> impl Iterator<Item = u16> {
         let first = self.low / Self::BLOCK;

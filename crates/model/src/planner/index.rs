@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    device::{At, GROUP_OURS, Kind, Netns, Observed, WantedEnd},
+    device::{At, Netns, Observed, WantedEnd},
     link::End,
     names::LinkId,
 };
@@ -91,8 +91,8 @@ impl<'a> Index<'a> {
     pub fn candidates(&self, end: &WantedEnd) -> impl Iterator<Item = usize> + Clone {
         let unfinished = self.number_at(end).filter(|number| {
             let device = &self.observed[*number];
-            let is_unfinished = device.kind != Kind::Other && device.group == GROUP_OURS;
-            device.alias.is_none() && (is_unfinished || self.is_other_end(device, end))
+            let is_other_end = || device.alias.is_none() && self.is_other_end(device, end);
+            device.is_unfinished() || is_other_end()
         });
         self.of_end(end.alias.link, end.alias.end)
             .iter()

@@ -126,8 +126,10 @@ impl Free {
         } else {
             1
         };
-        let sizes = [16, 4, 1].into_iter().filter(|size| *size <= preferred);
-        sizes.into_iter().find_map(|size| self.take_blocks(size))
+        let mut sizes = SourcePorts::SIZES
+            .into_iter()
+            .filter(|size| *size <= preferred);
+        sizes.find_map(|size| self.take_blocks(size))
     }
 
     fn take_blocks(&mut self, size: u16) -> Option<SourcePorts> {

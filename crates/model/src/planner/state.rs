@@ -126,8 +126,12 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Moves a device to where an end is wanted.
+    /// Moves a device to where an end is wanted. What is ours there and no object's makes room.
     pub fn relocate(&mut self, number: usize, end: &WantedEnd) {
+        let there = self.index.number_at(end);
+        if let Some(there) = there.filter(|there| self.index.observed[*there].is_ours()) {
+            self.delete(there);
+        }
         let operation = Operation::Move {
             from: self.index.observed[number].at(),
             to: end.at(),

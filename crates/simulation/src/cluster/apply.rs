@@ -48,6 +48,7 @@ impl Cluster {
             | Happening::Vanish { pod }
             | Happening::Check { pod }
             | Happening::Stranger { pod, .. }
+            | Happening::Forge { pod, .. }
             | Happening::DeleteDevice { pod, .. } => self.happen_to_pod(*pod, happening),
             Happening::Collect(node)
             | Happening::Restart(node)
@@ -67,6 +68,7 @@ impl Cluster {
             | Happening::FillDisk(node)
             | Happening::FreeDisk(node)
             | Happening::LoseState { node, .. }
+            | Happening::LoseKey(node)
             | Happening::ApiOffline(node) => {
                 self.happen_to_node(node % self.nodes.len(), happening);
             }
@@ -93,9 +95,13 @@ impl Cluster {
         let Some(at) = self.newest_at(pod) else {
             return;
         };
+        if matches!(happening, Happening::Forge { .. }) {
+            self.frames.lock().forgers.insert(pod);
+        }
         match happening {
             Happening::Vanish { .. }
             | Happening::Stranger { .. }
+            | Happening::Forge { .. }
             | Happening::DeleteDevice { .. } => {
                 self.indexes.forget_pod(pod);
                 self.happen_to_netns(self.sandboxes[at].netns, happening);
@@ -140,6 +146,7 @@ impl Cluster {
                     network.delete(id);
                 }
             }
+            Happening::Forge { forgery, .. } => network.forge(netns, forgery, interface_name),
             _ => {}
         }
     }
@@ -184,6 +191,11 @@ impl Cluster {
             }
             Happening::FreeDisk(_) => self.files(node).set_full(false),
             Happening::LoseState { all, .. } => self.lose_state(node, *all),
+            Happening::LoseKey(_) => {
+                self.end_agent(node, false);
+                self.network.lock().lose_key(node);
+                self.start(node, None);
+            }
             Happening::ApiOffline(_) => self.nodes[node].hears = false,
             Happening::CutOff(_) => {
                 self.nodes[node].hears = false;
@@ -270,7 +282,7 @@ impl Cluster {
             let is_lost = damaged.as_ref().is_none_or(|damaged| *damaged == file);
             let mut devices = network.devices_in(sandbox.netns);
             let has_device = devices.any(|(_, device)| {
-                let alias = device.proven();
+                let alias = network.proven(sandbox.node, device);
                 alias.is_some_and(|alias| alias.sandbox.as_ref() == Some(&sandbox.id))
             });
             let mut records = contents.records.values();

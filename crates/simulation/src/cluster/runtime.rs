@@ -146,7 +146,10 @@ impl Cluster {
                 self.answered += 1;
                 sandbox.order = self.answered;
                 failed.extend(result.is_err().then_some(sandbox.pod));
-                if let Err(Some(failure)) = &result {
+                let is_forger = self.frames.lock().forgers.contains(&sandbox.pod);
+                if let Err(Some(failure)) = &result
+                    && !is_forger
+                {
                     let judged = adds::check(&self.network.lock(), sandbox, failure);
                     self.wrong_add = self.wrong_add.take().or(judged.err());
                 }

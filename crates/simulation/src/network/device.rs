@@ -119,7 +119,8 @@ impl Device {
     /// Whether Ratchet made it, as far as can be told from it.
     pub fn is_ours(&self) -> bool {
         let is_marked = self.group == GROUP_OURS || self.group == GROUP_DOOMED;
-        self.form != Form::Other && (self.proven().is_some() || is_marked)
+        let has_ports = self.source.is_some_and(SourcePorts::are_assigned);
+        self.form != Form::Other && (self.proven().is_some() || is_marked || has_ports)
     }
 
     /// What its alias says, if an agent wrote it for this device in this place.

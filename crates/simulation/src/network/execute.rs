@@ -7,9 +7,7 @@ use nix::errno::Errno;
 use ratchet_kernel::{KernelError, Outcome};
 use ratchet_model::{
     LinkId,
-    device::{
-        Alias, At, GROUP_DOOMED, GROUP_OURS, Netns, ObservedAddress, ObservedRoute, Operation, Step,
-    },
+    device::{Alias, At, Netns, ObservedAddress, ObservedRoute, Operation, Step},
     link::Route,
 };
 
@@ -180,9 +178,8 @@ impl SimulatedKernel {
         let device = &network.devices[&id];
         let is_known = |alias: &&Alias| step.link == LinkId::UNKNOWN || alias.link == step.link;
         let proven = self.proven(device);
-        let is_marked = device.form != Form::Other
-            && (proven.is_some() || [GROUP_OURS, GROUP_DOOMED].contains(&device.group));
-        if !is_marked || !proven.as_ref().is_none_or(is_known) {
+        if !self.seen(network, device, &at.netns).is_ours() || !proven.as_ref().is_none_or(is_known)
+        {
             return Err(foreign(&step.operation, at));
         }
         network.delete(id);

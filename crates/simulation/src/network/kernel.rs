@@ -16,7 +16,7 @@ use ratchet_model::{
     device::{At, Interface, Netns, Observed, Passage, Step},
 };
 
-use super::{DeviceId, Inner, NetnsId, Network, NodeNumber, PARENT, UNDERLAY_MTU};
+use super::{Device, DeviceId, Inner, NetnsId, Network, NodeNumber, PARENT, UNDERLAY_MTU};
 use crate::points::Points;
 
 /// One node's kernel, for one incarnation of its agent.
@@ -60,6 +60,12 @@ impl SimulatedKernel {
                 .copied()
                 .ok_or_else(|| KernelError::Unregistered(id.clone())),
         }
+    }
+
+    /// A device as this kernel reports it.
+    pub(super) fn seen(&self, network: &Inner, device: &Device, netns: &Netns) -> Observed {
+        let find = |peer| network.device(peer);
+        device.observed(netns, self.key, find, |space| self.place(space))
     }
 
     /// The place of a namespace that is known.
@@ -147,9 +153,7 @@ impl Kernel for SimulatedKernel {
                     .collect(),
             };
             for device in devices.into_iter().filter_map(|id| network.device(id)) {
-                let find = |peer| network.device(peer);
-                let place = |space| self.place(space);
-                let mut observed = device.observed(netns, self.key, find, place);
+                let mut observed = self.seen(&network, device, netns);
                 if observed.is_ours() && detailed(&observed) {
                     observed.addresses.clone_from(&device.addresses);
                     observed.routes.clone_from(&device.routes);

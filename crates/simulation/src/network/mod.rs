@@ -7,6 +7,7 @@ mod create;
 mod device;
 mod execute;
 mod filter;
+mod forge;
 mod kernel;
 mod wire;
 
@@ -20,8 +21,10 @@ use std::{
 use ratchet_kernel::NetnsIdentity;
 
 use filter::Filter;
+use ratchet_model::device::Alias;
 
 pub use device::{Device, DeviceId, Form, Seal};
+pub use forge::{Forgery, Text};
 pub use kernel::SimulatedKernel;
 pub use wire::Endpoint;
 
@@ -94,6 +97,10 @@ pub struct Inner {
     devices: BTreeMap<DeviceId, Device>,
     /// Devices that are not Ratchet's, as they were made.
     strangers: BTreeMap<DeviceId, Device>,
+    /// The namespaces that the roots of pods have made in sandboxes.
+    children: BTreeMap<NetnsId, NetnsId>,
+    /// The aliases that they have seen.
+    seen: BTreeMap<PodNumber, Vec<(Alias, Seal)>>,
     next: u64,
     /// The first tunnel that an agent made without having told the filter.
     pub unguarded: Option<String>,
@@ -184,6 +191,9 @@ impl Inner {
             self.delete(device);
         }
         self.namespaces.remove(&netns);
+        if let Some(child) = self.children.remove(&netns) {
+            self.remove_namespace(child);
+        }
         self.strangers.retain(|_, made| made.netns != netns);
         self.has_changed = true;
     }
@@ -218,6 +228,14 @@ impl Inner {
     /// Takes the address from a node's parent interface, or gives it back.
     pub fn set_underlay(&mut self, node: NodeNumber, has_address: bool) {
         self.hosts[node].has_address = has_address;
+    }
+
+    /// What the alias of a device says, if an agent of this node wrote it with the key that the
+    /// node has now.
+    pub fn proven<'d>(&self, node: NodeNumber, device: &'d Device) -> Option<&'d Alias> {
+        let is_of_key = |seal: &Seal| seal.key == self.hosts[node].key;
+        let is_of_key = device.seal.as_ref().is_some_and(is_of_key);
+        device.proven().filter(|_| is_of_key)
     }
 
     /// The address at which a node's tunnels end.

@@ -1,4 +1,5 @@
-//! When an ADD is answered: it fails only for a fault, or for what its own pod declares.
+//! When an ADD is answered: it fails only for a fault, or for what its own pod declares. A
+//! forger's own ADD is not judged.
 
 use ratchet_model::reason::{Group, TABLE};
 use ratchet_protocol::Failure;

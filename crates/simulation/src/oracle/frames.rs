@@ -6,7 +6,10 @@
 //! One case is counted instead of refused: after the store has lost everything, a tunnel whose node
 //! does not hold its VNI again yet. The store gave the VNI to another link, not knowing better.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use ratchet_model::{LinkId, Vni};
 
@@ -22,6 +25,8 @@ pub struct Frames {
     allowed: Vec<(Ends, LinkId)>,
     /// Tells which tunnels the store has forgotten.
     is_lost: IsLost,
+    /// The pods whose roots forge.
+    pub forgers: BTreeSet<PodNumber>,
     /// The first frame that arrived where it may not.
     pub violation: Option<String>,
     /// How many frames were followed.
@@ -40,6 +45,7 @@ impl SharedFrames {
         Self(Arc::new(Mutex::new(Frames {
             allowed: Vec::new(),
             is_lost,
+            forgers: BTreeSet::new(),
             violation: None,
             followed: 0,
             by_lost_tunnels: 0,
@@ -86,7 +92,7 @@ impl Frames {
         to: (PodNumber, &Device),
         after: &dyn Fn() -> String,
     ) {
-        if self.may_pass(from, to) {
+        if self.may_pass(from, to) || self.is_forgers_own(from, to) {
             return;
         }
         if self.is_lost_tunnel(network, from) || self.is_lost_tunnel(network, to) {
@@ -109,6 +115,23 @@ impl Frames {
         let differ = matches!(links, (Some(one), Some(other)) if one != other);
         let ends = ((from.0, from.1.name.as_str()), (to.0, to.1.name.as_str()));
         !differ && (ends.0 == ends.1 || self.is_allowed(ends.0, ends.1))
+    }
+
+    /// Whether a frame leaves or reaches a forger, and its other end, if that is another pod's, is
+    /// the end of a link with the forger. Which of its own devices the forger has taken for it is
+    /// its own affair.
+    fn is_forgers_own(&self, from: (PodNumber, &Device), to: (PodNumber, &Device)) -> bool {
+        let has_link = |forger: PodNumber, (pod, device): (PodNumber, &Device)| {
+            let is_own = pod == forger;
+            let is_end = |end: &Endpoint| end.pod == pod && end.interface == device.name;
+            let mut links = self.allowed.iter().map(|(ends, _)| ends);
+            is_own
+                || links
+                    .any(|ends| ends.iter().any(is_end) && ends.iter().any(|end| end.pod == forger))
+        };
+        let is_forger = |pod: &PodNumber| self.forgers.contains(pod);
+        let mut forgers = [(from.0, to), (to.0, from)].into_iter();
+        forgers.any(|(forger, other)| is_forger(&forger) && has_link(forger, other))
     }
 
     fn is_allowed(&self, one: (PodNumber, &str), other: (PodNumber, &str)) -> bool {

@@ -73,7 +73,7 @@ pub fn check_held(network: &Inner, cluster: &Cluster, contents: &Contents) -> Re
     check_consent(contents)?;
     for node in 0..cluster.nodes.len() {
         for (device, passage) in network.tunnels(node).filter(|(device, _)| device.is_ours()) {
-            let Some(alias) = &device.alias else { continue };
+            let Some(alias) = device.proven() else { continue };
             let holder = node_name(node);
             let is_held = contents.held.get(&(passage.vni, holder.clone())) == Some(&alias.link);
             if !is_held && !cluster.store.has_lost(&holder, passage.vni, alias.link) {
@@ -128,7 +128,9 @@ pub fn check_devices(network: &Inner, expected: &Expected<'_>) -> Result<(), Wro
     let sandboxes = &expected.cluster.sandboxes;
     for (netns, namespace) in network.namespaces() {
         let sandbox = sandboxes.iter().find(|sandbox| sandbox.netns == netns);
-        if sandbox.is_some_and(|sandbox| sandbox.is_unknown) {
+        // What a pod's root has in a namespace of its own is out of every agent's sight.
+        let is_roots_own = sandbox.is_none() && namespace.pod.is_some();
+        if is_roots_own || sandbox.is_some_and(|sandbox| sandbox.is_unknown) {
             continue;
         }
         for (id, device) in network.devices_in(netns) {

@@ -1,0 +1,278 @@
+//! What the root of a pod can do to its devices and their aliases.
+
+use ratchet_model::{
+    End, LinkId,
+    device::{Alias, GROUP_OURS},
+};
+
+use super::{Device, DeviceId, Form, Inner, NetnsId, PodNumber, Seal};
+
+/// What a pod's root does, to a device with one of the names of the pod's interfaces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Forgery {
+    /// Writes an alias.
+    Alias {
+        /// The interface.
+        interface: u8,
+        /// What it writes.
+        text: Text,
+    },
+    /// Puts the device into Ratchet's group, or out of it.
+    Group {
+        /// The interface.
+        interface: u8,
+        /// Into it.
+        is_ours: bool,
+    },
+    /// Gives the device another name, and the one that has it this name.
+    Rename {
+        /// The interface.
+        interface: u8,
+        /// The other name.
+        to: u8,
+    },
+    /// Deletes the device.
+    Delete {
+        /// The interface.
+        interface: u8,
+    },
+    /// Moves the device to a namespace of its own.
+    Take {
+        /// The interface.
+        interface: u8,
+    },
+    /// Moves a device of that name back.
+    Bring {
+        /// The interface.
+        interface: u8,
+    },
+    /// Makes a veth, in Ratchet's group. With a copied alias it gets the index that the alias was
+    /// written for.
+    Make {
+        /// The interface.
+        interface: u8,
+        /// Whether its peer is in another namespace of its own.
+        is_outside: bool,
+        /// The index of the peer.
+        peer_index: u32,
+        /// Its alias.
+        text: Text,
+    },
+}
+
+/// What a pod's root writes for an alias.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Text {
+    /// Nothing.
+    Erased,
+    /// One of those that it has seen.
+    Copied(usize),
+    /// One without a code, of a link between any two interfaces.
+    Invented {
+        /// The ends of the link: pods and numbers of interfaces.
+        ends: [(PodNumber, u8); 2],
+        /// The end.
+        is_a: bool,
+        /// Whether it is parked; else it is in a sandbox that there is not.
+        is_parked: bool,
+    },
+}
+
+/// So many aliases a root remembers.
+const SEEN: usize = 64;
+
+impl Inner {
+    /// The root of a pod does something in a sandbox's namespace.
+    pub fn forge(&mut self, netns: NetnsId, forgery: &Forgery, name: impl Fn(u8) -> String) {
+        let Some(pod) = self.namespaces.get(&netns).and_then(|found| found.pod) else {
+            return;
+        };
+        self.remember_aliases(pod, netns);
+        match forgery {
+            Forgery::Alias { interface, text } => {
+                if let Some(id) = self.own(netns, &name(*interface)) {
+                    self.write(pod, id, text);
+                }
+            }
+            Forgery::Group { interface, is_ours } => {
+                let id = self.own(netns, &name(*interface));
+                if let Some(device) = id.and_then(|id| self.devices.get_mut(&id)) {
+                    device.group = if *is_ours { GROUP_OURS } else { 0 };
+                }
+            }
+            Forgery::Rename { interface, to } => self.swap(netns, [&name(*interface), &name(*to)]),
+            Forgery::Delete { interface } => {
+                if let Some(id) = self.own(netns, &name(*interface)) {
+                    self.delete(id);
+                }
+            }
+            Forgery::Take { interface } => {
+                let child = self.child_of(netns);
+                self.carry(netns, child, &name(*interface));
+            }
+            Forgery::Bring { interface } => {
+                let child = self.child_of(netns);
+                self.carry(child, netns, &name(*interface));
+            }
+            Forgery::Make {
+                interface,
+                is_outside,
+                peer_index,
+                text,
+            } => {
+                let target = if *is_outside {
+                    self.child_of(netns)
+                } else {
+                    netns
+                };
+                let name = name(*interface);
+                if self.find(netns, &name).is_none() {
+                    self.forge_veth(pod, (netns, &name), (target, *peer_index), text);
+                }
+            }
+        }
+        self.stepped(&|| format!("the root of p{pod}: {forgery:?}"));
+    }
+
+    /// A device that is no stranger's, by its name.
+    fn own(&self, netns: NetnsId, name: &str) -> Option<DeviceId> {
+        let found = self.find(netns, name);
+        found.filter(|id| !self.strangers.contains_key(id))
+    }
+
+    /// The namespace that a pod's root has made in a sandbox. It ends with the sandbox's.
+    fn child_of(&mut self, netns: NetnsId) -> NetnsId {
+        if let Some(child) = self.children.get(&netns) {
+            return *child;
+        }
+        let of = &self.namespaces[&netns];
+        let path = of.path.join("child");
+        let child = self.add_namespace(of.node, of.pod, path);
+        self.children.insert(netns, child);
+        child
+    }
+
+    fn remember_aliases(&mut self, pod: PodNumber, netns: NetnsId) {
+        let devices = self.devices_in(netns);
+        let seen: Vec<(Alias, Seal)> = devices
+            .filter_map(|(_, device)| Some((device.alias.clone()?, device.seal.clone()?)))
+            .collect();
+        let known = self.seen.entry(pod).or_default();
+        for alias in seen {
+            if known.len() < SEEN && !known.contains(&alias) {
+                known.push(alias);
+            }
+        }
+    }
+
+    fn copied(&self, pod: PodNumber, number: usize) -> Option<(Alias, Seal)> {
+        let seen = self.seen.get(&pod).filter(|seen| !seen.is_empty())?;
+        Some(seen[number % seen.len()].clone())
+    }
+
+    fn write(&mut self, pod: PodNumber, id: DeviceId, text: &Text) {
+        let written = match text {
+            Text::Erased => None,
+            Text::Copied(number) => self.copied(pod, *number),
+            Text::Invented { .. } => None,
+        };
+        let Some(device) = self.devices.get_mut(&id) else {
+            return;
+        };
+        (device.alias, device.seal) = written.unzip();
+        if let Text::Invented { .. } = text {
+            device.alias = invented(text);
+        }
+    }
+
+    fn swap(&mut self, netns: NetnsId, names: [&str; 2]) {
+        let is_taken = self.find(netns, names[1]).is_some();
+        let [one, other] = names.map(|name| self.own(netns, name));
+        if is_taken && other.is_none() {
+            return;
+        }
+        for (id, name) in [(one, names[1]), (other, names[0])] {
+            let Some(device) = id.and_then(|id| self.devices.get_mut(&id)) else {
+                continue;
+            };
+            // A device must be down for that.
+            device.set_up(false);
+            device.set_up(true);
+            name.clone_into(&mut device.name);
+            self.has_changed = true;
+        }
+    }
+
+    /// Moves a device, which keeps its index if that is free.
+    fn carry(&mut self, from: NetnsId, to: NetnsId, name: &str) {
+        let Some(id) = self.own(from, name) else {
+            return;
+        };
+        if self.find(to, name).is_some() || self.devices[&id].form == Form::Other {
+            return;
+        }
+        if let Some(mut device) = self.take(id) {
+            device.addresses.clear();
+            device.routes.clear();
+            let index = device.index;
+            self.place(to, id, device, Some(index));
+        }
+    }
+
+    fn forge_veth(
+        &mut self,
+        pod: PodNumber,
+        (netns, name): (NetnsId, &str),
+        (target, peer_index): (NetnsId, u32),
+        text: &Text,
+    ) {
+        let index = match text {
+            Text::Copied(number) => self.copied(pod, *number).map(|(_, seal)| seal.index),
+            _ => None,
+        };
+        let number = self.number();
+        let veth = |name: &str| Device {
+            group: GROUP_OURS,
+            up: true,
+            ..Device::new(
+                name,
+                Form::Veth {
+                    peer: DeviceId::new(0),
+                },
+            )
+        };
+        let peer = self.insert(target, veth(&format!("x{number}")), Some(peer_index));
+        let made = self.insert(netns, veth(name), index);
+        for (id, peer) in [(made, peer), (peer, made)] {
+            if let Some(device) = self.devices.get_mut(&id) {
+                device.form = Form::Veth { peer };
+            }
+        }
+        self.write(pod, made, text);
+    }
+}
+
+fn invented(text: &Text) -> Option<Alias> {
+    let Text::Invented {
+        ends,
+        is_a,
+        is_parked,
+    } = text
+    else {
+        return None;
+    };
+    let name = |pod: PodNumber| crate::oracle::expected::key(pod);
+    let [(one, first), (other, second)] = *ends;
+    let interface = |number: u8| crate::declaration::interface_name(number).parse().ok();
+    let (first, second) = (interface(first)?, interface(second)?);
+    Some(Alias {
+        link: LinkId::derive((&name(one), &first), (&name(other), &second)),
+        end: if *is_a { End::A } else { End::Z },
+        sandbox: if *is_parked {
+            None
+        } else {
+            "forged".parse().ok()
+        },
+        config: u32::from(!is_parked),
+    })
+}
