@@ -13,11 +13,16 @@ use crate::{
 /// The interfaces of a pod.
 const INTERFACES: usize = 3;
 
+/// Two pods, each with the number of an interface.
+pub type Ends = [(PodNumber, u8); 2];
+
 /// The forger of one history.
 pub struct Forger {
     random: Random,
     pod: PodNumber,
     pods: usize,
+    /// The ends of links that pods may declare.
+    links: Vec<Ends>,
     nodes: usize,
     /// In how many of a hundred places it does something.
     percent: usize,
@@ -25,13 +30,14 @@ pub struct Forger {
 
 impl Forger {
     /// That of the history with this seed; in two of three histories it does nothing.
-    pub fn new(seed: u64, nodes: usize, pods: usize) -> Self {
+    pub fn new(seed: u64, nodes: usize, pods: usize, links: Vec<Ends>) -> Self {
         // Another sequence than that of the history.
         let mut random = Random::new(seed.rotate_left(32) ^ 0xf0e1);
         Self {
             pod: random.below(pods),
             random,
             pods,
+            links,
             nodes,
             percent: if seed % 3 == 1 { 20 } else { 0 },
         }
@@ -44,6 +50,12 @@ impl Forger {
         }
         let happening = if self.random.percent(4) {
             Happening::LoseKey(self.node())
+        } else if self.random.percent(15) {
+            // What it forges is only looked at when something is missing.
+            Happening::DeleteDevice {
+                pod: self.random.below(self.pods),
+                interface: self.interface(),
+            }
         } else {
             Happening::Forge {
                 pod: self.pod,
@@ -83,6 +95,11 @@ impl Forger {
             11..13 => Forgery::Delete { interface },
             13..15 => Forgery::Take { interface },
             15 => Forgery::Bring { interface },
+            16 | 17 => Forgery::Pair {
+                interfaces: [interface, (interface + 1) % INTERFACES as u8],
+                ends: self.ends(),
+                is_parked: self.random.percent(50),
+            },
             _ => Forgery::Make {
                 interface,
                 is_outside: self.random.percent(50),
@@ -92,12 +109,20 @@ impl Forger {
         }
     }
 
+    /// Mostly those of a link that there may be.
+    fn ends(&mut self) -> Ends {
+        if !self.links.is_empty() && self.random.percent(80) {
+            return *self.random.pick(&self.links);
+        }
+        [0, 1].map(|_| (self.random.below(self.pods), self.interface()))
+    }
+
     fn text(&mut self) -> Text {
         match self.random.below(10) {
             0..3 => Text::Erased,
             3..7 => Text::Copied(self.random.below(1000)),
             _ => Text::Invented {
-                ends: [0, 1].map(|_| (self.random.below(self.pods), self.interface())),
+                ends: self.ends(),
                 is_a: self.random.percent(50),
                 is_parked: self.random.percent(50),
             },

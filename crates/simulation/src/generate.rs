@@ -73,7 +73,8 @@ pub fn history(seed: u64, events: usize) -> History {
         underlay: random.percent(15),
     };
     let mut hostile = Hostile::new(seed, nodes, pods);
-    let mut forger = Forger::new(seed, nodes, pods);
+    let links = slots.iter().map(|slot| slot.ends).collect();
+    let mut forger = Forger::new(seed, nodes, pods, links);
     let mut generator = Generator {
         random,
         nodes,

@@ -8,7 +8,7 @@ use crate::{
     declaration::interface_name,
     event::{Event, Happening},
     history::Wrong,
-    network::{Device, DeviceId, NetnsId, NodeNumber, PodNumber},
+    network::{Device, DeviceId, Knowledge, NetnsId, NodeNumber, PodNumber},
     store::Client,
 };
 
@@ -146,7 +146,13 @@ impl Cluster {
                     network.delete(id);
                 }
             }
-            Happening::Forge { forgery, .. } => network.forge(netns, forgery, interface_name),
+            Happening::Forge { forgery, .. } => {
+                let knows = Knowledge {
+                    name: &interface_name,
+                    sandbox: &|pod| self.newest(pod).map(|sandbox| sandbox.id.clone()),
+                };
+                network.forge(netns, forgery, &knows);
+            }
             _ => {}
         }
     }

@@ -1,7 +1,7 @@
 //! What the root of a pod can do to its devices and their aliases.
 
 use ratchet_model::{
-    End, LinkId,
+    End, LinkId, SandboxId,
     device::{Alias, GROUP_OURS},
 };
 
@@ -58,6 +58,17 @@ pub enum Forgery {
         /// Its alias.
         text: Text,
     },
+    /// Makes two veths that look like one, by their indexes, and like a link of other pods by their
+    /// aliases. Their real peers are in a namespace of its own.
+    Pair {
+        /// The interfaces.
+        interfaces: [u8; 2],
+        /// The ends of the link.
+        ends: [(PodNumber, u8); 2],
+        /// Whether the aliases say that they are parked; else that they are in the sandboxes of the
+        /// pods.
+        is_parked: bool,
+    },
 }
 
 /// What a pod's root writes for an alias.
@@ -73,9 +84,17 @@ pub enum Text {
         ends: [(PodNumber, u8); 2],
         /// The end.
         is_a: bool,
-        /// Whether it is parked; else it is in a sandbox that there is not.
+        /// Whether it is parked; else it is in the sandbox of the end's pod.
         is_parked: bool,
     },
+}
+
+/// What a root knows besides what it sees.
+pub struct Knowledge<'k> {
+    /// The name of an interface.
+    pub name: &'k dyn Fn(u8) -> String,
+    /// The newest sandbox of a pod.
+    pub sandbox: &'k dyn Fn(PodNumber) -> Option<SandboxId>,
 }
 
 /// So many aliases a root remembers.
@@ -83,7 +102,8 @@ const SEEN: usize = 64;
 
 impl Inner {
     /// The root of a pod does something in a sandbox's namespace.
-    pub fn forge(&mut self, netns: NetnsId, forgery: &Forgery, name: impl Fn(u8) -> String) {
+    pub fn forge(&mut self, netns: NetnsId, forgery: &Forgery, knows: &Knowledge<'_>) {
+        let name = knows.name;
         let Some(pod) = self.namespaces.get(&netns).and_then(|found| found.pod) else {
             return;
         };
@@ -91,7 +111,7 @@ impl Inner {
         match forgery {
             Forgery::Alias { interface, text } => {
                 if let Some(id) = self.own(netns, &name(*interface)) {
-                    self.write(pod, id, text);
+                    self.write(pod, id, text, knows);
                 }
             }
             Forgery::Group { interface, is_ours } => {
@@ -127,9 +147,20 @@ impl Inner {
                 };
                 let name = name(*interface);
                 if self.find(netns, &name).is_none() {
-                    self.forge_veth(pod, (netns, &name), (target, *peer_index), text);
+                    let index = match text {
+                        Text::Copied(number) => self.copied(pod, *number),
+                        _ => None,
+                    };
+                    let index = index.map(|(_, seal)| seal.index);
+                    let made = self.make((netns, &name, index), (target, Some(*peer_index)));
+                    self.write(pod, made, text, knows);
                 }
             }
+            Forgery::Pair {
+                interfaces,
+                ends,
+                is_parked,
+            } => self.make_pair(pod, netns, *interfaces, (*ends, *is_parked), knows),
         }
         self.stepped(&|| format!("the root of p{pod}: {forgery:?}"));
     }
@@ -170,7 +201,7 @@ impl Inner {
         Some(seen[number % seen.len()].clone())
     }
 
-    fn write(&mut self, pod: PodNumber, id: DeviceId, text: &Text) {
+    fn write(&mut self, pod: PodNumber, id: DeviceId, text: &Text, knows: &Knowledge<'_>) {
         let written = match text {
             Text::Erased => None,
             Text::Copied(number) => self.copied(pod, *number),
@@ -181,7 +212,7 @@ impl Inner {
         };
         (device.alias, device.seal) = written.unzip();
         if let Text::Invented { .. } = text {
-            device.alias = invented(text);
+            device.alias = invented(text, knows);
         }
     }
 
@@ -219,17 +250,39 @@ impl Inner {
         }
     }
 
-    fn forge_veth(
+    fn make_pair(
         &mut self,
         pod: PodNumber,
-        (netns, name): (NetnsId, &str),
-        (target, peer_index): (NetnsId, u32),
-        text: &Text,
+        netns: NetnsId,
+        interfaces: [u8; 2],
+        (ends, is_parked): ([(PodNumber, u8); 2], bool),
+        knows: &Knowledge<'_>,
     ) {
-        let index = match text {
-            Text::Copied(number) => self.copied(pod, *number).map(|(_, seal)| seal.index),
-            _ => None,
-        };
+        let names = interfaces.map(knows.name);
+        if interfaces[0] == interfaces[1] || names.iter().any(|n| self.find(netns, n).is_some()) {
+            return;
+        }
+        let child = self.child_of(netns);
+        let base = u32::try_from(self.number()).unwrap_or_default() * 2 + 1000;
+        for (own, other) in [(0, 1), (1, 0)] {
+            let (index, peer_index) = (base + own, base + other);
+            let name = &names[own as usize];
+            let made = self.make((netns, name, Some(index)), (child, Some(peer_index)));
+            let text = Text::Invented {
+                ends,
+                is_a: own == 0,
+                is_parked,
+            };
+            self.write(pod, made, &text, knows);
+        }
+    }
+
+    /// Makes a veth in Ratchet's group; returns its first end.
+    fn make(
+        &mut self,
+        (netns, name, index): (NetnsId, &str, Option<u32>),
+        (target, peer_index): (NetnsId, Option<u32>),
+    ) -> DeviceId {
         let number = self.number();
         let veth = |name: &str| Device {
             group: GROUP_OURS,
@@ -241,18 +294,18 @@ impl Inner {
                 },
             )
         };
-        let peer = self.insert(target, veth(&format!("x{number}")), Some(peer_index));
+        let peer = self.insert(target, veth(&format!("x{number}")), peer_index);
         let made = self.insert(netns, veth(name), index);
         for (id, peer) in [(made, peer), (peer, made)] {
             if let Some(device) = self.devices.get_mut(&id) {
                 device.form = Form::Veth { peer };
             }
         }
-        self.write(pod, made, text);
+        made
     }
 }
 
-fn invented(text: &Text) -> Option<Alias> {
+fn invented(text: &Text, knows: &Knowledge<'_>) -> Option<Alias> {
     let Text::Invented {
         ends,
         is_a,
@@ -261,18 +314,19 @@ fn invented(text: &Text) -> Option<Alias> {
     else {
         return None;
     };
-    let name = |pod: PodNumber| crate::oracle::expected::key(pod);
+    let key = |pod: PodNumber| crate::oracle::expected::key(pod);
     let [(one, first), (other, second)] = *ends;
-    let interface = |number: u8| crate::declaration::interface_name(number).parse().ok();
-    let (first, second) = (interface(first)?, interface(second)?);
+    let (first, second) = ((knows.name)(first), (knows.name)(second));
+    let [a, z] = {
+        let mut sorted = [(key(one), first, one), (key(other), second, other)];
+        sorted.sort();
+        sorted
+    };
+    let owner = if *is_a { a.2 } else { z.2 };
     Some(Alias {
-        link: LinkId::derive((&name(one), &first), (&name(other), &second)),
+        link: LinkId::derive((&a.0, &a.1.parse().ok()?), (&z.0, &z.1.parse().ok()?)),
         end: if *is_a { End::A } else { End::Z },
-        sandbox: if *is_parked {
-            None
-        } else {
-            "forged".parse().ok()
-        },
+        sandbox: (knows.sandbox)(owner).filter(|_| !is_parked),
         config: u32::from(!is_parked),
     })
 }

@@ -24,7 +24,7 @@ use filter::Filter;
 use ratchet_model::device::Alias;
 
 pub use device::{Device, DeviceId, Form, Seal};
-pub use forge::{Forgery, Text};
+pub use forge::{Forgery, Knowledge, Text};
 pub use kernel::SimulatedKernel;
 pub use wire::Endpoint;
 
