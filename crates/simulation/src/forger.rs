@@ -24,6 +24,9 @@ pub struct Forger {
     /// The ends of links that pods may declare.
     links: Vec<Ends>,
     nodes: usize,
+    /// An end for which it has just forged another. What it forges is only looked at when the real
+    /// one is missing.
+    missing: Option<(PodNumber, u8)>,
     /// In how many of a hundred places it does something.
     percent: usize,
 }
@@ -38,6 +41,7 @@ impl Forger {
             random,
             pods,
             links,
+            missing: None,
             nodes,
             percent: if seed % 3 == 1 { 20 } else { 0 },
         }
@@ -50,12 +54,8 @@ impl Forger {
         }
         let happening = if self.random.percent(4) {
             Happening::LoseKey(self.node())
-        } else if self.random.percent(15) {
-            // What it forges is only looked at when something is missing.
-            Happening::DeleteDevice {
-                pod: self.random.below(self.pods),
-                interface: self.interface(),
-            }
+        } else if let Some((pod, interface)) = self.missing.take() {
+            Happening::DeleteDevice { pod, interface }
         } else {
             Happening::Forge {
                 pod: self.pod,
@@ -95,11 +95,14 @@ impl Forger {
             11..13 => Forgery::Delete { interface },
             13..15 => Forgery::Take { interface },
             15 => Forgery::Bring { interface },
-            16 | 17 => Forgery::Pair {
-                interfaces: [interface, (interface + 1) % INTERFACES as u8],
-                ends: self.ends(),
-                is_parked: self.random.percent(50),
-            },
+            16 | 17 => {
+                let ends = self.ends();
+                self.missing = Some(ends[self.random.below(2)]);
+                Forgery::Pair {
+                    ends,
+                    is_parked: self.random.percent(50),
+                }
+            }
             _ => Forgery::Make {
                 interface,
                 is_outside: self.random.percent(50),

@@ -70,9 +70,17 @@ fn fitting(index: &Index<'_>, wanted: &Wanted) -> Vec<Assigned> {
             .pairs(a, z)
             .map(|[one, other]| [Some(one), Some(other)])
             .collect(),
+        // A tunnel that is exactly as wired, where it is wanted, is the link's, marked or not: its
+        // socket is on the node, which has one for a VNI.
         Wanted::Vxlan { end, tunnel } => index
-            .candidates(end)
+            .number_at(end)
+            .into_iter()
             .filter(|number| vxlan::fits(&index.observed[*number], end, tunnel))
+            .filter(|number| {
+                let alias = index.observed[*number].alias.as_ref();
+                let (link, of) = (end.alias.link, end.alias.end);
+                alias.is_none_or(|alias| (alias.link, alias.end) == (link, of))
+            })
             .map(|number| [Some(number), None])
             .collect(),
         Wanted::Hold { survivor, parked } => index

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    device::{At, Netns, Observed, WantedEnd},
+    device::{Netns, Observed, WantedEnd},
     link::End,
     names::LinkId,
 };
@@ -71,10 +71,10 @@ impl<'a> Index<'a> {
         self.by_location.get(&location).copied()
     }
 
-    /// The location of a device that is not ours where an end is wanted.
-    pub fn foreign_at(&self, end: &WantedEnd) -> Option<At> {
+    /// A device that is not ours where an end is wanted.
+    pub fn foreign_at(&self, end: &WantedEnd) -> Option<&'a Observed> {
         let device = self.at(end)?;
-        (!device.is_ours() && !self.is_other_end(device, end)).then(|| device.at())
+        (!device.is_ours() && !self.is_other_end(device, end)).then_some(device)
     }
 
     /// Whether the kernel says that a device is the peer of the link's other end, which is proven:

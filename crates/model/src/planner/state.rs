@@ -7,6 +7,7 @@ use super::{
     index::Index,
     order,
     plan::{Conflict, Plan, PlanScope},
+    vxlan,
 };
 use crate::{
     device::{Alias, Observed, Operation, Step, Wanted, WantedEnd},
@@ -157,10 +158,14 @@ pub(super) fn step(end: &WantedEnd, operation: Operation) -> Step {
 /// a link with a conflict all devices stay as they are.
 fn conflicts(index: &Index<'_>, wanted: &[Wanted]) -> Vec<Conflict> {
     let conflict = |object: &Wanted, end: &WantedEnd| {
-        let at = index.foreign_at(end)?;
-        Some(Conflict {
+        let device = index.foreign_at(end)?;
+        let is_its_tunnel = matches!(
+            object,
+            Wanted::Vxlan { end, tunnel } if vxlan::fits(device, end, tunnel)
+        );
+        (!is_its_tunnel).then(|| Conflict {
             link: object.link(),
-            at,
+            at: device.at(),
         })
     };
     wanted

@@ -61,8 +61,6 @@ pub enum Forgery {
     /// Makes two veths that look like one, by their indexes, and like a link of other pods by their
     /// aliases. Their real peers are in a namespace of its own.
     Pair {
-        /// The interfaces.
-        interfaces: [u8; 2],
         /// The ends of the link.
         ends: [(PodNumber, u8); 2],
         /// Whether the aliases say that they are parked; else that they are in the sandboxes of the
@@ -156,11 +154,9 @@ impl Inner {
                     self.write(pod, made, text, knows);
                 }
             }
-            Forgery::Pair {
-                interfaces,
-                ends,
-                is_parked,
-            } => self.make_pair(pod, netns, *interfaces, (*ends, *is_parked), knows),
+            Forgery::Pair { ends, is_parked } => {
+                self.make_pair(pod, netns, (*ends, *is_parked), knows);
+            }
         }
         self.stepped(&|| format!("the root of p{pod}: {forgery:?}"));
     }
@@ -254,20 +250,15 @@ impl Inner {
         &mut self,
         pod: PodNumber,
         netns: NetnsId,
-        interfaces: [u8; 2],
         (ends, is_parked): ([(PodNumber, u8); 2], bool),
         knows: &Knowledge<'_>,
     ) {
-        let names = interfaces.map(knows.name);
-        if interfaces[0] == interfaces[1] || names.iter().any(|n| self.find(netns, n).is_some()) {
-            return;
-        }
         let child = self.child_of(netns);
         let base = u32::try_from(self.number()).unwrap_or_default() * 2 + 1000;
         for (own, other) in [(0, 1), (1, 0)] {
             let (index, peer_index) = (base + own, base + other);
-            let name = &names[own as usize];
-            let made = self.make((netns, name, Some(index)), (child, Some(peer_index)));
+            let name = format!("f{index}");
+            let made = self.make((netns, &name, Some(index)), (child, Some(peer_index)));
             let text = Text::Invented {
                 ends,
                 is_a: own == 0,

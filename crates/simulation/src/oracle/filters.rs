@@ -29,7 +29,14 @@ pub fn check(network: &Inner, expected: &Expected<'_>) -> Result<(), Wrong> {
         }
         let is_needed = |passage| network.tunnels(node).any(|(_, needs)| needs == passage);
         if let Some(left) = filter.iter().find(|passage| !is_needed(**passage)) {
-            let text = format!("the filter of n{node} lets through {left:?}, which nothing needs");
+            let tunnels: Vec<String> = network
+                .tunnels(node)
+                .map(|(device, _)| network.describe(device))
+                .collect();
+            let text = format!(
+                "the filter of n{node} lets through {left:?}, which nothing needs; its tunnels: {}",
+                tunnels.join(", ")
+            );
             return Err(Wrong::new(Kind::WrongFilter, text));
         }
     }

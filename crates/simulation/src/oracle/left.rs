@@ -9,7 +9,7 @@ use crate::{
     agent::node_name,
     cluster::{Cluster, Sandbox},
     history::{Kind, Wrong},
-    network::{Device, DeviceId, Endpoint, Form, Inner, Namespace, NetnsId},
+    network::{Device, DeviceId, Endpoint, Form, Inner, Namespace, NetnsId, PodNumber},
     store::Contents,
 };
 
@@ -116,7 +116,11 @@ fn check_gone(record: &PodRecord, lives: &dyn Fn(&PodKey) -> bool) -> Result<(),
 ///
 /// # Errors
 /// The first one.
-pub fn check_devices(network: &Inner, expected: &Expected<'_>) -> Result<(), Wrong> {
+pub fn check_devices(
+    network: &Inner,
+    expected: &Expected<'_>,
+    forgers: &BTreeSet<PodNumber>,
+) -> Result<(), Wrong> {
     let wanted: BTreeSet<Ends> = expected
         .contents
         .records
@@ -136,6 +140,8 @@ pub fn check_devices(network: &Inner, expected: &Expected<'_>) -> Result<(), Wro
         for (id, device) in network.devices_in(netns) {
             let is_wanted = match namespace.pod {
                 _ if !device.is_ours() => true,
+                // What says that it is of a link that stays as it is may stay in the forger's pod.
+                Some(pod) if forgers.contains(&pod) && device.proven().is_none() => true,
                 Some(_) => is_end(&wanted, expected.living(), (netns, namespace), device),
                 None => is_parked(network, id, device),
             };

@@ -35,16 +35,17 @@ pub fn check(cluster: &mut Cluster) -> Result<u64, Wrong> {
     let network = network.lock();
     let mut indexes = std::mem::take(&mut cluster.indexes);
     let contents = cluster.store.contents();
+    let forgers = cluster.frames.lock().forgers.clone();
     let expected = Expected::new(cluster, &network, &contents);
     left::check_store(&contents, expected.living())?;
     left::check_held(&network, cluster, &contents)?;
     let mut count = 0;
     for link in expected.links_up() {
-        connected::check(&network, &link)?;
+        connected::check(&network, &link, &forgers)?;
         indexes.check(&network, &link)?;
         count += 1;
     }
-    left::check_devices(&network, &expected)?;
+    left::check_devices(&network, &expected, &forgers)?;
     filters::check(&network, &expected)?;
     strangers::check(&network)?;
     cluster.indexes = indexes;
