@@ -98,4 +98,20 @@ mod tests {
         assert_eq!(verdict(0o700, 1000), Some(Verdict::Fail));
         assert_eq!(judge("socket", Path::new("/s"), 0o600, None), None);
     }
+
+    /// The agent refuses it, too: `ratchet_kernel::NodeKey::open`.
+    #[test]
+    fn a_key_that_others_can_read_is_a_failure() {
+        let check = |mode| {
+            let found = Some(Owned { mode, uid: 0 });
+            judge(NODE_KEY, Path::new("/k"), 0o600, found).expect("a check")
+        };
+        assert_eq!(check(0o600).verdict, Verdict::Ok);
+        let wrong = check(0o640);
+        assert_eq!(wrong.verdict, Verdict::Fail);
+        assert!(
+            wrong.to_string().contains("rm /k, and start the agent"),
+            "{wrong}"
+        );
+    }
 }

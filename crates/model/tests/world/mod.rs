@@ -120,6 +120,15 @@ impl World {
         aliases.for_each(rewrite);
     }
 
+    /// A pod's root swaps the names of its first two devices.
+    pub fn swap_names(&mut self, netns: &Netns) {
+        let mut own = self.devices.iter_mut().filter(|d| d.netns == *netns);
+        let (Some(one), Some(other)) = (own.next(), own.next()) else {
+            panic!("{netns} has not two devices")
+        };
+        std::mem::swap(&mut one.name, &mut other.name);
+    }
+
     pub fn set_all_down(&mut self) {
         for device in &mut self.devices {
             device.up = false;
