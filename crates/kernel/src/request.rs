@@ -4,6 +4,8 @@
 //! Attribute layouts and numbers are netlink-packet-route's; what the kernel makes of them is said
 //! where it surprises.
 
+mod numbers;
+
 use std::{
     net::{IpAddr, Ipv4Addr},
     os::fd::RawFd,
@@ -18,7 +20,6 @@ use netlink_packet_route::{
         InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags,
         LinkInfo, LinkMessage,
     },
-    nsid::{NsidAttribute, NsidMessage},
     route::{
         RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType, RouteVia,
     },
@@ -29,6 +30,7 @@ use ratchet_model::{
 };
 
 use crate::socket::Request;
+pub(crate) use numbers::{dump_namespace_numbers, get_namespace_number, number_namespace};
 
 /// A device to be created.
 pub(crate) struct NewLink<'a> {
@@ -153,39 +155,6 @@ pub(crate) fn get_link(name: &str) -> Request {
     );
     Request {
         message: Rtnl::GetLink(message),
-        flags: 0,
-    }
-}
-
-/// Asks which number a namespace has in that of the socket.
-pub(crate) fn get_namespace_number(netns: RawFd) -> Request {
-    let mut message = NsidMessage::default();
-    message.attributes = vec![NsidAttribute::Fd(netns.cast_unsigned())];
-    Request {
-        message: Rtnl::GetNsId(message),
-        flags: 0,
-    }
-}
-
-/// Gives a namespace any number in that of the socket.
-pub(crate) fn number_namespace(netns: RawFd) -> Request {
-    let mut message = NsidMessage::default();
-    message.attributes = vec![
-        NsidAttribute::Fd(netns.cast_unsigned()),
-        NsidAttribute::Id(-1),
-    ];
-    Request {
-        message: Rtnl::NewNsId(message),
-        flags: 0,
-    }
-}
-
-/// Dumps the numbers in the namespace that has this number in that of the socket.
-pub(crate) fn dump_namespace_numbers(netns: i32) -> Request {
-    let mut message = NsidMessage::default();
-    message.attributes = vec![NsidAttribute::TargetNsid(netns)];
-    Request {
-        message: Rtnl::GetNsId(message),
         flags: 0,
     }
 }

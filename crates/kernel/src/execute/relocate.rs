@@ -4,10 +4,14 @@
 //! and a move costs an RCU grace period, so that there is nothing to gain from sending many at
 //! once.
 
-use ratchet_model::device::{Alias, At, Operation};
+use ratchet_model::device::{Alias, At, Netns, Observed, Operation};
 
 use super::{Phase, Run, describe};
-use crate::{error::KernelError, request, socket::Failure};
+use crate::{
+    error::KernelError,
+    request,
+    socket::{Failure, Request},
+};
 
 impl Run<'_> {
     pub(super) fn relocate(&mut self) {
@@ -27,33 +31,7 @@ impl Run<'_> {
         to: &At,
         alias: &Alias,
     ) -> Result<(), KernelError> {
-        let doing = || describe::doing(operation);
-        let mut found = self.kernel.find(&[from.clone(), to.clone()])?.into_iter();
-        let Some(device) = found.next().flatten() else {
-            return Err(KernelError::NoDevice {
-                doing: doing(),
-                at: from.clone(),
-            });
-        };
-        let is_that_end = device
-            .alias
-            .as_ref()
-            .is_some_and(|found| (found.link, found.end) == (alias.link, alias.end));
-        if !is_that_end {
-            return Err(KernelError::Foreign {
-                doing: doing(),
-                at: from.clone(),
-            });
-        }
-        // The kernel moves first and renames then, so that a clash would leave the device there
-        // under its old name. Look before.
-        if found.next().flatten().is_some() && from != to {
-            return Err(KernelError::NameTaken {
-                doing: doing(),
-                name: to.name.clone(),
-                netns: to.netns.clone(),
-            });
-        }
+        let device = self.movable(operation, from, to, alias)?;
         let elsewhere = from.netns != to.netns;
         let target = if elsewhere {
             Some(self.kernel.space(&to.netns)?.handle.raw_fd())
@@ -74,26 +52,62 @@ impl Run<'_> {
             &to.name,
             Some(signed(device.index)?),
         ));
-        let explained = |answers: Vec<Result<(), Failure>>| {
-            let all = answers.into_iter().collect::<Result<(), Failure>>();
-            all.map_err(|failure| describe::explain(operation, failure))
-        };
-        let moved = self
-            .kernel
-            .talk(&from.netns, |channel| channel.batch(requests))?;
-        explained(moved)?;
+        self.request_all(operation, &from.netns, requests)?;
         let mut found = self.kernel.find(std::slice::from_ref(to))?;
-        let there = found
-            .pop()
-            .flatten()
-            .filter(|there| there.index != device.index);
-        if let Some(there) = there {
-            let alias = request::set_alias(there.index, signed(there.index)?);
-            explained(
-                self.kernel
-                    .talk(&to.netns, |channel| channel.batch(vec![alias]))?,
-            )?;
+        match found.pop().flatten() {
+            Some(there) if there.index != device.index => {
+                let alias = request::set_alias(there.index, signed(there.index)?);
+                self.request_all(operation, &to.netns, vec![alias])
+            }
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    /// The device that is to be moved, if it proves to be that end and nothing is in its way.
+    fn movable(
+        &self,
+        operation: &Operation,
+        from: &At,
+        to: &At,
+        alias: &Alias,
+    ) -> Result<Observed, KernelError> {
+        let doing = || describe::doing(operation);
+        let mut found = self.kernel.find(&[from.clone(), to.clone()])?.into_iter();
+        let Some(device) = found.next().flatten() else {
+            return Err(KernelError::NoDevice {
+                doing: doing(),
+                at: from.clone(),
+            });
+        };
+        let is_that_end = |found: &Alias| (found.link, found.end) == (alias.link, alias.end);
+        if !device.alias.as_ref().is_some_and(is_that_end) {
+            return Err(KernelError::Foreign {
+                doing: doing(),
+                at: from.clone(),
+            });
+        }
+        // The kernel moves first and renames then, so that a clash would leave the device there
+        // under its old name. Look before.
+        if found.next().flatten().is_some() && from != to {
+            return Err(KernelError::NameTaken {
+                doing: doing(),
+                name: to.name.clone(),
+                netns: to.netns.clone(),
+            });
+        }
+        Ok(device)
+    }
+
+    fn request_all(
+        &self,
+        operation: &Operation,
+        netns: &Netns,
+        requests: Vec<Request>,
+    ) -> Result<(), KernelError> {
+        let answers = self.kernel.talk(netns, |channel| channel.batch(requests))?;
+        answers
+            .into_iter()
+            .collect::<Result<(), Failure>>()
+            .map_err(|failure| describe::explain(operation, failure))
     }
 }

@@ -285,7 +285,7 @@ reasons! {
             message "{error}"
             apart "rename or remove the other device, or give the link another interface";
         "device_foreign" DeviceForeign { error: String }
-            means "A device that is to be moved or deleted is not the one that Ratchet made for the link. It stays."
+            means "A device that is to go is not the one that Ratchet made for the link. It stays."
             message "{error}"
             apart "rename or remove the device, or give the link another interface";
         "vni_in_use" VniInUse { error: String }

@@ -206,7 +206,7 @@ impl SimulatedKernel {
         let id = self.find(network, from)?;
         let id = id.ok_or_else(|| no_device(operation, from))?;
         let proven = self.proven(&network.devices[&id]);
-        if !proven.is_some_and(|found| (found.link, found.end) == (alias.link, alias.end)) {
+        if proven.is_none_or(|found| (found.link, found.end) != (alias.link, alias.end)) {
             return Err(foreign(operation, from));
         }
         if from != to {

@@ -101,64 +101,74 @@ const SEEN: usize = 64;
 impl Inner {
     /// The root of a pod does something in a sandbox's namespace.
     pub fn forge(&mut self, netns: NetnsId, forgery: &Forgery, knows: &Knowledge<'_>) {
-        let name = knows.name;
         let Some(pod) = self.namespaces.get(&netns).and_then(|found| found.pod) else {
             return;
         };
         self.remember_aliases(pod, netns);
+        let name = knows.name;
+        let own = |network: &Self, interface: u8| network.own(netns, &name(interface));
         match forgery {
             Forgery::Alias { interface, text } => {
-                if let Some(id) = self.own(netns, &name(*interface)) {
+                if let Some(id) = own(self, *interface) {
                     self.write(pod, id, text, knows);
                 }
             }
             Forgery::Group { interface, is_ours } => {
-                let id = self.own(netns, &name(*interface));
+                let id = own(self, *interface);
                 if let Some(device) = id.and_then(|id| self.devices.get_mut(&id)) {
                     device.group = if *is_ours { GROUP_OURS } else { 0 };
                 }
             }
             Forgery::Rename { interface, to } => self.swap(netns, [&name(*interface), &name(*to)]),
             Forgery::Delete { interface } => {
-                if let Some(id) = self.own(netns, &name(*interface)) {
+                if let Some(id) = own(self, *interface) {
                     self.delete(id);
                 }
             }
-            Forgery::Take { interface } => {
-                let child = self.child_of(netns);
-                self.carry(netns, child, &name(*interface));
-            }
-            Forgery::Bring { interface } => {
-                let child = self.child_of(netns);
-                self.carry(child, netns, &name(*interface));
-            }
+            Forgery::Take { .. }
+            | Forgery::Bring { .. }
+            | Forgery::Make { .. }
+            | Forgery::Pair { .. } => self.forge_with_child(pod, netns, forgery, knows),
+        }
+        self.stepped(&|| format!("the root of p{pod}: {forgery:?}"));
+    }
+
+    /// What needs another namespace of the root's own.
+    fn forge_with_child(
+        &mut self,
+        pod: PodNumber,
+        netns: NetnsId,
+        forgery: &Forgery,
+        knows: &Knowledge<'_>,
+    ) {
+        let child = self.child_of(netns);
+        match forgery {
+            Forgery::Take { interface } => self.carry(netns, child, &(knows.name)(*interface)),
+            Forgery::Bring { interface } => self.carry(child, netns, &(knows.name)(*interface)),
             Forgery::Make {
                 interface,
                 is_outside,
                 peer_index,
                 text,
             } => {
-                let target = if *is_outside {
-                    self.child_of(netns)
-                } else {
-                    netns
-                };
-                let name = name(*interface);
-                if self.find(netns, &name).is_none() {
-                    let index = match text {
-                        Text::Copied(number) => self.copied(pod, *number),
-                        _ => None,
-                    };
-                    let index = index.map(|(_, seal)| seal.index);
-                    let made = self.make((netns, &name, index), (target, Some(*peer_index)));
-                    self.write(pod, made, text, knows);
+                let target = if *is_outside { child } else { netns };
+                let name = (knows.name)(*interface);
+                if self.find(netns, &name).is_some() {
+                    return;
                 }
+                let index = match text {
+                    Text::Copied(number) => self.copied(pod, *number),
+                    _ => None,
+                };
+                let index = index.map(|(_, seal)| seal.index);
+                let made = self.make((netns, &name, index), (target, Some(*peer_index)));
+                self.write(pod, made, text, knows);
             }
             Forgery::Pair { ends, is_parked } => {
-                self.make_pair(pod, netns, (*ends, *is_parked), knows);
+                self.make_pair(pod, (netns, child), (*ends, *is_parked), knows);
             }
+            _ => {}
         }
-        self.stepped(&|| format!("the root of p{pod}: {forgery:?}"));
     }
 
     /// A device that is no stranger's, by its name.
@@ -249,11 +259,10 @@ impl Inner {
     fn make_pair(
         &mut self,
         pod: PodNumber,
-        netns: NetnsId,
+        (netns, child): (NetnsId, NetnsId),
         (ends, is_parked): ([(PodNumber, u8); 2], bool),
         knows: &Knowledge<'_>,
     ) {
-        let child = self.child_of(netns);
         let base = u32::try_from(self.number()).unwrap_or_default() * 2 + 1000;
         for (own, other) in [(0, 1), (1, 0)] {
             let (index, peer_index) = (base + own, base + other);

@@ -19,9 +19,9 @@ use std::{
 };
 
 use ratchet_kernel::NetnsIdentity;
+use ratchet_model::device::Alias;
 
 use filter::Filter;
-use ratchet_model::device::Alias;
 
 pub use device::{Device, DeviceId, Form, Seal};
 pub use forge::{Forgery, Knowledge, Text};
