@@ -73,7 +73,10 @@ fn create(name: &str, vni: u32) -> Operation {
 fn a_device_of_ours_has_a_passage() {
     let observed = [
         device("in1", 11, GROUP_OURS),
-        device("foreign", 12, 0),
+        Observed {
+            source: None,
+            ..device("foreign", 12, 0)
+        },
         Observed {
             kind: Kind::Veth { peer: None },
             ..device("in2", 13, GROUP_OURS)
