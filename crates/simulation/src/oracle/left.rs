@@ -73,7 +73,9 @@ pub fn check_held(network: &Inner, cluster: &Cluster, contents: &Contents) -> Re
     check_consent(contents)?;
     for node in 0..cluster.nodes.len() {
         for (device, passage) in network.tunnels(node).filter(|(device, _)| device.is_ours()) {
-            let Some(alias) = device.proven() else { continue };
+            let Some(alias) = device.proven() else {
+                continue;
+            };
             let holder = node_name(node);
             let is_held = contents.held.get(&(passage.vni, holder.clone())) == Some(&alias.link);
             if !is_held && !cluster.store.has_lost(&holder, passage.vni, alias.link) {
