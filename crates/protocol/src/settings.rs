@@ -4,6 +4,7 @@
 //! comparison of the two, and the table in README.md. This module does not look at the node and
 //! does not know JSON: the plugin reads configs.
 
+mod define;
 mod setting;
 mod table;
 
