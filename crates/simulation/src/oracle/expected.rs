@@ -62,24 +62,38 @@ impl<'c> Expected<'c> {
 
     /// The links that must be up.
     pub fn links_up(&self) -> impl Iterator<Item = Link<'_>> {
-        let links = self.links.iter().filter_map(|(ends, declarations)| {
+        let links = self.links_of_the_living();
+        links.filter(|link| !self.is_blocked(link) && !self.is_at_odds(link))
+    }
+
+    /// The links both of whose pods live.
+    fn links_of_the_living(&self) -> impl Iterator<Item = Link<'_>> {
+        self.links.iter().filter_map(|(ends, declarations)| {
             let [a, z] = ends.each_ref().map(|end| self.living.get(&end.pod));
             Some(Link {
                 ends,
                 sandboxes: [a?, z?],
                 declarations,
             })
-        });
-        links.filter(|link| !self.is_blocked(link) && !self.is_at_odds(link))
+        })
     }
 
-    /// Whether something is in the way of a link that its agent may not remove.
+    /// Whether something is in the way of a link that its agent may not remove: a device that is
+    /// not ours, or one of a link that is at odds, to which a pod's root gave this name.
     fn is_blocked(&self, link: &Link<'_>) -> bool {
         let mut ends = link.ends.iter().zip(&link.sandboxes);
         ends.any(|(end, sandbox)| {
             let found = self.network.find(sandbox.netns, &end.interface);
             let device = found.and_then(|id| self.network.device(id));
-            device.is_some_and(|device| !device.is_ours())
+            let Some(device) = device.filter(|device| device.is_ours()) else {
+                return device.is_some();
+            };
+            let other = device.proven().map(|alias| alias.link);
+            let other = other.filter(|other| Some(*other) != link_id(link.ends));
+            other.is_some_and(|other| {
+                let mut links = self.links_of_the_living();
+                links.any(|link| link_id(link.ends) == Some(other) && self.is_at_odds(&link))
+            })
         })
     }
 
