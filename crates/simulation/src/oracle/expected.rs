@@ -7,7 +7,7 @@ use ratchet_model::{LinkId, PodKey};
 use crate::{
     cluster::{Cluster, Sandbox},
     declaration::{DeclaredLink, namespace, pod_name},
-    network::{Endpoint, Inner, PodNumber},
+    network::{Device, Endpoint, Inner, PodNumber},
     store::Contents,
 };
 
@@ -63,7 +63,23 @@ impl<'c> Expected<'c> {
     /// The links that must be up.
     pub fn links_up(&self) -> impl Iterator<Item = Link<'_>> {
         let links = self.links_of_the_living();
-        links.filter(|link| !self.is_blocked(link) && !self.is_at_odds(link))
+        links.filter(|link| {
+            !self.is_blocked(link) && !self.is_at_odds(link) && !self.is_vni_taken_away(link)
+        })
+    }
+
+    /// Whether the root of a pod has moved a tunnel with the VNI that a link declares to a
+    /// namespace of its own making: no other device of that node gets the VNI.
+    fn is_vni_taken_away(&self, link: &Link<'_>) -> bool {
+        let Some(vni) = link.declarations.iter().find_map(|(_, link)| link.vni) else {
+            return false;
+        };
+        let sandboxes = &self.cluster.sandboxes;
+        let is_in_pod = |device: &Device| sandboxes.iter().any(|of| of.netns == device.netns);
+        link.sandboxes.iter().any(|sandbox| {
+            let mut tunnels = self.network.tunnels(sandbox.node);
+            tunnels.any(|(device, has)| has.vni.number() == vni && !is_in_pod(device))
+        })
     }
 
     /// The links both of whose pods live.
