@@ -127,10 +127,13 @@ impl<'c> Expected<'c> {
             link.address_of(*pod, end).map(u32::from)
         };
         let vni = link.declarations.iter().find_map(|(_, link)| link.vni);
+        // A survivor keeps its tunnel, and its node the VNI, when its link has ended meanwhile for
+        // the store: the node was cut off for long.
         let is_taken = vni.is_some_and(|vni| {
-            let mut taken = self.contents.vnis.iter();
-            let has = taken.find(|(_, taken)| taken.number() == vni);
-            has.is_some_and(|(owner, _)| Some(*owner) != link_id(ends))
+            let taken = self.contents.vnis.iter().map(|(link, vni)| (link, *vni));
+            let held = self.contents.held.iter();
+            let mut taken = taken.chain(held.map(|((vni, _), link)| (link, *vni)));
+            taken.any(|(owner, taken)| taken.number() == vni && Some(*owner) != link_id(ends))
         });
         // Which of two that declare one VNI has it, a store that has lost everything does not know.
         let wants_it = |(_, link): &(PodNumber, &DeclaredLink)| vni.is_some() && link.vni == vni;
