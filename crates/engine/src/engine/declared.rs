@@ -77,7 +77,7 @@ impl Engine {
                     from: state.pod.clone(),
                     to: declaration.pod.clone(),
                 };
-                self.warn(state, &reason, &reason.to_string());
+                self.warn(&state.kubernetes, &reason, &reason.to_string());
                 None
             }
             Err(error) => {
@@ -85,7 +85,7 @@ impl Engine {
                     pod = %state.pod, %error,
                     "the pod's declaration has changed and is wrong; its links stay"
                 );
-                self.warn(state, &error.reason, &error.to_string());
+                self.warn(&state.kubernetes, &error.reason, &error.to_string());
                 None
             }
         }
@@ -102,7 +102,7 @@ impl Engine {
             None => links.to_vec(),
             Some((reason, text)) => {
                 tracing::warn!("{text}; the links that the pod has stay");
-                self.warn(state, &reason, &text);
+                self.warn(&state.kubernetes, &reason, &text);
                 state.links.clone()
             }
         }
@@ -120,10 +120,11 @@ impl Engine {
             let mut before = before.iter();
             before.any(|had| had.id() == link.id() && had.vni == link.vni)
         };
-        after.iter().find_map(|link| {
+        let mut new = after.iter().filter(|link| !had(link));
+        new.find_map(|link| {
             let reason = self.node.refuse_vni(link.vni?)?;
             let text = format!("pod {pod}: link {}: {reason}", link.local.interface);
-            (!had(link)).then_some((reason, text))
+            Some((reason, text))
         })
     }
 
@@ -143,14 +144,15 @@ impl Engine {
     }
 
     fn warn_pod(&mut self, pod: &PodKey, reason: &Reason, text: &str) {
-        if let Some(state) = self.sandboxes.current(pod).cloned() {
-            self.warn(&state, reason, text);
+        let current = self.sandboxes.current(pod);
+        if let Some(kubernetes) = current.map(|state| state.kubernetes.clone()) {
+            self.warn(&kubernetes, reason, text);
         }
     }
 
-    fn warn(&mut self, state: &SandboxState, reason: &Reason, text: &str) {
+    fn warn(&mut self, kubernetes: &(String, String), reason: &Reason, text: &str) {
         let now = self.clock.now();
-        self.events.warn(&state.kubernetes, reason, text, now);
+        self.events.warn(kubernetes, reason, text, now);
     }
 
     /// When a link will have waited for long without a warning; `None` while no warning would

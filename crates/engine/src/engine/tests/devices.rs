@@ -14,14 +14,11 @@ fn ups(engine: &Engine) -> (usize, Vec<String>) {
 fn a_node_has_no_more_devices_than_it_may_and_those_that_it_has_stay() {
     on_a_node(|node| {
         publish_far(node, "far");
-        let start = || {
-            let (commands, _) = mpsc::channel();
-            let mut setup = node.setup(&commands);
-            setup.settings.max_devices = Some(3.try_into().unwrap());
-            let mut engine = Engine::new(setup).unwrap();
-            engine.start();
-            engine
+        let settings = Settings {
+            max_devices: Some(3.try_into().unwrap()),
+            ..node.settings.clone()
         };
+        let start = || start_with(node, settings.clone());
         let mut engine = start();
         let [a, b, c] = ["a", "b", "c"].map(Netns::new);
         add(&mut engine, "a", &a, &["b", "far"]).unwrap();
