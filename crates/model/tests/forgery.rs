@@ -183,7 +183,7 @@ fn a_tunnel_cannot_be_hidden() {
         matches!(&steps[..], [step] if matches!(step.operation, Operation::Delete(_))),
         "the link has ended: {steps:?}"
     );
-    // Ports that somebody else chose are nobody's mark.
+    // Ports that Ratchet did not choose mark nothing.
     observed[0].source = Some(SourcePorts {
         low: 49152,
         high: 65535,
@@ -191,7 +191,7 @@ fn a_tunnel_cannot_be_hidden() {
     assert_eq!(plan_for(&[], &observed).steps, []);
 }
 
-/// A device of another kind is not ours, whatever it says.
+/// A device of another kind is not ours, although it says so.
 #[test]
 fn a_device_of_another_kind_is_a_strangers() {
     let alias = Alias {

@@ -147,7 +147,7 @@ const ACTS: [&str; 12] = [
 ];
 
 #[test]
-fn whatever_a_pods_root_writes_the_links_of_others_stay() {
+fn nothing_that_a_pods_root_writes_changes_links_of_others() {
     let mut cluster = Cluster::with_agents(1);
     let aliases = cluster.dir.path().join("aliases");
     fs::create_dir(&aliases).unwrap();

@@ -88,8 +88,8 @@ impl Engine {
         self.wires.wants(link) || self.session.restored().has(link)
     }
 
-    /// Those of these VNIs that no device of ours has on this node, in whatever namespace it is and
-    /// under whatever name. The kernel makes no second one with a VNI in the same address family
+    /// Those of these VNIs that no device of ours has on this node, in any namespace and under any
+    /// name. The kernel makes no second one with a VNI in the same address family
     /// (`vxlan_vni_in_use` in drivers/net/vxlan/vxlan_core.c), so one that it makes, or one that is
     /// seen and is not ours, proves that there is no other.
     pub(super) fn unused_of(&mut self, vnis: &[Vni]) -> BTreeSet<Vni> {

@@ -101,7 +101,7 @@ pub(super) fn look(
 }
 
 /// Enters all sandboxes of the links' pods, so that the kernel can say which devices are whose
-/// peers, in whatever order they are looked at. One that cannot be entered is missed when it is
+/// peers, in any order of looking at them. One that cannot be entered is missed when it is
 /// looked at.
 fn enter_all<'l>(
     kernel: &mut dyn Kernel,

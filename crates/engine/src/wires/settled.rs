@@ -47,8 +47,8 @@ pub(super) fn settled(
 }
 
 /// The VNIs of the tunnels that these steps deleted for certain, by link. A device whose socket is
-/// not the node's is no tunnel, whatever VNI it shows. In a pod that runs, it may have been renamed
-/// before it could be deleted.
+/// not the node's is no tunnel, although it shows a VNI. In a pod that runs, it may have been
+/// renamed before it could be deleted.
 pub(super) fn deleted_vnis(
     sandboxes: &Sandboxes,
     observed: &[Observed],

@@ -220,7 +220,7 @@ fn what_is_not_that_end_is_neither_moved_nor_deleted() {
     );
     assert!(world.all(Netns::Node).is_empty());
     assert_eq!(world.all(pod(0)).len(), 3);
-    // A device of a kind that Ratchet does not make is not its own, whatever it says.
+    // A device of a kind that Ratchet does not make is not its own, although it says so.
     sh(
         &world.pods[1],
         &format!("ip link add d0 group {GROUP_OURS} type bridge"),
@@ -236,7 +236,7 @@ fn what_is_not_that_end_is_neither_moved_nor_deleted() {
 }
 
 #[test]
-fn a_moved_device_is_proven_where_it_is_whatever_index_it_gets() {
+fn a_moved_device_is_proven_where_it_is_with_any_index() {
     let world = World::new(2);
     let [a, z] = linked(&world);
     let index = world.one(&a).index;

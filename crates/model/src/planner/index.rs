@@ -78,7 +78,7 @@ impl<'a> Index<'a> {
     }
 
     /// Whether the kernel says that a device is the peer of the link's other end, which is proven:
-    /// then it is this end, whatever its pod's root made of its alias and group.
+    /// then it is this end, even if its pod's root has changed its alias and group.
     fn is_other_end(&self, device: &Observed, end: &WantedEnd) -> bool {
         let others = self.of_end(end.alias.link, end.alias.end.other());
         others

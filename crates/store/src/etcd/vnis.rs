@@ -1,7 +1,7 @@
 //! Claims of VNIs.
 //!
 //! A transaction that gives VNIs is conditional on the keys of these VNIs and of the links, so no
-//! VNI is ever given twice; and on the records that declare the links: whatever ends a link changes
+//! VNI is ever given twice; and on the records that declare the links: each end of a link changes
 //! one of these, so no VNI is taken for a link that has ended. The lowest free one is known from
 //! the key of all.
 
