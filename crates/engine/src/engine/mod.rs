@@ -29,7 +29,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ratchet_model::{Vni, resolve::Link};
 use ratchet_protocol::{Detach, Failure, Reply, Settings};
 use tokio::sync::watch;
 
@@ -71,8 +70,6 @@ pub struct Engine {
     unwritten: BTreeMap<(String, String), Declared>,
     /// The resync that is under way.
     resync: Option<Resync>,
-    /// Links that the last reconcile could not make, because other devices have their VNIs.
-    taken_vnis: Vec<(Link, Vni)>,
 }
 
 impl Engine {
@@ -102,7 +99,6 @@ impl Engine {
             clock: setup.clock,
             unwritten: BTreeMap::new(),
             resync: None,
-            taken_vnis: Vec::new(),
         })
     }
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use ratchet_model::{
-    LinkId, NodeName, PodKey,
+    LinkId, NodeName, PodKey, Vni,
     device::LinkKind,
     link::End,
     resolve::{Link, resolve_of},
@@ -32,15 +32,17 @@ impl Engine {
     /// The same. Tells what came of the links; the outer error says that the scope could not be
     /// looked at.
     pub(super) fn look_and_reconcile(&mut self, scope: &Scope) -> Tried<Tried> {
-        let reconciled = self.reconcile_once(scope);
-        match self.block_vnis() {
+        let mut taken = Vec::new();
+        let reconciled = self.reconcile_once(scope, &mut taken);
+        match self.block_vnis(taken) {
             Ok(false) => reconciled,
-            Ok(true) => self.reconcile_once(scope),
+            Ok(true) => self.reconcile_once(scope, &mut Vec::new()),
             Err(retry) => reconciled.map(|links| links.and(Err(retry))),
         }
     }
 
-    fn reconcile_once(&mut self, scope: &Scope) -> Tried<Tried> {
+    /// `taken` gets the links that could not be made because other devices have their VNIs.
+    fn reconcile_once(&mut self, scope: &Scope, taken: &mut Vec<(Link, Vni)>) -> Tried<Tried> {
         let node = self.node.wiring()?;
         let candidates = self.candidates(scope);
         let (sandboxes, name) = (&self.sandboxes, &node.name);
@@ -76,7 +78,7 @@ impl Engine {
         for (link, reason) in &applied.warnings {
             self.warn_pods(link, reason);
         }
-        self.taken_vnis = applied.taken;
+        *taken = applied.taken;
         let released = self.release_vnis(&applied.settled);
         let links = applied.tried?;
         Ok(links.and(claimed).and(released))

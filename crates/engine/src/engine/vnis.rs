@@ -151,8 +151,7 @@ impl Engine {
 
     /// Tells the store which VNIs are those of devices that are not ours, if links could not be
     /// made for that. Returns whether they can have others now.
-    pub(super) fn block_vnis(&mut self) -> Tried<bool> {
-        let mut taken = std::mem::take(&mut self.taken_vnis);
+    pub(super) fn block_vnis(&mut self, mut taken: Vec<(Link, Vni)>) -> Tried<bool> {
         // Else it may be the tunnel of the pod's last sandbox, which is about to go.
         let is_alone = |pod: &PodKey| {
             let sandboxes = self.sandboxes.of(pod);
@@ -160,13 +159,8 @@ impl Engine {
         };
         // Or that of a link which wants the same VNI: after the store has lost who has it.
         let vnis = self.session.known().vnis();
-        let is_others = |link: &Link, vni: Vni| {
-            let others = vnis.holding().into_iter().filter(|other| *other != link.id);
-            let mut held = others.flat_map(|other| vnis.held_besides(other, None));
-            held.any(|held| held == vni)
-        };
         let is_foreign = |link: &Link| is_alone(&link.a.pod) && is_alone(&link.z.pod);
-        taken.retain(|(link, vni)| is_foreign(link) && !is_others(link, *vni));
+        taken.retain(|(link, vni)| is_foreign(link) && !vnis.is_held_by_other(link.id, *vni));
         if taken.is_empty() {
             return Ok(false);
         }

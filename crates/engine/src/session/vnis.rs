@@ -208,6 +208,12 @@ impl Vnis {
             .collect()
     }
 
+    /// Whether this node holds a VNI, or may hold it, for another link.
+    pub fn is_held_by_other(&self, link: LinkId, vni: Vni) -> bool {
+        let mut all = self.held.iter().chain(&self.doubted);
+        all.any(|(other, vnis)| *other != link && vnis.contains(&vni))
+    }
+
     /// This node has no device of a link with these VNIs, for certain.
     pub fn let_go(&mut self, link: LinkId, vnis: &BTreeSet<Vni>) {
         for held in [&mut self.held, &mut self.doubted] {
