@@ -30,15 +30,15 @@ impl<'a> Declared<'a> {
     }
 
     /// The pods on whose records it rests that a link is declared.
-    fn rests_on(&self, claim: &VniClaim) -> impl Iterator<Item = &PodKey> {
-        self.links.get(&claim.link).into_iter().flatten()
+    pub(super) fn rests_on(&self, link: LinkId) -> impl Iterator<Item = &PodKey> {
+        self.links.get(&link).into_iter().flatten()
     }
 
     /// How many of these claims fit into one transaction.
     pub(super) fn fit(&self, claims: &[&VniClaim]) -> usize {
         let (mut pods, mut count) = (BTreeSet::new(), 0);
         let fits = |claim: &&&VniClaim| {
-            pods.extend(self.rests_on(claim));
+            pods.extend(self.rests_on(claim.link));
             count += 1;
             count == 1 || pods.len() + 2 * count < TXN_OPS
         };

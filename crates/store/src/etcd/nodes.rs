@@ -228,11 +228,7 @@ pub(super) async fn remove_node(
     let alive = etcd.keys.alive(node);
     let unless = (!reason.even_if_alive()).then_some(alive);
     if let Some(alive) = &unless
-        && !Reader::new(etcd)
-            .ranges(vec![key(alive.clone())])
-            .await?
-            .concat()
-            .is_empty()
+        && Reader::new(etcd).has(alive).await?
     {
         return Ok(NodeRemoval::Alive);
     }

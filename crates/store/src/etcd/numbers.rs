@@ -12,7 +12,7 @@ use ratchet_model::{LinkId, NodeName, Vni, VniRange};
 use super::{
     Etcd, TXN_OPS,
     attempts::Attempts,
-    proto::{Compare, KeyValue, Op, Range, Txn},
+    proto::{Compare, KeyValue, Op, Txn},
     reader::{Reader, key, unreadable},
     vni_set::VniSet,
 };
@@ -194,11 +194,10 @@ pub(super) async fn release_unless(
     for some in vnis.chunks(TOGETHER) {
         let mut attempts = Attempts::new();
         loop {
-            if let Some(unless) = &unless {
-                let found = Reader::new(etcd).ranges(vec![key(unless.clone())]).await?;
-                if !found.concat().is_empty() {
-                    return Ok(false);
-                }
+            if let Some(unless) = &unless
+                && Reader::new(etcd).has(unless).await?
+            {
+                return Ok(false);
             }
             let guard = unless.clone().map(Compare::absent);
             if release_some(etcd, node, some, guard).await? {
@@ -218,7 +217,6 @@ async fn release_some(
     guard: Option<Compare>,
 ) -> Result<bool, StoreError> {
     let mut reader = Reader::new(etcd);
-    let found = reader.ranges(vec![key(etcd.keys.taken())]).await?;
     let mut numbers = Numbers::default();
     numbers
         .load(&mut reader, vnis.iter().copied().collect())
@@ -244,6 +242,7 @@ async fn release_some(
     }
     txn.compare.extend(guard);
     if !freed.is_empty() {
+        let found = reader.ranges(vec![key(etcd.keys.taken())]).await?;
         let mut all = All::load(etcd, &found.concat()).await?;
         freed.into_iter().for_each(|vni| all.vnis.remove(vni));
         txn.compare.push(all.unchanged(etcd));
@@ -284,17 +283,13 @@ pub(super) async fn block(
     etcd.rpc.txn(Txn { compare, success }).await.map(drop)
 }
 
-/// The VNIs that are of no use on these nodes, each with one such node.
-pub(super) async fn blocked(
+/// The VNIs that are of no use on these nodes, each with one such node; `found` is what their keys
+/// have.
+pub(super) fn blocked(
     etcd: &Etcd,
-    reader: &mut Reader<'_>,
     nodes: &BTreeSet<NodeName>,
+    found: &[Vec<KeyValue>],
 ) -> Result<BTreeMap<Vni, NodeName>, StoreError> {
-    let keys: Vec<Range> = nodes
-        .iter()
-        .map(|node| key(etcd.keys.blocked(node)))
-        .collect();
-    let found = reader.ranges(keys).await?;
     let mut blocked = BTreeMap::new();
     for (node, kvs) in nodes.iter().zip(found) {
         for kv in kvs {

@@ -60,6 +60,12 @@ impl<'a> Reader<'a> {
         Self { etcd, revision: 0 }
     }
 
+    /// Whether there is a key of this name.
+    pub(super) async fn has(&mut self, name: &str) -> Result<bool, StoreError> {
+        let found = self.ranges(vec![key(name.to_owned())]).await?;
+        Ok(!found.concat().is_empty())
+    }
+
     /// Reads ranges, many at a time. Returns the answers in the same order. Ranges whose answers
     /// are too large together are read separately.
     pub(super) async fn ranges(

@@ -73,11 +73,10 @@ pub(super) async fn remove_pod_unless(
     let mut attempts = Attempts::new();
     loop {
         let mut view = View::new(etcd);
-        if let Some(unless) = &unless {
-            let found = view.reader.ranges(vec![key(unless.clone())]).await?;
-            if !found.concat().is_empty() {
-                return Ok(false);
-            }
+        if let Some(unless) = &unless
+            && view.reader.has(unless).await?
+        {
+            return Ok(false);
         }
         view.load([pod.clone()].into()).await?;
         if !is_removed(view.records.get(pod), sandbox) {

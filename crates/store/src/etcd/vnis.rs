@@ -92,10 +92,13 @@ impl<'a> Batch<'a> {
     ) -> Result<Self, StoreError> {
         let etcd = declared.view.reader.etcd;
         let mut reader = Reader::new(etcd);
+        let nodes = declared.nodes(claims).chain([node.clone()]).collect();
         let keys = [etcd.keys.taken()]
             .into_iter()
-            .chain(claims.iter().map(|claim| etcd.keys.link(claim.link)));
+            .chain(claims.iter().map(|claim| etcd.keys.link(claim.link)))
+            .chain(BTreeSet::iter(&nodes).map(|node| etcd.keys.blocked(node)));
         let found = reader.ranges(keys.map(key).collect()).await?;
+        let (of_links, of_nodes) = found[1..].split_at(claims.len());
         let has = |(claim, kvs): (&&VniClaim, &Vec<KeyValue>)| {
             let vni = kvs.first().map(|kv| numbers::vni(etcd, kv)).transpose()?;
             Ok((
@@ -103,7 +106,6 @@ impl<'a> Batch<'a> {
                 (vni, kvs.first().map_or(0, |kv| kv.mod_revision)),
             ))
         };
-        let nodes = declared.nodes(claims).chain([node.clone()]).collect();
         let mut batch = Self {
             etcd,
             declared,
@@ -113,10 +115,10 @@ impl<'a> Batch<'a> {
             all: All::load(etcd, &found[0]).await?,
             has: claims
                 .iter()
-                .zip(&found[1..])
+                .zip(of_links)
                 .map(has)
                 .collect::<Result<_, StoreError>>()?,
-            blocked: numbers::blocked(etcd, &mut reader, &nodes).await?,
+            blocked: numbers::blocked(etcd, &nodes, of_nodes)?,
             numbers: Numbers::default(),
             owners: BTreeMap::new(),
             free: Vec::new(),
@@ -133,14 +135,16 @@ impl<'a> Batch<'a> {
         Ok(batch)
     }
 
+    /// The VNI that a link has as yet.
+    fn had(&self, link: LinkId) -> Option<Vni> {
+        self.has.get(&link).and_then(|has| has.0)
+    }
+
     /// Finds the links that have the VNIs which others insist on, where the VNIs have no keys.
     async fn find_owners(&mut self, owners: &mut Owners) -> Result<(), StoreError> {
         for claim in self.claims {
             for vni in [claim.fixed, claim.former].into_iter().flatten() {
-                let is_own = self
-                    .has
-                    .get(&claim.link)
-                    .is_some_and(|has| has.0 == Some(vni));
+                let is_own = self.had(claim.link) == Some(vni);
                 let has_key = self.numbers.get(vni).is_some();
                 if is_own || has_key || !self.all.vnis.contains(vni) {
                     continue;
@@ -156,7 +160,7 @@ impl<'a> Batch<'a> {
     /// Finds as many free VNIs as may be needed.
     async fn find_free(&mut self, reader: &mut Reader<'_>) -> Result<(), StoreError> {
         let may_need_one = |claim: &&&VniClaim| {
-            let has = self.has.get(&claim.link).and_then(|has| has.0);
+            let has = self.had(claim.link);
             let keeps = has.is_some_and(|vni| !self.blocked.contains_key(&vni));
             claim.fixed.is_none() && !keeps && self.declared.links.contains_key(&claim.link)
         };
@@ -210,14 +214,13 @@ impl<'a> Batch<'a> {
 impl Batch<'_> {
     fn grant(&mut self) -> Result<BTreeMap<LinkId, VniGrant>, StoreError> {
         let mut grants = BTreeMap::new();
+        let mut free = std::mem::take(&mut self.free);
         for claim in self.claims {
-            let has = self.has.get(&claim.link).and_then(|has| has.0);
+            let has = self.had(claim.link);
             let is_declared = self.declared.links.contains_key(&claim.link);
-            let mut free = std::mem::take(&mut self.free);
             let owner = |vni| Ok::<_, StoreError>(self.owner(vni));
             let lowest = || Ok(next_free(&mut free, &self.writes));
             let decision = Decision::on(claim, has, is_declared, owner, lowest)?;
-            self.free = free;
             let grant = match decision {
                 Decision::Refuse(grant) => grant,
                 Decision::Keep(vni) => {
@@ -312,7 +315,7 @@ impl Batch<'_> {
         for (link, vni) in &self.taken {
             txn.success
                 .push(Op::put(keys.link(*link), vni.to_string().into_bytes()));
-            rests_on.extend(self.declared.links.get(link).into_iter().flatten());
+            rests_on.extend(self.declared.rests_on(*link));
         }
         for pod in rests_on {
             let revision = self.declared.view.revisions.get(pod).copied().unwrap_or(0);
@@ -326,12 +329,10 @@ impl Batch<'_> {
     /// Makes those who watch the records of links hear that these have other VNIs: the keys of
     /// links that have one are not watched.
     fn touches(&self) -> impl Iterator<Item = Op> {
-        let had_one = |link: &&LinkId| self.has.get(link).is_some_and(|has| has.0.is_some());
-        let links = self.taken.keys().filter(had_one);
-        let pods = links
-            .filter_map(|link| self.declared.links.get(link))
-            .flatten();
-        let pods: BTreeSet<&PodKey> = pods.collect();
+        let links = self.taken.keys().filter(|link| self.had(**link).is_some());
+        let pods: BTreeSet<&PodKey> = links
+            .flat_map(|link| self.declared.rests_on(*link))
+            .collect();
         pods.into_iter()
             .map(|pod| Op::touch(self.etcd.keys.pod(pod)))
     }

@@ -68,16 +68,14 @@ impl Round<'_> {
     fn grant(&mut self, claim: &VniClaim) -> Result<VniGrant, Failure> {
         let transaction = self.transaction;
         let has = get(transaction, claim.link)?;
-        let mut free_from = self.free_from;
         let lowest = || {
-            let free = lowest(transaction, self.range, free_from, &self.blocked)?;
-            free_from = free.map_or(Vni::MAX, Vni::number);
+            let free = lowest(transaction, self.range, self.free_from, &self.blocked)?;
+            self.free_from = free.map_or(Vni::MAX, Vni::number);
             Ok(free)
         };
         let is_declared = self.declared.contains(&claim.link);
         let owner = |vni| owner(transaction, &self.blocked, vni);
         let decision = Decision::on(claim, has, is_declared, owner, lowest)?;
-        self.free_from = free_from;
         let vni = match decision {
             Decision::Refuse(grant) => return Ok(grant),
             Decision::Keep(vni) => vni,
