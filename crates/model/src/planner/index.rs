@@ -12,23 +12,18 @@ use crate::{
 pub(super) struct Index<'a> {
     pub observed: &'a [Observed],
     by_end: BTreeMap<(LinkId, End), Vec<usize>>,
-    /// Devices whose alias is not proven, by the link that it names.
-    unproven: BTreeMap<LinkId, Vec<usize>>,
     by_location: BTreeMap<(&'a Netns, &'a str), usize>,
 }
 
 impl<'a> Index<'a> {
     pub fn new(observed: &'a [Observed]) -> Self {
         let mut by_end: BTreeMap<_, Vec<usize>> = BTreeMap::new();
-        let mut unproven: BTreeMap<_, Vec<usize>> = BTreeMap::new();
         for (number, device) in observed.iter().enumerate() {
             if let Some(alias) = &device.alias {
                 by_end
                     .entry((alias.link, alias.end))
                     .or_default()
                     .push(number);
-            } else if let Some(alias) = &device.unproven {
-                unproven.entry(alias.link).or_default().push(number);
             }
         }
         let by_location = observed
@@ -39,17 +34,8 @@ impl<'a> Index<'a> {
         Self {
             observed,
             by_end,
-            unproven,
             by_location,
         }
-    }
-
-    /// The devices of a link that are to stay as they are, proven or not.
-    pub fn kept_of(&self, link: LinkId) -> impl Iterator<Item = usize> {
-        let proven = End::BOTH.map(|end| self.of_end(link, end));
-        let unproven = self.unproven.get(&link).map(Vec::as_slice);
-        let all = proven.into_iter().chain(unproven).flatten();
-        all.copied()
     }
 
     /// The devices whose alias names an end, in all sandboxes and parked.

@@ -50,7 +50,11 @@ impl<'a> Planner<'a> {
         let blocked = conflicts.iter().map(|conflict| conflict.link);
         let frozen: BTreeSet<LinkId> = frozen.chain(blocked).collect();
         let assigned = assign(&index, wanted, &frozen);
-        let frozen_devices = frozen.iter().flat_map(|link| index.kept_of(*link));
+        let is_frozen = |device: &Observed| {
+            let said = device.says();
+            said.is_some_and(|alias| frozen.contains(&alias.link))
+        };
+        let frozen_devices = (0..observed.len()).filter(|number| is_frozen(&observed[*number]));
         let claimed = assigned
             .iter()
             .flatten()
