@@ -127,9 +127,8 @@ impl NodeKey {
     /// An alias with its code, for a device in this place.
     pub(crate) fn sign(&self, alias: &Alias, location: Location) -> String {
         let text = alias.to_string();
-        let code = self.code(&text, location);
-        let hex: String = code.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{text}{MARK}{hex}")
+        let code = u128::from_be_bytes(self.code(&text, location));
+        format!("{text}{MARK}{code:032x}")
     }
 
     /// Whether this key has signed an alias, for a device in this place.

@@ -55,7 +55,10 @@ impl Kernel {
             let failed = |what: &str, failure| refused(format!("read {what} of {netns}"), failure);
             found.extend(self.talk(netns, |channel| {
                 let mut seen = look_at(channel, netns, look)
-                    .and_then(|seen| self.prove(channel, netns, seen))
+                    .and_then(|mut seen| {
+                        self.prove(channel, netns, seen.iter_mut().collect())?;
+                        Ok(seen)
+                    })
                     .map_err(|failure| failed("the devices", failure))?;
                 let devices = seen.iter_mut().map(|seen| &mut seen.device);
                 let chosen = devices
@@ -103,22 +106,22 @@ impl Kernel {
         &self,
         channel: &mut Channel,
         netns: &Netns,
-        mut found: Vec<Seen>,
-    ) -> Result<Vec<Seen>, Failure> {
+        mut found: Vec<&mut Seen>,
+    ) -> Result<(), Failure> {
         let is_tunnel = |seen: &Seen| matches!(seen.device.kind, Kind::Vxlan { .. });
-        if found.iter().any(is_tunnel) {
+        if found.iter().any(|seen| is_tunnel(seen)) {
             let of_node = match netns {
                 Netns::Node => None,
                 // What has no number here is nobody's home.
                 Netns::Sandbox(_) => Some(channel.number_of_node(self.node())?.unwrap_or(-1)),
             };
-            let is_elsewhere = |seen: &&mut Seen| is_tunnel(seen) && seen.home != of_node;
+            let is_elsewhere = |seen: &&mut &mut Seen| is_tunnel(seen) && seen.home != of_node;
             for seen in found.iter_mut().filter(is_elsewhere) {
                 seen.device.kind = Kind::Other;
                 seen.device.source = None;
             }
         }
-        for Seen { device, alias, .. } in &mut found {
+        for Seen { device, alias, .. } in found {
             let signed = |text: &String| self.has_signed(text, netns, device.index);
             if device.kind == Kind::Other {
                 device.unproven = None;
@@ -126,7 +129,7 @@ impl Kernel {
                 device.alias = device.unproven.take();
             }
         }
-        Ok(found)
+        Ok(())
     }
 
     /// Looks devices up by place and name.
@@ -142,13 +145,9 @@ impl Kernel {
                 .map(|position| wanted[*position].name.as_str());
             let devices = self
                 .talk(netns, |channel| {
-                    let found = by_name(channel, netns, names)?;
-                    let (there, seen): (Vec<bool>, Vec<Option<Seen>>) =
-                        found.into_iter().map(|seen| (seen.is_some(), seen)).unzip();
-                    let seen = seen.into_iter().flatten().collect();
-                    let mut proven = self.prove(channel, netns, seen)?.into_iter();
-                    let each = there.into_iter();
-                    Ok(each.map(move |is_there| is_there.then(|| proven.next()).flatten()))
+                    let mut found = by_name(channel, netns, names)?;
+                    self.prove(channel, netns, found.iter_mut().flatten().collect())?;
+                    Ok(found)
                 })?
                 .map_err(|failure| refused(format!("read the devices of {netns}"), failure))?;
             for (position, device) in positions.into_iter().zip(devices) {

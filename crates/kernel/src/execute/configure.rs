@@ -22,32 +22,22 @@ type Indexes<'a> = HashMap<&'a At, Result<Option<u32>, KernelError>>;
 impl<'a> Run<'a> {
     pub(super) fn configure(&mut self) {
         // Looked up once for all that is done by index.
-        let by_index = [Phase::Begin, Phase::Address, Phase::Route, Phase::Commit];
-        let by_index = by_index.map(|phase| self.positions(phase));
-        let indexes = self.indexes(by_index.into_iter().flatten());
-        self.write_aliases(Phase::Begin, &indexes);
+        let indexes = self.indexes();
+        self.set_by_index(Phase::Begin, &indexes);
         let device = self.take(Phase::Device);
         self.set(device);
         let address = self.take(Phase::Address);
         self.change_addresses(address, &indexes);
         let up = self.take(Phase::Up);
         self.set(up);
-        for (position, failure) in self.by_index(Phase::Route, None, &indexes) {
-            self.refuse(position, failure);
-        }
-        self.write_aliases(Phase::Commit, &indexes);
+        self.set_by_index(Phase::Route, &indexes);
+        self.set_by_index(Phase::Commit, &indexes);
     }
 
-    fn write_aliases(&mut self, phase: Phase, indexes: &Indexes<'a>) {
+    fn set_by_index(&mut self, phase: Phase, indexes: &Indexes<'a>) {
         for (position, failure) in self.by_index(phase, None, indexes) {
             self.refuse(position, failure);
         }
-    }
-
-    fn positions(&self, phase: Phase) -> Vec<usize> {
-        (0..self.steps.len())
-            .filter(|position| Phase::of(self.operation(*position)) == phase)
-            .collect()
     }
 
     /// What is done by name.
@@ -195,10 +185,11 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Looks up the devices of these steps, each once.
-    fn indexes(&self, positions: impl Iterator<Item = usize>) -> Indexes<'a> {
+    /// Looks up the devices of all steps that are done by index, each once.
+    fn indexes(&self) -> Indexes<'a> {
         let mut places: BTreeMap<&'a Netns, BTreeSet<&'a At>> = BTreeMap::new();
-        for at in positions.flat_map(|position| self.operation(position).devices()) {
+        let subjects = self.steps.iter().map(|step| subject(&step.operation));
+        for (at, _) in subjects.flatten() {
             places.entry(&at.netns).or_default().insert(at);
         }
         let mut indexes = Indexes::new();

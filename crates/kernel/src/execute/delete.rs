@@ -164,12 +164,10 @@ fn delete(channel: &mut Channel, netns: &Netns, devices: &[Doomed]) -> Vec<Resul
 /// that cannot be deleted, such as `lo`, and then the kernel deletes none. Returns whether there
 /// were any.
 fn expel(channel: &mut Channel, netns: &Netns, devices: &[Doomed], group: u32) -> bool {
-    let doomed: HashSet<u32> = devices.iter().map(|device| device.index).collect();
-    let there = channel.dump(request::dump_links(), |payload| reply::link(netns, payload));
-    let strangers = there.unwrap_or_default().into_iter();
-    let requests: Vec<_> = strangers
-        .filter(|device| device.group == group && !doomed.contains(&device.index))
-        .map(|device| request::set_group(device.index, 0))
+    let others = others_in(channel, netns, devices, group).unwrap_or_default();
+    let requests: Vec<_> = others
+        .into_iter()
+        .map(|index| request::set_group(index, 0))
         .collect();
     !requests.is_empty() && channel.batch(requests).iter().all(Result::is_ok)
 }
@@ -181,11 +179,19 @@ fn is_all_of_ours(channel: &mut Channel, netns: &Netns, devices: &[Doomed]) -> b
     if devices.len() <= MANY {
         return false;
     }
+    others_in(channel, netns, devices, GROUP_OURS).is_ok_and(|others| others.is_empty())
+}
+
+/// The indexes of the other devices of a namespace that are in a group.
+fn others_in(
+    channel: &mut Channel,
+    netns: &Netns,
+    devices: &[Doomed],
+    group: u32,
+) -> Result<Vec<u32>, Failure> {
     let doomed: HashSet<u32> = devices.iter().map(|device| device.index).collect();
-    let there = channel.dump(request::dump_links(), |payload| reply::link(netns, payload));
-    there.is_ok_and(|there| {
-        there
-            .iter()
-            .all(|device| device.group != GROUP_OURS || doomed.contains(&device.index))
+    channel.dump(request::dump_links(), |payload| {
+        let device = reply::link(netns, payload)?;
+        (device.group == group && !doomed.contains(&device.index)).then_some(device.index)
     })
 }
