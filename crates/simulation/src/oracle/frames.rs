@@ -153,8 +153,7 @@ impl Frames {
         let Form::Vxlan { tunnel, .. } = &device.form else {
             return false;
         };
-        let mut namespaces = network.namespaces();
-        let Some((_, place)) = namespaces.find(|(netns, _)| *netns == device.netns) else {
+        let Some(place) = network.namespace(device.netns) else {
             return false;
         };
         let is_end = |end: &Endpoint| end.pod == pod && end.interface == device.name;

@@ -65,9 +65,12 @@ impl Indexes {
                 .is_some_and(|namespace| namespace.node == node);
             let own = contents.records.get(&key(ends[*number].pod));
             let has_own = own.is_some_and(|record| record.location.is_some());
+            if !(is_here && has_own) {
+                return true;
+            }
+            let id = link_id(ends);
             let mut declared = contents.records.values().flat_map(|record| &record.links);
-            let is_declared = declared.any(|link| Some(link.id()) == link_id(ends));
-            !(is_here && has_own) || is_declared
+            declared.any(|link| Some(link.id()) == id)
         });
     }
 
