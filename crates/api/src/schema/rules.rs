@@ -1,0 +1,76 @@
+//! Rules over several fields of an object.
+
+use super::Rule;
+
+/// `namespace` is a word of the language, so the field has underscores around it.
+pub(crate) const LINK_RULES: &[Rule] = &[
+    (
+        "self.a.__namespace__ != self.b.__namespace__ || self.a.interface != self.b.interface || \
+         !has(self.a.pod) || !has(self.b.pod) || self.a.pod != self.b.pod",
+        "both ends are the same interface: a link needs two",
+    ),
+    (
+        "self.a.__namespace__ == oldSelf.a.__namespace__ && self.a.interface == oldSelf.a.interface",
+        "namespace and interface of end a cannot be changed: delete the Link and create another",
+    ),
+    (
+        "self.b.__namespace__ == oldSelf.b.__namespace__ && self.b.interface == oldSelf.b.interface",
+        "namespace and interface of end b cannot be changed: delete the Link and create another",
+    ),
+    (
+        "!has(oldSelf.vni) || (has(self.vni) && self.vni == oldSelf.vni)",
+        "a VNI stays for as long as the Link exists",
+    ),
+    (
+        "!has(self.a.node) || !has(self.b.node) || self.a.node == self.b.node || has(self.vni)",
+        "the ends are on two nodes, so the link needs a vni",
+    ),
+    (
+        "self.declaredBy != 'Topology' || has(self.topology)",
+        "a Topology declares the link: topology must name it",
+    ),
+];
+
+pub(crate) const END_RULES: &[Rule] = &[
+    (
+        "has(self.node) == has(self.podUID)",
+        "node and podUID are set together, when the pod has a node",
+    ),
+    (
+        "has(self.pod) || !has(self.podUID)",
+        "podUID is set, so pod must be, too",
+    ),
+    (
+        "has(self.node) || !has(self.vtep)",
+        "vtep is set, so node must be, too",
+    ),
+];
+
+pub(crate) const ROUTE_RULES: &[Rule] = &[(
+    "!has(self.via) || !isIP(self.via) || !isCIDR(self.dst) || \
+     ip(self.via).family() == cidr(self.dst).ip().family()",
+    "dst and via must both be IPv4 or both IPv6",
+)];
+
+pub(crate) const SLOT_RULES: &[Rule] = &[(
+    "has(self.statefulSet) != has(self.selector)",
+    "a slot needs either statefulSet or selector",
+)];
+
+pub(crate) const TOPOLOGY_LINK_RULES: &[Rule] = &[(
+    "self.endpoints[0] != self.endpoints[1]",
+    "both endpoints are the same interface: a link needs two",
+)];
+
+/// Two equal keys are an error, which names the key. Comparing each endpoint with all others would
+/// exceed what a rule may cost.
+pub(crate) const TOPOLOGY_RULES: &[Rule] = &[(
+    "!has(self.links) || (self.links.map(l, l.endpoints[0]) + self.links.map(l, l.endpoints[1]))\
+     .transformMapEntry(i, e, {e: i}).size() >= 0",
+    "an endpoint is in two links: give each link an interface of its own",
+)];
+
+pub(crate) const VNI_BLOCK_RULES: &[Rule] = &[(
+    "self.entries.all(offset, offset.matches('^(0|[1-9][0-9]{0,2})$') && int(offset) < 512)",
+    "the keys of entries are numbers from 0 to 511",
+)];
