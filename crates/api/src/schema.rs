@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 pub(crate) use rules::{
     END_RULES, LINK_RULES, ROUTE_RULES, SLOT_RULES, TOPOLOGY_LINK_RULES, TOPOLOGY_RULES,
-    VNI_BLOCK_RULES,
+    vni_block_rules,
 };
 pub(crate) use text::*;
 
@@ -57,8 +57,8 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
 }
 
 /// Rules, in the form that a schema has.
-pub(crate) fn rules(rules: &[Rule]) -> Value {
-    let one = |(rule, message): &Rule| json!({"rule": rule, "message": message});
+pub(crate) fn rules<R: AsRef<str>>(rules: &[(R, &str)]) -> Value {
+    let one = |(rule, message): &(R, &str)| json!({"rule": rule.as_ref(), "message": message});
     rules.iter().map(one).collect()
 }
 

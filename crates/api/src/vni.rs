@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Time,
-    schema::{self, VNI_BLOCK_RULES, rules},
+    schema::{self, rules, vni_block_rules},
 };
 
 /// How many VNIs a block has.
@@ -32,7 +32,7 @@ pub const VNI_BLOCK_SIZE: u32 = 512;
         json_path = ".metadata.creationTimestamp"
     )
 )]
-#[schemars(extend("x-kubernetes-validations" = rules(VNI_BLOCK_RULES)))]
+#[schemars(extend("x-kubernetes-validations" = rules(&vni_block_rules())))]
 pub struct VNIBlockSpec {
     /// The VNIs that are not free, by their offset in the block.
     #[serde(default, with = "offsets")]

@@ -1,6 +1,7 @@
 //! Rules over several fields of an object.
 
 use super::Rule;
+use crate::VNI_BLOCK_SIZE;
 
 /// `namespace` is a word of the language, so the field has underscores around it.
 pub(crate) const LINK_RULES: &[Rule] = &[
@@ -70,7 +71,13 @@ pub(crate) const TOPOLOGY_RULES: &[Rule] = &[(
     "an endpoint is in two links: give each link an interface of its own",
 )];
 
-pub(crate) const VNI_BLOCK_RULES: &[Rule] = &[(
-    "self.entries.all(offset, offset.matches('^(0|[1-9][0-9]{0,2})$') && int(offset) < 512)",
-    "the keys of entries are numbers from 0 to 511",
-)];
+pub(crate) fn vni_block_rules() -> [(String, &'static str); 1] {
+    let rule = format!(
+        "self.entries.all(offset, offset.matches('^(0|[1-9][0-9]{{0,2}})$') && \
+         int(offset) < {VNI_BLOCK_SIZE})"
+    );
+    [(
+        rule,
+        "the keys of entries are offsets in the block: 0, 1 and so on",
+    )]
+}

@@ -28,7 +28,7 @@ const UID: usize = 64;
 
 const INTERFACE_RULES: &[Rule] = &[
     (
-        "self.matches('^[^/:%[:space:][:cntrl:]]+$') && size(bytes(self)) <= 15",
+        r"self.matches(r'^[^/:%\s\pZ\p{Cc}]+$') && size(bytes(self)) <= 15",
         "an interface's name has 1 to 15 bytes, and no '/', ':', '%' or white space",
     ),
     (
@@ -86,9 +86,13 @@ const ENDPOINT_RULES: &[Rule] = &[
         "a pod's name has lower case letters, digits, '-' and '.' only",
     ),
     (
-        "self.matches(':[^/:%[:space:][:cntrl:]]{1,15}$') && !self.matches(':([.]{1,2}|lo|all|default)$')",
-        "after the ':' an interface's name is expected: 1 to 15 bytes, no '/', '%' or white space, \
-         and not lo, all or default",
+        r"self.matches(r':[^/:%\s\pZ\p{Cc}]+$') && size(bytes(self)) - size(bytes(self.split(':')[0])) <= 16",
+        "after the ':' an interface's name is expected, of 1 to 15 bytes, without '/', '%' and \
+         white space",
+    ),
+    (
+        "!self.matches(':([.]{1,2}|lo|all|default)$')",
+        "this interface name is taken by the system; choose another one",
     ),
 ];
 

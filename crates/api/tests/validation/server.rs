@@ -1,0 +1,182 @@
+//! A real API server with an etcd of its own, without nodes and controllers.
+
+use std::{
+    fs::{self, File},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use kube::{Client, Config, api::ListParams, core::Request};
+use tempfile::TempDir;
+
+const TOKEN: &str = "token-of-this-test";
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// The processes. They end when it is dropped.
+pub struct Server {
+    processes: Vec<Child>,
+    _directory: TempDir,
+    pub client: Client,
+}
+
+/// The folder of Kubernetes' programs, which are built if they are missing. `None` without Go,
+/// where that is allowed.
+pub fn programs() -> Option<PathBuf> {
+    let build = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../tests/kubernetes/build/programs"
+    );
+    if Command::new("go").arg("version").output().is_err() {
+        let missing = "the test on a real API server needs Go 1.24 or later, which is missing";
+        assert!(std::env::var_os("CI").is_none(), "{missing}");
+        println!("SKIPPED: {missing}");
+        return None;
+    }
+    let output = Command::new(build)
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{build} failed");
+    Some(String::from_utf8(output.stdout).unwrap().trim().into())
+}
+
+impl Server {
+    /// Starts both and waits until the API server is ready.
+    pub async fn start(programs: &Path) -> Self {
+        let mut log = String::new();
+        // Another process may take a port before etcd or the API server does.
+        for _try in 0..3 {
+            match Self::start_once(programs).await {
+                Ok(server) => return server,
+                Err(of_this_try) => log = of_this_try,
+            }
+        }
+        panic!("the API server does not start: {log}");
+    }
+
+    async fn start_once(programs: &Path) -> Result<Self, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let [etcd, peer, api] = free_ports();
+        let mut processes = Processes(Vec::new());
+        let at = directory.path();
+        let etcd_url = format!("http://127.0.0.1:{etcd}");
+        processes.start(at, "etcd", |command| {
+            command
+                .args(["etcd", "--unsafe-no-fsync", "--log-level=error"])
+                .arg(format!("--data-dir={}", at.join("data").display()))
+                .arg(format!("--listen-client-urls={etcd_url}"))
+                .arg(format!("--advertise-client-urls={etcd_url}"))
+                .arg(format!("--listen-peer-urls=http://127.0.0.1:{peer}"));
+        });
+        processes.start(at, "apiserver", |command| {
+            api_server(command, programs, at, &etcd_url, api);
+        });
+        let client = client(api);
+        let deadline = Instant::now() + DEADLINE;
+        while !is_ready(&client).await {
+            if processes.one_has_ended() || Instant::now() > deadline {
+                return Err(fs::read_to_string(at.join("apiserver.log")).unwrap_or_default());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(Self {
+            processes: std::mem::take(&mut processes.0),
+            _directory: directory,
+            client,
+        })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        Processes(std::mem::take(&mut self.processes));
+    }
+}
+
+/// Processes that end when they are dropped.
+struct Processes(Vec<Child>);
+
+impl Processes {
+    /// Starts a program, which is also killed if the test is (`setpriv`).
+    fn start(&mut self, at: &Path, name: &str, arguments: impl FnOnce(&mut Command)) {
+        let log = File::create(at.join(format!("{name}.log"))).unwrap();
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]);
+        arguments(&mut command);
+        let child = command.stdout(Stdio::null()).stderr(log).spawn();
+        self.0.push(child.unwrap());
+    }
+
+    fn one_has_ended(&mut self) -> bool {
+        self.0
+            .iter_mut()
+            .any(|child| child.try_wait().unwrap().is_some())
+    }
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        for child in self.0.iter_mut().rev() {
+            let _it_may_have_ended = child.kill();
+            child.wait().unwrap();
+        }
+    }
+}
+
+fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
+
+fn api_server(command: &mut Command, programs: &Path, at: &Path, etcd: &str, port: u16) {
+    let file = |name: &str| at.join(name).display().to_string();
+    fs::write(
+        at.join("tokens"),
+        format!("{TOKEN},admin,admin,system:masters"),
+    )
+    .unwrap();
+    let key = Command::new("openssl")
+        .args(["genrsa", "-out", &file("key"), "2048"])
+        .stderr(Stdio::null())
+        .status();
+    assert!(key.unwrap().success());
+    command
+        .arg(programs.join("kube-apiserver"))
+        .arg(format!("--etcd-servers={etcd}"))
+        .arg(format!("--cert-dir={}", file("certificates")))
+        .arg(format!("--secure-port={port}"))
+        .arg(format!("--token-auth-file={}", file("tokens")))
+        .arg(format!("--service-account-key-file={}", file("key")))
+        .arg(format!(
+            "--service-account-signing-key-file={}",
+            file("key")
+        ))
+        .args([
+            "--bind-address=127.0.0.1",
+            "--advertise-address=192.0.2.1",
+            "--endpoint-reconciler-type=none",
+            "--authorization-mode=RBAC",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            "--service-cluster-ip-range=10.96.0.0/16",
+        ]);
+}
+
+fn client(port: u16) -> Client {
+    let mut config = Config::new(format!("https://127.0.0.1:{port}").parse().unwrap());
+    // The certificate is the server's own, made when it starts.
+    config.accept_invalid_certs = true;
+    config.auth_info.token = Some(TOKEN.to_owned().into());
+    Client::try_from(config).unwrap()
+}
+
+async fn is_ready(client: &Client) -> bool {
+    // A list of this path is a GET.
+    let request = Request::new("/readyz").list(&ListParams::default());
+    let request = request.unwrap();
+    client
+        .request_text(request)
+        .await
+        .is_ok_and(|text| text == "ok")
+}
