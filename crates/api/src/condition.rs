@@ -72,3 +72,31 @@ impl fmt::Display for Accepted {
         f.write_str(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ratchet_model::reason::TABLE;
+
+    use super::*;
+    use crate::schema::REASON;
+
+    #[test]
+    fn reasons_fit_into_a_status_and_none_has_two_meanings() {
+        let own = [
+            end::WIRED,
+            end::WAITING_FOR_SANDBOX,
+            end::STARTED_BEFORE_AGENT,
+            end::REMOVED,
+        ];
+        let of_the_model = TABLE.iter().map(|entry| entry.name);
+        let mut all: Vec<&str> = own.into_iter().chain(of_the_model).collect();
+        for name in &all {
+            assert!(name.len() <= REASON, "{name}");
+            assert!(name.bytes().all(|b| b.is_ascii_alphanumeric()), "{name}");
+        }
+        let count = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), count);
+    }
+}

@@ -65,3 +65,24 @@ impl LinkGrantSpec {
             })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_grant_is_for_its_namespaces_and_pods() {
+        let allows = |to, namespace: &str| {
+            let spec = json!({"from": [{"namespace": "t1"}, {"namespace": "t2"}], "to": to});
+            let spec: LinkGrantSpec = serde_json::from_value(spec).unwrap();
+            spec.allows(namespace, |key| (key == "app").then_some("edge"))
+        };
+        let labels = |app: &str| json!({"podSelector": {"matchLabels": {"app": app}}});
+        assert!(allows(json!([{}]), "t1"));
+        assert!(allows(json!([labels("core"), labels("edge")]), "t2"));
+        assert!(!allows(json!([labels("core")]), "t1"));
+        assert!(!allows(json!([{}]), "t3"));
+    }
+}

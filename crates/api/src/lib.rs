@@ -10,6 +10,10 @@
 //!
 //! The documentation of types and fields becomes the description in `kubectl explain`, so it is
 //! written for users.
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "columns of `kubectl get` have their type in common"
+)]
 
 mod condition;
 mod endpoint;
@@ -41,3 +45,13 @@ pub const GROUP: &str = "ratchet.dev";
 
 /// The version of all kinds.
 pub const VERSION: &str = "v1alpha1";
+
+/// The field manager under which an agent applies `status.a` of a Link. It is the end's and not the
+/// node's: under one name for both ends, an agent's apply would remove the other end.
+pub const MANAGER_OF_A: &str = "ratchet-a";
+
+/// The field manager under which an agent applies `status.b` of a Link.
+pub const MANAGER_OF_B: &str = "ratchet-b";
+
+/// The finalizer of a Link whose VNI may not be given to another one yet.
+pub const VNI_FINALIZER: &str = "ratchet.dev/vni";

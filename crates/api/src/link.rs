@@ -199,9 +199,11 @@ pub struct Route {
 pub struct LinkStatus {
     /// End `a`, as the agent of its node says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "LinkEndStatus")]
     pub a: Option<LinkEndStatus>,
     /// End `b`, as the agent of its node says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "LinkEndStatus")]
     pub b: Option<LinkEndStatus>,
     /// `Accepted` says whether the link can be made, and why not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

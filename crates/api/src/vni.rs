@@ -22,7 +22,6 @@ pub const VNI_BLOCK_SIZE: u32 = 512;
     version = "v1alpha1",
     kind = "VNIBlock",
     plural = "vniblocks",
-    category = "ratchet",
     derive = "PartialEq",
     doc = "Which links have the VNIs of a block. Its name is the number of the block. Ratchet's \
            controller writes it; do not.",
@@ -103,5 +102,41 @@ mod offsets {
         let read = |(offset, entry): (String, VNIEntry)| Ok((offset.parse()?, entry));
         let read: Result<_, std::num::ParseIntError> = entries.into_iter().map(read).collect();
         read.map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_vni_has_one_place() {
+        for number in [1, 11, 511, 512, 4096, Vni::MAX] {
+            let vni = Vni::try_from(number).unwrap();
+            let (block, offset) = VNIBlock::place_of(vni);
+            assert_eq!(VNIBlock::vni_at(block, offset), Some(vni), "{number}");
+        }
+        assert_eq!(VNIBlock::vni_at(0, 0), None);
+        assert_eq!(VNIBlock::vni_at(0, 512), None);
+        assert_eq!(VNIBlock::vni_at(32_768, 0), None);
+        assert_eq!(VNIBlock::vni_at(u32::MAX, 0), None);
+    }
+
+    #[test]
+    fn offsets_are_texts_in_json() {
+        let entry = VNIEntry {
+            link: "default/lab".to_owned(),
+            uid: None,
+            freed: None,
+            former: Vec::new(),
+        };
+        let spec = VNIBlockSpec {
+            entries: [(7, entry)].into(),
+        };
+        let json = serde_json::to_string(&spec).unwrap();
+        assert_eq!(json, r#"{"entries":{"7":{"link":"default/lab"}}}"#);
+        assert_eq!(serde_json::from_str::<VNIBlockSpec>(&json).unwrap(), spec);
+        let bad = json.replace("\"7\"", "\"x\"");
+        assert!(serde_json::from_str::<VNIBlockSpec>(&bad).is_err());
     }
 }

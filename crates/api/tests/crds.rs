@@ -1,6 +1,7 @@
 //! `deploy/crds.yaml` is what the types generate. To write it again:
 //!
 //!     WRITE=1 cargo test -p ratchet-api --test crds
+#![allow(clippy::unwrap_used)]
 
 use std::fmt::Write;
 

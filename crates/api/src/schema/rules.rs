@@ -11,11 +11,13 @@ pub(crate) const LINK_RULES: &[Rule] = &[
         "both ends are the same interface: a link needs two",
     ),
     (
-        "self.a.__namespace__ == oldSelf.a.__namespace__ && self.a.interface == oldSelf.a.interface",
+        "self.a.__namespace__ == oldSelf.a.__namespace__ && \
+         self.a.interface == oldSelf.a.interface",
         "namespace and interface of end a cannot be changed: delete the Link and create another",
     ),
     (
-        "self.b.__namespace__ == oldSelf.b.__namespace__ && self.b.interface == oldSelf.b.interface",
+        "self.b.__namespace__ == oldSelf.b.__namespace__ && \
+         self.b.interface == oldSelf.b.interface",
         "namespace and interface of end b cannot be changed: delete the Link and create another",
     ),
     (
@@ -59,14 +61,15 @@ pub(crate) const SLOT_RULES: &[Rule] = &[(
 )];
 
 pub(crate) const TOPOLOGY_LINK_RULES: &[Rule] = &[(
-    "self.endpoints[0] != self.endpoints[1]",
+    "self.endpoints.size() != 2 || self.endpoints[0] != self.endpoints[1]",
     "both endpoints are the same interface: a link needs two",
 )];
 
 /// Two equal keys are an error, which names the key. Comparing each endpoint with all others would
-/// exceed what a rule may cost.
+/// exceed what a rule may cost. The function is there from Kubernetes 1.33 on.
 pub(crate) const TOPOLOGY_RULES: &[Rule] = &[(
-    "!has(self.links) || (self.links.map(l, l.endpoints[0]) + self.links.map(l, l.endpoints[1]))\
+    "!has(self.links) || (self.links.map(l, l.endpoints.size() == 2, l.endpoints[0]) + \
+     self.links.map(l, l.endpoints.size() == 2, l.endpoints[1]))\
      .transformMapEntry(i, e, {e: i}).size() >= 0",
     "an endpoint is in two links: give each link an interface of its own",
 )];

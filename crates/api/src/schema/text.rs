@@ -26,6 +26,23 @@ const MAC: usize = 17;
 /// A uid of the API: UUIDs, and for static pods a digest.
 const UID: usize = 64;
 
+const NAMESPACE_RULES: &[Rule] = &[(
+    "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+    "a namespace's name has lower case letters, digits and '-', and no '-' at its ends",
+)];
+
+const NAME_RULES: &[Rule] = &[(
+    "self.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')",
+    "a name has lower case letters, digits, '-' and '.', and a letter or digit at its ends",
+)];
+
+const LABEL_RULES: &[Rule] = &[(
+    "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+    "a name has lower case letters, digits and '-' here, and no '-' at its ends",
+)];
+
+/// `InterfaceName` of the model, and the names that the kernel's settings have for all interfaces
+/// (Documentation/networking/ip-sysctl.rst).
 const INTERFACE_RULES: &[Rule] = &[
     (
         r"self.matches(r'^[^/:%\s\pZ\p{Cc}]+$') && size(bytes(self)) <= 15",
@@ -43,8 +60,10 @@ const ADDRESS_RULES: &[Rule] = &[
         "expected an address with a prefix length, such as 10.0.0.1/24 or fd00::1/64",
     ),
     (
-        "!isCIDR(self) || cidr(self).ip().isGlobalUnicast() || cidr(self).ip().isLinkLocalUnicast()",
-        "an interface cannot have this address: it is unspecified, loopback, broadcast or multicast",
+        "!isCIDR(self) || cidr(self).ip().isGlobalUnicast() || \
+         cidr(self).ip().isLinkLocalUnicast()",
+        "an interface cannot have this address: it is unspecified, loopback, broadcast or \
+         multicast",
     ),
 ];
 
@@ -76,19 +95,22 @@ const MAC_OR_NONE_RULES: &[Rule] = &[(
      one that Ratchet chooses; the first byte is even",
 )];
 
+/// The rules after the first are about texts that have the form.
 const ENDPOINT_RULES: &[Rule] = &[
     (
         "self.matches('^([^/:]+/)?[^/:]+:[^/:]+$')",
         "expected pod:interface or namespace/pod:interface, such as r1:eth1",
     ),
     (
-        "self.matches('^([a-z0-9-]+/)?[a-z0-9.-]+:')",
-        "a pod's name has lower case letters, digits, '-' and '.' only",
+        "!self.matches('^([^/:]+/)?[^/:]+:[^/:]+$') || self.matches('^([a-z0-9-]+/)?[a-z0-9.-]+:')",
+        "names of pods and namespaces have lower case letters, digits and '-', and those of pods \
+         also '.'",
     ),
     (
-        r"self.matches(r':[^/:%\s\pZ\p{Cc}]+$') && size(bytes(self)) - size(bytes(self.split(':')[0])) <= 16",
-        "after the ':' an interface's name is expected, of 1 to 15 bytes, without '/', '%' and \
-         white space",
+        "!self.matches('^([^/:]+/)?[^/:]+:[^/:]+$') || \
+         (self.matches(r':[^%\\s\\pZ\\p{Cc}]+$') && \
+         size(bytes(self)) - size(bytes(self.split(':')[0])) <= 16)",
+        "an interface's name has 1 to 15 bytes, and no '%' or white space",
     ),
     (
         "!self.matches(':([.]{1,2}|lo|all|default)$')",
@@ -96,12 +118,24 @@ const ENDPOINT_RULES: &[Rule] = &[
     ),
 ];
 
+/// Where a rule says it better, no least length is given.
 fn text(least: usize, most: usize) -> Schema {
-    json_schema!({"type": "string", "minLength": least, "maxLength": most})
+    let mut schema = json_schema!({"type": "string", "maxLength": most});
+    if least > 0 {
+        schema.insert("minLength".to_owned(), least.into());
+    }
+    schema
 }
 
+/// A text with rules. Their messages begin with the text, which the server does not show.
 fn ruled(mut schema: Schema, of: &[Rule]) -> Schema {
-    schema.insert("x-kubernetes-validations".to_owned(), rules(of));
+    let mut rules = rules(of);
+    for rule in rules.as_array_mut().into_iter().flatten() {
+        // The language has the same quotes and escapes as JSON.
+        let message = format!("'\"' + self + '\": ' + {}", rule["message"]);
+        rule["messageExpression"] = message.into();
+    }
+    schema.insert("x-kubernetes-validations".to_owned(), rules);
     schema
 }
 
@@ -111,12 +145,12 @@ fn pattern(mut schema: Schema, pattern: &str) -> Schema {
 }
 
 pub(crate) fn namespace(_: &mut SchemaGenerator) -> Schema {
-    pattern(text(1, LABEL), "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    ruled(text(0, LABEL), NAMESPACE_RULES)
 }
 
 /// A name of a pod, a node, a Topology and the like.
 pub(crate) fn name(_: &mut SchemaGenerator) -> Schema {
-    pattern(text(1, NAME), "^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")
+    ruled(text(0, NAME), NAME_RULES)
 }
 
 pub(crate) fn node(generator: &mut SchemaGenerator) -> Schema {
@@ -125,7 +159,7 @@ pub(crate) fn node(generator: &mut SchemaGenerator) -> Schema {
 
 /// The name of a slot or of a link in a Topology.
 pub(crate) fn label(_: &mut SchemaGenerator) -> Schema {
-    pattern(text(1, LABEL), "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    ruled(text(0, LABEL), LABEL_RULES)
 }
 
 pub(crate) fn label_value(_: &mut SchemaGenerator) -> Schema {
@@ -154,23 +188,23 @@ pub(crate) fn timestamp(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(crate) fn interface(_: &mut SchemaGenerator) -> Schema {
-    ruled(text(1, INTERFACE), INTERFACE_RULES)
+    ruled(text(0, INTERFACE), INTERFACE_RULES)
 }
 
 pub(crate) fn address(_: &mut SchemaGenerator) -> Schema {
-    ruled(text(1, CIDR), ADDRESS_RULES)
+    ruled(text(0, CIDR), ADDRESS_RULES)
 }
 
 pub(crate) fn destination(_: &mut SchemaGenerator) -> Schema {
-    ruled(text(1, CIDR), DESTINATION_RULES)
+    ruled(text(0, CIDR), DESTINATION_RULES)
 }
 
 pub(crate) fn ip(_: &mut SchemaGenerator) -> Schema {
-    ruled(text(1, IP), IP_RULES)
+    ruled(text(0, IP), IP_RULES)
 }
 
 pub(crate) fn mac(_: &mut SchemaGenerator) -> Schema {
-    ruled(text(1, MAC), MAC_RULES)
+    ruled(text(0, MAC), MAC_RULES)
 }
 
 pub(crate) fn mac_or_none(_: &mut SchemaGenerator) -> Schema {
@@ -179,7 +213,7 @@ pub(crate) fn mac_or_none(_: &mut SchemaGenerator) -> Schema {
 
 pub(crate) fn endpoint(_: &mut SchemaGenerator) -> Schema {
     let most = LABEL + 1 + NAME + 1 + INTERFACE;
-    ruled(text(3, most), ENDPOINT_RULES)
+    ruled(text(0, most), ENDPOINT_RULES)
 }
 
 /// As Kubernetes writes reasons of conditions.

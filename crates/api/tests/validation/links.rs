@@ -5,7 +5,7 @@ use kube::{
     api::{ListParams, Patch, PatchParams},
     core::Request,
 };
-use ratchet_api::{EndState, Link, LinkStatus};
+use ratchet_api::{EndState, Link, LinkStatus, MANAGER_OF_A, MANAGER_OF_B};
 use serde_json::{Value, json};
 
 use crate::{Kind, with};
@@ -19,7 +19,8 @@ fn good() -> Value {
             "namespace": "default", "pod": "r1", "interface": "eth1",
             "addresses": ["10.0.0.1/24", "fd00::1/64", "fe80::1/64"],
             "mac": "02:00:00:00:00:01",
-            "routes": [{"dst": "10.1.0.0/16", "via": "10.0.0.2"}, {"dst": "::/0", "via": "fd00::2"}],
+            "routes": [{"dst": "10.1.0.0/16", "via": "10.0.0.2"},
+                {"dst": "::/0", "via": "fd00::2"}],
             "podUID": "7a", "node": "n1", "vtep": "192.0.2.1", "tunnelMTU": 1450,
         },
         "b": {
@@ -34,6 +35,7 @@ pub async fn run(client: &Client) {
     of_ends(&links).await;
     of_the_whole(&links).await;
     changes(&links).await;
+    late_vni(&links).await;
     status_and_columns(client).await;
 }
 
@@ -57,7 +59,7 @@ async fn of_ends(links: &Kind) {
             json!("sixteen_byteslong"),
             "may not be more than 15",
         ),
-        ("interface", json!(""), "should be at least 1 chars long"),
+        ("interface", json!(""), interface),
         ("interface", json!("lo"), taken),
         ("interface", json!(".."), taken),
         ("interface", json!("all"), taken),
@@ -93,8 +95,16 @@ async fn of_ends(links: &Kind) {
         ("mac", json!("01:00:00:00:00:01"), mac),
         ("mac", json!("00:00:00:00:00:00"), mac),
         ("vtep", json!("host"), "without a prefix length"),
-        ("namespace", json!("Default"), "spec.a.namespace"),
-        ("pod", json!("r 1"), "spec.a.pod"),
+        (
+            "namespace",
+            json!("Default"),
+            "\"Default\": a namespace's name has lower case letters",
+        ),
+        (
+            "pod",
+            json!("r 1"),
+            "\"r 1\": a name has lower case letters",
+        ),
         (
             "tunnelMTU",
             json!(67),
@@ -243,6 +253,17 @@ async fn changes(links: &Kind) {
     }
 }
 
+/// A link that gets its VNI when its pods are on two nodes.
+async fn late_vni(links: &Kind) {
+    let mut spec = good();
+    spec.as_object_mut().unwrap().remove("vni");
+    spec["b"]["node"] = json!("n1");
+    links.create("late", &spec).await;
+    let refusal = links.refusal_of_change("late", &good()).await;
+    assert_eq!(refusal, None);
+    links.delete("late").await;
+}
+
 /// The status that an agent applies for an end, and what `kubectl get links` shows of it.
 async fn status_and_columns(client: &Client) {
     let api: Api<Link> = Api::default_namespaced(client.clone());
@@ -257,8 +278,8 @@ async fn status_and_columns(client: &Client) {
         })
     };
     for (manager, status) in [
-        ("ratchet-a", end("a", "Up", "up")),
-        ("ratchet-b", end("b", "Waiting", "waiting for n2")),
+        (MANAGER_OF_A, end("a", "Up", "up")),
+        (MANAGER_OF_B, end("b", "Waiting", "waiting for n2")),
     ] {
         let parameters = PatchParams::apply(manager);
         let applied = api
@@ -282,7 +303,7 @@ async fn status_and_columns(client: &Client) {
     assert_eq!(conditions[0].reason, "Resolved");
 
     let bad = end("a", "Up", &"x".repeat(1025));
-    let parameters = PatchParams::apply("ratchet-a");
+    let parameters = PatchParams::apply(MANAGER_OF_A);
     let refused = api
         .patch_status("changed", &parameters, &Patch::Apply(bad))
         .await;

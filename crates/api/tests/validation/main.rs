@@ -1,15 +1,17 @@
 //! What the API server refuses, and what it shows: the CRDs on a real one.
-#![allow(clippy::too_many_lines, reason = "tables of objects")]
+#![allow(clippy::unwrap_used, clippy::too_many_lines)]
 
 mod links;
 mod others;
 mod server;
 mod topologies;
 
+use std::path::Path;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api, Client,
-    api::{DynamicObject, PostParams},
+    api::{DeleteParams, DynamicObject, PostParams},
     core::{ApiResource, GroupVersionKind},
     runtime::{conditions, wait::await_condition},
 };
@@ -60,6 +62,14 @@ impl Kind {
         let object = self.object(name, spec);
         self.api
             .create(&PostParams::default(), &object)
+            .await
+            .unwrap();
+    }
+
+    /// Deletes an object.
+    pub async fn delete(&self, name: &str) {
+        self.api
+            .delete(name, &DeleteParams::default())
             .await
             .unwrap();
     }
@@ -118,16 +128,24 @@ pub fn with(spec: &Value, pointer: &str, value: Value) -> Value {
     spec
 }
 
-async fn create_definitions(client: &Client) {
-    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for crd in ratchet_api::crds() {
-        let name = crd.metadata.name.clone().unwrap();
-        if let Err(error) = api.create(&PostParams::default(), &crd).await {
-            panic!("{name}: {error}");
+/// The CRDs, as users apply them. Applying them again changes nothing.
+async fn apply_definitions(server: &Server, programs: &Path) {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/crds.yaml");
+    let api: Api<CustomResourceDefinition> = Api::all(server.client.clone());
+    for what_happens in ["created", "unchanged"] {
+        let output = server.kubectl(programs, &["apply", "-f", file]);
+        let count = output
+            .lines()
+            .filter(|line| line.ends_with(what_happens))
+            .count();
+        assert_eq!(count, ratchet_api::crds().len(), "{output}");
+        for crd in ratchet_api::crds() {
+            let name = crd.metadata.name.unwrap();
+            let established = conditions::is_crd_established();
+            await_condition(api.clone(), &name, established)
+                .await
+                .unwrap();
         }
-        await_condition(api.clone(), &name, conditions::is_crd_established())
-            .await
-            .unwrap();
     }
 }
 
@@ -141,7 +159,7 @@ fn the_api_server_refuses_what_it_can_and_shows_what_there_is() {
         .unwrap();
     runtime.block_on(async {
         let server = Server::start(&programs).await;
-        create_definitions(&server.client).await;
+        apply_definitions(&server, &programs).await;
         links::run(&server.client).await;
         topologies::run(&server.client).await;
         others::run(&server.client).await;

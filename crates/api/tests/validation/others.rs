@@ -44,6 +44,7 @@ async fn blocks(blocks: &Kind) {
             .refuses("the keys of entries are offsets in the block", entry(key))
             .await;
     }
+    blocks.accepts(json!({})).await;
     let full: serde_json::Map<_, _> = (0..512)
         .map(|offset| (offset.to_string(), entry("0")["entries"]["0"].clone()))
         .collect();
@@ -58,7 +59,11 @@ async fn grants(grants: &Kind) {
     for (pointer, value, part) in [
         ("/from", json!([]), "should have at least 1 items"),
         ("/to", json!([]), "should have at least 1 items"),
-        ("/from/0/namespace", json!("*"), "spec.from[0].namespace"),
+        (
+            "/from/0/namespace",
+            json!("*"),
+            "\"*\": a namespace's name has",
+        ),
         (
             "/to/0/podSelector",
             json!({}),

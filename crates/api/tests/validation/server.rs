@@ -17,7 +17,8 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// The processes. They end when it is dropped.
 pub struct Server {
     processes: Vec<Child>,
-    _directory: TempDir,
+    directory: TempDir,
+    api: u16,
     pub client: Client,
 }
 
@@ -83,9 +84,27 @@ impl Server {
         }
         Ok(Self {
             processes: std::mem::take(&mut processes.0),
-            _directory: directory,
+            directory: directory,
+            api,
             client,
         })
+    }
+}
+
+impl Server {
+    /// Runs kubectl as the administrator. Returns what it prints; a warning is a failure, too.
+    pub fn kubectl(&self, programs: &Path, arguments: &[&str]) -> String {
+        let output = Command::new(programs.join("kubectl"))
+            .args(["--kubeconfig=/dev/null", "--insecure-skip-tls-verify"])
+            .arg(format!("--server=https://127.0.0.1:{}", self.api))
+            .arg(format!("--token={TOKEN}"))
+            .arg(format!("--cache-dir={}", self.directory.path().display()))
+            .args(arguments)
+            .output()
+            .unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && errors.is_empty(), "{errors}");
+        String::from_utf8(output.stdout).unwrap()
     }
 }
 

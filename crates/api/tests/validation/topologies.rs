@@ -38,8 +38,8 @@ pub async fn run(client: &Client) {
 
 async fn of_links(topologies: &Kind) {
     let form = "expected pod:interface or namespace/pod:interface, such as r1:eth1";
-    let pod = "a pod's name has lower case letters";
-    let interface = "after the ':' an interface's name is expected, of 1 to 15 bytes";
+    let pod = "names of pods and namespaces have lower case letters";
+    let interface = "an interface's name has 1 to 15 bytes, and no '%' or white space";
     for (pointer, value, part) in [
         ("endpoints/0", json!("r1"), form),
         ("endpoints/0", json!("r1/eth1"), form),
@@ -118,10 +118,20 @@ async fn of_links(topologies: &Kind) {
             json!(1 << 24),
             "should be less than or equal to 16777215",
         ),
-        ("name", json!("Up"), "spec.links[1].name"),
+        ("name", json!("Up"), "\"Up\": a name has lower case letters"),
     ] {
         let spec = with(&good(), &format!("/links/1/{pointer}"), value);
         topologies.refuses(part, spec).await;
+    }
+    // One problem has one message.
+    for endpoint in ["r1", "a/b/c:eth1", ":eth1"] {
+        let spec = with(&good(), "/links/1/endpoints/0", json!(endpoint));
+        let refusal = topologies.refusal(&spec).await.unwrap();
+        let expected = format!(
+            "Topology.ratchet.dev \"tried\" is invalid: spec.links[1].endpoints[0]: Invalid value: \
+             \"string\": \"{endpoint}\": {form}"
+        );
+        assert_eq!(refusal, expected);
     }
     for endpoint in ["r1:ä", "web-0.x:fifteen_bytes_1", "tenant/r1:eth1"] {
         let spec = with(&good(), "/links/1/endpoints/0", json!(endpoint));
@@ -181,6 +191,8 @@ async fn large(topologies: &Kind) {
         json!({
             "endpoints": [format!("r1:eth{number}"), format!("r2:eth{number}")],
             "addresses": [[format!("{net}.1/24")], [format!("{net}.2/24")]],
+            "macs": ["02:00:00:00:00:01", "02:00:00:00:00:02"],
+            "routes": [[{"dst": "10.200.0.0/16", "via": format!("{net}.2")}], []],
         })
     };
     let spec = |count: usize| json!({"links": (1..=count).map(link).collect::<Vec<_>>()});
