@@ -40,7 +40,7 @@ pub struct LinkGrantSpec {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LinkGrantFrom {
     /// The namespace's name.
-    #[schemars(schema_with = "schema::namespace")]
+    #[schemars(schema_with = "schema::granted_namespace")]
     pub namespace: String,
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Condition,
-    schema::{self, END_RULES, LINK_RULES, ROUTE_RULES, rules},
+    schema::{self, END_RULES, LINK_RULES, ROUTE_RULES, in_turn, rules},
 };
 
 /// What a link is. The controller writes it.
@@ -179,14 +179,14 @@ pub struct LinkEnd {
 
 /// A route out of a link's interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-kubernetes-validations" = rules(ROUTE_RULES)))]
+#[schemars(extend("x-kubernetes-validations" = in_turn("self.dst", ROUTE_RULES)))]
 pub struct Route {
     /// The destination: a network, such as `10.1.0.0/16`.
     #[schemars(schema_with = "schema::destination")]
     pub dst: String,
     /// The next hop. Without it, the destination is on the link itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::ip")]
+    #[schemars(schema_with = "schema::next_hop")]
     pub via: Option<String>,
     /// The metric. Without it, the kernel's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]

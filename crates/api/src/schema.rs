@@ -14,8 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
 pub(crate) use rules::{
-    END_RULES, LINK_RULES, ROUTE_RULES, SLOT_RULES, TOPOLOGY_LINK_RULES, TOPOLOGY_RULES,
-    vni_block_rules,
+    END_RULES, LINK_RULES, ROUTE_RULES, SLOT_RULES, TOPOLOGY_RULES, vni_block_rules,
 };
 pub(crate) use text::*;
 
@@ -60,6 +59,29 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
 pub(crate) fn rules<R: AsRef<str>>(rules: &[(R, &str)]) -> Value {
     let one = |(rule, message): &(R, &str)| json!({"rule": rule.as_ref(), "message": message});
     rules.iter().map(one).collect()
+}
+
+/// One rule that says the same as several, of which each may rely on those before it. The message
+/// is that of the first one that is false, after what a server does not show: the value.
+///
+/// A rule takes the server about 20 µs for each value, whatever it says. With one for a text, not
+/// four, it checks the greatest Topology in half the time, and it does so also for its status.
+pub(crate) fn in_turn(value: &str, rules: &[Rule]) -> Value {
+    let all: Vec<String> = rules.iter().map(|(rule, _)| format!("({rule})")).collect();
+    let mut message = String::new();
+    for (rule, of_rule) in rules.iter().rev() {
+        // The language has the quotes and escapes of JSON.
+        let of_rule = json!(of_rule);
+        message = match message.is_empty() {
+            true => of_rule.to_string(),
+            false => format!("!({rule}) ? {of_rule} : ({message})"),
+        };
+    }
+    json!([{
+        "rule": all.join(" && "),
+        "message": rules.first().map(|(_, message)| message),
+        "messageExpression": format!("'\"' + {value} + '\": ' + ({message})"),
+    }])
 }
 
 fn integer(minimum: u32, maximum: u32) -> Schema {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Condition, PodSelector, Route,
-    schema::{self, SLOT_RULES, TOPOLOGY_LINK_RULES, TOPOLOGY_RULES, rules},
+    schema::{self, SLOT_RULES, TOPOLOGY_RULES, rules},
 };
 
 /// Links between pods.
@@ -83,7 +83,7 @@ pub struct Slot {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StatefulSetPod {
     /// The StatefulSet's name.
-    #[schemars(schema_with = "schema::name")]
+    #[schemars(schema_with = "schema::stateful_set")]
     pub name: String,
     /// The pod's number: 0 for `web-0`.
     #[schemars(schema_with = "schema::ordinal")]
@@ -99,7 +99,6 @@ impl StatefulSetPod {
 
 /// A link between two interfaces.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-kubernetes-validations" = rules(TOPOLOGY_LINK_RULES)))]
 pub struct TopologyLink {
     /// A name for the link. With it, the endpoints can be changed and the Link stays the same
     /// object.

@@ -49,20 +49,29 @@ pub(crate) const END_RULES: &[Rule] = &[
     ),
 ];
 
-pub(crate) const ROUTE_RULES: &[Rule] = &[(
-    "!has(self.via) || !isIP(self.via) || !isCIDR(self.dst) || \
-     ip(self.via).family() == cidr(self.dst).ip().family()",
-    "dst and via must both be IPv4 or both IPv6",
-)];
+/// In turn.
+pub(crate) const ROUTE_RULES: &[Rule] = &[
+    (
+        "isCIDR(self.dst)",
+        "dst must be a network, such as 10.1.0.0/16, fd01::/48 or 0.0.0.0/0",
+    ),
+    (
+        "cidr(self.dst) == cidr(self.dst).masked()",
+        "bits of dst are set after the prefix length; expected a network, such as 10.1.0.0/16",
+    ),
+    (
+        "!has(self.via) || isIP(self.via)",
+        "via must be an IPv4 or IPv6 address without a prefix length",
+    ),
+    (
+        "!has(self.via) || ip(self.via).family() == cidr(self.dst).ip().family()",
+        "dst and via must both be IPv4 or both IPv6",
+    ),
+];
 
 pub(crate) const SLOT_RULES: &[Rule] = &[(
     "has(self.statefulSet) != has(self.selector)",
     "a slot needs either statefulSet or selector",
-)];
-
-pub(crate) const TOPOLOGY_LINK_RULES: &[Rule] = &[(
-    "self.endpoints.size() != 2 || self.endpoints[0] != self.endpoints[1]",
-    "both endpoints are the same interface: a link needs two",
 )];
 
 /// Two equal keys are an error, which names the key. Comparing each endpoint with all others would
@@ -71,7 +80,7 @@ pub(crate) const TOPOLOGY_RULES: &[Rule] = &[(
     "!has(self.links) || (self.links.map(l, l.endpoints.size() == 2, l.endpoints[0]) + \
      self.links.map(l, l.endpoints.size() == 2, l.endpoints[1]))\
      .transformMapEntry(i, e, {e: i}).size() >= 0",
-    "an endpoint is in two links: give each link an interface of its own",
+    "an endpoint is there twice: each end of a link needs an interface of its own",
 )];
 
 pub(crate) fn vni_block_rules() -> [(String, &'static str); 1] {

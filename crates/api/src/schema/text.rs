@@ -3,7 +3,7 @@
 use ratchet_model::SandboxId;
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-use super::{MESSAGE, REASON, Rule, rules};
+use super::{MESSAGE, REASON, Rule, in_turn};
 
 /// The most characters of the names of most objects: a DNS subdomain (RFC 1123).
 pub const NAME: usize = 253;
@@ -31,9 +31,10 @@ const NAMESPACE_RULES: &[Rule] = &[(
     "a namespace's name has lower case letters, digits and '-', and no '-' at its ends",
 )];
 
-const NAME_RULES: &[Rule] = &[(
+const STATEFUL_SET_RULES: &[Rule] = &[(
     "self.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')",
-    "a name has lower case letters, digits, '-' and '.', and a letter or digit at its ends",
+    "a StatefulSet's name has lower case letters, digits, '-' and '.', and a letter or digit at \
+     its ends",
 )];
 
 const LABEL_RULES: &[Rule] = &[(
@@ -60,21 +61,10 @@ const ADDRESS_RULES: &[Rule] = &[
         "expected an address with a prefix length, such as 10.0.0.1/24 or fd00::1/64",
     ),
     (
-        "!isCIDR(self) || cidr(self).ip().isGlobalUnicast() || \
+        "cidr(self).ip().isGlobalUnicast() || \
          cidr(self).ip().isLinkLocalUnicast()",
         "an interface cannot have this address: it is unspecified, loopback, broadcast or \
          multicast",
-    ),
-];
-
-const DESTINATION_RULES: &[Rule] = &[
-    (
-        "isCIDR(self)",
-        "expected a network, such as 10.1.0.0/16, fd01::/48 or 0.0.0.0/0",
-    ),
-    (
-        "!isCIDR(self) || cidr(self) == cidr(self).masked()",
-        "bits are set after the prefix length: expected a network, such as 10.1.0.0/16",
     ),
 ];
 
@@ -95,25 +85,24 @@ const MAC_OR_NONE_RULES: &[Rule] = &[(
      one that Ratchet chooses; the first byte is even",
 )];
 
-/// The rules after the first are about texts that have the form.
+/// What is before the ':' is ASCII by then.
 const ENDPOINT_RULES: &[Rule] = &[
     (
-        "self.matches('^([^/:]+/)?[^/:]+:[^/:]+$')",
-        "expected pod:interface or namespace/pod:interface, such as r1:eth1",
+        r"self.matches(r'^([^/:]+/)?[^/:]+:[^/:%\s\pZ\p{Cc}]+$')",
+        "expected pod:interface or namespace/pod:interface, such as r1:eth1, without '%' and white \
+         space",
     ),
     (
-        "!self.matches('^([^/:]+/)?[^/:]+:[^/:]+$') || self.matches('^([a-z0-9-]+/)?[a-z0-9.-]+:')",
-        "names of pods and namespaces have lower case letters, digits and '-', and those of pods \
-         also '.'",
+        "self.matches('^[a-z0-9/.-]+:')",
+        "names of pods and namespaces have lower case letters, digits, '-' and '.'",
     ),
     (
-        "!self.matches('^([^/:]+/)?[^/:]+:[^/:]+$') || \
-         (self.matches(r':[^%\\s\\pZ\\p{Cc}]+$') && \
-         size(bytes(self)) - size(bytes(self.split(':')[0])) <= 16)",
-        "an interface's name has 1 to 15 bytes, and no '%' or white space",
+        "size(bytes(self)) - self.indexOf(':') <= 16",
+        "an interface's name has at most 15 bytes",
     ),
     (
-        "!self.matches(':([.]{1,2}|lo|all|default)$')",
+        "!(self.endsWith(':lo') || self.endsWith(':all') || self.endsWith(':default') || \
+         self.endsWith(':.') || self.endsWith(':..'))",
         "this interface name is taken by the system; choose another one",
     ),
 ];
@@ -127,15 +116,9 @@ fn text(least: usize, most: usize) -> Schema {
     schema
 }
 
-/// A text with rules. Their messages begin with the text, which the server does not show.
 fn ruled(mut schema: Schema, of: &[Rule]) -> Schema {
-    let mut rules = rules(of);
-    for rule in rules.as_array_mut().into_iter().flatten() {
-        // The language has the same quotes and escapes as JSON.
-        let message = format!("'\"' + self + '\": ' + {}", rule["message"]);
-        rule["messageExpression"] = message.into();
-    }
-    schema.insert("x-kubernetes-validations".to_owned(), rules);
+    let rule = in_turn("self", of);
+    schema.insert("x-kubernetes-validations".to_owned(), rule);
     schema
 }
 
@@ -144,13 +127,23 @@ fn pattern(mut schema: Schema, pattern: &str) -> Schema {
     schema
 }
 
+/// The namespace of an object that exists.
 pub(crate) fn namespace(_: &mut SchemaGenerator) -> Schema {
+    pattern(text(1, LABEL), "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+}
+
+/// A namespace as users write it.
+pub(crate) fn granted_namespace(_: &mut SchemaGenerator) -> Schema {
     ruled(text(0, LABEL), NAMESPACE_RULES)
 }
 
-/// A name of a pod, a node, a Topology and the like.
+/// The name of an object that exists: a pod, a node, a Topology.
 pub(crate) fn name(_: &mut SchemaGenerator) -> Schema {
-    ruled(text(0, NAME), NAME_RULES)
+    pattern(text(1, NAME), "^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")
+}
+
+pub(crate) fn stateful_set(_: &mut SchemaGenerator) -> Schema {
+    ruled(text(0, NAME), STATEFUL_SET_RULES)
 }
 
 pub(crate) fn node(generator: &mut SchemaGenerator) -> Schema {
@@ -195,8 +188,14 @@ pub(crate) fn address(_: &mut SchemaGenerator) -> Schema {
     ruled(text(0, CIDR), ADDRESS_RULES)
 }
 
+/// The type [`crate::Route`] has the rules.
 pub(crate) fn destination(_: &mut SchemaGenerator) -> Schema {
-    ruled(text(0, CIDR), DESTINATION_RULES)
+    text(0, CIDR)
+}
+
+/// The type [`crate::Route`] has the rules.
+pub(crate) fn next_hop(_: &mut SchemaGenerator) -> Schema {
+    text(0, IP)
 }
 
 pub(crate) fn ip(_: &mut SchemaGenerator) -> Schema {
@@ -227,4 +226,29 @@ pub(crate) fn message(_: &mut SchemaGenerator) -> Schema {
 
 pub(crate) fn condition_type(_: &mut SchemaGenerator) -> Schema {
     pattern(text(1, LABEL), "^[A-Za-z][A-Za-z0-9]*$")
+}
+
+#[cfg(test)]
+mod tests {
+    use ratchet_model::{InterfaceName, NodeName, PodKey};
+
+    use super::*;
+
+    #[test]
+    fn lengths_are_the_models() {
+        let name = |length| "n".repeat(length);
+        let at_most = |most: usize, is_good: &dyn Fn(&str) -> bool| {
+            assert!(is_good(&name(most)));
+            assert!(!is_good(&name(most + 1)));
+        };
+        at_most(INTERFACE, &|text| text.parse::<InterfaceName>().is_ok());
+        at_most(NAME, &|text| text.parse::<NodeName>().is_ok());
+        at_most(NAME, &|text| PodKey::new("default", text).is_ok());
+        assert!(INTERFACE_RULES[0].0.ends_with(&format!("<= {INTERFACE}")));
+        assert!(
+            ENDPOINT_RULES[2]
+                .0
+                .ends_with(&format!("<= {}", 1 + INTERFACE))
+        );
+    }
 }

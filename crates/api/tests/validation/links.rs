@@ -45,7 +45,7 @@ async fn of_ends(links: &Kind) {
     let taken = "this interface name is taken by the system";
     let address = "expected an address with a prefix length, such as 10.0.0.1/24";
     let unusable = "an interface cannot have this address";
-    let network = "expected a network, such as 10.1.0.0/16";
+    let network = "dst must be a network, such as 10.1.0.0/16";
     let mac = "expected the MAC address of one interface";
     for (pointer, value, part) in [
         ("interface", json!("eth 1"), interface),
@@ -79,12 +79,12 @@ async fn of_ends(links: &Kind) {
         (
             "routes/0/dst",
             json!("10.1.0.1/16"),
-            "bits are set after the prefix length",
+            "bits of dst are set after the prefix length",
         ),
         (
             "routes/0/via",
             json!("10.0.0.2/24"),
-            "without a prefix length",
+            "via must be an IPv4 or IPv6 address without a prefix length",
         ),
         (
             "routes/0/via",
@@ -98,13 +98,9 @@ async fn of_ends(links: &Kind) {
         (
             "namespace",
             json!("Default"),
-            "\"Default\": a namespace's name has lower case letters",
+            "spec.a.namespace in body should match",
         ),
-        (
-            "pod",
-            json!("r 1"),
-            "\"r 1\": a name has lower case letters",
-        ),
+        ("pod", json!("r 1"), "spec.a.pod in body should match"),
         (
             "tunnelMTU",
             json!(67),

@@ -84,7 +84,7 @@ impl Server {
         }
         Ok(Self {
             processes: std::mem::take(&mut processes.0),
-            directory: directory,
+            directory,
             api,
             client,
         })

@@ -37,9 +37,10 @@ pub async fn run(client: &Client) {
 }
 
 async fn of_links(topologies: &Kind) {
-    let form = "expected pod:interface or namespace/pod:interface, such as r1:eth1";
+    let form = "expected pod:interface or namespace/pod:interface, such as r1:eth1, without \
+         '%' and white space";
     let pod = "names of pods and namespaces have lower case letters";
-    let interface = "an interface's name has 1 to 15 bytes, and no '%' or white space";
+    let interface = "an interface's name has at most 15 bytes";
     for (pointer, value, part) in [
         ("endpoints/0", json!("r1"), form),
         ("endpoints/0", json!("r1/eth1"), form),
@@ -48,8 +49,8 @@ async fn of_links(topologies: &Kind) {
         ("endpoints/0", json!("r1:eth1:2"), form),
         ("endpoints/0", json!("R1:eth1"), pod),
         ("endpoints/0", json!("a_b/r1:eth1"), pod),
-        ("endpoints/0", json!("r1:eth 1"), interface),
-        ("endpoints/0", json!("r1:eth%d"), interface),
+        ("endpoints/0", json!("r1:eth 1"), form),
+        ("endpoints/0", json!("r1:eth%d"), form),
         ("endpoints/0", json!("r1:sixteen_bytes_xy"), interface),
         ("endpoints/0", json!("r1:ääääääää"), interface),
         (
@@ -65,7 +66,7 @@ async fn of_links(topologies: &Kind) {
         (
             "endpoints",
             json!(["r1:eth2", "r1:eth2"]),
-            "a link needs two",
+            "an endpoint is there twice",
         ),
         (
             "endpoints",
@@ -105,7 +106,7 @@ async fn of_links(topologies: &Kind) {
         (
             "routes/0/0/dst",
             json!("10.1.0.1/16"),
-            "bits are set after the prefix length",
+            "bits of dst are set after the prefix length",
         ),
         (
             "routes/0/0/via",
@@ -146,7 +147,7 @@ async fn of_the_whole(topologies: &Kind) {
         ["x:eth9", "r2:eth1"],
     ] {
         let spec = with(&good(), "/links/1/endpoints", json!(endpoints));
-        let part = "an endpoint is in two links: give each link an interface of its own";
+        let part = "an endpoint is there twice: each end of a link needs an interface of its own";
         topologies.refuses(part, spec.clone()).await;
         // The key is the endpoint.
         let refusal = topologies.refusal(&spec).await.unwrap();
@@ -203,6 +204,6 @@ async fn large(topologies: &Kind) {
     let mut twice = spec(max_links());
     twice["links"][7]["endpoints"][1] = json!("r1:eth1500");
     topologies
-        .refuses("an endpoint is in two links", twice)
+        .refuses("an endpoint is there twice", twice)
         .await;
 }
