@@ -125,7 +125,9 @@ fn wired(comment: &'static str, family: Family, ports: Vec<Expressions>, set: Se
     let parts = [
         is_of(family).into(),
         ports,
-        vec![vni(1), addresses(family, 2), lookup(set), verdict(ACCEPT)],
+        vni(1).into(),
+        addresses(family, 2),
+        vec![lookup(set), verdict(ACCEPT)],
     ];
     Rule {
         comment,
@@ -140,7 +142,7 @@ fn tunnel_port() -> Vec<Expressions> {
 fn source_and_tunnel_port() -> Vec<Expressions> {
     let block = !(SourcePorts::BLOCK - 1);
     let [a, b] = block.to_be_bytes();
-    vec![load(TRANSPORT, 0, 4, 0), and(&[a, b, 0xff, 0xff])]
+    vec![load(TRANSPORT, 0, 4, 0), and(0, &[a, b, 0xff, 0xff])]
 }
 
 fn to_tunnel_port(chain: &str) -> Rule {
@@ -158,14 +160,14 @@ fn to_tunnel_port(chain: &str) -> Rule {
 }
 
 fn drop_ours(comment: &'static str) -> Rule {
+    let parts = [
+        tunnel_port(),
+        vni(1).into(),
+        vec![lookup(Set::Ours), verdict(DROP)],
+    ];
     Rule {
         comment,
-        expressions: vec![
-            load(TRANSPORT, 2, 2, 0),
-            vni(1),
-            lookup(Set::Ours),
-            verdict(DROP),
-        ],
+        expressions: parts.concat(),
     }
 }
 
@@ -179,7 +181,7 @@ fn drop_ours_of_programs() -> Rule {
 fn accept_vni() -> Rule {
     Rule {
         comment: "others' VNIs",
-        expressions: vec![vni(0), verdict(ACCEPT)],
+        expressions: [vni(0).as_slice(), &[verdict(ACCEPT)]].concat(),
     }
 }
 
