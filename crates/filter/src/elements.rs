@@ -18,11 +18,11 @@ pub enum Set {
     Ports,
     /// Our VNIs: port . VNI.
     Ours,
-    /// What may arrive: port . VNI . source . destination.
+    /// What may arrive: VNI . source . destination.
     Arriving(Family),
-    /// What may leave: block of source ports, port . VNI . source . destination.
+    /// What may leave: block of source ports . VNI . destination.
     Leaving(Family),
-    /// What may leave from any source port: port . VNI . source . destination.
+    /// What may leave from any source port: VNI . destination.
     LeavingAnyPort(Family),
 }
 
@@ -37,6 +37,14 @@ pub enum Family {
 
 impl Family {
     pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    /// How many words of a key an address takes.
+    pub fn address_words(self) -> u32 {
+        match self {
+            Self::V4 => 1,
+            Self::V6 => 4,
+        }
+    }
 
     /// The length of an address in bytes.
     pub fn address_len(self) -> usize {
@@ -80,9 +88,9 @@ impl Set {
         match self {
             Self::Ports => 2,
             Self::Ours => 2 * WORD,
-            Self::Arriving(family) | Self::Leaving(family) | Self::LeavingAnyPort(family) => {
-                2 * WORD + 2 * family.address_len()
-            }
+            Self::Arriving(family) => WORD + 2 * family.address_len(),
+            Self::Leaving(family) => 2 * WORD + family.address_len(),
+            Self::LeavingAnyPort(family) => WORD + family.address_len(),
         }
     }
 }
@@ -105,21 +113,17 @@ pub fn elements(passage: &Passage) -> Vec<Element> {
     } else {
         Family::V6
     };
-    let words = [padded(&port.to_be_bytes()), vni_word(vni)].concat();
-    let any_port = [&words[..], &local, &remote].concat();
+    let (port, vni) = (port.to_be_bytes(), vni_word(vni));
+    let any_port = [&vni[..], &remote].concat();
     let mut elements = vec![
-        (Set::Ports, port.to_be_bytes().to_vec()),
-        (Set::Ours, words.clone()),
-        (
-            Set::Arriving(family),
-            [&words[..], &remote, &local].concat(),
-        ),
+        (Set::Ports, port.to_vec()),
+        (Set::Ours, [padded(&port), vni.clone()].concat()),
+        (Set::Arriving(family), [&vni[..], &remote, &local].concat()),
     ];
     match source {
         None => elements.push((Set::LeavingAnyPort(family), any_port)),
         Some(source) => elements.extend(source.blocks().map(|block| {
-            let ports = [block.to_be_bytes(), port.to_be_bytes()].concat();
-            let key = [&ports, &any_port[WORD..]].concat();
+            let key = [padded(&block.to_be_bytes()), any_port.clone()].concat();
             (Set::Leaving(family), key)
         })),
     }
@@ -131,16 +135,18 @@ pub fn elements(passage: &Passage) -> Vec<Element> {
 pub fn passages(elements: &BTreeSet<Element>) -> BTreeSet<Passage> {
     let mut blocks: BTreeMap<Passage, BTreeSet<u16>> = BTreeMap::new();
     let mut found = BTreeSet::new();
+    let others = Others::of(elements);
     for (set, key) in elements {
         match set {
             Set::Leaving(family) => {
-                if let Some((block, passage)) = number(key, 0).zip(leaving(*family, key, 2)) {
+                let Some((block, key)) = number(key, 0).zip(key.get(WORD..)) else {
+                    continue;
+                };
+                for passage in others.passages(*family, key) {
                     blocks.entry(passage).or_default().insert(block);
                 }
             }
-            Set::LeavingAnyPort(family) => {
-                found.extend(leaving(*family, key, 0));
-            }
+            Set::LeavingAnyPort(family) => found.extend(others.passages(*family, key)),
             Set::Ports | Set::Ours | Set::Arriving(_) => {}
         }
     }
@@ -157,20 +163,64 @@ pub fn passages(elements: &BTreeSet<Element>) -> BTreeSet<Passage> {
     found
 }
 
-/// Reads a key of [`Set::Leaving`] or [`Set::LeavingAnyPort`], without source ports. They differ in
-/// where the tunnel port is.
-fn leaving(family: Family, key: &[u8], port_at: usize) -> Option<Passage> {
-    let [a, b, c, _] = <[u8; WORD]>::try_from(key.get(WORD..2 * WORD)?).ok()?;
-    let (local, remote) = key
-        .get(2 * WORD..)?
-        .split_at_checked(family.address_len())?;
-    Some(Passage {
-        port: number(key, port_at)?,
-        vni: Vni::try_from(u32::from_be_bytes([0, a, b, c])).ok()?,
-        local: address(local)?,
-        remote: address(remote)?,
-        source: None,
-    })
+/// What the keys of what may leave do not have.
+struct Others<'e> {
+    /// Tunnel ports by VNI.
+    ports: BTreeMap<&'e [u8], Vec<u16>>,
+    /// Own addresses by family and by VNI and peer's address.
+    locals: BTreeMap<(Family, &'e [u8]), Vec<IpAddr>>,
+}
+
+impl<'e> Others<'e> {
+    fn of(elements: &'e BTreeSet<Element>) -> Self {
+        let (mut ports, mut locals) = (BTreeMap::new(), BTreeMap::new());
+        for (set, key) in elements {
+            match set {
+                Set::Ours => {
+                    if let Some((port, vni)) = number(key, 0).zip(key.get(WORD..)) {
+                        ports.entry(vni).or_insert_with(Vec::new).push(port);
+                    }
+                }
+                Set::Arriving(family) => {
+                    let split = key.split_at_checked(WORD + family.address_len());
+                    if let Some((peer, local)) = split
+                        && let Some(local) = address(local)
+                    {
+                        let of_peer = locals.entry((*family, peer)).or_insert_with(Vec::new);
+                        of_peer.push(local);
+                    }
+                }
+                Set::Ports | Set::Leaving(_) | Set::LeavingAnyPort(_) => {}
+            }
+        }
+        Self { ports, locals }
+    }
+
+    /// The passages of what may leave with this VNI to this address, without source ports.
+    fn passages(&self, family: Family, key: &[u8]) -> Vec<Passage> {
+        let Some((vni, remote)) = key.split_at_checked(WORD) else {
+            return Vec::new();
+        };
+        let number = <[u8; WORD]>::try_from(vni).ok();
+        let number = number.map(|[a, b, c, _]| u32::from_be_bytes([0, a, b, c]));
+        let (Some(number), Some(remote)) = (
+            number.and_then(|vni| Vni::try_from(vni).ok()),
+            address(remote),
+        ) else {
+            return Vec::new();
+        };
+        let locals = self.locals.get(&(family, key)).into_iter().flatten();
+        let ports = self.ports.get(vni).into_iter().flatten();
+        let each = locals.flat_map(|local| ports.clone().map(move |port| (*local, *port)));
+        let passage = |(local, port)| Passage {
+            port,
+            vni: number,
+            local,
+            remote,
+            source: None,
+        };
+        each.map(passage).collect()
+    }
 }
 
 fn number(key: &[u8], at: usize) -> Option<u16> {

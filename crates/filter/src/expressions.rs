@@ -40,12 +40,19 @@ pub(crate) fn vni(into: u32) -> [Expressions; 2] {
     ]
 }
 
-/// Source and destination, which are next to each other in both headers.
-pub(crate) fn addresses(family: Family, into: u32) -> Vec<Expressions> {
+/// The source.
+pub(crate) fn source(family: Family, into: u32) -> Expressions {
     match family {
-        // One by one: see `vni`.
-        Family::V4 => vec![load(NETWORK, 12, 4, into), load(NETWORK, 16, 4, into + 1)],
-        Family::V6 => vec![load(NETWORK, 8, 32, into)],
+        Family::V4 => load(NETWORK, 12, 4, into),
+        Family::V6 => load(NETWORK, 8, 16, into),
+    }
+}
+
+/// The destination.
+pub(crate) fn destination(family: Family, into: u32) -> Expressions {
+    match family {
+        Family::V4 => load(NETWORK, 16, 4, into),
+        Family::V6 => load(NETWORK, 24, 16, into),
     }
 }
 
@@ -70,16 +77,6 @@ pub(crate) fn and(register: u32, mask: &[u8; 4]) -> Expressions {
         Bitwise::Mask(DataAttribute::Value(mask.to_vec())),
         Bitwise::Xor(DataAttribute::Value(vec![0; 4])),
     ])
-}
-
-/// Goes on with packets of a family only.
-pub(crate) fn is_of(family: Family) -> [Expressions; 2] {
-    // NFPROTO_IPV4 and NFPROTO_IPV6, include/uapi/linux/netfilter.h.
-    let number = match family {
-        Family::V4 => 2,
-        Family::V6 => 10,
-    };
-    [load_meta(MetaKey::Nfproto), is(&[number])]
 }
 
 pub(crate) fn lookup(set: Set) -> Expressions {

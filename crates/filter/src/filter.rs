@@ -83,7 +83,10 @@ impl Filter {
         } else {
             Vec::new()
         };
-        let done = self.channel.transact(parts);
+        let done = match self.channel.transact(parts) {
+            Err(failure) if is_full(&failure) => self.channel.transact(messages::replace(&table)),
+            done => done,
+        };
         done.map_err(|failure| FilterError::new("write the source filter", failure))?;
         self.known = Some(table);
         Ok(())
@@ -113,8 +116,8 @@ impl Filter {
                 self.known = Some(table);
                 Ok(())
             }
-            // Not there any more, or not as it was.
-            Err(failure) if failure.errno == Errno::ENOENT => {
+            // Not there any more, or not as it was; or a set is full.
+            Err(failure) if failure.errno == Errno::ENOENT || is_full(&failure) => {
                 self.set(table.passages().collect::<Vec<_>>())
             }
             Err(failure) => Err(FilterError::new("change the source filter", failure)),
@@ -125,4 +128,10 @@ impl Filter {
         observe::observe(&mut self.channel)
             .map_err(|failure| FilterError::new("read the source filter", failure))
     }
+}
+
+/// Whether a set has no room for what was to be added (net/netfilter/nf_tables_api.c,
+/// `nft_add_set_elem`). Then the table is made again, with larger sets.
+fn is_full(failure: &Failure) -> bool {
+    failure.errno == Errno::ENFILE
 }

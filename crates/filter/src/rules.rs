@@ -5,21 +5,29 @@
 //! then 4 of flags, RFC 7348 section 5):
 //!
 //! ```text
-//! chain input   { type filter hook input …;   udp dport @ports jump arriving }
-//! chain output  { type filter hook output …;  udp dport @ports jump leaving }
-//! chain forward { type filter hook forward …; udp dport @ports jump forwarded }
+//! chain input {
+//!   type filter hook input …
+//!   udp, VNI . ip saddr . ip daddr @arriving4 accept
+//!   udp dport @ports jump arriving
+//! }
 //! chain arriving {
-//!   udp dport . VNI . ip saddr . ip daddr @arriving4 accept      # and the same for IPv6
+//!   udp, VNI . ip6 saddr . ip6 daddr @arriving6 accept
 //!   udp dport . VNI @ours drop
 //!   VNI accept
 //!   drop                                                          # there is no VNI in it
 //! }
+//! chain output {
+//!   type filter hook output …
+//!   udp, meta skuid exists: udp dport . VNI @ours drop
+//!   udp sport & 0xfffc . VNI . ip daddr @leaving4 accept
+//!   udp dport @ports jump leaving
+//! }
 //! chain leaving {
-//!   meta skuid exists: udp dport . VNI @ours drop
-//!   udp sport & 0xfffc . udp dport . VNI . ip saddr . ip daddr @leaving4 accept
-//!   udp dport . VNI . ip saddr . ip daddr @anyport4 accept        # and both for IPv6
+//!   udp sport & 0xfffc . VNI . ip6 daddr @leaving6 accept
+//!   udp, VNI . ip daddr @anyport4 accept                          # and the same for IPv6
 //!   udp dport . VNI @ours drop
 //! }
+//! chain forward { type filter hook forward …; udp dport @ports jump forwarded }
 //! chain forwarded { udp dport . VNI @ours drop; VNI accept; drop }
 //! ```
 //!
@@ -29,6 +37,12 @@
 //!   forward hook the first fragment is judged: it has the UDP header (since Linux 5.11 one without
 //!   is dropped, `ipv6_frag_rcv`), and one that ends before the VNI is dropped. Without the first
 //!   fragment the others are never delivered.
+//! * What a tunnel over IPv4 carries is let through by the first rule that concerns it, with one
+//!   lookup of 12 bytes: each expression is a part of what a small packet costs
+//!   (docs/performance.md). So these rules ask neither for the tunnel port nor for the family of
+//!   the packet. What they let through beyond tunnels is let through anyway, or goes to a socket
+//!   that has no device with that VNI: the kernel finds devices by family, port and VNI
+//!   (drivers/net/vxlan/vxlan_core.c, `vxlan_vs_find_vni`), and no two of our links have one VNI.
 //! * A packet that a program of the node sends itself has a socket of the node's namespace
 //!   (net/netfilter/nft_meta.c, `nft_meta_get_eval_skugid`). What our devices send has none: the
 //!   inner packet's is of the pod's namespace.
@@ -39,8 +53,8 @@ use ratchet_model::device::SourcePorts;
 use crate::{
     elements::{Family, Set},
     expressions::{
-        ACCEPT, DROP, TRANSPORT, addresses, and, is, is_of, jump, load, load_meta, lookup, verdict,
-        vni,
+        ACCEPT, DROP, TRANSPORT, and, destination, is, jump, load, load_meta, lookup, source,
+        verdict, vni,
     },
 };
 
@@ -62,100 +76,113 @@ pub(crate) struct Rule {
 
 /// All chains. Those that others jump to come first.
 pub(crate) fn chains() -> Vec<Chain> {
-    let base = |name, hook, to| Chain {
+    let base = |name, hook, rules: Vec<Rule>, to| Chain {
         name,
         hook: Some(hook),
-        rules: vec![to_tunnel_port(to)],
+        rules: rules.into_iter().chain([to_tunnel_port(to)]).collect(),
+    };
+    let others = |name, rules| Chain {
+        name,
+        hook: None,
+        rules,
     };
     vec![
-        Chain {
-            name: "arriving",
-            hook: None,
-            rules: arriving(),
-        },
-        Chain {
-            name: "leaving",
-            hook: None,
-            rules: leaving(),
-        },
-        Chain {
-            name: "forwarded",
-            hook: None,
-            rules: vec![drop_ours("only nodes tunnel"), accept_vni(), drop_rest()],
-        },
-        base("input", InetHookNumber::LocalIn, "arriving"),
-        base("output", InetHookNumber::LocalOut, "leaving"),
-        base("forward", InetHookNumber::Forward, "forwarded"),
+        others("arriving", arriving()),
+        others("leaving", leaving()),
+        others("forwarded", strangers("only nodes tunnel")),
+        base(
+            "input",
+            InetHookNumber::LocalIn,
+            vec![from_peer(Family::V4)],
+            "arriving",
+        ),
+        base(
+            "output",
+            InetHookNumber::LocalOut,
+            vec![drop_ours_of_programs(), from_device(Family::V4)],
+            "leaving",
+        ),
+        base("forward", InetHookNumber::Forward, Vec::new(), "forwarded"),
     ]
 }
 
+/// What is to a tunnel port and from no tunnel of ours.
+fn strangers(comment: &'static str) -> Vec<Rule> {
+    vec![drop_ours(comment), accept_vni(), drop_rest()]
+}
+
 fn arriving() -> Vec<Rule> {
-    let from_peer = |family| {
-        let comment = "from the link's other node";
-        wired(comment, family, tunnel_port(), Set::Arriving(family))
-    };
-    let mut rules: Vec<Rule> = Family::BOTH.map(from_peer).into();
-    rules.extend([drop_ours("from anywhere else"), accept_vni(), drop_rest()]);
+    let mut rules = vec![from_peer(Family::V6)];
+    rules.extend(strangers("from anywhere else"));
     rules
 }
 
 fn leaving() -> Vec<Rule> {
-    let from_device = |family| {
-        let comment = "from the link's device";
-        wired(
-            comment,
-            family,
-            source_and_tunnel_port(),
-            Set::Leaving(family),
-        )
-    };
-    let from_any_port = |family| {
-        let comment = "from a device without source ports of its own";
-        wired(comment, family, tunnel_port(), Set::LeavingAnyPort(family))
-    };
-    let mut rules = vec![drop_ours_of_programs()];
-    rules.extend(Family::BOTH.map(from_device));
+    let mut rules = vec![from_device(Family::V6)];
     rules.extend(Family::BOTH.map(from_any_port));
     rules.push(drop_ours("to anywhere else, or from another device"));
     rules
 }
 
-/// Accepts what is in a set: ports, VNI and addresses.
-fn wired(comment: &'static str, family: Family, ports: Vec<Expressions>, set: Set) -> Rule {
-    let parts = [
-        is_of(family).into(),
-        ports,
-        vni(1).into(),
-        addresses(family, 2),
-        vec![lookup(set), verdict(ACCEPT)],
+fn from_peer(family: Family) -> Rule {
+    let addresses = [
+        source(family, 1),
+        destination(family, 1 + family.address_words()),
     ];
+    wired(
+        "from the link's other node",
+        [vni(0).as_slice(), &addresses].concat(),
+        Set::Arriving(family),
+    )
+}
+
+fn from_device(family: Family) -> Rule {
+    let block = !(SourcePorts::BLOCK - 1);
+    let [a, b] = block.to_be_bytes();
+    let ports = [load(TRANSPORT, 0, 2, 0), and(0, &[a, b, 0, 0])];
+    wired(
+        "from the link's device",
+        [ports.as_slice(), &vni(1), &[destination(family, 2)]].concat(),
+        Set::Leaving(family),
+    )
+}
+
+fn from_any_port(family: Family) -> Rule {
+    wired(
+        "from a device without source ports of its own",
+        [vni(0).as_slice(), &[destination(family, 1)]].concat(),
+        Set::LeavingAnyPort(family),
+    )
+}
+
+/// Accepts UDP whose key is in a set.
+fn wired(comment: &'static str, key: Vec<Expressions>, set: Set) -> Rule {
+    let parts = [udp().into(), key, vec![lookup(set), verdict(ACCEPT)]];
     Rule {
         comment,
         expressions: parts.concat(),
     }
 }
 
+/// Goes on with UDP only.
+fn udp() -> [Expressions; 2] {
+    const UDP: u8 = 17;
+    [load_meta(MetaKey::L4Proto), is(&[UDP])]
+}
+
 fn tunnel_port() -> Vec<Expressions> {
     vec![load(TRANSPORT, 2, 2, 0)]
 }
 
-fn source_and_tunnel_port() -> Vec<Expressions> {
-    let block = !(SourcePorts::BLOCK - 1);
-    let [a, b] = block.to_be_bytes();
-    vec![load(TRANSPORT, 0, 4, 0), and(0, &[a, b, 0xff, 0xff])]
-}
-
 fn to_tunnel_port(chain: &str) -> Rule {
-    const UDP: u8 = 17;
+    let parts = [
+        udp().into(),
+        tunnel_port(),
+        vec![lookup(Set::Ports), jump(chain)],
+    ];
     Rule {
         comment: "to a tunnel port",
-        expressions: vec![
-            load_meta(MetaKey::L4Proto),
-            is(&[UDP]),
-            load(TRANSPORT, 2, 2, 0),
-            lookup(Set::Ports),
-            jump(chain),
-        ],
+        expressions: parts.concat(),
     }
 }
 
@@ -172,10 +199,16 @@ fn drop_ours(comment: &'static str) -> Rule {
 }
 
 fn drop_ours_of_programs() -> Rule {
-    let mut rule = drop_ours("by a program of the node");
+    let Rule {
+        comment,
+        expressions,
+    } = drop_ours("by a program of the node");
     // Where there is no socket, loading it ends the rule.
-    rule.expressions.insert(0, load_meta(MetaKey::SocketUserId));
-    rule
+    let first = [udp().as_slice(), &[load_meta(MetaKey::SocketUserId)]].concat();
+    Rule {
+        comment,
+        expressions: [first, expressions].concat(),
+    }
 }
 
 fn accept_vni() -> Rule {

@@ -10,7 +10,7 @@ use crate::elements::{Element, Set, elements};
 /// many others there are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Table {
-    by_vni: BTreeMap<(u16, Vni), BTreeSet<Passage>>,
+    by_vni: BTreeMap<Vni, BTreeSet<Passage>>,
 }
 
 /// A change of elements.
@@ -59,7 +59,11 @@ impl Table {
 
     /// Adds and removes passages.
     pub fn change(&mut self, permit: &[Passage], forbid: &[Passage]) -> Change {
-        let touched: BTreeSet<(u16, Vni)> = permit.iter().chain(forbid).map(group).collect();
+        let touched: BTreeSet<Vni> = permit
+            .iter()
+            .chain(forbid)
+            .map(|passage| passage.vni)
+            .collect();
         let before = self.elements_of(&touched);
         for passage in forbid {
             self.remove(passage);
@@ -76,35 +80,27 @@ impl Table {
     }
 
     fn insert(&mut self, passage: Passage) {
-        self.by_vni
-            .entry(group(&passage))
-            .or_default()
-            .insert(passage);
+        self.by_vni.entry(passage.vni).or_default().insert(passage);
     }
 
     fn remove(&mut self, passage: &Passage) {
-        let group = group(passage);
-        if let Some(passages) = self.by_vni.get_mut(&group) {
+        if let Some(passages) = self.by_vni.get_mut(&passage.vni) {
             passages.remove(passage);
             if passages.is_empty() {
-                self.by_vni.remove(&group);
+                self.by_vni.remove(&passage.vni);
             }
         }
     }
 
-    fn elements_of(&self, groups: &BTreeSet<(u16, Vni)>) -> BTreeSet<Element> {
-        let passages = groups.iter().filter_map(|group| self.by_vni.get(group));
+    fn elements_of(&self, vnis: &BTreeSet<Vni>) -> BTreeSet<Element> {
+        let passages = vnis.iter().filter_map(|vni| self.by_vni.get(vni));
         passages.flatten().flat_map(elements).collect()
     }
 
     fn has_port(&self, key: &[u8]) -> bool {
-        let mut groups = self.by_vni.keys();
-        groups.any(|(port, _)| port.to_be_bytes() == key)
+        let mut passages = self.by_vni.values().flatten();
+        passages.any(|passage| passage.port.to_be_bytes() == key)
     }
-}
-
-fn group(passage: &Passage) -> (u16, Vni) {
-    (passage.port, passage.vni)
 }
 
 #[cfg(test)]

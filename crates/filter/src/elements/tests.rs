@@ -23,15 +23,15 @@ fn keys_are_what_the_rules_load() {
         (Set::Ours, vec![0x12, 0xb5, 0, 0, 1, 2, 3, 0]),
         (
             Set::Arriving(Family::V4),
-            vec![0x12, 0xb5, 0, 0, 1, 2, 3, 0, 10, 0, 0, 2, 10, 0, 0, 1],
+            vec![1, 2, 3, 0, 10, 0, 0, 2, 10, 0, 0, 1],
         ),
         (
             Set::Leaving(Family::V4),
-            vec![4, 0, 0x12, 0xb5, 1, 2, 3, 0, 10, 0, 0, 1, 10, 0, 0, 2],
+            vec![4, 0, 0, 0, 1, 2, 3, 0, 10, 0, 0, 2],
         ),
         (
             Set::Leaving(Family::V4),
-            vec![4, 4, 0x12, 0xb5, 1, 2, 3, 0, 10, 0, 0, 1, 10, 0, 0, 2],
+            vec![4, 4, 0, 0, 1, 2, 3, 0, 10, 0, 0, 2],
         ),
     ];
     assert_eq!(found, expected);

@@ -72,6 +72,17 @@ fn ten_thousand_links() {
 }
 
 #[test]
+fn a_set_that_is_full_is_made_again_with_more_room() {
+    let [mut one, mut other] = two();
+    one.set(all(0..10)).unwrap();
+    let more: Vec<Passage> = all(10..5_000).into_iter().collect();
+    one.change(&more, &[]).unwrap();
+    assert_eq!(other.observe().unwrap(), whole(all(0..5_000)));
+    other.set(all(0..12_000)).unwrap();
+    assert_eq!(one.observe().unwrap(), whole(all(0..12_000)));
+}
+
+#[test]
 fn a_change_puts_a_flushed_filter_back() {
     let [mut one, mut other] = two();
     one.change(&[passage(1), passage(2)], &[]).unwrap();
