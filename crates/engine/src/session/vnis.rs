@@ -19,14 +19,21 @@ pub(crate) struct Vnis {
     former: BTreeMap<LinkId, Vni>,
     /// Links that insist on a VNI which they cannot have.
     refused: BTreeMap<LinkId, Refused>,
-    /// What this node holds. A link whose VNI has changed may hold several.
-    held: BTreeMap<LinkId, BTreeSet<Vni>>,
-    /// What this node held, and claims again because the store may have forgotten that.
-    doubted: BTreeMap<LinkId, BTreeSet<Vni>>,
+    /// What this node holds, or may hold. A link whose VNI has changed may hold several.
+    held: BTreeMap<LinkId, BTreeMap<Vni, Hold>>,
     /// What this node holds no longer, and the store may not know that yet.
     leaving: BTreeSet<Vni>,
     /// VNIs of devices of this node that are not ours.
     foreign: BTreeSet<Vni>,
+}
+
+/// How certain it is that this node holds a VNI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    /// The store has said so.
+    Certain,
+    /// The store had said so and may have forgotten it: the VNI is claimed again.
+    Doubted,
 }
 
 /// A VNI that a link cannot have.
@@ -68,7 +75,7 @@ impl Vnis {
         // One that the store has lost and does not give again yet: until another link has it, what
         // is there stays.
         let vni = self.get(link.id).or(self.former(link.id));
-        vni.filter(|vni| self.holds(link.id, *vni) || self.doubts(link.id, *vni))
+        vni.filter(|vni| self.hold(link.id, *vni).is_some())
             .map_or(VniState::None, VniState::Granted)
     }
 
@@ -118,10 +125,9 @@ impl Vnis {
             match grant {
                 VniGrant::Granted(vni) => {
                     self.former.remove(&link);
-                    self.doubted.entry(link).or_default().remove(&vni);
                     given.insert(vni, link);
                     self.granted.insert(link, vni);
-                    self.held.entry(link).or_default().insert(vni);
+                    self.set_held(link, vni);
                 }
                 VniGrant::TakenBy(owner) => {
                     self.refuse(claim, |vni| VniState::TakenBy(vni, owner));
@@ -148,12 +154,10 @@ impl Vnis {
     /// A store that has lost everything may give a link what this node holds for another: that is
     /// not to be released when the other's device has gone.
     fn drop_twice_given(&mut self, given: &BTreeMap<Vni, LinkId>) {
-        for held in [&mut self.held, &mut self.doubted] {
-            held.retain(|link, vnis| {
-                vnis.retain(|vni| given.get(vni).is_none_or(|to| to == link));
-                !vnis.is_empty()
-            });
-        }
+        self.held.retain(|link, vnis| {
+            vnis.retain(|vni, _| given.get(vni).is_none_or(|to| to == link));
+            !vnis.is_empty()
+        });
     }
 
     fn refuse(&mut self, claim: &VniClaim, state: impl FnOnce(Vni) -> VniState) {
@@ -181,59 +185,59 @@ impl Vnis {
     /// Takes what the store says that this node holds.
     pub fn take_held(&mut self, held: BTreeMap<Vni, LinkId>) {
         for (vni, link) in held {
-            self.held.entry(link).or_default().insert(vni);
+            self.set_held(link, vni);
         }
     }
 
     /// The store may not say any more that this node holds what it holds: all is to be claimed
     /// again.
     pub fn doubt_held(&mut self) {
-        self.doubted.append(&mut self.held);
+        for hold in self.held.values_mut().flat_map(BTreeMap::values_mut) {
+            *hold = Hold::Doubted;
+        }
     }
 
     /// The VNIs of a link that this node holds, or may hold, but for one.
     pub fn held_besides(&self, link: LinkId, kept: Option<Vni>) -> BTreeSet<Vni> {
-        let held = self.held.get(&link).into_iter().flatten();
-        let doubted = self.doubted.get(&link).into_iter().flatten();
-        let all = held.chain(doubted);
-        all.filter(|vni| Some(**vni) != kept).copied().collect()
+        let held = self.held.get(&link).into_iter().flat_map(BTreeMap::keys);
+        held.filter(|vni| Some(**vni) != kept).copied().collect()
     }
 
     /// The links whose VNIs this node holds, or may hold.
     pub fn holding(&self) -> BTreeSet<LinkId> {
-        self.held
-            .keys()
-            .chain(self.doubted.keys())
-            .copied()
-            .collect()
+        self.held.keys().copied().collect()
     }
 
     /// Whether this node holds a VNI, or may hold it, for another link.
     pub fn is_held_by_other(&self, link: LinkId, vni: Vni) -> bool {
-        let mut all = self.held.iter().chain(&self.doubted);
-        all.any(|(other, vnis)| *other != link && vnis.contains(&vni))
+        let mut held = self.held.iter();
+        held.any(|(other, vnis)| *other != link && vnis.contains_key(&vni))
     }
 
     /// This node has no device of a link with these VNIs, for certain.
     pub fn let_go(&mut self, link: LinkId, vnis: &BTreeSet<Vni>) {
-        for held in [&mut self.held, &mut self.doubted] {
-            if let Some(of_link) = held.get_mut(&link) {
-                let gone = of_link.extract_if(.., |vni| vnis.contains(vni));
-                self.leaving.extend(gone);
-                if of_link.is_empty() {
-                    held.remove(&link);
-                }
+        if let Some(held) = self.held.get_mut(&link) {
+            let gone = held.extract_if(.., |vni, _| vnis.contains(vni));
+            self.leaving.extend(gone.map(|(vni, _)| vni));
+            if held.is_empty() {
+                self.held.remove(&link);
             }
         }
     }
 
     fn holds(&self, link: LinkId, vni: Vni) -> bool {
-        self.held.get(&link).is_some_and(|vnis| vnis.contains(&vni))
+        self.hold(link, vni) == Some(Hold::Certain)
     }
 
-    fn doubts(&self, link: LinkId, vni: Vni) -> bool {
-        let doubted = self.doubted.get(&link);
-        doubted.is_some_and(|vnis| vnis.contains(&vni))
+    fn hold(&self, link: LinkId, vni: Vni) -> Option<Hold> {
+        self.held.get(&link)?.get(&vni).copied()
+    }
+
+    fn set_held(&mut self, link: LinkId, vni: Vni) {
+        self.held
+            .entry(link)
+            .or_default()
+            .insert(vni, Hold::Certain);
     }
 
     /// What the store is to be told that this node holds no longer.

@@ -129,6 +129,23 @@ fn what_may_be_lost_is_claimed_again() {
 }
 
 #[test]
+fn what_was_doubted_before_is_doubted_still_when_all_is_doubted_again() {
+    let link = link("a", None);
+    let mut vnis = Vnis::default();
+    grant(&mut vnis, &link, VniGrant::Granted(number(11)));
+    vnis.doubt_held();
+    grant(&mut vnis, &link, VniGrant::Granted(number(12)));
+    vnis.doubt_held();
+    let both = [number(11), number(12)].into();
+    assert_eq!(vnis.held_besides(link.id, None), both);
+    vnis.take_held([(number(12), link.id)].into());
+    assert!(!vnis.must_claim(&link) && !vnis.is_doubtful(link.id));
+    vnis.let_go(link.id, &both);
+    assert_eq!(*vnis.leaving(), both);
+    assert!(vnis.holding().is_empty());
+}
+
+#[test]
 fn a_link_without_a_declaration_in_the_store_is_tried_again() {
     let link = link("a", None);
     let mut vnis = Vnis::default();
