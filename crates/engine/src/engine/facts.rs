@@ -205,7 +205,7 @@ impl Engine {
         let pods = match self.session.take_news() {
             None => return,
             Some(Change::All) => {
-                self.session.forget_held();
+                self.session.all_changed();
                 return self.begin_resync();
             }
             Some(Change::Pods(pods)) => pods,

@@ -54,6 +54,8 @@ pub(crate) struct Session {
     /// nothing is removed.
     informed: bool,
     knows_held: bool,
+    /// Whether the watch has not told anything yet, and has not been broken.
+    is_news_first: bool,
     presence: Presence,
     restored: Restored,
     doubts: Doubts,
@@ -71,6 +73,7 @@ impl Session {
             known: Known::default(),
             informed: false,
             knows_held: false,
+            is_news_first: true,
             restored: Restored::default(),
             doubts: Doubts::default(),
         }
@@ -202,6 +205,16 @@ impl Session {
     /// The watch on the store broke.
     pub fn watch_broke(&mut self, trouble: String) {
         self.connection.watch_broke(trouble);
+        self.is_news_first = false;
+        self.forget_held();
+    }
+
+    /// The watch has told that everything may have changed. It begins with that. Later, the store
+    /// may have another past.
+    pub fn all_changed(&mut self) {
+        if !std::mem::take(&mut self.is_news_first) {
+            self.forget_held();
+        }
     }
 
     /// The store answers again. Returns whether it was offline.

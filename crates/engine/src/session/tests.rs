@@ -99,3 +99,23 @@ fn a_node_is_registered_for_as_long_as_the_store_knows_of_it() {
         assert!(!session.is_registered());
     });
 }
+
+#[test]
+fn what_a_node_holds_is_asked_again_when_the_watch_has_missed_something() {
+    for is_broken in [false, true] {
+        with_session(|mut session, _, _, _| {
+            let name: NodeName = "n1".parse().unwrap();
+            session.read_held(&name).unwrap();
+            if is_broken {
+                session.watch_broke("reset".to_owned());
+                assert!(!session.knows_held());
+                session.read_held(&name).unwrap();
+            }
+            session.all_changed();
+            assert_eq!(session.knows_held(), !is_broken, "a watch begins with this");
+            session.read_held(&name).unwrap();
+            session.all_changed();
+            assert!(!session.knows_held());
+        });
+    }
+}
