@@ -28,6 +28,8 @@ pub(crate) struct Sandboxes {
     /// Sandboxes that are about to be attached: on disk as leaving, so that an agent that finds
     /// them undoes them; otherwise as good as absent.
     expected: BTreeMap<SandboxId, SandboxState>,
+    /// Pods of which the store may not say what they accept and have given.
+    unsaid: BTreeSet<PodKey>,
     /// Whether all that this node has is known.
     complete: bool,
 }
@@ -40,6 +42,7 @@ impl Sandboxes {
             by_pod,
             superseded,
             expected: BTreeMap::new(),
+            unsaid: BTreeSet::new(),
             complete: false,
             dir,
         };
@@ -47,6 +50,7 @@ impl Sandboxes {
             sandboxes.remember(state);
         }
         sandboxes.complete = sandboxes.dir.is_complete();
+        sandboxes.set_all_unsaid();
         Ok(sandboxes)
     }
 
@@ -138,6 +142,7 @@ impl Sandboxes {
         {
             ids.remove(id);
             if ids.is_empty() {
+                self.unsaid.remove(&state.pod);
                 self.by_pod.remove(&state.pod);
             }
         }
@@ -187,6 +192,36 @@ impl Sandboxes {
         } else {
             self.superseded.remove(id);
         }
+    }
+
+    /// The store may not say what a pod accepts and has given: what is known here counts.
+    pub fn set_unsaid(&mut self, pod: &PodKey) {
+        self.unsaid.insert(pod.clone());
+    }
+
+    /// The same for all pods.
+    pub fn set_all_unsaid(&mut self) {
+        self.unsaid = self.pods();
+    }
+
+    /// The store says of a pod what is so here.
+    pub fn set_said(&mut self, pod: &PodKey) {
+        self.unsaid.remove(pod);
+    }
+
+    /// The record of a pod with what it accepts and has given here, if the store may say otherwise.
+    pub fn overrule(&self, said: &PodRecord, terms: Terms) -> Option<PodRecord> {
+        let state = self
+            .unsaid
+            .get(&said.pod)
+            .and_then(|pod| self.current(pod))?;
+        let accept = Accept::effective(state.accept.as_ref(), terms.cross_namespace);
+        let is_said = said.accept == accept && said.given == state.given;
+        (!is_said).then(|| PodRecord {
+            accept,
+            given: state.given.clone(),
+            ..said.clone()
+        })
     }
 
     /// The pods that have a sandbox here, leaving ones included.
@@ -289,6 +324,7 @@ pub(crate) fn record(state: &SandboxState, node: &Node, terms: Terms) -> PodReco
         // A name that no link can have is in no link's way.
         networks: interfaces.filter_map(|name| name.parse().ok()).collect(),
         owner: Some(state.kubernetes.1.clone()).filter(|name| !name.is_empty()),
+        given: state.given.clone(),
     }
 }
 

@@ -2,7 +2,7 @@
 //! after all is undone; and what devices leave that are being replaced.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -11,7 +11,8 @@ use std::{
 use ratchet_failpoint as failpoint;
 use ratchet_kernel::NetnsIdentity;
 use ratchet_model::{
-    DeclaredLink, NodeName, PodKey, SandboxId, declaration::Accept, leftover::Leftover,
+    DeclaredLink, InterfaceName, LinkId, NodeName, PodKey, SandboxId, declaration::Accept,
+    leftover::Leftover,
 };
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +48,9 @@ pub(crate) struct SandboxState {
     /// Whose declarations of links with it the pod accepts, if it says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accept: Option<Accept>,
+    /// See `PodRecord::given`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub given: BTreeMap<InterfaceName, LinkId>,
     /// Its attachments: network and interface.
     pub attachments: BTreeSet<(String, String)>,
     /// Whether it is leaving. The name of its file says so.
@@ -246,6 +250,7 @@ mod tests {
             use_labels: true,
             links: vec![],
             accept: None,
+            given: BTreeMap::new(),
             attachments: [("net".to_string(), "eth0".to_string())].into(),
             leaving: false,
         }

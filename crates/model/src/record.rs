@@ -65,6 +65,10 @@ pub struct PodRecord {
     /// while this one lives. None: an agent of an earlier release wrote the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
+    /// Its interfaces that links have which only pods of other namespaces declare. Such a link was
+    /// up with the interface, and no later claim takes that from it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub given: BTreeMap<InterfaceName, LinkId>,
 }
 
 impl PodRecord {
@@ -84,6 +88,7 @@ impl PodRecord {
             max_foreign_links: None,
             networks: BTreeSet::new(),
             owner: None,
+            given: BTreeMap::new(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::{option, prelude::*, sample};
 use ratchet_model::{
-    DeclaredEnd, DeclaredLink, Location, Mtu, PodKey, PodRecord, Route, Vni,
+    DeclaredEnd, DeclaredLink, LinkId, Location, Mtu, PodKey, PodRecord, Route, Vni,
     resolve::{Link, resolve},
 };
 
@@ -99,6 +99,61 @@ fn of(pod: &str, records: &[PodRecord]) -> Vec<Link> {
     links
 }
 
+/// Whether one of these pods lives.
+fn lives(records: &[PodRecord], pods: &[PodKey]) -> bool {
+    records
+        .iter()
+        .any(|record| record.lives() && pods.contains(&record.pod))
+}
+
+/// The links of a pod that are up.
+fn up_of(pod: &PodKey, records: &[PodRecord]) -> BTreeSet<LinkId> {
+    let links = of(&pod.to_string(), records).into_iter();
+    let up = links.filter(|link| link.barred.is_none());
+    up.map(|link| link.id).collect()
+}
+
+/// The links of a pod that are up and that its own declaration does not end: of its interfaces it
+/// may declare other links itself, whose peers may consent later. The pod and declarers live.
+fn up_for_good(pod: &PodKey, records: &[PodRecord]) -> Vec<Link> {
+    let record = records.iter().find(|record| record.pod == *pod).unwrap();
+    let declared: BTreeSet<LinkId> = record.links.iter().map(DeclaredLink::id).collect();
+    let ends = record.links.iter().flat_map(|l| [&l.local, &l.remote]);
+    let own: BTreeSet<_> = ends.map(|end| (&end.pod, &end.interface)).collect();
+    let is_own = |link: &Link| {
+        let mut ends = link.endpoints().into_iter();
+        ends.any(|end| own.contains(&(&end.pod, &end.interface)))
+    };
+    let mut links = of(&pod.to_string(), records);
+    links.retain(|link| link.barred.is_none() && lives(records, &link.declared_by));
+    links.retain(|link| record.lives() && (declared.contains(&link.id) || !is_own(link)));
+    links
+}
+
+/// Other pods than this one and those that declare these links, which are up, have other records
+/// `later`; and this pod's agent has noted which links are up.
+fn changed(
+    pod: &PodKey,
+    (before, later): (&[PodRecord], &[PodRecord]),
+    up: &[Link],
+) -> Vec<PodRecord> {
+    let declares = |other: &PodKey| up.iter().any(|link| link.declared_by.contains(other));
+    let mut records = before.to_vec();
+    for record in &mut records {
+        if record.pod == *pod {
+            let foreign = up.iter().filter(|link| link.is_foreign_to(pod));
+            let ends = foreign.flat_map(|link| link.endpoints().map(|end| (end, link.id)));
+            let own = ends.filter(|(end, _)| end.pod == *pod);
+            record.given = own.map(|(end, id)| (end.interface.clone(), id)).collect();
+        } else if let Some(later) = later.iter().find(|later| later.pod == record.pod)
+            && !declares(&record.pod)
+        {
+            record.clone_from(later);
+        }
+    }
+    records
+}
+
 const BOTH: [&str; 7] = ["t/a", "t/b", "t/c", "t/open", "x/a", "x/b", "x/c"];
 
 proptest! {
@@ -136,6 +191,29 @@ proptest! {
                     prop_assert!(end.addresses.iter().all(|net| net.prefix_len() >= 8));
                 }
             }
+        }
+    }
+
+    /// A link that is up, with a pod that accepts all, stays up whatever is declared later, and
+    /// whatever clocks say; and so do those of the pod's namespace when hostile pods declare.
+    #[test]
+    fn no_later_claim_takes_an_interface_from_a_link_that_is_up(
+        tenant in [records(&TENANT, &TENANT), records(&TENANT, &TENANT)],
+        hostile in [records(&HOSTILE, &BOTH), records(&HOSTILE, &BOTH)],
+    ) {
+        let [before, later] = [0, 1].map(|n| [&tenant[n][..], &hostile[n][..]].concat());
+        let [_, hostile] = hostile;
+        let pod: PodKey = "t/open".parse().unwrap();
+        let up = up_for_good(&pod, &before);
+        let is_foreign = |link: &&Link| link.is_foreign_to(&pod);
+        let is_at_home = |link: &&Link| link.a.pod.namespace() == link.z.pod.namespace();
+        let now = up_of(&pod, &changed(&pod, (&before, &later), &up));
+        for link in up.iter().filter(is_foreign) {
+            prop_assert!(now.contains(&link.id), "{:?}", link);
+        }
+        let now = up_of(&pod, &changed(&pod, (&before, &hostile), &up));
+        for link in up.iter().filter(|link| is_foreign(link) || is_at_home(link)) {
+            prop_assert!(now.contains(&link.id), "{:?}", link);
         }
     }
 

@@ -156,6 +156,42 @@ fn wait_for_states(node: &Node, expected: &[&str]) {
     });
 }
 
+/// Claims of the pod's own namespace come before those of others, but not when they come later.
+#[test]
+fn a_later_claim_takes_no_interface_from_a_link_that_is_up() {
+    let cluster = Cluster::with_agents(2);
+    let [near, far] = &cluster.nodes[..] else {
+        unreachable!()
+    };
+    let foreign = pod("a", "p", "[{interface: eth1, peer: b/r/eth7}]").sandbox();
+    let later = pod(
+        "b",
+        "z",
+        "[{interface: eth2, peer: r/eth7}, {interface: eth3, peer: r/eth8}]",
+    )
+    .sandbox();
+    let r = pod("b", "r", "[]").accept("own-namespace, a").sandbox();
+    far.add(&r);
+    near.add(&foreign);
+    wait_for(far, LinkState::Up);
+    let index = || r.netns.links()["eth7"]["ifindex"].clone();
+    let before = index();
+    near.add(&later);
+    // Its other link shows that the pod's node has heard of it.
+    wait_for_states(far, &["eth1 eth7: up", "eth8 eth3: up"]);
+    let states = [
+        "eth1 eth7: up",
+        "eth7 eth2: interface_taken",
+        "eth8 eth3: up",
+    ];
+    wait_for_states(near, &states);
+    assert_eq!(index(), before);
+    near.del(&foreign);
+    for node in [near, far] {
+        wait_for_states(node, &["eth7 eth2: up", "eth8 eth3: up"]);
+    }
+}
+
 /// What a pod claims of `victim`: its own link's interface, that of its network, and routes that
 /// would come before its default route.
 const RUDE: &str = "[{interface: e1, peer: victim/eth1}, {interface: e2, peer: victim/eth0}, \

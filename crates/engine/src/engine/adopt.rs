@@ -85,6 +85,7 @@ impl Engine {
             boot_id: self.boot_id.clone(),
             created: record.created,
             accept: record.accept.annotation(),
+            given: record.given,
             links: record.links,
             attachments: BTreeSet::new(),
             leaving: false,

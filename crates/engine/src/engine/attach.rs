@@ -1,6 +1,6 @@
 //! Prepare and attach: a sandbox comes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use ratchet_model::{
@@ -108,6 +108,7 @@ impl Engine {
             created,
             links: sandboxes::with_since(attach.declaration.links.clone(), before, created),
             accept: attach.declaration.accept.clone(),
+            given: BTreeMap::new(),
             id,
             pod: attach.declaration.pod.clone(),
             netns: attach.netns.clone(),

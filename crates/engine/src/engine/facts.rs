@@ -107,7 +107,7 @@ impl Engine {
 
     /// Makes the store say of a pod what is so here; or finds out that the pod has a later sandbox
     /// elsewhere.
-    fn correct_record(&mut self, pod: &PodKey) -> Tried {
+    pub(super) fn correct_record(&mut self, pod: &PodKey) -> Tried {
         let node = self.node.wiring()?;
         self.settle_name(pod)?;
         let living: Vec<_> = self
@@ -127,6 +127,7 @@ impl Engine {
         }
         if said == Some(&ours) && ours.location.is_some() {
             self.sandboxes.supersede(&latest.id, false);
+            self.sandboxes.set_said(pod);
             return Ok(());
         }
         let is_elsewhere = said.is_some_and(|said| {
@@ -145,6 +146,7 @@ impl Engine {
         match published {
             Published::Stored { created } => {
                 self.sandboxes.supersede(&latest.id, false);
+                self.sandboxes.set_said(pod);
                 self.session.set_record(PodRecord { created, ..ours });
             }
             Published::Held { owner, node } => {

@@ -12,6 +12,7 @@ mod command;
 mod declared;
 mod detach;
 mod facts;
+mod given;
 mod inspect;
 mod names;
 mod nodes;

@@ -4,10 +4,10 @@
 //! plan applied. All decisions are the model's; here they are only brought together with what was
 //! read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ratchet_model::{
-    LinkId, NodeName, PodKey, Vni,
+    LinkId, NodeName, PodKey, PodRecord, Vni,
     device::LinkKind,
     link::End,
     resolve::{Link, resolve_of},
@@ -60,6 +60,7 @@ impl Engine {
 
         let mut ended = self.wires.in_scope(scope, &self.sandboxes);
         let fresh = self.wire(candidates, &node, scope, &mut ended);
+        let joined = self.joined_across(&fresh, &ended);
         let kept = match scope {
             Scope::Links(_) => Vec::new(),
             Scope::Sandboxes(_) | Scope::Node(_) => self.session.restored().wanted().collect(),
@@ -80,8 +81,9 @@ impl Engine {
         }
         *taken = applied.taken;
         let released = self.release_vnis(&applied.settled);
+        let noted = self.note_given(&joined);
         let links = applied.tried?;
-        Ok(links.and(claimed).and(released))
+        Ok(links.and(claimed).and(released).and(noted))
     }
 
     /// The links that must be looked at, with what is wanted of them. Those of which something is
@@ -171,12 +173,21 @@ impl Engine {
         self.look_and_reconcile(&Scope::Node(strays))
     }
 
-    /// The links to look at, as they are declared.
+    /// The links to look at, as they are declared. What this node's pods accept and have given is
+    /// known here, even if the store has not been told.
     fn candidates(&self, scope: &Scope) -> Vec<Link> {
-        let known = self.session.known();
+        let (known, terms) = (self.session.known(), self.node.terms());
         let is_here = |pod: &PodKey| self.sandboxes.current(pod).is_some();
         let of = |pods: &BTreeSet<PodKey>| {
-            let mut links = resolve_of(pods, &known.around(pods));
+            let mut records = known.around(pods);
+            let own: BTreeMap<PodKey, PodRecord> = records
+                .iter()
+                .filter_map(|said| Some((said.pod.clone(), self.sandboxes.overrule(said, terms)?)))
+                .collect();
+            for record in &mut records {
+                *record = own.get(&record.pod).unwrap_or(record);
+            }
+            let mut links = resolve_of(pods, &records);
             for link in &mut links {
                 let own = link.remarks.iter().filter(|(pod, _)| is_here(pod));
                 link.warnings.extend(own.map(|(_, remark)| remark.clone()));

@@ -204,6 +204,7 @@ mod tests {
             kubernetes: ("default".into(), name.into()),
             use_labels: false,
             accept: None,
+            given: Default::default(),
             attachments: BTreeSet::new(),
             leaving: false,
             pod,

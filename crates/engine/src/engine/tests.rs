@@ -1,6 +1,7 @@
 //! What works while the underlay is gone, or the store hangs: real engine and kernel, in namespaces
 //! of their own.
 
+mod claims;
 mod devices;
 mod vnis;
 

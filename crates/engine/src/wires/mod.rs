@@ -84,6 +84,11 @@ impl Wires {
         }
     }
 
+    /// A link as it was last dealt with.
+    pub fn link(&self, id: LinkId) -> Option<&Link> {
+        self.links.get(id).map(|tracked| &tracked.link)
+    }
+
     /// Whether something of a link is wanted, or stays as it is.
     pub fn wants(&self, link: LinkId) -> bool {
         let tracked = self.links.get(link);

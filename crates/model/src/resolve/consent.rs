@@ -9,7 +9,7 @@ use super::concerned::{EndKey, end_keys};
 use crate::{
     declaration::Accept,
     link::DeclaredLink,
-    names::{InterfaceName, PodKey},
+    names::{InterfaceName, LinkId, PodKey},
     reason::Reason,
     record::PodRecord,
 };
@@ -80,6 +80,12 @@ impl<'r> Consent<'r> {
     pub fn foreign_links(&self, pod: &PodKey) -> usize {
         let record = self.records.get(pod);
         record.map_or(usize::MAX, |record| record.foreign_links())
+    }
+
+    /// Whether a pod has given an interface to a link.
+    pub fn has_given(&self, (pod, interface): EndKey<'_>, link: LinkId) -> bool {
+        let record = self.records.get(pod);
+        record.is_some_and(|record| record.given.get(interface) == Some(&link))
     }
 
     /// Whether an interface is that of one of the pod's networks, and no link's.

@@ -59,6 +59,12 @@ impl Link {
         is_end && (self.barred.is_none() || self.declared_by.contains(pod))
     }
 
+    /// Whether only pods of other namespaces than that of a pod declare it.
+    pub fn is_foreign_to(&self, pod: &PodKey) -> bool {
+        let mut declarers = self.declared_by.iter();
+        declarers.all(|declarer| declarer.namespace() != pod.namespace())
+    }
+
     /// The pods whose users are told of what is wrong with it: its declarers, and unless it is
     /// barred, those of their namespaces.
     pub fn audience(&self) -> impl Iterator<Item = &PodKey> {

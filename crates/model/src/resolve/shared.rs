@@ -8,12 +8,12 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{concerned::EndKey, consent::Consent, is_at_home, link::Link};
+use super::{concerned::EndKey, consent::Consent, link::Link};
 use crate::{link::Endpoint, names::PodKey, reason::Reason, text::few};
 
 /// An interface can be the end of one link only: the pod's own declaration has it before others,
-/// then claims of the pod's namespace, then the first. The other links are barred, and so are those
-/// that claim an interface which is the pod's own.
+/// then the link that the pod has given it to, then claims of the pod's namespace, then the first.
+/// The other links are barred, and so are those that claim an interface which is the pod's own.
 pub(super) fn settle_interfaces(links: &mut [Link], since: &[u64], consent: &Consent<'_>) {
     let mut users: BTreeMap<EndKey<'_>, Vec<usize>> = BTreeMap::new();
     for (number, link) in links.iter().enumerate().filter(|(_, l)| l.barred.is_none()) {
@@ -33,7 +33,10 @@ pub(super) fn settle_interfaces(links: &mut [Link], since: &[u64], consent: &Con
         }
         let rank = |user: &&usize| {
             let link = &links[**user];
-            (class(link, pod), since[**user], &link.declared_by, link.id)
+            let class = class(link, pod);
+            let is_given = consent.has_given((pod, interface), link.id);
+            let rank = (class != OWN, !is_given, class);
+            (rank, since[**user], &link.declared_by, link.id)
         };
         let Some(first) = users.iter().min_by_key(rank).copied() else {
             continue;
@@ -55,8 +58,9 @@ pub(super) fn settle_interfaces(links: &mut [Link], since: &[u64], consent: &Con
     bar(links, barred);
 }
 
-/// Pods of other namespaces have so many links with each of these pods that it does not declare,
-/// the first ones. All links of these pods must be here.
+/// Pods of other namespaces have so many links with each of these pods that it does not declare:
+/// those that it has given an interface to, then the first ones. All links of these pods must be
+/// here.
 pub(super) fn limit_foreign(
     links: &mut [Link],
     since: &[u64],
@@ -75,7 +79,14 @@ pub(super) fn limit_foreign(
     for (pod, mut numbers) in foreign {
         let limit = consent.foreign_links(pod);
         if numbers.len() > limit {
-            numbers.sort_by_key(|number| (since[*number], links[*number].id));
+            let is_given = |link: &Link| {
+                let mut ends = link.endpoints().into_iter().map(key);
+                ends.any(|end| end.0 == pod && consent.has_given(end, link.id))
+            };
+            numbers.sort_by_key(|number| {
+                let link = &links[*number];
+                (!is_given(link), since[*number], link.id)
+            });
             let pod = pod.clone();
             let reason = Reason::TooManyForeignLinks { pod, limit };
             let rest = numbers.drain(limit..);
@@ -92,21 +103,22 @@ fn bar(links: &mut [Link], barred: Vec<(usize, Reason)>) {
     }
 }
 
+/// The class of links that a pod itself declares.
+const OWN: u8 = 0;
+
+/// The class of links that others of its namespace declare.
+const AT_HOME: u8 = 1;
+
 /// The class of links that only pods of other namespaces declare.
 const FOREIGN: u8 = 2;
 
-/// A pod's own links are 0, those that others of its namespace declare 1.
 fn class(link: &Link, pod: &PodKey) -> u8 {
     if link.declared_by.contains(pod) {
-        0
-    } else if link
-        .declared_by
-        .iter()
-        .any(|declarer| is_at_home(declarer, pod))
-    {
-        1
-    } else {
+        OWN
+    } else if link.is_foreign_to(pod) {
         FOREIGN
+    } else {
+        AT_HOME
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) enum Write {
     /// These links are removed from it.
     Without(BTreeSet<LinkId>),
     /// It becomes this. `None`: it is deleted.
-    Final(Option<PodRecord>),
+    Final(Option<Box<PodRecord>>),
 }
 
 impl Part {
@@ -224,7 +224,7 @@ impl Builder<'_> {
         self.end_kept();
         let mut part = Part::default();
         part.records
-            .insert(next.pod.clone(), Write::Final(Some(next.clone())));
+            .insert(next.pod.clone(), Write::Final(Some(Box::new(next.clone()))));
         let lives = |pod: &PodKey| self.change.before.get(pod).is_some_and(PodRecord::lives);
         if !next.lives()
             && let Some(witness) = next.peers().into_iter().find(|peer| lives(peer))

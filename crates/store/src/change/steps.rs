@@ -117,7 +117,7 @@ impl RecordChange<'_> {
             let mut step = part.rest;
             for (pod, write) in part.records {
                 let record = match write {
-                    Write::Final(record) => record,
+                    Write::Final(record) => record.map(|record| *record),
                     Write::Without(links) => {
                         let record = records.get_mut(&pod);
                         let record = record.expect("links are removed from records of `before`");

@@ -162,7 +162,8 @@ fn a_large_removal_marks_the_pod_as_leaving_first_and_writes_its_record_last() {
 #[test]
 fn a_link_that_both_of_its_pods_drop_at_the_same_time_is_freed() {
     let mut world = World::default();
-    let publish = |name, peers: &[&str]| Want::Publish(record(name, true, peers), Publish::New);
+    let publish =
+        |name, peers: &[&str]| Want::Publish(Box::new(record(name, true, peers)), Publish::New);
     for want in [publish("a", &["b"]), publish("b", &["a"])] {
         let mut change = world.begin(&want, Limits::NONE).unwrap();
         assert_eq!(world.advance(&mut change), Progress::Done);

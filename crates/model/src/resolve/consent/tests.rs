@@ -225,6 +225,58 @@ fn the_own_declaration_has_an_interface_then_the_namespace_then_the_first() {
     );
 }
 
+/// `record` gives its interface eth1 to the one link of `to`.
+fn giving(mut record: PodRecord, to: &PodRecord) -> PodRecord {
+    let interface = "eth1".parse().unwrap();
+    record.given.insert(interface, to.links[0].id());
+    record
+}
+
+#[test]
+fn no_later_claim_takes_an_interface_from_a_link_that_the_pod_has_given_it_to() {
+    let foreign = pod("a/p", CLAIM, "");
+    let mut later = pod("b/z", CLAIM, "");
+    later.links[0].since = 2;
+    // Its node's clock is behind.
+    let mut other = pod("c/y", CLAIM, "");
+    let mut up = foreign.clone();
+    up.links[0].since = 1;
+    other.links[0].since = 0;
+    let accepting = giving(pod("b/r", "[]", "*"), &up);
+    let claims = [up.clone(), later.clone(), other.clone()];
+    let with = |record: &PodRecord| states(&[&claims[..], std::slice::from_ref(record)].concat());
+    let expected = ["a/p: up", "b/z: interface_taken", "c/y: interface_taken"];
+    assert_eq!(with(&accepting), expected);
+    // It ends with the pod's consent, and before the pod's own declaration.
+    let refusing = giving(pod("b/r", "[]", "own-namespace"), &up);
+    let expected = ["a/p: no_consent", "b/z: up", "c/y: no_consent"];
+    assert_eq!(with(&refusing), expected);
+    let own = giving(pod("b/r", "[{interface: eth1, peer: w/eth1}]", "*"), &up);
+    assert_eq!(
+        with(&own),
+        [
+            "a/p: interface_taken",
+            "b/r: up",
+            "b/z: interface_taken",
+            "c/y: interface_taken"
+        ]
+    );
+    // A link that is declared no longer has nothing.
+    let gone = [later, giving(pod("b/r", "[]", "*"), &up)];
+    assert_eq!(states(&gone), ["b/z: up"]);
+}
+
+#[test]
+fn a_record_says_what_is_given_only_if_something_is() {
+    let record = pod("b/r", "[]", "");
+    let text = serde_json::to_string(&record).unwrap();
+    assert!(!text.contains("given"), "{text}");
+    let giving = giving(record, &pod("a/p", CLAIM, ""));
+    let text = serde_json::to_string(&giving).unwrap();
+    assert!(text.contains("\"given\":{\"eth1\":"), "{text}");
+    assert_eq!(serde_json::from_str::<PodRecord>(&text).unwrap(), giving);
+}
+
 #[test]
 fn no_link_has_the_interface_of_a_pods_network() {
     let mut peer = pod("b/r", "[]", "");
@@ -273,6 +325,19 @@ fn other_namespaces_have_so_many_links_with_a_pod_the_first_ones() {
         "a/p2: too_many_foreign_links",
         "a/p3 and b/r: up",
         "a/p4: up",
+        "a/p5: up",
+        "b/r: up",
+    ];
+    assert_eq!(states(&records), expected);
+    // A link that is up goes before those that were declared first.
+    let up = records[0].links[0].id();
+    let victim = records.last_mut().unwrap();
+    victim.given.insert("eth1".parse().unwrap(), up);
+    let expected = [
+        "a/p1: up",
+        "a/p2: too_many_foreign_links",
+        "a/p3 and b/r: up",
+        "a/p4: too_many_foreign_links",
         "a/p5: up",
         "b/r: up",
     ];

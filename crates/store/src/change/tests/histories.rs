@@ -36,7 +36,7 @@ fn want(n: usize, (pod, links): &Event) -> Want {
     let links = links.collect();
     let record = PodRecord::new(pod, Some(location), n as u64, links);
     Want::Publish(
-        record,
+        Box::new(record),
         if n.is_multiple_of(3) {
             Publish::Again
         } else {

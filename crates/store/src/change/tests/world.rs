@@ -27,7 +27,7 @@ pub(super) struct View {
 /// What an agent wants.
 #[derive(Clone, Debug)]
 pub(super) enum Want {
-    Publish(PodRecord, Publish),
+    Publish(Box<PodRecord>, Publish),
     Remove(PodKey),
 }
 
