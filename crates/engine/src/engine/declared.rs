@@ -5,7 +5,11 @@ use std::time::{Duration, Instant};
 use ratchet_model::{DeclaredLink, PodKey, Reason, declaration::Accept, resolve::Link};
 
 use super::{Engine, command::Declared};
-use crate::{sandboxes, state::SandboxState, wires};
+use crate::{
+    sandboxes,
+    state::SandboxState,
+    wires::{self, Scope},
+};
 
 /// How long a link may wait for its peer before that is worth an event.
 const LONG: Duration = Duration::from_secs(60);
@@ -36,6 +40,7 @@ impl Engine {
         }
         tracing::info!(pod = %state.pod, links = links.len(), "the pod's declaration has changed");
         let (pod, id) = (state.pod.clone(), state.id.clone());
+        let has_other_terms = accept != state.accept;
         let saved = self.sandboxes.save(SandboxState {
             links,
             accept,
@@ -49,6 +54,12 @@ impl Engine {
             let key = declared.kubernetes.clone();
             self.unwritten.insert(key, declared.clone());
             return self.schedule.retry(self.clock.now());
+        }
+        if has_other_terms {
+            // At once, however long the store takes.
+            self.sandboxes.set_unsaid(&pod);
+            let reconciled = self.reconcile(&Scope::Links([pod.clone()].into()));
+            self.expect_retry(reconciled);
         }
         self.refresh_and_reconcile([pod].into());
         self.tell();

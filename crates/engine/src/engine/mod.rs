@@ -246,6 +246,8 @@ impl Engine {
             if other_store {
                 self.session = Session::new(self.surroundings.clone(), self.node.settings());
             }
+            // What pods accept is a matter of the settings, too.
+            self.sandboxes.set_all_unsaid();
             self.begin_resync();
         }
         Ok(())

@@ -23,11 +23,12 @@ use crate::{
     store::OpenStore,
 };
 
-/// A store that forgets what it is told, and answers or hangs.
+/// A store that tells nothing of what it is told, and answers or hangs.
 #[derive(Default)]
 pub(crate) struct Moody {
     hangs: AtomicBool,
     calls: AtomicU32,
+    published: Mutex<BTreeMap<PodKey, PodRecord>>,
 }
 
 impl Moody {
@@ -40,6 +41,11 @@ impl Moody {
     /// time.
     pub fn calls(&self) -> u32 {
         self.calls.load(Ordering::Relaxed)
+    }
+
+    /// What was published of a pod last, and arrived.
+    pub fn published(&self, pod: &PodKey) -> Option<PodRecord> {
+        self.published.lock().unwrap().get(pod).cloned()
     }
 
     /// Opens it.
@@ -79,7 +85,10 @@ impl Store for Handed {
 
     async fn publish(&self, record: &PodRecord, _: Publish) -> Result<Published, StoreError> {
         let created = record.created;
-        self.0.answer(Published::Stored { created }).await
+        let answer = self.0.answer(Published::Stored { created }).await;
+        let mut published = self.0.published.lock().unwrap();
+        published.insert(record.pod.clone(), record.clone());
+        answer
     }
 
     async fn remove_pod(&self, _: &PodKey, _: &SandboxId) -> Result<(), StoreError> {

@@ -1,6 +1,6 @@
 //! Whose claim has an interface of a pod, and for how long: real engine and kernel.
 
-use ratchet_model::declaration::Declaration;
+use ratchet_model::declaration::{CrossNamespace, Declaration};
 
 use super::*;
 
@@ -122,5 +122,82 @@ fn a_later_claim_takes_no_interface_from_a_foreign_link_that_is_up() {
         assert_eq!(state_of(&engine, "x/x"), "interface_taken");
         assert_eq!(state_of(&engine, "default/r"), "up");
         assert!(stored(node).given.is_empty());
+    });
+}
+
+/// An engine whose store hangs when it is told to.
+fn start_moody(node: &Node, moody: &Arc<Moody>, managed: bool) -> Engine {
+    let (commands, _inbox) = mpsc::channel();
+    let setup = Setup {
+        open_store: moody.opener(),
+        clock: Arc::new(Hasty::default()),
+        managed,
+        ..node.setup(&commands)
+    };
+    let mut engine = Engine::new(setup).unwrap();
+    engine.start();
+    engine
+}
+
+#[test]
+fn consent_that_is_withdrawn_counts_while_the_store_is_offline() {
+    on_a_node(|node| {
+        let moody = Arc::new(Moody::default());
+        let mut engine = start_moody(node, &moody, true);
+        let [r, x] = ["r", "x"].map(Netns::new);
+        let with_e2 = "[{interface: e2, peer: w}]";
+        add_pod(&mut engine, ("default/r", &r), with_e2, "x");
+        add_pod(&mut engine, ("x/x", &x), CLAIM, "");
+        assert_eq!([r.devices(), x.devices()], [["e1"], ["e1"]]);
+
+        moody.set_hanging(true);
+        change(&mut engine, "default/r", "[]", "own-namespace");
+        assert_eq!([r.devices(), x.devices()], [[""; 0]; 2]);
+        assert_eq!(state_of(&engine, "x/x"), "no_consent");
+        assert_eq!(
+            state_of(&engine, "default/r"),
+            "peer_unknown",
+            "the store is to say so"
+        );
+        // Nothing brings it back meanwhile.
+        change(&mut engine, "x/x", CLAIM, "none");
+        resync(&mut engine);
+        assert_eq!([r.devices(), x.devices()], [[""; 0]; 2]);
+        let said = moody.published(&key("r")).unwrap();
+        assert!(said.accept.includes(&key("r"), &pod("x/x")));
+
+        moody.set_hanging(false);
+        engine.handle(Command::StoreBack);
+        resync(&mut engine);
+        assert_eq!([r.devices(), x.devices()], [[""; 0]; 2]);
+        let said = moody.published(&key("r")).unwrap();
+        assert!(
+            !said.accept.includes(&key("r"), &pod("x/x")),
+            "the store was told"
+        );
+        assert!(said.links.is_empty() && said.given.is_empty());
+    });
+}
+
+#[test]
+fn a_setting_that_denies_links_counts_while_the_store_is_offline() {
+    on_a_node(|node| {
+        let moody = Arc::new(Moody::default());
+        let mut engine = start_moody(node, &moody, false);
+        let [r, x, w] = ["r", "x", "w"].map(Netns::new);
+        let allow = || node.settings.clone();
+        let deny = Settings {
+            cross_namespace: Some(CrossNamespace::Deny),
+            ..allow()
+        };
+        add_with(&mut engine, ("default/r", &r), ("[]", "x"), allow()).unwrap();
+        add_with(&mut engine, ("x/x", &x), (CLAIM, ""), allow()).unwrap();
+        assert_eq!([r.devices(), x.devices()], [["e1"], ["e1"]]);
+        moody.set_hanging(true);
+        add_with(&mut engine, ("default/w", &w), ("[]", ""), deny).unwrap_err();
+        engine.work();
+        engine.work();
+        assert_eq!([r.devices(), x.devices()], [[""; 0]; 2]);
+        assert_eq!(state_of(&engine, "x/x"), "no_consent");
     });
 }
