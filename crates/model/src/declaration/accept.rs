@@ -8,7 +8,10 @@ use std::{collections::BTreeSet, fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use super::{DeclarationError, Reader, Texts};
-use crate::{names::PodKey, reason::Reason};
+use crate::{
+    names::{NameError, PodKey},
+    reason::Reason,
+};
 
 /// The annotation that says whose declarations a pod accepts.
 pub const ACCEPT: &str = "ratchet.dev/accept";
@@ -92,6 +95,22 @@ impl Accept {
             CrossNamespace::Consent => annotated.unwrap_or_default(),
             CrossNamespace::Allow => annotated.unwrap_or_else(|| Self::of([Declarers::Anyone])),
         }
+    }
+
+    /// The same, and what pods of these namespaces declare.
+    ///
+    /// # Errors
+    /// When a name cannot be a namespace's.
+    pub fn and_namespaces<'a>(
+        mut self,
+        namespaces: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, NameError> {
+        for namespace in namespaces {
+            // Any name will do for the pod: the namespace's is checked.
+            PodKey::new(namespace, "p")?;
+            self.from.insert(Declarers::Namespace(namespace.to_owned()));
+        }
+        Ok(self)
     }
 
     /// The annotation that has this effect, as far as that can be told.

@@ -1,0 +1,313 @@
+//! The pure core: from what the API has to what is to be written.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use ratchet_api::{Accepted, Condition, Link, TopologyStatus, VNIBlock};
+use ratchet_model::Vni;
+
+use crate::{
+    book::Book,
+    cables::Cables,
+    changes,
+    conditions::{self, Judgement},
+    config::Config,
+    memory::{BETWEEN_LOOKS, Memory},
+    pods::Pods,
+    quarantine,
+    snapshot::{Key, Snapshot},
+    wanted::{self, Wanted},
+};
+
+/// The finalizer of Links that have a VNI: the Link stays until its VNI may be freed.
+pub const FINALIZER: &str = "ratchet.dev/vni";
+
+/// What is to be written, in this order: blocks, Links, statuses.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Blocks of VNIs. One with a resourceVersion is replaced, another one is created.
+    pub blocks: Vec<VNIBlock>,
+    /// Changes of Links.
+    pub links: Vec<LinkChange>,
+    /// The conditions `Accepted` of Links.
+    pub accepted: Vec<(Key, Condition)>,
+    /// The statuses of Topologies.
+    pub topologies: Vec<(Key, TopologyStatus)>,
+    /// Entries that seem to have no Link: ask the API, and tell [`Memory::confirm`].
+    pub orphans: Vec<(Vni, String)>,
+    /// When to plan again, if nothing changes before.
+    pub again: Option<SignedDuration>,
+}
+
+impl Plan {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+            && self.links.is_empty()
+            && self.accepted.is_empty()
+            && self.topologies.is_empty()
+    }
+
+    /// Plans again after this time, or sooner.
+    pub(crate) fn again_in(&mut self, time: SignedDuration) {
+        self.again = Some(self.again.map_or(time, |again| again.min(time)));
+    }
+}
+
+/// A change of a Link.
+#[derive(Debug, Clone)]
+pub struct LinkChange {
+    /// What is done.
+    pub what: Change,
+    /// The number of the block of its VNI, if that must be written before.
+    pub after: Option<u32>,
+}
+
+/// What is done with a Link.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// It is created.
+    Create(Box<Link>),
+    /// It is replaced, if it still has this resourceVersion.
+    Replace(Box<Link>),
+    /// It is deleted, if it still has this uid.
+    Delete {
+        /// The Link.
+        key: Key,
+        /// Its uid.
+        uid: Option<String>,
+    },
+}
+
+/// Plans what is to be written.
+pub fn plan(snapshot: &Snapshot, config: &Config, memory: &mut Memory, now: Timestamp) -> Plan {
+    let pods = Pods::of(snapshot);
+    let cables = Cables::of(snapshot, &pods);
+    let mut planner = Planner {
+        snapshot,
+        memory,
+        now,
+        book: Book::of(snapshot, config.automatic_vnis, now),
+        plan: Plan::default(),
+        judgements: BTreeMap::new(),
+    };
+    planner.see_nodes();
+    let wanted = wanted::links(snapshot, &cables, config, now);
+    for (key, wanted) in &wanted {
+        planner.want(key, wanted.clone());
+    }
+    planner.end_others(&wanted);
+    planner.drop_orphans(&wanted);
+    planner.finish(&cables)
+}
+
+struct Planner<'s> {
+    snapshot: &'s Snapshot,
+    memory: &'s mut Memory,
+    now: Timestamp,
+    book: Book,
+    plan: Plan,
+    judgements: BTreeMap<Key, Judgement>,
+}
+
+impl<'s> Planner<'s> {
+    /// Watches over the nodes on which Links that are being deleted may have devices.
+    fn see_nodes(&mut self) {
+        let mut named = BTreeSet::new();
+        for link in self.snapshot.links.values() {
+            if link.metadata.deletion_timestamp.is_some() {
+                named.extend([&link.spec.a.node, &link.spec.b.node].into_iter().flatten());
+                let vni = link.spec.read_vni().ok().flatten();
+                named.extend(vni.map(|vni| self.book.former(vni)).into_iter().flatten());
+            }
+        }
+        let named = named.into_iter().map(String::as_str);
+        self.memory.see_nodes(self.snapshot, named, self.now);
+    }
+
+    /// A Link that is wanted.
+    fn want(&mut self, key: &Key, mut wanted: Wanted) {
+        let present = self.snapshot.links.get(key);
+        let is_leaving = |link: &Link| link.metadata.deletion_timestamp.is_some();
+        if present.is_some_and(|link| is_leaving(link)) {
+            let judgement = Judgement::leaving();
+            self.judgements.insert(key.clone(), judgement);
+            return;
+        }
+        let keeps = match present.and_then(|link| link.spec.read_vni().ok().flatten()) {
+            Some(vni) => self.keep_vni(key, &wanted, vni),
+            None => {
+                self.give_vni(key, &mut wanted);
+                true
+            }
+        };
+        let judgement = Judgement::of(&wanted, present.map(|link| &**link));
+        self.judgements.insert(key.clone(), judgement);
+        let vni = wanted.spec.read_vni().ok().flatten();
+        match present {
+            Some(link) if !keeps => self.delete(key, link),
+            Some(link) => {
+                if let Some(changed) = changes::replacement(link, &wanted) {
+                    self.change(Change::Replace(Box::new(changed)), vni);
+                }
+            }
+            None => {
+                let link = changes::creation(key, &wanted);
+                self.change(Change::Create(Box::new(link)), vni);
+            }
+        }
+    }
+
+    /// Keeps the VNI of a Link, and notes which nodes its ends leave. Returns false if the Link
+    /// must be made anew: another VNI is declared, or another Link has this one.
+    fn keep_vni(&mut self, key: &Key, wanted: &Wanted, vni: Vni) -> bool {
+        let Some(link) = self.snapshot.links.get(key) else {
+            return true;
+        };
+        if wanted.vni.is_some_and(|declared| declared != vni) {
+            return false;
+        }
+        if !self.book.adopt(key, link.metadata.uid.as_deref(), vni) {
+            let owner = self.book.owner(vni).map(ToOwned::to_owned);
+            let is_its = owner.is_some_and(|owner| self.has(&owner, vni));
+            if is_its {
+                return false;
+            }
+            self.book.take_over(key, link.metadata.uid.as_deref(), vni);
+        }
+        for node in quarantine::left_nodes(link, [&wanted.spec.a, &wanted.spec.b]) {
+            self.book.note_former(vni, node);
+        }
+        true
+    }
+
+    /// Whether a Link has a VNI.
+    fn has(&self, link: &str, vni: Vni) -> bool {
+        let key = link.split_once('/').map(|(namespace, name)| Key {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        });
+        let link = key.and_then(|key| self.snapshot.links.get(&key));
+        link.is_some_and(|link| link.spec.vni == Some(vni.number()))
+    }
+
+    /// Gives a Link a VNI, if it needs one.
+    fn give_vni(&mut self, key: &Key, wanted: &mut Wanted) {
+        if !wanted.needs_vni() {
+            return;
+        }
+        let link = self.snapshot.links.get(key);
+        let uid = link.and_then(|link| link.metadata.uid.as_deref());
+        match self.book.give(key, uid, wanted.vni) {
+            Ok(vni) => wanted.spec.vni = Some(vni.number()),
+            Err(Accepted::VNITaken) => {
+                let vni = wanted.vni.map(|vni| vni.to_string()).unwrap_or_default();
+                let owner = wanted.vni.and_then(|vni| self.book.owner(vni));
+                let owner = owner.unwrap_or("another link");
+                let message = format!(
+                    "VNI {vni} is asked for, but Link {owner} has it, or had it until lately: ask \
+                     for another one or for none"
+                );
+                wanted.refuse(Accepted::VNITaken, message);
+            }
+            Err(reason) => {
+                let message = "no VNI is free: delete links, or widen the controller's range";
+                wanted.refuse(reason, message.to_owned());
+            }
+        }
+    }
+
+    fn change(&mut self, what: Change, vni: Option<Vni>) {
+        let vni = vni.filter(|vni| self.book.is_changed(*vni));
+        let after = vni.map(|vni| VNIBlock::place_of(vni).0);
+        self.plan.links.push(LinkChange { what, after });
+    }
+
+    fn delete(&mut self, key: &Key, link: &Link) {
+        let what = Change::Delete {
+            key: key.clone(),
+            uid: link.metadata.uid.clone(),
+        };
+        self.change(what, None);
+    }
+
+    /// Links that are not wanted, or are being deleted.
+    fn end_others(&mut self, wanted: &BTreeMap<Key, Wanted>) {
+        for (key, link) in &self.snapshot.links {
+            if link.metadata.deletion_timestamp.is_some() {
+                self.end(key, link);
+            } else if !wanted.contains_key(key) {
+                self.delete(key, link);
+            }
+        }
+    }
+
+    /// Frees the VNI of a Link that is being deleted, when that is time, and lets the Link go.
+    fn end(&mut self, key: &Key, link: &Link) {
+        let finalizers = link.metadata.finalizers.iter().flatten();
+        if !finalizers
+            .into_iter()
+            .any(|finalizer| finalizer == FINALIZER)
+        {
+            return;
+        }
+        let vni = link.spec.read_vni().ok().flatten();
+        if let Some(vni) = vni {
+            let former = self.book.former(vni);
+            if !quarantine::is_over(link, former, self.snapshot, self.memory, self.now) {
+                self.plan.again_in(BETWEEN_LOOKS);
+                return;
+            }
+            self.book.free(&key.to_string(), vni);
+        }
+        let changed = changes::without_finalizer(link);
+        self.change(Change::Replace(Box::new(changed)), vni);
+    }
+
+    /// Drops entries without a Link: a controller has ended between writing the one and the other.
+    fn drop_orphans(&mut self, wanted: &BTreeMap<Key, Wanted>) {
+        let awaited = |link: &str, vni: Vni| {
+            let key = link.split_once('/').map(|(namespace, name)| Key {
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+            });
+            key.is_some_and(|key| {
+                let link = self.snapshot.links.get(&key);
+                let has_none = link.is_none_or(|link| link.spec.vni.is_none());
+                has_none && wanted.contains_key(&key) && self.book.of_link(&key) == Some(vni)
+            })
+        };
+        let in_use = self.book.in_use();
+        let orphans: BTreeSet<(Vni, String)> = in_use
+            .filter(|(vni, link)| !self.has(link, *vni) && !awaited(link, *vni))
+            .map(|(vni, link)| (vni, link.to_owned()))
+            .collect();
+        if !orphans.is_empty() {
+            self.plan.again_in(BETWEEN_LOOKS);
+        }
+        let (unsure, sure) = self.memory.look(&orphans, self.now);
+        self.plan.orphans = unsure;
+        for (vni, link) in sure {
+            self.book.free(&link, vni);
+        }
+    }
+
+    fn finish(mut self, cables: &Cables<'_>) -> Plan {
+        conditions::links(
+            self.snapshot,
+            &self.judgements,
+            self.memory,
+            self.now,
+            &mut self.plan,
+        );
+        conditions::topologies(
+            (self.snapshot, cables),
+            &self.judgements,
+            self.memory,
+            self.now,
+            &mut self.plan,
+        );
+        self.plan.blocks = self.book.changes();
+        self.plan
+    }
+}

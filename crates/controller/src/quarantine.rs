@@ -1,0 +1,85 @@
+//! When the VNI of a Link that is being deleted can be freed: when no node can still have a device
+//! with it.
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use ratchet_api::{EndState, Link, LinkEnd, LinkEndStatus};
+
+use crate::{memory::Memory, snapshot::Snapshot};
+
+/// A node whose Node object is gone for so long has no devices any more.
+const NODE_GONE: SignedDuration = SignedDuration::from_mins(10);
+
+/// After so long, a VNI is freed whatever is known.
+const AT_LAST: SignedDuration = SignedDuration::from_hours(1);
+
+/// Whether no node can still have a device of a Link that is being deleted. `former` are nodes on
+/// which ends of it were before.
+pub(crate) fn is_over(
+    link: &Link,
+    former: &[String],
+    snapshot: &Snapshot,
+    memory: &Memory,
+    now: Timestamp,
+) -> bool {
+    let deleted = link.metadata.deletion_timestamp.as_ref();
+    let is_old = deleted.is_none_or(|deleted| now.duration_since(deleted.0) >= AT_LAST);
+    let is_gone = |node: &str| {
+        memory
+            .gone_for(node, now)
+            .is_some_and(|gone| gone >= NODE_GONE)
+    };
+    let status = link.status.as_ref();
+    let ends = [
+        (&link.spec.a, status.and_then(|status| status.a.as_ref())),
+        (&link.spec.b, status.and_then(|status| status.b.as_ref())),
+    ];
+    let is_clean = |(end, said): (&LinkEnd, Option<&LinkEndStatus>)| match &end.node {
+        None => true,
+        Some(node) => {
+            is_gone(node) || said.is_some_and(|said| is_removed(link, end, said, snapshot))
+        }
+    };
+    is_old || (ends.into_iter().all(is_clean) && former.iter().all(|node| is_gone(node)))
+}
+
+/// Whether an end's agent says that nothing is left of it, and will not make it again: it has seen
+/// that the Link is being deleted, or the pod is gone.
+fn is_removed(link: &Link, end: &LinkEnd, said: &LinkEndStatus, snapshot: &Snapshot) -> bool {
+    let has_seen = link
+        .metadata
+        .generation
+        .is_none_or(|now| said.observed_generation >= now);
+    says_removed(end, said) && (has_seen || !pod_is_there(end, snapshot))
+}
+
+/// Whether an end's agent says that nothing is left of it.
+pub(crate) fn says_removed(end: &LinkEnd, said: &LinkEndStatus) -> bool {
+    said.state == EndState::Removed
+        && end.pod_uid.as_ref() == Some(&said.pod_uid)
+        && end.node.as_ref() == Some(&said.node)
+}
+
+fn pod_is_there(end: &LinkEnd, snapshot: &Snapshot) -> bool {
+    let key = end.pod_key().ok().flatten();
+    let pod = key.and_then(|key| snapshot.pods.get(&key));
+    pod.is_some_and(|pod| end.pod_uid.as_ref() == Some(&pod.uid))
+}
+
+/// The nodes that a Link's ends leave where a device may be left, when its ends are to be these.
+pub(crate) fn left_nodes<'l>(link: &'l Link, ends: [&LinkEnd; 2]) -> Vec<&'l str> {
+    let status = link.status.as_ref();
+    let present = [
+        (&link.spec.a, status.and_then(|status| status.a.as_ref())),
+        (&link.spec.b, status.and_then(|status| status.b.as_ref())),
+    ];
+    let left = present
+        .into_iter()
+        .zip(ends)
+        .filter_map(|((end, said), wanted)| {
+            let node = end.node.as_deref()?;
+            let stays = wanted.node.as_deref() == Some(node);
+            let is_clean = said.is_some_and(|said| says_removed(end, said));
+            (!stays && !is_clean).then_some(node)
+        });
+    left.collect()
+}

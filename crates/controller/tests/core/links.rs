@@ -1,0 +1,399 @@
+//! Which Links there are, and what becomes of them.
+
+use ratchet_controller::{Memory, PodState};
+use ratchet_model::PodKey;
+use serde_json::{Value, json};
+
+use crate::fake::{Fake, key};
+
+fn link(one: &str, other: &str) -> Value {
+    json!({"endpoints": [one, other]})
+}
+
+fn topology(links: &[Value]) -> Value {
+    json!({"links": links})
+}
+
+#[test]
+fn a_topology_becomes_links_with_pods_nodes_and_vnis() {
+    let (mut api, mut memory) = (Fake::new(), Memory::default());
+    api.pod("lab/r1", "n1");
+    api.pod("lab/r2", "n2");
+    let mut wanted = link("r2:eth1", "r1:eth1");
+    wanted["addresses"] = json!([["10.0.0.2/24"], ["10.0.0.1/24"]]);
+    api.topology("lab/ring", &topology(&[wanted]));
+    api.settle(&mut memory);
+    let made = api.link("lab/ring-");
+    assert_eq!(made.spec.vni, Some(11));
+    let (a, b) = (&made.spec.a, &made.spec.b);
+    assert_eq!(a.pod.as_deref(), Some("r1"));
+    assert_eq!(a.addresses, ["10.0.0.1/24"]);
+    assert_eq!(a.node.as_deref(), Some("n1"));
+    assert_eq!(b.vtep.as_deref(), Some("10.0.0.2"));
+    assert_eq!(b.tunnel_mtu, Some(1450));
+    assert_eq!((&a.mac, &b.mac), (&None, &None));
+    let labels: Vec<String> = made.metadata.labels.unwrap().into_keys().collect();
+    assert_eq!(labels, ["node.ratchet.dev/n1", "node.ratchet.dev/n2"]);
+    assert_eq!(made.metadata.owner_references.unwrap()[0].name, "ring");
+    let status = |api: &Fake| api.all.topologies[&key("lab/ring")].status.clone().unwrap();
+    assert_eq!((status(&api).links, status(&api).ready), (1, 0));
+    api.agents();
+    api.settle(&mut memory);
+    assert_eq!((status(&api).links, status(&api).ready), (1, 1));
+    assert_eq!(status(&api).conditions[1].status, "True");
+    assert!(api.link("lab/ring-").status.unwrap().conditions.is_empty());
+}
+
+#[test]
+fn a_topology_adds_removes_and_readdresses_and_touches_no_other_link() {
+    let (mut api, mut memory) = (Fake::new(), Memory::default());
+    for pod in ["r1", "r2", "r3"] {
+        api.pod(&format!("lab/{pod}"), "n1");
+    }
+    let one = link("r1:eth1", "r2:eth1");
+    let mut two = link("r2:eth2", "r3:eth2");
+    api.topology("lab/t", &topology(&[one.clone(), two.clone()]));
+    api.settle(&mut memory);
+    let before = api.all.links.clone();
+    assert_eq!(before.len(), 2);
+    assert!(before.values().all(|link| link.spec.vni.is_none()));
+    two["mtu"] = json!(1400);
+    let three = link("r3:eth3", "r1:eth3");
+    api.topology("lab/t", &topology(&[three, two, one]));
+    api.settle(&mut memory);
+    assert_eq!(api.all.links.len(), 3);
+    let same = before
+        .iter()
+        .filter(|(key, link)| api.all.links[*key] == **link);
+    assert_eq!(same.count(), 1);
+    api.topology("lab/t", &topology(&[]));
+    api.settle(&mut memory);
+    assert!(api.all.links.is_empty());
+}
+
+#[test]
+fn a_link_outlives_its_pods_restart() {
+    let (mut api, mut memory) = (Fake::new(), Memory::default());
+    api.annotated(
+        "lab/r1",
+        "n1",
+        "[{interface: eth1, peer: r2/eth2, mtu: 1300}]",
+    );
+    api.pod("lab/r2", "n2");
+    api.settle(&mut memory);
+    let first = api.link("lab/r1-");
+    assert_eq!((first.spec.vni, first.spec.mtu), (Some(11), Some(1300)));
+    api.delete_pod("lab/r1");
+    api.settle(&mut memory);
+    let alone = api.link("lab/r1-");
+    assert_eq!(alone.spec.a.node, None);
+    assert_eq!(alone.spec.a.pod.as_deref(), Some("r1"));
+    assert_eq!(alone.spec.b, first.spec.b);
+    assert_eq!((alone.spec.vni, alone.spec.mtu), (Some(11), Some(1300)));
+    api.pass(2);
+    api.settle(&mut memory);
+    assert_eq!(
+        api.accepted("lab/r1-"),
+        "PodNotFound: there is no pod lab/r1"
+    );
+    api.annotated(
+        "lab/r1",
+        "n3",
+        "[{interface: eth1, peer: r2/eth2, mtu: 1300}]",
+    );
+    api.settle(&mut memory);
+    let back = api.link("lab/r1-");
+    assert_eq!(back.metadata.uid, first.metadata.uid);
+    assert_eq!(back.spec.a.node.as_deref(), Some("n3"));
+    assert_eq!(back.spec.vni, Some(11));
+    assert!(api.accepted("lab/r1-").starts_with("Resolved"));
+    // Without its declarer and its peer, nothing is left.
+    api.delete_pod("lab/r1");
+    api.delete_pod("lab/r2");
+    api.settle(&mut memory);
+    assert!(api.link("lab/r1-").metadata.deletion_timestamp.is_some());
+}
+
+#[test]
+fn a_link_that_its_living_pod_no_longer_declares_ends() {
+    let (mut api, mut memory) = (Fake::new(), Memory::default());
+    api.annotated("lab/r1", "n1", "[{interface: eth1, peer: r2/eth2}]");
+    api.pod("lab/r2", "n1");
+    api.settle(&mut memory);
+    assert_eq!(api.all.links.len(), 1);
+    api.annotated("lab/r1", "n1", "[]");
+    api.settle(&mut memory);
+    assert!(api.all.links.is_empty());
+}
+
+#[test]
+fn a_link_names_the_pods_behind_the_labels_of_2017() {
+    let (mut api, mut memory) = (Fake::new(), Memory::default());
+    let primary = json!({"labels": {
+        "ratchet": "true", "ratchet.pod_name": "primary", "ratchet.primary": "true",
+        "ratchet.local_ifname": "in1", "ratchet.local_ip": "192.168.2.100",
+        "ratchet.pair_name": "pair", "ratchet.pair_ifname": "in2",
+    }});
+    let pair = json!({"labels": {
+        "ratchet": "true", "ratchet.pod_name": "pair", "ratchet.primary": "false",
+    }});
+    api.pod_with("lab/primary-5d-x1", "n1", &primary);
+    api.pod_with("lab/pair-7c-y1", "n1", &pair);
+    api.settle(&mut memory);
+    let first = api.link("lab/pair-");
+    assert_eq!(first.spec.a.pod.as_deref(), Some("pair-7c-y1"));
+    assert_eq!(first.spec.b.pod.as_deref(), Some("primary-5d-x1"));
+    assert_eq!(first.spec.b.addresses, ["192.168.2.100/24"]);
+    // A rolling update: the old pod has the name until it is being deleted.
+    api.pass(60);
+    api.pod_with("lab/primary-5d-x2", "n1", &primary);
+    api.settle(&mut memory);
+    assert_eq!(api.link("lab/pair-").spec, first.spec);
+    api.change_pod("lab/primary-5d-x1", |pod| pod.leaving = true);
+    api.settle(&mut memory);
+    let then = api.link("lab/pair-");
+    assert_eq!(then.spec.b.pod.as_deref(), Some("primary-5d-x2"));
+    assert_eq!(then.metadata.uid, first.metadata.uid);
+}
+
+#[test]
+fn a_slot_is_a_statefulsets_pod_or_the_one_that_a_selector_fits() {
+    let (mut api, mut memory) = (Fake::new(), Memory::default());
+    let of = |set: &str| {
+        json!({
+            "labels": {"app": "fw"},
+            "ownerReferences": [{
+                "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": set, "uid": set,
+                "controller": true,
+            }],
+        })
+    };
+    api.topology(
+        "lab/t",
+        &json!({
+            "pods": [
+                {"name": "web", "statefulSet": {"name": "web", "ordinal": 2}},
+                {"name": "fw", "selector": {"matchLabels": {"app": "fw"}}},
+            ],
+            "links": [link("web:eth1", "fw:eth1")],
+        }),
+    );
+    api.settle(&mut memory);
+    let link = api.link("lab/t-");
+    assert_eq!(
+        (link.spec.a.pod.as_deref(), link.spec.b.pod.as_deref()),
+        (None, Some("web-2"))
+    );
+    api.pod("lab/web-2", "n1");
+    api.pod_with("lab/fw-1", "n1", &of("one"));
+    let end = |api: &Fake| api.link("lab/t-").spec.a.pod.unwrap();
+    api.settle(&mut memory);
+    assert_eq!(end(&api), "fw-1");
+    // A rolling update: the new pod is not running yet, then both run, then the old one ends.
+    api.pass(60);
+    api.pod_with("lab/fw-2", "n2", &of("two"));
+    api.change_pod("lab/fw-2", |pod| pod.running = false);
+    api.settle(&mut memory);
+    assert_eq!(end(&api), "fw-1");
+    api.change_pod("lab/fw-2", |pod| pod.running = true);
+    api.settle(&mut memory);
+    assert_eq!(end(&api), "fw-1");
+    api.change_pod("lab/fw-1", |pod| pod.leaving = true);
+    api.settle(&mut memory);
+    assert_eq!(end(&api), "fw-2");
+    // Two replicas of one ReplicaSet: it is not clear which one is meant.
+    api.delete_pod("lab/fw-1");
+    api.pod_with("lab/fw-3", "n2", &of("two"));
+    api.settle(&mut memory);
+    api.pass(2);
+    api.settle(&mut memory);
+    assert_eq!(end(&api), "fw-2");
+    assert_eq!(
+        api.accepted("lab/t-"),
+        "Ambiguous: 2 pods have the labels of fw, expected one: fw-2, fw-3; the link stays with \
+         fw-2"
+    );
+}
+
+#[test]
+fn links_between_namespaces_need_a_grant_or_consent() {
+    let (mut api, mut memory) = (Fake::new(), Memory::default());
+    api.pod("lab/r1", "n1");
+    let labels = json!({"labels": {"app": "gw"}});
+    api.pod_with("core/gw", "n2", &labels);
+    let mut wanted = link("r1:eth1", "core/gw:eth1");
+    wanted["addresses"] = json!([["10.0.0.1/24"], ["10.0.0.2/24"]]);
+    api.topology("lab/t", &topology(&[wanted]));
+    api.settle(&mut memory);
+    api.pass(2);
+    api.settle(&mut memory);
+    let refused = api.link("lab/t-");
+    assert_eq!((refused.spec.a.node, refused.spec.b.node), (None, None));
+    assert!(refused.metadata.labels.is_none());
+    let text = api.accepted("lab/t-");
+    assert!(
+        text.starts_with("NotPermitted: pod core/gw has not consented"),
+        "{text}"
+    );
+    assert!(
+        text.ends_with("create a LinkGrant in namespace core for namespace lab"),
+        "{text}"
+    );
+    api.grant(
+        "core/other",
+        "lab",
+        Some(json!({"matchLabels": {"app": "x"}})),
+    );
+    api.grant(
+        "core/lab",
+        "lab",
+        Some(json!({"matchLabels": {"app": "gw"}})),
+    );
+    api.settle(&mut memory);
+    let made = api.link("lab/t-");
+    let gateway = if made.spec.a.namespace == "core" {
+        &made.spec.a
+    } else {
+        &made.spec.b
+    };
+    assert_eq!(gateway.node.as_deref(), Some("n2"));
+    assert!(
+        gateway.addresses.is_empty(),
+        "another namespace has no say in it"
+    );
+    // While the pod is away, its peer's end stays.
+    api.delete_pod("core/gw");
+    api.settle(&mut memory);
+    api.pass(2);
+    api.settle(&mut memory);
+    assert!(
+        api.accepted("lab/t-").starts_with("PodNotFound: "),
+        "{}",
+        api.accepted("lab/t-")
+    );
+    assert_eq!(api.link("lab/t-").metadata.labels.unwrap().len(), 1);
+    api.pod_with("core/gw", "n2", &labels);
+    api.settle(&mut memory);
+    assert_eq!(api.link("lab/t-").metadata.labels.unwrap().len(), 2);
+    // Revoked.
+    api.all.grants.clear();
+    api.settle(&mut memory);
+    assert!(api.link("lab/t-").metadata.labels.is_none());
+    // The pod's own word.
+    let with = json!({"annotations": {"ratchet.dev/links": "", "ratchet.dev/accept": "lab/r1"}});
+    api.pod_with("core/gw", "n2", &with);
+    api.settle(&mut memory);
+    assert_eq!(api.link("lab/t-").metadata.labels.unwrap().len(), 2);
+}
+
+#[test]
+fn what_cannot_be_wired_says_why() {
+    let (mut api, mut memory) = (Fake::new(), Memory::default());
+    api.pod("lab/r1", "n1");
+    api.pod("lab/r2", "n9");
+    api.pod("lab/r3", "");
+    let state = PodState {
+        node: Some("n1".to_owned()),
+        host_network: true,
+        phase: "Running".to_owned(),
+    };
+    api.pod_in("lab/r4", &json!({}), state);
+    let mut declared = link("r1:eth5", "r3:eth5");
+    declared["vni"] = json!(20);
+    for (name, link) in [
+        ("underlay", link("r1:eth1", "r2:eth1")),
+        ("node", link("r1:eth2", "r3:eth2")),
+        ("host", link("r1:eth3", "r4:eth3")),
+        ("taken", link("r1:eth1", "r3:eth1")),
+        ("range", declared),
+        ("foreign", link("a/r1:eth1", "b/r1:eth1")),
+    ] {
+        api.pass(1);
+        api.topology(&format!("lab/{name}"), &topology(&[link]));
+    }
+    api.settle(&mut memory);
+    api.pass(2);
+    api.settle(&mut memory);
+    for (name, expected) in [
+        ("underlay", "NoUnderlay: node n9 has no NodeUnderlay yet"),
+        ("node", "NotScheduled: pod lab/r3 has no node yet"),
+        ("host", "HostNetwork: pod lab/r4 has its node's network"),
+        (
+            "taken",
+            "Conflict: interface eth1 of pod lab/r1 is that of the link lab/r1/eth1",
+        ),
+        (
+            "range",
+            "Unsupported: VNI 20 cannot be declared, expected one of 1000000-16777215",
+        ),
+    ] {
+        let text = api.accepted(&format!("lab/{name}-"));
+        assert!(text.starts_with(expected), "{name}: {text}");
+    }
+    let status = api.all.topologies[&key("lab/foreign")]
+        .status
+        .clone()
+        .unwrap();
+    assert_eq!(status.conditions[0].reason, "Unsupported");
+    assert!(
+        status.conditions[0]
+            .message
+            .contains("neither end is in namespace lab")
+    );
+    assert_eq!(api.link("lab/host-").spec.b.node, None);
+    assert!(api.link("lab/host-").spec.a.node.is_some());
+}
+
+#[test]
+fn a_cable_that_is_declared_twice_is_one() {
+    let (mut api, mut memory) = (Fake::new(), Memory::default());
+    api.annotated(
+        "lab/r1",
+        "n1",
+        "[{interface: eth1, peer: r2/eth1, addresses: [10.0.0.1/24]}]",
+    );
+    api.pod("lab/r2", "n1");
+    api.topology("lab/t", &topology(&[link("r2:eth1", "r1:eth1")]));
+    api.settle(&mut memory);
+    assert_eq!(api.all.links.len(), 1);
+    assert_eq!(api.link("lab/t-").spec.a.addresses, ["10.0.0.1/24"]);
+    api.pass(1);
+    api.topology("lab/u", &topology(&[link("r1:eth1", "r2:eth1")]));
+    api.settle(&mut memory);
+    assert_eq!(api.all.links.len(), 1);
+    let status = api.all.topologies[&key("lab/u")].status.clone().unwrap();
+    assert_eq!(status.conditions[0].reason, "Conflict");
+}
+
+#[test]
+fn declarations_that_contradict_leave_a_link_as_it_is() {
+    let (mut api, mut memory) = (Fake::new(), Memory::default());
+    api.annotated(
+        "lab/r1",
+        "n1",
+        "[{interface: eth1, peer: r2/eth1, mtu: 1400}]",
+    );
+    api.annotated(
+        "lab/r2",
+        "n1",
+        "[{interface: eth1, peer: r1/eth1, mtu: 1400}]",
+    );
+    api.settle(&mut memory);
+    let before = api.link("lab/r1-");
+    api.annotated(
+        "lab/r2",
+        "n1",
+        "[{interface: eth1, peer: r1/eth1, mtu: 1300}]",
+    );
+    let uid = api.all.pods[&PodKey::new("lab", "r2").unwrap()].uid.clone();
+    api.settle(&mut memory);
+    api.pass(2);
+    api.settle(&mut memory);
+    let after = api.link("lab/r1-");
+    assert_eq!(after.spec.mtu, before.spec.mtu);
+    assert_eq!(after.spec.b.pod_uid, Some(uid));
+    assert!(
+        api.accepted("lab/r1-")
+            .starts_with("Conflict: pods lab/r1 and lab/r2 both declare")
+    );
+}
