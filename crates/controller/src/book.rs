@@ -22,6 +22,9 @@ use crate::snapshot::{Key, Snapshot};
 /// writes its Link well within this time, or never.
 const COOLDOWN: SignedDuration = SignedDuration::from_mins(5);
 
+/// The same, if nodes have not said that they are clean.
+const LONG_COOLDOWN: SignedDuration = SignedDuration::from_hours(1);
+
 /// The most former nodes of an entry: what the schema allows.
 const FORMER: usize = 16;
 
@@ -100,11 +103,6 @@ impl Book {
         in_use.map(|(vni, entry)| (vni, &*entry.link))
     }
 
-    /// The nodes on which ends of a VNI's link were before.
-    pub fn former(&self, vni: Vni) -> &[String] {
-        self.entry(vni).map_or(&[], |entry| &entry.former)
-    }
-
     /// The VNI that a Link has in the book, whether or not its spec has it.
     pub fn of_link(&self, link: &Key) -> Option<Vni> {
         self.by_link.get(&link.to_string()).copied()
@@ -180,7 +178,6 @@ impl Book {
         };
         let freed = VNIEntry {
             freed: Some(Time(self.now)),
-            former: Vec::new(),
             ..entry.clone()
         };
         self.put(vni, freed);
@@ -232,8 +229,12 @@ impl Book {
     }
 
     fn is_cool(&self, entry: &VNIEntry) -> bool {
+        let time = match entry.former.is_empty() {
+            true => COOLDOWN,
+            false => LONG_COOLDOWN,
+        };
         let freed = entry.freed.as_ref();
-        freed.is_some_and(|freed| self.now.duration_since(freed.0) >= COOLDOWN)
+        freed.is_some_and(|freed| self.now.duration_since(freed.0) >= time)
     }
 
     /// The next VNI to give.

@@ -22,6 +22,9 @@ use crate::{
 /// The finalizer of Links that have a VNI: the Link stays until its VNI may be freed.
 pub const FINALIZER: &str = "ratchet.dev/vni";
 
+/// A Link that is wanted again waits so long for its nodes to be clean.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(5);
+
 /// What is to be written, in this order: blocks, Links, statuses.
 #[derive(Debug, Default)]
 pub struct Plan {
@@ -117,8 +120,6 @@ impl<'s> Planner<'s> {
         for link in self.snapshot.links.values() {
             if link.metadata.deletion_timestamp.is_some() {
                 named.extend([&link.spec.a.node, &link.spec.b.node].into_iter().flatten());
-                let vni = link.spec.read_vni().ok().flatten();
-                named.extend(vni.map(|vni| self.book.former(vni)).into_iter().flatten());
             }
         }
         let named = named.into_iter().map(String::as_str);
@@ -235,7 +236,7 @@ impl<'s> Planner<'s> {
     fn end_others(&mut self, wanted: &BTreeMap<Key, Wanted>) {
         for (key, link) in &self.snapshot.links {
             if link.metadata.deletion_timestamp.is_some() {
-                self.end(key, link);
+                self.end(key, link, wanted.contains_key(key));
             } else if !wanted.contains_key(key) {
                 self.delete(key, link);
             }
@@ -243,7 +244,10 @@ impl<'s> Planner<'s> {
     }
 
     /// Frees the VNI of a Link that is being deleted, when that is time, and lets the Link go.
-    fn end(&mut self, key: &Key, link: &Link) {
+    ///
+    /// If the Link is wanted again, it goes soon. Its VNI is not given to another one for an hour
+    /// then, as it is after a move from a node that has not said that it is clean.
+    fn end(&mut self, key: &Key, link: &Link, is_wanted: bool) {
         let finalizers = link.metadata.finalizers.iter().flatten();
         if !finalizers
             .into_iter()
@@ -253,10 +257,15 @@ impl<'s> Planner<'s> {
         }
         let vni = link.spec.read_vni().ok().flatten();
         if let Some(vni) = vni {
-            let former = self.book.former(vni);
-            if !quarantine::is_over(link, former, self.snapshot, self.memory, self.now) {
-                self.plan.again_in(BETWEEN_LOOKS);
+            let unclean = quarantine::unclean_nodes(link, self.snapshot, self.memory, self.now);
+            let waited = quarantine::deleted_for(link, self.now).unwrap_or_default();
+            if !unclean.is_empty() && !(is_wanted && waited >= PATIENCE) {
+                self.plan
+                    .again_in(if is_wanted { PATIENCE } else { BETWEEN_LOOKS });
                 return;
+            }
+            for node in unclean {
+                self.book.note_former(vni, node);
             }
             self.book.free(&key.to_string(), vni);
         }

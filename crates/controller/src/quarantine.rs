@@ -1,5 +1,5 @@
-//! When the VNI of a Link that is being deleted can be freed: when no node can still have a device
-//! with it.
+//! When a Link that is being deleted may go, and its VNI be freed: when no node can still have a
+//! device with it, as far as the Link tells.
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use ratchet_api::{EndState, Link, LinkEnd, LinkEndStatus};
@@ -12,34 +12,43 @@ const NODE_GONE: SignedDuration = SignedDuration::from_mins(10);
 /// After so long, a VNI is freed whatever is known.
 const AT_LAST: SignedDuration = SignedDuration::from_hours(1);
 
-/// Whether no node can still have a device of a Link that is being deleted. `former` are nodes on
-/// which ends of it were before.
-pub(crate) fn is_over(
-    link: &Link,
-    former: &[String],
+/// The nodes of a Link that is being deleted which may still have a device of it. After an hour,
+/// none does, whatever is known.
+pub(crate) fn unclean_nodes<'l>(
+    link: &'l Link,
     snapshot: &Snapshot,
     memory: &Memory,
     now: Timestamp,
-) -> bool {
-    let deleted = link.metadata.deletion_timestamp.as_ref();
-    let is_old = deleted.is_none_or(|deleted| now.duration_since(deleted.0) >= AT_LAST);
+) -> Vec<&'l str> {
+    if deleted_for(link, now).is_none_or(|time| time >= AT_LAST) {
+        return Vec::new();
+    }
     let is_gone = |node: &str| {
         memory
             .gone_for(node, now)
             .is_some_and(|gone| gone >= NODE_GONE)
     };
+    let unclean = ends(link).into_iter().filter_map(|(end, said)| {
+        let node = end.node.as_deref()?;
+        let is_removed = said.is_some_and(|said| is_removed(link, end, said, snapshot));
+        (!is_removed && !is_gone(node)).then_some(node)
+    });
+    unclean.collect()
+}
+
+/// For how long a Link has been being deleted.
+pub(crate) fn deleted_for(link: &Link, now: Timestamp) -> Option<SignedDuration> {
+    let deleted = link.metadata.deletion_timestamp.as_ref();
+    deleted.map(|deleted| now.duration_since(deleted.0))
+}
+
+/// The ends, each with what its agent says.
+fn ends(link: &Link) -> [(&LinkEnd, Option<&LinkEndStatus>); 2] {
     let status = link.status.as_ref();
-    let ends = [
+    [
         (&link.spec.a, status.and_then(|status| status.a.as_ref())),
         (&link.spec.b, status.and_then(|status| status.b.as_ref())),
-    ];
-    let is_clean = |(end, said): (&LinkEnd, Option<&LinkEndStatus>)| match &end.node {
-        None => true,
-        Some(node) => {
-            is_gone(node) || said.is_some_and(|said| is_removed(link, end, said, snapshot))
-        }
-    };
-    is_old || (ends.into_iter().all(is_clean) && former.iter().all(|node| is_gone(node)))
+    ]
 }
 
 /// Whether an end's agent says that nothing is left of it, and will not make it again: it has seen
@@ -66,15 +75,10 @@ fn pod_is_there(end: &LinkEnd, snapshot: &Snapshot) -> bool {
 }
 
 /// The nodes that a Link's ends leave where a device may be left, when its ends are to be these.
-pub(crate) fn left_nodes<'l>(link: &'l Link, ends: [&LinkEnd; 2]) -> Vec<&'l str> {
-    let status = link.status.as_ref();
-    let present = [
-        (&link.spec.a, status.and_then(|status| status.a.as_ref())),
-        (&link.spec.b, status.and_then(|status| status.b.as_ref())),
-    ];
-    let left = present
+pub(crate) fn left_nodes<'l>(link: &'l Link, wanted: [&LinkEnd; 2]) -> Vec<&'l str> {
+    let left = ends(link)
         .into_iter()
-        .zip(ends)
+        .zip(wanted)
         .filter_map(|((end, said), wanted)| {
             let node = end.node.as_deref()?;
             let stays = wanted.node.as_deref() == Some(node);
