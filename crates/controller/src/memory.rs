@@ -39,7 +39,7 @@ impl Memory {
         now: Timestamp,
     ) {
         let gone: BTreeSet<&str> = named
-            .filter(|node| !snapshot.nodes.contains(*node))
+            .filter(|node| !snapshot.nodes.contains_key(*node))
             .collect();
         self.gone.retain(|node, _| gone.contains(&**node));
         for node in gone {

@@ -1,10 +1,6 @@
 //! What the API has, as far as the controller needs it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
 use ratchet_api::{Link, LinkGrant, NodeUnderlay, Topology, VNIBlock};
@@ -146,5 +142,5 @@ pub struct Snapshot {
     /// The blocks of VNIs, by number.
     pub blocks: BTreeMap<u32, Arc<VNIBlock>>,
     /// The nodes.
-    pub nodes: BTreeSet<String>,
+    pub nodes: BTreeMap<String, Arc<()>>,
 }

@@ -76,7 +76,7 @@ impl Fake {
     }
 
     pub fn add_node(&mut self, node: &str, vtep: &str) {
-        self.all.nodes.insert(node.to_owned());
+        self.all.nodes.insert(node.to_owned(), Arc::new(()));
         let spec = NodeUnderlaySpec {
             vtep: vtep.to_owned(),
             mtu: 1450,

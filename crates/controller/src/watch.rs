@@ -1,0 +1,192 @@
+//! The watches: each kind has one, which starts again by itself.
+
+use std::{collections::BTreeMap, fmt::Debug, pin::pin, sync::Arc};
+
+use futures_util::{StreamExt, future::BoxFuture};
+use k8s_openapi::api::core::v1::{Node, Pod as KubernetesPod};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    core::{ApiResource, Object, ObjectMeta, PartialObjectMeta},
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event, watcher},
+    },
+};
+use ratchet_api::{Link, LinkGrant, NodeUnderlay, Topology, VNIBlock};
+use ratchet_kubernetes::chain;
+use ratchet_model::{PodKey, Quotas};
+use serde::{Deserialize, de::DeserializeOwned};
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    task::JoinSet,
+};
+
+use crate::{
+    snapshot::{Key, Pod, PodState},
+    state::{Feed, Kept, News, State, version},
+};
+
+/// What is read of a pod's `spec`. The type of k8s-openapi has some hundred fields.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Spec {
+    node_name: Option<String>,
+    host_network: bool,
+}
+
+/// What is read of a pod's `status`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Status {
+    phase: String,
+}
+
+type SlimPod = Object<Spec, Status>;
+
+/// Watches all that the controller reads. The watches end with the set.
+pub(crate) fn all(client: &Client, quotas: Quotas) -> (JoinSet<()>, UnboundedReceiver<News>) {
+    let (sender, receiver) = unbounded_channel();
+    let pods: Api<SlimPod> =
+        Api::all_with(client.clone(), &ApiResource::erase::<KubernetesPod>(&()));
+    let kinds: [Task; 7] = [
+        kind(client, "Topologies", &sender, topologies),
+        kind(client, "LinkGrants", &sender, grants),
+        kind(client, "Links", &sender, links),
+        kind(client, "NodeUnderlays", &sender, underlays),
+        kind(client, "VNIBlocks", &sender, blocks),
+        kind(client, "Nodes", &sender, nodes),
+        Box::pin(run(pods, "Pods", sender.clone(), move |state, event| {
+            let read = |object| pod(object, &quotas);
+            let known = &mut state.known.pods;
+            state.feeds.pods.hear(known, event, read, |_| 0);
+        })),
+    ];
+    let mut tasks = JoinSet::new();
+    for kind in kinds {
+        tasks.spawn(kind);
+    }
+    (tasks, receiver)
+}
+
+type Task = BoxFuture<'static, ()>;
+
+fn kind<K>(
+    client: &Client,
+    name: &'static str,
+    sender: &UnboundedSender<News>,
+    apply: impl Fn(&mut State, Event<K>) + Copy + Send + 'static,
+) -> Task
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let api = Api::<K>::all(client.clone());
+    Box::pin(run(api, name, sender.clone(), apply))
+}
+
+/// Watches a kind, without end. What fails is tried again, later each time.
+async fn run<K>(
+    api: Api<K>,
+    name: &'static str,
+    sender: UnboundedSender<News>,
+    apply: impl Fn(&mut State, Event<K>) + Copy + Send + 'static,
+) where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let mut events = pin!(watcher(api, watcher::Config::default()).default_backoff());
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(mut event) => {
+                if let Event::Apply(object) | Event::InitApply(object) = &mut event {
+                    // Half of an object; kept by the API server if it is not sent back.
+                    object.meta_mut().managed_fields = None;
+                }
+                let news: News = Box::new(move |state| apply(state, event));
+                if sender.send(news).is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "cannot watch {name}; trying again")
+            }
+        }
+    }
+}
+
+fn hear<Id: Ord + Clone, K: Resource + PartialEq>(
+    feed: &mut Feed<Id, K>,
+    known: &mut BTreeMap<Id, Arc<K>>,
+    event: Event<K>,
+    id: impl Fn(&ObjectMeta) -> Id,
+) {
+    let read = |object: K| {
+        let metadata = object.meta();
+        (version(metadata), Some((id(metadata), Some(object))))
+    };
+    feed.hear(known, event, read, |object| version(object.meta()));
+}
+
+fn topologies(state: &mut State, event: Event<Topology>) {
+    let known = &mut state.known.topologies;
+    hear(&mut state.feeds.topologies, known, event, Key::of);
+}
+
+fn grants(state: &mut State, event: Event<LinkGrant>) {
+    hear(
+        &mut state.feeds.grants,
+        &mut state.known.grants,
+        event,
+        Key::of,
+    );
+}
+
+fn links(state: &mut State, event: Event<Link>) {
+    hear(
+        &mut state.feeds.links,
+        &mut state.known.links,
+        event,
+        Key::of,
+    );
+}
+
+fn underlays(state: &mut State, event: Event<NodeUnderlay>) {
+    let known = &mut state.known.underlays;
+    let name = |metadata: &ObjectMeta| metadata.name.clone().unwrap_or_default();
+    hear(&mut state.feeds.underlays, known, event, name);
+}
+
+fn blocks(state: &mut State, event: Event<VNIBlock>) {
+    let known = &mut state.known.blocks;
+    let of = |block: &VNIBlock| version(&block.metadata);
+    state.feeds.blocks.hear(known, event, block, of);
+}
+
+/// A block has the number that is its name. Others are not ours.
+fn block(object: VNIBlock) -> (u64, Kept<u32, VNIBlock>) {
+    let version = version(&object.metadata);
+    let number = object.name_any().parse().ok();
+    (version, number.map(|number| (number, Some(object))))
+}
+
+fn pod(object: SlimPod, quotas: &Quotas) -> (u64, Kept<PodKey, Pod>) {
+    let metadata = object.metadata;
+    let version = version(&metadata);
+    let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
+    let key = PodKey::new(namespace.unwrap_or_default(), name.unwrap_or_default());
+    let state = PodState {
+        node: object.spec.node_name,
+        host_network: object.spec.host_network,
+        phase: object.status.unwrap_or_default().phase,
+    };
+    let pod = Pod::read(metadata, state, quotas);
+    if let Some(problem) = pod.as_ref().and_then(|pod| pod.problem.as_ref()) {
+        tracing::debug!("{problem}");
+    }
+    (version, key.ok().map(|key| (key, pod)))
+}
+
+/// Of nodes only matters whether they are there.
+fn nodes(state: &mut State, event: Event<PartialObjectMeta<Node>>) {
+    let read = |node: PartialObjectMeta<Node>| (0, Some((node.name_any(), Some(()))));
+    let known = &mut state.known.nodes;
+    state.feeds.nodes.hear(known, event, read, |()| 0);
+}
