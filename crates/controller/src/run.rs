@@ -166,7 +166,7 @@ async fn hear(news: &mut UnboundedReceiver<News>, state: &mut State, time: Durat
         while let Ok(news) = news.try_recv() {
             news(state);
         }
-        if state.has_changed() && state.is_complete() {
+        if state.is_complete() && state.has_changed() {
             break;
         }
     }

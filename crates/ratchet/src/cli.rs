@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ratchet_agent::AgentOptions;
+use ratchet_controller::Options as ControllerOptions;
 use ratchet_doctor::DoctorOptions;
 use ratchet_lab::LabCommand;
 use ratchet_model::NodeName;
@@ -34,6 +35,13 @@ pub(crate) enum Command {
     /// that is started by hand, by systemd or as a DaemonSet takes over from that one without
     /// dropping a link.
     Agent(Box<AgentOptions>),
+
+    /// Run the cluster's controller in the foreground
+    ///
+    /// It makes a Link for each link that Topologies and pods declare, with its pods, nodes and
+    /// VNI, by the Kubernetes API. Links that are up need no controller. Of several, one leads: it
+    /// holds a Lease.
+    Controller(Box<ControllerOptions>),
 
     /// Show the node's links: both ends, nodes, kind, VNI, MTU, state, and why a link is not up
     Links(LinksOptions),

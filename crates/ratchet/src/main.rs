@@ -46,6 +46,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Agent(options) => ratchet_agent::run(&options)?,
+        Command::Controller(options) => ratchet_controller::run(&options)?,
         Command::Links(options) => links::run(&options)?,
         Command::ForgetNode(options) => forget_node::run(&options)?,
         Command::Doctor(options) => {

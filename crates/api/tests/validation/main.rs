@@ -3,7 +3,6 @@
 
 mod links;
 mod others;
-mod server;
 mod topologies;
 
 use std::path::Path;
@@ -15,9 +14,8 @@ use kube::{
     core::{ApiResource, GroupVersionKind},
     runtime::{conditions, wait::await_condition},
 };
+use ratchet_api_server::{Server, programs};
 use serde_json::{Value, json};
-
-use crate::server::{Server, programs};
 
 /// Objects of one kind, and what the API server says to each of them.
 pub struct Kind {

@@ -1,4 +1,8 @@
-//! A real API server with an etcd of its own, without nodes and controllers.
+//! A real Kubernetes API server with an etcd of its own, without nodes and controllers. For tests.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test ends when its server does not start"
+)]
 
 use std::{
     fs::{self, File},
@@ -8,7 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kube::{Client, Config, api::ListParams, core::Request};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{
+    Api, Client, Config,
+    api::{ListParams, PostParams},
+    core::Request,
+    runtime::{conditions, wait::await_condition},
+};
 use tempfile::TempDir;
 
 const TOKEN: &str = "token-of-this-test";
@@ -19,6 +29,7 @@ pub struct Server {
     processes: Vec<Child>,
     directory: TempDir,
     api: u16,
+    /// A client with all rights.
     pub client: Client,
 }
 
@@ -198,4 +209,18 @@ async fn is_ready(client: &Client) -> bool {
         .request_text(request)
         .await
         .is_ok_and(|text| text == "ok")
+}
+
+/// Creates the CustomResourceDefinitions, and waits until the server serves them.
+pub async fn create_definitions(client: &Client) {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for crd in ratchet_api::crds() {
+        let name = crd.metadata.name.clone().unwrap();
+        if let Err(error) = api.create(&PostParams::default(), &crd).await {
+            panic!("{name}: {error}");
+        }
+        await_condition(api.clone(), &name, conditions::is_crd_established())
+            .await
+            .unwrap();
+    }
 }
