@@ -1,6 +1,8 @@
 //! Writes a plan: blocks first, then the Links that have their VNIs, then statuses. So many writes
 //! a second, and so many at a time.
 
+mod tokens;
+
 use std::{
     collections::{HashMap, HashSet},
     time::{Duration, Instant},
@@ -19,6 +21,7 @@ use serde_json::{Value, json};
 use crate::{
     Change, Key, LinkChange, Plan,
     state::{News, version},
+    write::tokens::Tokens,
 };
 
 /// Who writes, for the API's `managedFields`.
@@ -29,9 +32,6 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Writing stops after this time, so that the rest is planned with what is new.
 const ROUND: Duration = Duration::from_secs(1);
-
-/// As many seconds' writes may come at once.
-const BURST: u32 = 10;
 
 /// An object that could not be written is left alone for this time, and longer each time.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -350,56 +350,4 @@ fn wrote(mut link: Link) -> News {
 
 fn gone(key: Key) -> News {
     Box::new(move |state| drop(state.known.links.remove(&key)))
-}
-
-/// So many writes a second, and so many at once.
-struct Tokens {
-    rate: f64,
-    most: f64,
-    left: f64,
-    at: Instant,
-}
-
-impl Tokens {
-    fn new(rate: u32) -> Self {
-        let most = f64::from(rate.saturating_mul(BURST));
-        Self {
-            rate: rate.into(),
-            most,
-            left: most,
-            at: Instant::now(),
-        }
-    }
-
-    /// Takes as many as there are, `wanted` at most.
-    fn take(&mut self, wanted: usize) -> usize {
-        let passed = self.at.elapsed().as_secs_f64();
-        self.at = Instant::now();
-        self.left = (self.left + passed * self.rate).min(self.most);
-        let mut taken = 0;
-        while taken < wanted && self.left >= 1.0 {
-            self.left -= 1.0;
-            taken += 1;
-        }
-        taken
-    }
-
-    /// How long until there are some again.
-    fn wait(&self) -> Duration {
-        Duration::from_secs_f64(1.0 / self.rate).max(Duration::from_millis(100))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn writes_are_limited() {
-        let mut tokens = Tokens::new(100);
-        assert_eq!(tokens.take(600), 600);
-        let rest = tokens.take(600);
-        assert!((400..450).contains(&rest), "{rest}");
-        assert!(tokens.take(100) < 50);
-    }
 }
