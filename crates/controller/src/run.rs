@@ -16,7 +16,7 @@ use tokio::{
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    Memory, Options,
+    Config, Memory, Options,
     lease::Lease,
     plan,
     state::{News, State},
@@ -26,6 +26,10 @@ use crate::{
 
 /// After the first news, others are waited for: they come together.
 const GATHER: Duration = Duration::from_millis(20);
+
+/// Before the first plan: each kind was listed at another moment, and a Link may have a pod that
+/// was created after the pods were listed.
+const CATCH_UP: Duration = Duration::from_millis(500);
 
 /// The least time between two plans.
 const BETWEEN_PLANS: Duration = Duration::from_millis(100);
@@ -96,34 +100,69 @@ pub async fn lead(
         "this controller leads"
     );
     let lost = tokio::select! {
-        why = lease.keep() => Some(why),
-        () = work(client, options) => None,
+        why = lease.keep() => Some(format!("{why}; another controller leads")),
+        why = work(client, options) => Some(why),
         () = stop => None,
     };
     match lost {
-        Some(why) => bail!("{why}; another controller leads"),
+        Some(why) => bail!(why),
         None => lease.release().await,
     }
     Ok(())
 }
 
-/// Watches, plans and writes. Ends only if the watches do.
-async fn work(client: Client, options: &Options) {
-    let config = options.config();
-    let (_watches, mut news) = watch::all(&client, config.quotas);
-    let mut writer = Writer::new(client, options.writes_per_second, options.parallel);
-    let mut state = State::default();
-    let mut memory = Memory::default();
-    let mut again = AT_LEAST;
-    loop {
-        if !hear(&mut news, &mut state, again).await {
-            return;
+/// Watches, plans and writes. Returns why it cannot any more.
+async fn work(client: Client, options: &Options) -> String {
+    let (mut watches, news) = watch::all(&client, options.config().quotas);
+    let worker = Worker {
+        config: options.config(),
+        writer: Writer::new(client, options.writes_per_second, options.parallel),
+        news,
+        state: State::default(),
+        memory: Memory::default(),
+    };
+    tokio::select! {
+        ended = watches.join_next() => format!("a watch has ended: {ended:?}"),
+        () = worker.work() => "all watches have ended".to_owned(),
+    }
+}
+
+struct Worker {
+    config: Config,
+    writer: Writer,
+    news: UnboundedReceiver<News>,
+    state: State,
+    memory: Memory,
+}
+
+impl Worker {
+    /// Ends only if there is no more news.
+    async fn work(mut self) {
+        while !self.state.is_complete() {
+            let Some(news) = self.news.recv().await else {
+                return;
+            };
+            news(&mut self.state);
         }
-        if !state.is_complete() {
-            continue;
+        tokio::time::sleep(CATCH_UP).await;
+        loop {
+            let started = Instant::now();
+            let again = self.round().await;
+            let rest = BETWEEN_PLANS.saturating_sub(started.elapsed());
+            tokio::time::sleep(rest).await;
+            if !self.hear(again).await {
+                return;
+            }
         }
+    }
+
+    /// Plans and writes. Returns when to do that again, if nothing changes before.
+    async fn round(&mut self) -> Duration {
+        self.gather();
+        self.state.has_changed();
         let started = Instant::now();
-        let plan = plan(&state.known, &config, &mut memory, Timestamp::now());
+        let now = Timestamp::now();
+        let plan = plan(&self.state.known, &self.config, &mut self.memory, now);
         let planned = started.elapsed();
         if !plan.is_empty() {
             tracing::debug!(
@@ -135,46 +174,47 @@ async fn work(client: Client, options: &Options) {
                 "planned"
             );
         }
-        again = plan
-            .again
-            .and_then(|again| again.try_into().ok())
-            .map_or(AT_LEAST, |again: Duration| again.min(AT_LEAST));
-        let written = writer.write(plan).await;
-        if !written.news.is_empty() {
-            again = again.min(BETWEEN_PLANS);
+        let again = plan.again.and_then(|again| again.try_into().ok());
+        let again = AT_LEAST.min(again.unwrap_or(AT_LEAST));
+        let written = self.writer.write(plan).await;
+        let next = match written.news.is_empty() {
+            true => again,
+            false => again.min(BETWEEN_PLANS),
+        };
+        for news in written.news {
+            news(&mut self.state);
         }
-        again = written.again.unwrap_or(again).min(again);
-        written.news.into_iter().for_each(|news| news(&mut state));
         for (vni, link) in written.orphans {
-            memory.confirm(vni, link);
+            self.memory.confirm(vni, link);
         }
         // Planning takes half of the time at most.
-        let rest = BETWEEN_PLANS.saturating_sub(started.elapsed());
-        tokio::time::sleep(rest.max(planned)).await;
+        tokio::time::sleep(planned).await;
+        written.again.unwrap_or(next).min(next)
     }
-}
 
-/// Waits for a change of what is known, or for the time. Returns false when there is no more news.
-async fn hear(news: &mut UnboundedReceiver<News>, state: &mut State, time: Duration) -> bool {
-    let end = tokio::time::Instant::now() + time;
-    loop {
-        match tokio::time::timeout_at(end, news.recv()).await {
-            Ok(None) => return false,
-            Ok(Some(news)) => news(state),
-            Err(_) => return true,
+    /// Waits for a change of what is known, or for the time. Returns false when there is no more
+    /// news.
+    async fn hear(&mut self, time: Duration) -> bool {
+        let end = tokio::time::Instant::now() + time;
+        loop {
+            match tokio::time::timeout_at(end, self.news.recv()).await {
+                Ok(None) => return false,
+                Ok(Some(news)) => news(&mut self.state),
+                Err(_) => return true,
+            }
+            self.gather();
+            if self.state.has_changed() {
+                break;
+            }
         }
-        while let Ok(news) = news.try_recv() {
-            news(state);
-        }
-        if state.is_complete() && state.has_changed() {
-            break;
+        tokio::time::sleep(GATHER).await;
+        true
+    }
+
+    /// Takes the news that are here.
+    fn gather(&mut self) {
+        while let Ok(news) = self.news.try_recv() {
+            news(&mut self.state);
         }
     }
-    tokio::time::sleep(GATHER).await;
-    while let Ok(news) = news.try_recv() {
-        news(state);
-    }
-    // What came meanwhile is in the next plan.
-    state.has_changed();
-    true
 }

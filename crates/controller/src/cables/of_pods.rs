@@ -35,6 +35,11 @@ fn add_link<'s>(
     pods: &Pods<'s>,
     (pod, by, link): (&'s Pod, DeclaredBy, &DeclaredLink),
 ) {
+    // There can be no such namespace, so nobody can consent.
+    let namespace = link.remote.pod.namespace();
+    if namespace.contains('.') || !is_kubernetes_name(namespace) {
+        return;
+    }
     // A link may be between two interfaces of one pod.
     let is_within = link.remote.pod == link.local.pod;
     let found = match is_within {
@@ -92,10 +97,21 @@ pub(super) fn end<'s>(declared: &DeclaredEnd, found: Found<'s>) -> CableEnd<'s> 
             pod: declared.pod.clone(),
             interface: declared.interface.clone(),
         },
-        name: found.pod().is_none().then(|| pod.name().to_owned()),
+        name: found
+            .pod()
+            .is_none()
+            .then(|| pod.name().to_owned())
+            .filter(|name| is_kubernetes_name(name)),
         pod,
         found,
     }
+}
+
+/// Whether a pod of Kubernetes can have a name. Declarations may use others.
+fn is_kubernetes_name(name: &str) -> bool {
+    name.bytes()
+        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b))
+        && name.ends_with(|c: char| c.is_ascii_alphanumeric())
 }
 
 fn renamed(declared: &DeclaredEnd, end: &CableEnd<'_>) -> DeclaredEnd {

@@ -25,6 +25,14 @@ pub struct Fake {
     version: u64,
 }
 
+/// How far a plan is written.
+#[derive(Debug, Default)]
+pub struct Progress {
+    done: usize,
+    /// The blocks that the API has refused.
+    refused: Vec<String>,
+}
+
 /// A key from `namespace/name`.
 pub fn key(text: &str) -> Key {
     let (namespace, name) = text.split_once('/').unwrap();
@@ -176,29 +184,35 @@ impl Fake {
         panic!("the controller does not come to rest");
     }
 
-    /// Writes the first steps of a plan, as the controller does: a Link whose block is refused is
-    /// left out. A controller that ends in the middle has written only some.
+    /// Writes the first steps of a plan. A controller that ends in the middle has written only some.
     pub fn write(&mut self, plan: &Plan, steps: usize) {
-        let mut left = steps;
-        let mut may = || {
-            let may = left > 0;
-            left = left.saturating_sub(1);
-            may
+        self.go_on(plan, &mut Progress::default(), steps);
+    }
+
+    /// Writes the next steps of a plan, as the controller does: a Link whose block is refused is
+    /// left out.
+    pub fn go_on(&mut self, plan: &Plan, progress: &mut Progress, steps: usize) {
+        let first = progress.done;
+        progress.done = first.saturating_add(steps);
+        let mut number = 0;
+        let mut is_due = || {
+            number += 1;
+            (first..progress.done).contains(&(number - 1))
         };
-        let mut refused = Vec::new();
         for block in &plan.blocks {
-            if !may() || !self.write_block(block) {
-                refused.push(block.metadata.name.clone().unwrap());
+            if is_due() && !self.write_block(block) {
+                progress.refused.push(block.metadata.name.clone().unwrap());
             }
         }
         for change in &plan.links {
             let waits = change.after.map(|number| number.to_string());
-            if !waits.is_some_and(|number| refused.contains(&number)) && may() {
+            let may = !waits.is_some_and(|number| progress.refused.contains(&number));
+            if is_due() && may {
                 self.write_link(change);
             }
         }
         for (key, condition) in &plan.accepted {
-            if let Some(link) = self.all.links.get(key).filter(|_| may()) {
+            if let Some(link) = self.all.links.get(key).filter(|_| is_due()) {
                 let mut link = (**link).clone();
                 let status = link.status.get_or_insert_default();
                 status.conditions = vec![condition.clone()];
@@ -206,7 +220,7 @@ impl Fake {
             }
         }
         for (key, status) in &plan.topologies {
-            if let Some(topology) = self.all.topologies.get_mut(key).filter(|_| may()) {
+            if let Some(topology) = self.all.topologies.get_mut(key).filter(|_| is_due()) {
                 Arc::make_mut(topology).status = Some(status.clone());
             }
         }

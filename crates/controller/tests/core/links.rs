@@ -397,3 +397,16 @@ fn declarations_that_contradict_leave_a_link_as_it_is() {
             .starts_with("Conflict: pods lab/r1 and lab/r2 both declare")
     );
 }
+
+#[test]
+fn a_peer_that_kubernetes_cannot_have_is_a_link_that_waits() {
+    let (mut api, mut memory) = (Fake::new(), Memory::default());
+    let links = "[{interface: eth1, peer: Router_2/eth2}, {interface: eth2, peer: A/b/c}]";
+    api.annotated("lab/r1", "n1", links);
+    api.settle(&mut memory);
+    let link = api.link("lab/router-2-");
+    assert_eq!(
+        (link.spec.a.pod, link.spec.b.pod.as_deref()),
+        (None, Some("r1"))
+    );
+}

@@ -1,13 +1,13 @@
 //! VNIs: who has which, and when one is free again.
 
-use k8s_openapi::jiff::SignedDuration;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use ratchet_api::{EndState, VNIBlock, VNIEntry};
-use ratchet_controller::{Memory, Snapshot, plan};
+use ratchet_controller::{Memory, Plan, Snapshot, plan};
 use ratchet_model::Vni;
 use serde_json::{Value, json};
 
-use crate::fake::{Fake, key};
+use crate::fake::{Fake, Progress, key};
 
 /// A Topology with links between r1 and r2, by the numbers of their interfaces.
 fn links(numbers: impl IntoIterator<Item = u32>) -> Value {
@@ -239,6 +239,8 @@ enum Event {
     Read(usize),
     /// A controller plans from what it has read, and writes so many steps.
     Write(usize, usize),
+    /// A controller that was stopped in the middle of a plan goes on with it.
+    GoOn(usize),
     /// A controller starts again.
     Restart(usize),
 }
@@ -255,10 +257,11 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (1..3_u8, 1..4_u8).prop_map(|(pod, node)| Event::Move(pod, node)),
         1 => (1..3_u8).prop_map(Event::Delete),
         3 => Just(Event::Agents),
-        2 => (0..40_i64).prop_map(Event::Pass),
+        2 => prop_oneof![0..40_i64, 0..299_i64].prop_map(Event::Pass),
         4 => (0..2_usize).prop_map(Event::Read),
         3 => (0..2_usize, 0..6_usize).prop_map(|(who, steps)| Event::Write(who, steps)),
         3 => (0..2_usize).prop_map(|who| Event::Write(who, usize::MAX)),
+        2 => (0..2_usize).prop_map(Event::GoOn),
         1 => (0..2_usize).prop_map(Event::Restart),
     ]
 }
@@ -267,6 +270,8 @@ fn event() -> impl Strategy<Value = Event> {
 struct Controller {
     read: Snapshot,
     memory: Memory,
+    /// What it writes, how far it is, and since when.
+    writes: Option<(Plan, Progress, Timestamp)>,
 }
 
 impl Controller {
@@ -278,7 +283,19 @@ impl Controller {
                 self.memory.confirm(*vni, link.clone());
             }
         }
-        api.write(&plan, steps);
+        let mut progress = Progress::default();
+        api.go_on(&plan, &mut progress, steps);
+        self.writes = Some((plan, progress, api.now));
+    }
+
+    /// Goes on with the last plan, unless it was stopped for longer than a freed VNI rests.
+    fn go_on(&mut self, api: &mut Fake) {
+        let Some((plan, mut progress, since)) = self.writes.take() else {
+            return;
+        };
+        if api.now.duration_since(since) < SignedDuration::from_mins(5) {
+            api.go_on(&plan, &mut progress, usize::MAX);
+        }
     }
 }
 
@@ -294,6 +311,7 @@ fn happens(api: &mut Fake, controllers: &mut [Controller; 2], event: Event) {
         Event::Pass(seconds) => api.now += SignedDuration::from_secs(seconds),
         Event::Read(who) => controllers[who].read = api.all.clone(),
         Event::Write(who, steps) => controllers[who].write(api, steps),
+        Event::GoOn(who) => controllers[who].go_on(api),
         Event::Restart(who) => controllers[who] = Controller::default(),
     }
 }
