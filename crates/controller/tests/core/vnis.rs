@@ -209,6 +209,36 @@ fn an_entry_without_a_link_is_dropped_after_three_looks() {
 }
 
 #[test]
+fn a_controller_that_was_stopped_between_block_and_link_finds_its_vni_unused() {
+    let (mut api, mut memory) = two_pods();
+    api.config.automatic_vnis = "20-20".parse().unwrap();
+    api.topology("lab/t", &links([1]));
+    let stopped = plan(&api.all, &api.config, &mut Memory::default(), api.now);
+    let mut progress = Progress::default();
+    api.go_on(&stopped, &mut progress, 1);
+    api.topology("lab/t", &links([2]));
+    for _ in 0..4 {
+        api.settle(&mut memory);
+        api.pass(20);
+    }
+    assert!(entry(&api, 20).unwrap().freed.is_some());
+    api.pass(200);
+    api.settle(&mut memory);
+    assert!(vnis(&api).is_empty());
+    api.go_on(&stopped, &mut progress, usize::MAX);
+    assert_eq!(vnis(&api), [20]);
+    // The Link that nobody wants goes, and its VNI is free some time later.
+    for _ in 0..2 {
+        api.settle(&mut memory);
+        api.check_vnis();
+        api.agents();
+        api.pass(301);
+    }
+    api.settle(&mut memory);
+    assert_eq!(vnis(&api), [20]);
+}
+
+#[test]
 fn a_lost_block_is_written_again_from_the_links() {
     let (mut api, mut memory) = two_pods();
     api.topology("lab/t", &links(1..4));
