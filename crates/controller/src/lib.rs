@@ -27,7 +27,7 @@ mod watch;
 mod write;
 
 pub use config::Config;
-pub use memory::Memory;
+pub use memory::{Memory, Orphan};
 pub use options::Options;
 pub use plan::{Change, FINALIZER, LinkChange, Plan, plan};
 pub use run::{lead, run};

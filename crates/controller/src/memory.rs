@@ -15,15 +15,18 @@ const LOOKS: u32 = 3;
 /// The time between two looks.
 pub(crate) const BETWEEN_LOOKS: SignedDuration = SignedDuration::from_secs(20);
 
+/// An entry without a Link: the VNI, and the Link's `namespace/name`.
+pub type Orphan = (Vni, String);
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Memory {
     /// Since when nodes are gone that Links name.
     gone: BTreeMap<String, Timestamp>,
     /// The looks at entries without a Link: how many, and the last.
-    looks: BTreeMap<(Vni, String), (u32, Timestamp)>,
+    looks: BTreeMap<Orphan, (u32, Timestamp)>,
     /// The entries of which the API was asked, and that have no Link indeed.
-    confirmed: BTreeSet<(Vni, String)>,
+    confirmed: BTreeSet<Orphan>,
     /// Since when Links are not accepted, and why.
     troubles: BTreeMap<Key, (Accepted, Timestamp)>,
     /// When the status of Topologies was written last.
@@ -56,9 +59,9 @@ impl Memory {
     /// those that can be dropped.
     pub(crate) fn look(
         &mut self,
-        orphans: &BTreeSet<(Vni, String)>,
+        orphans: &BTreeSet<Orphan>,
         now: Timestamp,
-    ) -> (Vec<(Vni, String)>, Vec<(Vni, String)>) {
+    ) -> (Vec<Orphan>, Vec<Orphan>) {
         self.looks.retain(|orphan, _| orphans.contains(orphan));
         self.confirmed.retain(|orphan| orphans.contains(orphan));
         for orphan in orphans {
@@ -74,8 +77,8 @@ impl Memory {
     }
 
     /// Notes that the API was asked, and has no Link with that VNI.
-    pub fn confirm(&mut self, vni: Vni, link: String) {
-        self.confirmed.insert((vni, link));
+    pub fn confirm(&mut self, orphan: Orphan) {
+        self.confirmed.insert(orphan);
     }
 
     /// Since when a Link is not accepted for this reason.

@@ -12,7 +12,7 @@ use crate::{
     changes,
     conditions::{self, Judgement},
     config::Config,
-    memory::{BETWEEN_LOOKS, Memory},
+    memory::{BETWEEN_LOOKS, Memory, Orphan},
     pods::Pods,
     quarantine,
     snapshot::{Key, Snapshot},
@@ -37,7 +37,7 @@ pub struct Plan {
     /// The statuses of Topologies.
     pub topologies: Vec<(Key, TopologyStatus)>,
     /// Entries that seem to have no Link: ask the API, and tell [`Memory::confirm`].
-    pub orphans: Vec<(Vni, String)>,
+    pub orphans: Vec<Orphan>,
     /// When to plan again, if nothing changes before.
     pub again: Option<SignedDuration>,
 }
@@ -259,7 +259,8 @@ impl<'s> Planner<'s> {
         if let Some(vni) = vni {
             let unclean = quarantine::unclean_nodes(link, self.snapshot, self.memory, self.now);
             let waited = quarantine::deleted_for(link, self.now).unwrap_or_default();
-            if !unclean.is_empty() && !(is_wanted && waited >= PATIENCE) {
+            let must_wait = !is_wanted || waited < PATIENCE;
+            if !unclean.is_empty() && must_wait {
                 self.plan
                     .again_in(if is_wanted { PATIENCE } else { BETWEEN_LOOKS });
                 return;
@@ -287,7 +288,7 @@ impl<'s> Planner<'s> {
             })
         };
         let in_use = self.book.in_use();
-        let orphans: BTreeSet<(Vni, String)> = in_use
+        let orphans: BTreeSet<Orphan> = in_use
             .filter(|(vni, link)| !self.has(link, *vni) && !awaited(link, *vni))
             .map(|(vni, link)| (vni, link.to_owned()))
             .collect();

@@ -184,8 +184,8 @@ impl Worker {
         for news in written.news {
             news(&mut self.state);
         }
-        for (vni, link) in written.orphans {
-            self.memory.confirm(vni, link);
+        for orphan in written.orphans {
+            self.memory.confirm(orphan);
         }
         // Planning takes half of the time at most.
         tokio::time::sleep(planned).await;

@@ -19,7 +19,7 @@ use ratchet_model::Vni;
 use serde_json::{Value, json};
 
 use crate::{
-    Change, Key, LinkChange, Plan,
+    Change, Key, LinkChange, Orphan, Plan,
     state::{News, version},
     write::tokens::Tokens,
 };
@@ -47,7 +47,7 @@ pub(crate) struct Written {
     /// When to plan again, because something is left.
     pub again: Option<Duration>,
     /// Entries of VNIs that have no Link indeed.
-    pub orphans: Vec<(Vni, String)>,
+    pub orphans: Vec<Orphan>,
 }
 
 /// Writes plans.

@@ -1,4 +1,5 @@
 //! The controller and a real API server: from pods, nodes' underlays and a Topology to Links.
+#![allow(clippy::unwrap_used, clippy::too_many_lines)]
 
 use std::{
     collections::BTreeMap,

@@ -176,15 +176,15 @@ impl Fake {
             if plan.is_empty() && plan.orphans.is_empty() {
                 return;
             }
-            for (vni, link) in plan.orphans.clone() {
-                memory.confirm(vni, link);
+            for orphan in plan.orphans.clone() {
+                memory.confirm(orphan);
             }
             self.write(&plan, usize::MAX);
         }
         panic!("the controller does not come to rest");
     }
 
-    /// Writes the first steps of a plan. A controller that ends in the middle has written only some.
+    /// Writes the first steps of a plan: a controller that ends in the middle.
     pub fn write(&mut self, plan: &Plan, steps: usize) {
         self.go_on(plan, &mut Progress::default(), steps);
     }
@@ -348,13 +348,18 @@ impl Fake {
     }
 
     /// The agents say this of both ends of a Link.
-    pub fn say(&mut self, link: &Link, state: EndState) {
+    fn say(&mut self, link: &Link, state: EndState) {
+        self.say_of(link, state, link.metadata.generation.unwrap());
+    }
+
+    /// The same of an earlier generation.
+    pub fn say_of(&mut self, link: &Link, state: EndState, generation: i64) {
         let said = |end: &ratchet_api::LinkEnd| {
             Some(LinkEndStatus {
                 node: end.node.clone()?,
                 pod_uid: end.pod_uid.clone()?,
                 sandbox: None,
-                observed_generation: link.metadata.generation.unwrap(),
+                observed_generation: generation,
                 state,
                 kind: None,
                 mtu: None,

@@ -1,4 +1,5 @@
 //! The pure core against an API in memory.
+#![allow(clippy::unwrap_used, clippy::too_many_lines)]
 
 mod fake;
 mod links;

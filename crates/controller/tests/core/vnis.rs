@@ -78,16 +78,7 @@ fn a_vni_is_freed_when_both_ends_are_removed() {
     api.settle(&mut memory);
     // What agents said before they knew that the Link goes does not count while the pods live.
     let leaving = api.link("lab/t-");
-    let mut early = leaving.clone();
-    early.metadata.generation = Some(1);
-    api.say(&early, EndState::Removed);
-    api.all
-        .links
-        .get_mut(&key(&format!(
-            "lab/{}",
-            leaving.metadata.name.clone().unwrap()
-        )))
-        .map(|link| std::sync::Arc::make_mut(link).metadata.generation = Some(2));
+    api.say_of(&leaving, EndState::Removed, 1);
     api.settle(&mut memory);
     assert!(entry(&api, 11).unwrap().freed.is_none());
     api.agents();
@@ -310,7 +301,7 @@ impl Controller {
         for (vni, link) in &plan.orphans {
             let present = api.all.links.get(&key(link));
             if present.is_none_or(|link| link.spec.vni != Some(vni.number())) {
-                self.memory.confirm(*vni, link.clone());
+                self.memory.confirm((*vni, link.clone()));
             }
         }
         let mut progress = Progress::default();
