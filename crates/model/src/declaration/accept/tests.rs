@@ -96,3 +96,15 @@ fn a_pod_without_the_annotation_accepts_its_own_namespace() {
     assert_eq!(declared.unwrap().unwrap().accept, None);
     assert!(Accept::default().is_default());
 }
+
+#[test]
+fn namespaces_can_be_added() {
+    let accept: Accept = "none".parse().unwrap();
+    let accept = accept.and_namespaces(["a", "b"]).unwrap();
+    let includes = |declarer| accept.includes(&pod("lab/r1"), &pod(declarer));
+    assert_eq!(
+        ["lab/r2", "a/p", "b/p", "c/p"].map(includes),
+        [false, true, true, false]
+    );
+    assert!(Accept::default().and_namespaces(["a/b"]).is_err());
+}
