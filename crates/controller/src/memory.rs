@@ -100,6 +100,11 @@ impl Memory {
         self.troubles.retain(|key, _| is_troubled(key));
     }
 
+    /// Forgets Topologies that are gone.
+    pub(crate) fn keep_told(&mut self, is_there: impl Fn(&Key) -> bool) {
+        self.told.retain(|key, _| is_there(key));
+    }
+
     /// When a Topology's status was written last.
     pub(crate) fn told(&self, topology: &Key) -> Option<Timestamp> {
         self.told.get(topology).copied()

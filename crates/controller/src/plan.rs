@@ -303,6 +303,8 @@ impl<'s> Planner<'s> {
     }
 
     fn finish(mut self, cables: &Cables<'_>) -> Plan {
+        self.memory
+            .keep_told(|key| self.snapshot.topologies.contains_key(key));
         conditions::links(
             self.snapshot,
             &self.judgements,
@@ -317,6 +319,12 @@ impl<'s> Planner<'s> {
             self.now,
             &mut self.plan,
         );
+        // What running pods need comes before what is new, when there is more than can be written.
+        self.plan.links.sort_by_key(|change| match change.what {
+            Change::Replace(_) => 0,
+            Change::Create(_) => 1,
+            Change::Delete { .. } => 2,
+        });
         self.plan.blocks = self.book.changes();
         self.plan
     }

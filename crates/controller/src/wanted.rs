@@ -123,7 +123,10 @@ fn one(
     } else if let Some(reason) = &link.problem {
         match present {
             // What there is stays as it is until the declarations agree.
-            Some(present) => keep_declared(&mut wanted.spec, present),
+            Some(present) => {
+                keep_declared(&mut wanted.spec, present);
+                wanted.vni = None;
+            }
             None => wanted.refuse(Accepted::Conflict, String::new()),
         }
         (wanted.accepted, wanted.message) = (Accepted::Conflict, text(reason));

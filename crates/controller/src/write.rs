@@ -123,6 +123,7 @@ impl Writer {
         written: &mut Written,
     ) -> HashSet<String> {
         let now = Instant::now();
+        self.pauses.retain(|_, (end, _)| *end + LONGEST_PAUSE > now);
         let count = requests.len();
         let mut due: Vec<Request> = requests
             .into_iter()

@@ -399,6 +399,27 @@ fn declarations_that_contradict_leave_a_link_as_it_is() {
 }
 
 #[test]
+fn vnis_that_contradict_do_not_end_a_link() {
+    let (mut api, mut memory) = (Fake::new(), Memory::default());
+    let links = |peer, vni| format!("[{{interface: eth1, peer: {peer}/eth1, vni: {vni}}}]");
+    api.annotated("lab/r1", "n1", &links("r2", 2_000_000));
+    api.annotated("lab/r2", "n2", &links("r1", 2_000_000));
+    api.settle(&mut memory);
+    let before = api.link("lab/r1-");
+    api.annotated("lab/r1", "n1", &links("r2", 2_000_001));
+    api.settle(&mut memory);
+    let after = api.link("lab/r1-");
+    assert_eq!(after.metadata.deletion_timestamp, None);
+    assert_eq!(after.spec.vni, before.spec.vni);
+    // When they agree again, it is made anew.
+    api.annotated("lab/r2", "n2", &links("r1", 2_000_001));
+    api.settle(&mut memory);
+    api.agents();
+    api.settle(&mut memory);
+    assert_eq!(api.link("lab/r1-").spec.vni, Some(2_000_001));
+}
+
+#[test]
 fn a_peer_that_kubernetes_cannot_have_is_a_link_that_waits() {
     let (mut api, mut memory) = (Fake::new(), Memory::default());
     let links = "[{interface: eth1, peer: Router_2/eth2}, {interface: eth2, peer: A/b/c}]";
