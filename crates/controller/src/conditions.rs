@@ -13,7 +13,7 @@ use ratchet_api::{
 use ratchet_model::text::{bounded, few};
 
 use crate::{
-    cables::Cables,
+    derived::Derived,
     memory::Memory,
     plan::Plan,
     snapshot::{Key, Snapshot},
@@ -142,14 +142,14 @@ pub(crate) fn links(
 
 /// Adds the statuses of Topologies that must be written.
 pub(crate) fn topologies(
-    (snapshot, cables): (&Snapshot, &Cables<'_>),
+    (snapshot, derived): (&Snapshot, &Derived),
     judgements: &BTreeMap<Key, Judgement>,
     memory: &mut Memory,
     now: Timestamp,
     plan: &mut Plan,
 ) {
-    for (key, links) in &cables.of_topologies {
-        let Some(topology) = snapshot.topologies.get(*key) else {
+    for (key, links) in &derived.of_topologies {
+        let Some(topology) = snapshot.topologies.get(key) else {
             continue;
         };
         let of_link = |link: &Result<Key, _>| match link {
@@ -180,7 +180,7 @@ pub(crate) fn topologies(
             continue;
         }
         memory.tell(key, now);
-        plan.topologies.push(((*key).clone(), status));
+        plan.topologies.push((key.clone(), status));
     }
 }
 

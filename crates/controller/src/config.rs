@@ -3,7 +3,7 @@
 use ratchet_model::{Quotas, VniRange, declaration::CrossNamespace};
 
 /// Settings of the whole cluster.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
     /// How much a pod may declare.
     pub quotas: Quotas,

@@ -11,6 +11,7 @@ mod cables;
 mod changes;
 mod conditions;
 mod config;
+mod derived;
 mod lease;
 mod memory;
 mod names;

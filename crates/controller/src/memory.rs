@@ -1,13 +1,19 @@
 //! What the controller remembers from one plan to the next. It may be lost at any time: then things
 //! take longer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use ratchet_api::Accepted;
 use ratchet_model::Vni;
 
-use crate::snapshot::{Key, Snapshot};
+use crate::{
+    derived::Derived,
+    snapshot::{Key, Snapshot},
+};
 
 /// An entry without a Link is looked at so many times before it is dropped.
 const LOOKS: u32 = 3;
@@ -21,6 +27,8 @@ pub type Orphan = (Vni, String);
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Memory {
+    /// What followed from the declarations of the last snapshot.
+    pub(crate) derived: Option<Arc<Derived>>,
     /// Since when nodes are gone that Links name.
     gone: BTreeMap<String, Timestamp>,
     /// The looks at entries without a Link: how many, and the last.

@@ -8,15 +8,14 @@ use ratchet_model::Vni;
 
 use crate::{
     book::Book,
-    cables::Cables,
     changes,
     conditions::{self, Judgement},
     config::Config,
+    derived::Derived,
     memory::{BETWEEN_LOOKS, Memory, Orphan},
-    pods::Pods,
     quarantine,
     snapshot::{Key, Snapshot},
-    wanted::{self, Wanted},
+    wanted::Wanted,
 };
 
 /// The finalizer of Links that have a VNI: the Link stays until its VNI may be freed.
@@ -84,8 +83,8 @@ pub enum Change {
 
 /// Plans what is to be written.
 pub fn plan(snapshot: &Snapshot, config: &Config, memory: &mut Memory, now: Timestamp) -> Plan {
-    let pods = Pods::of(snapshot);
-    let cables = Cables::of(snapshot, &pods);
+    let derived = Derived::of(memory.derived.take(), snapshot, config, now);
+    memory.derived = Some(derived.clone());
     let mut planner = Planner {
         snapshot,
         memory,
@@ -95,13 +94,12 @@ pub fn plan(snapshot: &Snapshot, config: &Config, memory: &mut Memory, now: Time
         judgements: BTreeMap::new(),
     };
     planner.see_nodes();
-    let wanted = wanted::links(snapshot, &cables, config, now);
-    for (key, wanted) in &wanted {
+    for (key, wanted) in &derived.wanted {
         planner.want(key, wanted.clone());
     }
-    planner.end_others(&wanted);
-    planner.drop_orphans(&wanted);
-    planner.finish(&cables)
+    planner.end_others(&derived.wanted);
+    planner.drop_orphans(&derived.wanted);
+    planner.finish(&derived)
 }
 
 struct Planner<'s> {
@@ -302,7 +300,7 @@ impl<'s> Planner<'s> {
         }
     }
 
-    fn finish(mut self, cables: &Cables<'_>) -> Plan {
+    fn finish(mut self, derived: &Derived) -> Plan {
         self.memory
             .keep_told(|key| self.snapshot.topologies.contains_key(key));
         conditions::links(
@@ -313,7 +311,7 @@ impl<'s> Planner<'s> {
             &mut self.plan,
         );
         conditions::topologies(
-            (self.snapshot, cables),
+            (self.snapshot, derived),
             &self.judgements,
             self.memory,
             self.now,

@@ -1,0 +1,97 @@
+//! What follows from declarations. Most of what changes are the statuses of Links, and nothing here
+//! follows from those: then it stays as it was.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use k8s_openapi::jiff::Timestamp;
+use ratchet_api::{Link, Topology};
+
+use crate::{
+    cables::{Cables, Refused},
+    config::Config,
+    pods::Pods,
+    snapshot::{Key, Snapshot},
+    wanted::{self, Wanted},
+};
+
+/// What follows from a snapshot's declarations.
+#[derive(Debug)]
+pub(crate) struct Derived {
+    /// What it follows from.
+    from: (Snapshot, Config),
+    /// The Links that are wanted.
+    pub wanted: BTreeMap<Key, Wanted>,
+    /// The links of each Topology, in its order.
+    pub of_topologies: BTreeMap<Key, Vec<Result<Key, Refused>>>,
+}
+
+impl Derived {
+    /// From a snapshot, or from what was derived before.
+    pub fn of(
+        before: Option<Arc<Self>>,
+        snapshot: &Snapshot,
+        config: &Config,
+        now: Timestamp,
+    ) -> Arc<Self> {
+        let is_same = |before: &Arc<Self>| {
+            before.from.1 == *config && says_the_same(&before.from.0, snapshot)
+        };
+        if let Some(before) = before.filter(is_same) {
+            return before;
+        }
+        let pods = Pods::of(snapshot);
+        let cables = Cables::of(snapshot, &pods);
+        let wanted = wanted::links(snapshot, &cables, config, now);
+        let of_topologies = cables.of_topologies.into_iter();
+        Arc::new(Self {
+            from: (snapshot.clone(), *config),
+            wanted,
+            of_topologies: of_topologies
+                .map(|(key, links)| (key.clone(), links))
+                .collect(),
+        })
+    }
+}
+
+/// Whether two snapshots declare the same.
+fn says_the_same(one: &Snapshot, other: &Snapshot) -> bool {
+    same(&one.pods, &other.pods, PartialEq::eq)
+        && same(&one.topologies, &other.topologies, same_topology)
+        && same(&one.links, &other.links, same_link)
+        && same(&one.grants, &other.grants, PartialEq::eq)
+        && same(&one.underlays, &other.underlays, PartialEq::eq)
+}
+
+fn same<Id: Ord, V>(
+    one: &BTreeMap<Id, Arc<V>>,
+    other: &BTreeMap<Id, Arc<V>>,
+    is_same: impl Fn(&V, &V) -> bool,
+) -> bool {
+    one.len() == other.len()
+        && one
+            .iter()
+            .zip(other)
+            .all(|((id, value), (other_id, other))| {
+                id == other_id && (Arc::ptr_eq(value, other) || is_same(value, other))
+            })
+}
+
+/// All but the status.
+fn same_topology(one: &Topology, other: &Topology) -> bool {
+    let of = |topology: &Topology| {
+        let metadata = &topology.metadata;
+        (metadata.uid.clone(), metadata.deletion_timestamp.clone())
+    };
+    one.spec == other.spec && of(one) == of(other)
+}
+
+/// All but the status.
+fn same_link(one: &Link, other: &Link) -> bool {
+    let of = |link: &Link| {
+        let metadata = &link.metadata;
+        (metadata.uid.clone(), metadata.deletion_timestamp.clone())
+    };
+    one.spec == other.spec
+        && of(one) == of(other)
+        && one.metadata.annotations == other.metadata.annotations
+}
