@@ -176,6 +176,7 @@ impl Worker {
         }
         let again = plan.again.and_then(|again| again.try_into().ok());
         let again = AT_LEAST.min(again.unwrap_or(AT_LEAST));
+        let writing = Instant::now();
         let written = self.writer.write(plan).await;
         let next = match written.news.is_empty() {
             true => again,
@@ -188,7 +189,7 @@ impl Worker {
             self.memory.confirm(orphan);
         }
         // Planning takes half of the time at most.
-        tokio::time::sleep(planned).await;
+        tokio::time::sleep(planned.saturating_sub(writing.elapsed())).await;
         written.again.unwrap_or(next).min(next)
     }
 

@@ -33,6 +33,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Writing stops after this time, so that the rest is planned with what is new.
 const ROUND: Duration = Duration::from_secs(1);
 
+/// Statuses have this time, however long the rest took.
+const STATUS_ROUND: Duration = Duration::from_millis(250);
+
 /// An object that could not be written is left alone for this time, and longer each time.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -97,6 +100,7 @@ impl Writer {
             .map(|change| self.link(change));
         let requests: Vec<_> = requests.collect();
         self.all(requests, until, &mut written).await;
+        let until = until.max(Instant::now() + STATUS_ROUND);
         let accepted = plan
             .accepted
             .into_iter()
@@ -142,8 +146,8 @@ impl Writer {
             written.again_in(self.tokens.wait());
         }
         let mut done = HashSet::new();
-        let mut waiting = due.into_iter();
-        let limited = stream::iter(waiting.by_ref().take_while(|_| Instant::now() < until));
+        let mut left = due.len();
+        let limited = stream::iter(due.into_iter().take_while(|_| Instant::now() < until));
         let sent = limited.map(|request| async move {
             let answer = tokio::time::timeout(TIMEOUT, request.answer).await;
             let late = || Came::Failed(format!("no answer within {} s", TIMEOUT.as_secs()));
@@ -151,6 +155,7 @@ impl Writer {
         });
         let mut answers = sent.buffer_unordered(self.parallel);
         while let Some((object, came)) = answers.next().await {
+            left -= 1;
             self.note(&object, &came);
             match came {
                 Came::Done(news) => {
@@ -161,8 +166,8 @@ impl Writer {
                 Came::Failed(_) => written.again_in(PAUSE),
             }
         }
-        drop(answers);
-        if waiting.next().is_some() {
+        if left > 0 {
+            self.tokens.give_back(left);
             written.again_in(Duration::ZERO);
         }
         done

@@ -38,6 +38,13 @@ impl Tokens {
         taken
     }
 
+    /// Gives back what was not used.
+    pub fn give_back(&mut self, unused: usize) {
+        for _ in 0..unused {
+            self.left += 1.0;
+        }
+    }
+
     /// How long until there are some again.
     pub fn wait(&self) -> Duration {
         Duration::from_secs_f64(1.0 / self.rate).max(Duration::from_millis(100))
@@ -55,5 +62,7 @@ mod tests {
         let rest = tokens.take(600);
         assert!((400..450).contains(&rest), "{rest}");
         assert!(tokens.take(100) < 50);
+        tokens.give_back(70);
+        assert!(tokens.take(100) >= 70);
     }
 }
