@@ -9,6 +9,8 @@ pub struct Config {
     pub quotas: Quotas,
     /// Which links between namespaces are allowed.
     pub cross_namespace: CrossNamespace,
+    /// Whether tunnels may end at addresses that the Node object does not have.
+    pub any_vtep: bool,
     /// The VNIs of links that declare none.
     pub automatic_vnis: VniRange,
     /// The VNIs that can be declared.
@@ -20,6 +22,7 @@ impl Default for Config {
         Self {
             quotas: Quotas::default(),
             cross_namespace: CrossNamespace::default(),
+            any_vtep: false,
             automatic_vnis: VniRange::AUTOMATIC,
             declarable_vnis: VniRange::DECLARABLE,
         }

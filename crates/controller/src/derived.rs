@@ -60,6 +60,7 @@ fn says_the_same(one: &Snapshot, other: &Snapshot) -> bool {
         && same(&one.links, &other.links, same_link)
         && same(&one.grants, &other.grants, PartialEq::eq)
         && same(&one.underlays, &other.underlays, PartialEq::eq)
+        && same(&one.nodes, &other.nodes, PartialEq::eq)
 }
 
 fn same<Id: Ord, V>(

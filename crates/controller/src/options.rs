@@ -74,6 +74,12 @@ pub struct Options {
         default_value_t = CrossNamespace::Consent
     )]
     pub cross_namespace: CrossNamespace,
+    /// Accept that a node's tunnels end at an address which its Node object does not have
+    ///
+    /// Needed if tunnels have a network of their own. A node's agent could then name the address of
+    /// another node, and get its frames.
+    #[arg(long, env = "RATCHET_ANY_VTEP")]
+    pub any_vtep: bool,
     /// The log level: error, warn, info, debug, trace, or a filter such as ratchet_controller=debug
     #[arg(
         long,
@@ -90,6 +96,7 @@ impl Options {
         Config {
             quotas: Quotas::default(),
             cross_namespace: self.cross_namespace,
+            any_vtep: self.any_vtep,
             automatic_vnis: self.vni_range,
             declarable_vnis: self.declared_vni_range,
         }

@@ -1,6 +1,11 @@
 //! What the API has, as far as the controller needs it.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+};
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
 use ratchet_api::{Link, LinkGrant, NodeUnderlay, Topology, VNIBlock};
@@ -141,6 +146,6 @@ pub struct Snapshot {
     pub links: BTreeMap<Key, Arc<Link>>,
     /// The blocks of VNIs, by number.
     pub blocks: BTreeMap<u32, Arc<VNIBlock>>,
-    /// The nodes.
-    pub nodes: BTreeMap<String, Arc<()>>,
+    /// The nodes: their addresses (`status.addresses`).
+    pub nodes: BTreeMap<String, Arc<BTreeSet<IpAddr>>>,
 }

@@ -1,7 +1,12 @@
 //! What is known of the API: what the watches say, and what the controller has written itself and
 //! the watches do not know yet.
 
-use std::{collections::BTreeMap, mem, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    net::IpAddr,
+    sync::Arc,
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::watcher::Event;
@@ -27,7 +32,7 @@ pub(crate) struct Feeds {
     pub grants: Feed<crate::Key, ratchet_api::LinkGrant>,
     pub links: Feed<crate::Key, ratchet_api::Link>,
     pub blocks: Feed<u32, ratchet_api::VNIBlock>,
-    pub nodes: Feed<String, ()>,
+    pub nodes: Feed<String, BTreeSet<IpAddr>>,
 }
 
 impl State {

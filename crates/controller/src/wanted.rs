@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::OwnerReference, jiff::Timestamp};
 use kube::Resource;
-use ratchet_api::{Accepted, DeclaredBy, Link, LinkEnd, LinkSpec, Route, Topology, node_label};
+use ratchet_api::{
+    Accepted, DeclaredBy, Link, LinkEnd, LinkSpec, NodeUnderlaySpec, Route, Topology, node_label,
+};
 use ratchet_model::{End, Endpoint, Mac, NodeName, Reason, Vni, resolve, text::few};
 
 use crate::{
@@ -12,7 +14,7 @@ use crate::{
     config::Config,
     pods::Found,
     records,
-    snapshot::{Key, Snapshot},
+    snapshot::{Key, Pod, Snapshot},
 };
 
 /// The labels of a Link that say at which nodes it has an end.
@@ -100,7 +102,7 @@ fn one(
     let [a, b] = cable
         .ends
         .each_ref()
-        .map(|end| link_end(snapshot, link, end));
+        .map(|end| link_end((snapshot, config), link, end));
     let mut wanted = Wanted {
         spec: LinkSpec {
             topology: cable
@@ -132,14 +134,20 @@ fn one(
         (wanted.accepted, wanted.message) = (Accepted::Conflict, text(reason));
     } else if let Some((reason, message)) = undeclarable(config, link.vni) {
         wanted.refuse(reason, message);
-    } else if let Some((reason, message)) = lacking(cable).or_else(|| no_underlay(&wanted.spec)) {
+    } else if let Some((reason, message)) =
+        lacking(cable).or_else(|| no_underlay(snapshot, &wanted.spec))
+    {
         (wanted.accepted, wanted.message) = (reason, message);
     }
     wanted
 }
 
 /// An end: what is declared of it, and pod, node and VTEP as far as they are known.
-fn link_end(snapshot: &Snapshot, link: &resolve::Link, end: &CableEnd<'_>) -> LinkEnd {
+fn link_end(
+    (snapshot, config): (&Snapshot, &Config),
+    link: &resolve::Link,
+    end: &CableEnd<'_>,
+) -> LinkEnd {
     let which = match (&link.a.pod, &link.a.interface) == (&end.pod, &end.declared.interface) {
         true => End::A,
         false => End::Z,
@@ -156,7 +164,9 @@ fn link_end(snapshot: &Snapshot, link: &resolve::Link, end: &CableEnd<'_>) -> Li
     };
     let node = pod.node.clone();
     let underlay = node.as_ref().and_then(|node| snapshot.underlays.get(node));
-    let underlay = underlay.map(|underlay| &underlay.spec);
+    let underlay = underlay
+        .map(|underlay| &underlay.spec)
+        .filter(|underlay| config.any_vtep || is_nodes_own(snapshot, pod, underlay));
     LinkEnd {
         pod: name,
         pod_uid: Some(pod.uid.clone()),
@@ -165,6 +175,13 @@ fn link_end(snapshot: &Snapshot, link: &resolve::Link, end: &CableEnd<'_>) -> Li
         tunnel_mtu: underlay.map(|underlay| underlay.mtu),
         ..declared
     }
+}
+
+/// Whether a node's tunnels end at an address that its Node object has.
+fn is_nodes_own(snapshot: &Snapshot, pod: &Pod, underlay: &NodeUnderlaySpec) -> bool {
+    let node = pod.node.as_ref().and_then(|node| snapshot.nodes.get(node));
+    let vtep = underlay.vtep.parse();
+    node.is_some_and(|addresses| vtep.is_ok_and(|vtep| addresses.contains(&vtep)))
 }
 
 fn declared_end(link: &resolve::Link, which: End, end: &CableEnd<'_>) -> LinkEnd {
@@ -311,15 +328,23 @@ fn lacking_at(end: &CableEnd<'_>) -> Option<(Accepted, String)> {
     })
 }
 
-fn no_underlay(spec: &LinkSpec) -> Option<(Accepted, String)> {
+fn no_underlay(snapshot: &Snapshot, spec: &LinkSpec) -> Option<(Accepted, String)> {
     let (a, b) = (&spec.a, &spec.b);
     if a.node == b.node {
         return None;
     }
     let end = [a, b].into_iter().find(|end| end.vtep.is_none())?;
     let node = end.node.as_deref()?;
-    let message = format!(
-        "node {node} has no NodeUnderlay yet: its agent says where its tunnels end; does it run?"
-    );
+    let message = match snapshot.underlays.get(node) {
+        None => format!(
+            "node {node} has no NodeUnderlay yet: its agent says where its tunnels end; does it \
+             run?"
+        ),
+        Some(underlay) => format!(
+            "the NodeUnderlay {node} has the address {}, and the Node's status does not: correct \
+             parent_address, or start the controller with --any-vtep",
+            underlay.spec.vtep
+        ),
+    };
     Some((Accepted::NoUnderlay, message))
 }

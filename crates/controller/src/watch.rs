@@ -6,7 +6,7 @@ use futures_util::{StreamExt, future::BoxFuture};
 use k8s_openapi::api::core::v1::{Node, Pod as KubernetesPod};
 use kube::{
     Api, Client, Resource, ResourceExt,
-    core::{ApiResource, Object, ObjectMeta, PartialObjectMeta},
+    core::{ApiResource, DynamicResourceScope, NotUsed, Object, ObjectMeta},
     runtime::{
         WatchStreamExt,
         watcher::{self, Event, watcher},
@@ -43,18 +43,33 @@ struct Status {
 
 type SlimPod = Object<Spec, Status>;
 
+/// What is read of a node's `status`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct NodeStatus {
+    addresses: Vec<NodeAddress>,
+}
+
+/// An address, or a host's name.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct NodeAddress {
+    address: String,
+}
+
+type SlimNode = Object<NotUsed, NodeStatus>;
+
 /// Watches all that the controller reads. The watches end with the set.
 pub(crate) fn all(client: &Client, quotas: Quotas) -> (JoinSet<()>, UnboundedReceiver<News>) {
     let (sender, receiver) = unbounded_channel();
-    let pods: Api<SlimPod> =
-        Api::all_with(client.clone(), &ApiResource::erase::<KubernetesPod>(&()));
+    let pods: Api<SlimPod> = slim::<KubernetesPod, _>(client);
     let kinds: [Task; 7] = [
         kind(client, "Topologies", &sender, topologies),
         kind(client, "LinkGrants", &sender, grants),
         kind(client, "Links", &sender, links),
         kind(client, "NodeUnderlays", &sender, underlays),
         kind(client, "VNIBlocks", &sender, blocks),
-        kind(client, "Nodes", &sender, nodes),
+        Box::pin(run(slim::<Node, _>(client), "Nodes", sender.clone(), nodes)),
         Box::pin(run(pods, "Pods", sender.clone(), move |state, event| {
             let read = |object| pod(object, &quotas);
             let known = &mut state.known.pods;
@@ -66,6 +81,15 @@ pub(crate) fn all(client: &Client, quotas: Quotas) -> (JoinSet<()>, UnboundedRec
         tasks.spawn(kind);
     }
     (tasks, receiver)
+}
+
+/// A kind, of which only a part is read.
+fn slim<K, S>(client: &Client) -> Api<S>
+where
+    K: Resource<DynamicType = ()>,
+    S: Resource<DynamicType = ApiResource, Scope = DynamicResourceScope>,
+{
+    Api::all_with(client.clone(), &ApiResource::erase::<K>(&()))
 }
 
 type Task = BoxFuture<'static, ()>;
@@ -184,9 +208,14 @@ fn pod(object: SlimPod, quotas: &Quotas) -> (u64, Kept<PodKey, Pod>) {
     (version, key.ok().map(|key| (key, pod)))
 }
 
-/// Of nodes only matters whether they are there.
-fn nodes(state: &mut State, event: Event<PartialObjectMeta<Node>>) {
-    let read = |node: PartialObjectMeta<Node>| (0, Some((node.name_any(), Some(()))));
+/// Of nodes only matters whether they are there, and their addresses.
+fn nodes(state: &mut State, event: Event<SlimNode>) {
+    let read = |node: SlimNode| {
+        let status = node.status.clone().unwrap_or_default();
+        let addresses = status.addresses.into_iter();
+        let addresses = addresses.filter_map(|address| address.address.parse().ok());
+        (0, Some((node.name_any(), Some(addresses.collect()))))
+    };
     let known = &mut state.known.nodes;
-    state.feeds.nodes.hear(known, event, read, |()| 0);
+    state.feeds.nodes.hear(known, event, read, |_| 0);
 }

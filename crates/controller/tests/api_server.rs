@@ -108,10 +108,18 @@ impl World {
 
     async fn node(&self, number: u8) {
         let name = format!("n{number}");
-        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
-        create::<Node>(Api::all(self.client.clone()), node).await;
+        let address = format!("10.0.0.{number}");
+        let node = json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
+            "status": {"addresses": [{"type": "InternalIP", "address": address}]},
+        });
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        create(nodes.clone(), node.clone()).await;
+        let status = Patch::Merge(json!({"status": node["status"]}));
+        let params = PatchParams::default();
+        nodes.patch_status(&name, &params, &status).await.unwrap();
         let spec = json!({
-            "vtep": format!("10.0.0.{number}"), "mtu": 1450, "port": 4789, "version": "1",
+            "vtep": address, "mtu": 1450, "port": 4789, "version": "1",
         });
         let underlay = of("NodeUnderlay", &name, &spec);
         create::<NodeUnderlay>(Api::all(self.client.clone()), underlay).await;

@@ -84,7 +84,8 @@ impl Fake {
     }
 
     pub fn add_node(&mut self, node: &str, vtep: &str) {
-        self.all.nodes.insert(node.to_owned(), Arc::new(()));
+        let addresses = [vtep.parse().unwrap()].into();
+        self.all.nodes.insert(node.to_owned(), Arc::new(addresses));
         let spec = NodeUnderlaySpec {
             vtep: vtep.to_owned(),
             mtu: 1450,

@@ -399,6 +399,29 @@ fn declarations_that_contradict_leave_a_link_as_it_is() {
 }
 
 #[test]
+fn tunnels_end_at_addresses_of_their_node() {
+    let (mut api, mut memory) = (Fake::new(), Memory::default());
+    api.pod("lab/r1", "n1");
+    api.pod("lab/r2", "n2");
+    api.all
+        .nodes
+        .insert("n2".to_owned(), std::sync::Arc::default());
+    api.topology("lab/t", &topology(&[link("r1:eth1", "r2:eth1")]));
+    api.settle(&mut memory);
+    api.pass(2);
+    api.settle(&mut memory);
+    assert_eq!(api.link("lab/t-").spec.b.vtep, None);
+    let text = api.accepted("lab/t-");
+    assert!(
+        text.starts_with("NoUnderlay: the NodeUnderlay n2 has the address 10.0.0.2"),
+        "{text}"
+    );
+    api.config.any_vtep = true;
+    api.settle(&mut memory);
+    assert_eq!(api.link("lab/t-").spec.b.vtep.as_deref(), Some("10.0.0.2"));
+}
+
+#[test]
 fn vnis_that_contradict_do_not_end_a_link() {
     let (mut api, mut memory) = (Fake::new(), Memory::default());
     let links = |peer, vni| format!("[{{interface: eth1, peer: {peer}/eth1, vni: {vni}}}]");
