@@ -19,10 +19,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use futures_util::{future::BoxFuture, stream::BoxStream};
-use ratchet_engine::{Commands, Events};
+use ratchet_engine::{Commands, Events, store_declares};
 use ratchet_kubernetes::{ApiError, NetworkOwner, PodFacts, PodNews};
-use ratchet_model::{NodeName, Quotas, Reason, declaration::Declaration};
-use ratchet_protocol::{Failure, Pod, Prepare, Settings};
+use ratchet_model::{NameError, NodeName, PodKey, Quotas, Reason, declaration::Declaration};
+use ratchet_protocol::{Failure, FailureKind, Pod, Prepare, Settings};
 use tokio::{runtime::Handle, sync::watch};
 
 use connection::Connection;
@@ -117,6 +117,17 @@ impl Labels {
         send: impl FnOnce(Result<Option<Declaration>, Failure>) -> T,
     ) -> T {
         let settings = self.effective(&prepare.settings);
+        if store_declares(&settings) {
+            // Any pod may be an end of a Link, now or later.
+            let pod = PodKey::new(&prepare.pod.namespace, &prepare.pod.name);
+            let declaration = pod.map(|pod| Declaration {
+                pod,
+                links: Vec::new(),
+                accept: None,
+            });
+            let invalid = |e: NameError| Failure::new(FailureKind::Invalid, e.to_string());
+            return send(declaration.map(Some).map_err(invalid));
+        }
         let quotas = settings.quotas();
         let read =
             |labels: &_, annotations: &_| declaration::read(&quotas, prepare, labels, annotations);
@@ -168,8 +179,11 @@ impl Labels {
         state.settings.clone()
     }
 
-    /// The API that settings name.
+    /// The API that settings name, if what pods declare comes from there.
     fn connection(&self, settings: Settings) -> Option<Arc<Connection>> {
+        if store_declares(&settings) {
+            return None;
+        }
         let mut state = self.state();
         let target = Target {
             quotas: settings.quotas(),

@@ -2,7 +2,7 @@
 
 use std::{fmt::Display, net::IpAddr, str::FromStr};
 
-use ratchet_model::{DeclaredEnd, InterfaceName, Mtu, PodKey, Route as ModelRoute, Vni};
+use ratchet_model::{DeclaredEnd, InterfaceName, Mtu, NodeName, PodKey, Route as ModelRoute, Vni};
 
 use crate::{EndpointRef, LinkEnd, LinkSpec, Route, TopologyLink};
 
@@ -85,6 +85,23 @@ impl LinkEnd {
     /// When it has a name that an interface cannot have.
     pub fn interface_name(&self) -> Result<InterfaceName, FieldError> {
         self.interface.parse().map_err(of("interface"))
+    }
+
+    /// The pod's node, if it has one.
+    ///
+    /// # Errors
+    /// When it has a name that a node cannot have.
+    pub fn read_node(&self) -> Result<Option<NodeName>, FieldError> {
+        let node = self.node.as_deref();
+        node.map(|node| parsed("node", node)).transpose()
+    }
+
+    /// The greatest MTU that fits into the node's tunnels, if it is known.
+    ///
+    /// # Errors
+    /// When no device can have it.
+    pub fn read_tunnel_mtu(&self) -> Result<Option<Mtu>, FieldError> {
+        mtu(self.tunnel_mtu)
     }
 
     /// The address at which the node's tunnels end, if it is known.

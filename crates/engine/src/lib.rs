@@ -35,5 +35,5 @@ pub use events::{Events, NoEvents};
 pub use kernel::Kernel;
 pub use node::node_name;
 pub use state::{StateDir, boot_id};
-pub use store::{OpenStore, open_store};
+pub use store::{OpenStore, open_store, store_declares};
 pub use task::Task;

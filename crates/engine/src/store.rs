@@ -6,6 +6,8 @@ use futures_util::future::BoxFuture;
 use ratchet_protocol::{DEFAULT_STORE, Settings};
 use ratchet_store::{Store, StoreError, StoreOptions, StoreUrl};
 
+use crate::node_name;
+
 /// Opens a store. The real one is [`open_store`]; the simulation has one in memory.
 pub type OpenStore =
     Arc<dyn Fn(Settings) -> BoxFuture<'static, Result<Arc<dyn Store>, StoreError>> + Send + Sync>;
@@ -16,5 +18,16 @@ pub type OpenStore =
 /// When the URL is wrong or the store cannot be used.
 pub async fn open_store(settings: Settings) -> Result<Arc<dyn Store>, StoreError> {
     let url: StoreUrl = settings.store.as_deref().unwrap_or(DEFAULT_STORE).parse()?;
-    ratchet_store::open(&StoreOptions::new(url, settings.entries())).await
+    ratchet_store::open(&StoreOptions {
+        node: node_name(&settings).ok(),
+        ..StoreOptions::new(url, settings.entries())
+    })
+    .await
+}
+
+/// Whether the store that the settings name says what pods declare ([`Store::declares`]): then
+/// their labels and annotations are not read here.
+pub fn store_declares(settings: &Settings) -> bool {
+    let store = settings.store.as_deref().map(str::parse);
+    matches!(store, Some(Ok(StoreUrl::Kubernetes)))
 }

@@ -15,7 +15,7 @@ use kube::Api;
 pub use events::{Posted, Reporter};
 pub use kube::Client;
 pub use rights::{NetworkOwner, network_owner};
-pub use source::{Source, SourceError};
+pub use source::{Source, SourceError, connect};
 pub use watch::{PodFacts, PodNews, watch};
 
 /// Why a request to the API failed.

@@ -103,6 +103,23 @@ impl Source {
     }
 }
 
+/// Makes a client for the API that the setting `kubeconfig` names, with the credentials as they
+/// are now. It sends no request yet. It works on a thread of its own: a kubeconfig may name a
+/// program that prints credentials, and the client waits for that program.
+///
+/// # Errors
+/// What is missing, as a text.
+pub async fn connect(kubeconfig: &str) -> Result<Client, String> {
+    let runtime = tokio::runtime::Handle::current();
+    let kubeconfig = kubeconfig.to_owned();
+    let make = move || {
+        let source = Source::find(&kubeconfig).map_err(|e| e.to_string())?;
+        runtime.block_on(source.client()).map_err(|e| e.to_string())
+    };
+    let made = tokio::task::spawn_blocking(make).await;
+    made.unwrap_or_else(|e| Err(e.to_string()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

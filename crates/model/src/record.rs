@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    declaration::Accept,
+    declaration::{Accept, Declaration},
     link::{DeclaredLink, Mtu, Vni},
     names::{InterfaceName, LinkId, NodeName, PodKey, SandboxId},
     quotas::Quotas,
@@ -135,6 +135,9 @@ pub struct Facts {
     pub records: BTreeMap<PodKey, PodRecord>,
     /// VNIs by link.
     pub vnis: BTreeMap<LinkId, Vni>,
+    /// What these pods declare, if the store says that and not the pods. Those of which it says
+    /// nothing declare nothing.
+    pub declared: Option<BTreeMap<PodKey, Declaration>>,
 }
 
 /// The links that these records declare and that have a pod which is there, each with the pods on

@@ -81,7 +81,9 @@ impl Identity {
     /// Whether to ask the agent. A pod that is clearly not Ratchet's gets its network without an
     /// agent. But with a Kubernetes API, only the agent knows the labels.
     pub fn may_be_ours(&self, keys: &Keys) -> bool {
-        self.is_visibly_ours() || keys.settings.kubeconfig.is_some()
+        let settings = &keys.settings;
+        let any = settings.store.as_deref() == Some("kubernetes");
+        self.is_visibly_ours() || settings.kubeconfig.is_some() || any
     }
 }
 

@@ -11,8 +11,8 @@ use ratchet_failpoint::pass;
 use ratchet_model::{LinkId, NodeName, PodKey, PodRecord, SandboxId, Vni, record::Facts};
 
 use crate::{
-    NodeRemoval, Publish, Published, RemovalReason, Store, StoreError, StoreScope, VniClaim,
-    VniGrant, Watch,
+    EndReport, NodeRemoval, Publish, Published, RemovalReason, Store, StoreError, StoreScope,
+    Underlay, VniClaim, VniGrant, Watch,
 };
 
 /// Adds failpoints to a store.
@@ -31,6 +31,22 @@ impl Store for WithPoints {
 
     fn describe(&self) -> String {
         self.0.describe()
+    }
+
+    fn declares(&self) -> bool {
+        self.0.declares()
+    }
+
+    async fn publish_underlay(
+        &self,
+        node: &NodeName,
+        underlay: Underlay,
+    ) -> Result<(), StoreError> {
+        self.0.publish_underlay(node, underlay).await
+    }
+
+    fn report(&self, ends: Vec<EndReport>) {
+        self.0.report(ends);
     }
 
     async fn publish(&self, record: &PodRecord, how: Publish) -> Result<Published, StoreError> {

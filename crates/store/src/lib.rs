@@ -6,17 +6,22 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
 
 use async_trait::async_trait;
 use ratchet_failpoint as failpoint;
-use ratchet_model::{LinkId, NodeName, PodKey, PodRecord, SandboxId, Vni, record::Facts};
+use ratchet_model::{
+    LinkId, Mtu, NodeName, PodKey, PodRecord, Reason, SandboxId, Vni, device::LinkKind,
+    record::Facts,
+};
 
 pub mod change;
 mod etcd;
 mod failpoints;
+mod kubernetes;
 mod options;
 mod sqlite;
 mod url;
@@ -37,9 +42,7 @@ pub async fn open(options: &StoreOptions) -> Result<Arc<dyn Store>, StoreError> 
         StoreUrl::Etcd { hosts, tls } => {
             Arc::new(etcd::EtcdStore::open(url, hosts, *tls, options).await?)
         }
-        StoreUrl::Kubernetes => {
-            return Err(StoreError::Config(format!("store {url}: not built in yet")));
-        }
+        StoreUrl::Kubernetes => Arc::new(kubernetes::KubernetesStore::open(options).await?),
     };
     Ok(if failpoint::ARMED {
         failpoints::around(store)
@@ -163,6 +166,32 @@ pub enum NodeRemoval {
     Unsure,
 }
 
+/// Where a node's tunnels end, and what fits into them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Underlay {
+    /// The node's parent address.
+    pub vtep: IpAddr,
+    /// The greatest link MTU that fits.
+    pub mtu: Mtu,
+}
+
+/// What became of one end of a link on this node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EndReport {
+    /// The link.
+    pub link: LinkId,
+    /// The pod at this end.
+    pub pod: PodKey,
+    /// Its sandbox.
+    pub sandbox: SandboxId,
+    /// Which device there is or should be.
+    pub kind: Option<LinkKind>,
+    /// Its MTU.
+    pub mtu: Option<Mtu>,
+    /// Why the link is not up, if it is not.
+    pub reason: Option<Reason>,
+}
+
 /// The facts that nodes share. All methods are safe if other agents do the same at the same time.
 #[async_trait]
 pub trait Store: Send + Sync {
@@ -171,6 +200,21 @@ pub trait Store: Send + Sync {
 
     /// The store for messages: its URL without secrets.
     fn describe(&self) -> String;
+
+    /// Whether the store says what pods declare ([`Facts::declared`]), and not the pods. Such a
+    /// store is told of a node before its first pod, and of what became of links.
+    fn declares(&self) -> bool {
+        false
+    }
+
+    /// Tells a store that [`Store::declares`] where a node's tunnels end.
+    async fn publish_underlay(&self, _: &NodeName, _: Underlay) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Tells a store that [`Store::declares`] what became of all ends of links on this node. It
+    /// does not wait: the store writes down what has changed in its own time.
+    fn report(&self, _: Vec<EndReport>) {}
 
     /// Publishes a pod's record, with all consequences: atomically, or, if that is too much for the
     /// store, in steps. After each step the store is consistent ([`change`]).

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ratchet_model::VniRange;
+use ratchet_model::{NodeName, VniRange};
 
 use crate::StoreUrl;
 
@@ -15,6 +15,10 @@ pub struct StoreOptions {
     pub etcd: EtcdOptions,
     /// `vni_range`: from these, links that declare no VNI get one.
     pub vnis: VniRange,
+    /// `kubeconfig`: how to reach the Kubernetes API. Other stores ignore it.
+    pub kubeconfig: String,
+    /// The node whose links the store `kubernetes` tells of. Other stores ignore it.
+    pub node: Option<NodeName>,
 }
 
 impl From<StoreUrl> for StoreOptions {
@@ -23,6 +27,8 @@ impl From<StoreUrl> for StoreOptions {
             url,
             etcd: EtcdOptions::default(),
             vnis: VniRange::AUTOMATIC,
+            kubeconfig: "auto".to_owned(),
+            node: None,
         }
     }
 }
@@ -38,6 +44,7 @@ impl StoreOptions {
             match (key, value) {
                 // The table of settings has read it already.
                 ("vni_range", Some(value)) => options.vnis = value.parse().unwrap_or_default(),
+                ("kubeconfig", Some(value)) => options.kubeconfig = value,
                 (key, Some(value)) => options.etcd.set(key, value),
                 (_, None) => {}
             }
@@ -123,6 +130,8 @@ mod tests {
                 url: url.clone(),
                 etcd,
                 vnis: "20-30".parse().unwrap(),
+                kubeconfig: "auto".to_owned(),
+                node: None,
             }
         );
         assert_eq!(

@@ -209,7 +209,9 @@ impl Engine {
         let reconciled = self.reconcile(&Scope::Links(pods));
         self.expect_retry(reconciled);
         self.tell();
-        let own = self.sandboxes.get(id).map(|state| &state.links[..]);
+        // What a Link says is not the pod's own doing either.
+        let own = self.sandboxes.get(id).filter(|_| !self.session.declares());
+        let own = own.map(|state| &state.links[..]);
         let failed = self.wires.of(pod).find_map(|tracked| {
             let failure = tracked.failure.as_ref()?;
             // A VNI that another device has is no pod's doing: the link gets another one.

@@ -2,10 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use ratchet_model::{DeclaredLink, PodKey, Reason, declaration::Accept, resolve::Link};
+use ratchet_model::{
+    DeclaredLink, PodKey, Reason,
+    declaration::{Accept, Declaration},
+    resolve::Link,
+};
 
 use super::{Engine, command::Declared};
 use crate::{
+    retry::Tried,
     sandboxes,
     state::SandboxState,
     wires::{self, Scope},
@@ -63,6 +68,25 @@ impl Engine {
         }
         self.refresh_and_reconcile([pod].into());
         self.tell();
+    }
+
+    /// The store says what a pod of this node declares; what follows for links is up to the caller.
+    pub(super) fn take_declaration(&mut self, declaration: Declaration) -> Tried {
+        let Some(state) = self.sandboxes.current(&declaration.pod).cloned() else {
+            return Ok(());
+        };
+        let now = self.clock.unix_nanos();
+        let links = sandboxes::with_since(declaration.links, &state.links, now);
+        let accept = declaration.accept;
+        if (&links, &accept) == (&state.links, &state.accept) {
+            return Ok(());
+        }
+        tracing::info!(pod = %state.pod, links = links.len(), "the pod's Links have changed");
+        self.sandboxes.save_or_retry(SandboxState {
+            links,
+            accept,
+            ..state
+        })
     }
 
     /// The links that a running pod declares now, and what it accepts. None if that cannot count:

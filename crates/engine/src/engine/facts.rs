@@ -3,7 +3,7 @@
 //!
 //! What follows from new facts is for [`Engine::reconcile`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ratchet_kernel::Look;
 use ratchet_model::{
@@ -53,8 +53,11 @@ impl Engine {
 
     /// Reads what the store says about pods of this node, and nothing more.
     pub(super) fn read_facts(&mut self, own: &BTreeSet<PodKey>) -> Tried {
-        let forgotten = self.session.read(own, &self.sandboxes)?;
-        self.restore_from_devices(&forgotten)
+        let news = self.session.read(own, &self.sandboxes)?;
+        for declaration in news.declared.into_iter().flat_map(BTreeMap::into_values) {
+            self.take_declaration(declaration)?;
+        }
+        self.restore_from_devices(&news.forgotten)
     }
 
     /// The store does not say of these pods that they are here, and they were before this agent

@@ -60,6 +60,8 @@ pub struct Engine {
     clock: Arc<dyn Clock>,
     events: Outbox,
     progress: watch::Sender<u64>,
+    /// Up to which progress the store was told what became of links.
+    reported: u64,
     surroundings: Surroundings,
 
     node: ThisNode,
@@ -91,6 +93,7 @@ impl Engine {
             kernel: setup.kernel,
             events: Outbox::new(setup.events),
             progress: setup.progress,
+            reported: 0,
             session: Session::new(surroundings.clone(), node.settings()),
             surroundings,
             node,
@@ -180,6 +183,7 @@ impl Engine {
         if was_resyncing && self.resync.is_none() {
             memory::give_back();
         }
+        self.report_to_store();
     }
 
     /// A detach, and those that come right behind it.

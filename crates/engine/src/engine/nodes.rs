@@ -5,7 +5,7 @@
 //! of facts, as always.
 
 use ratchet_protocol::{Failure, FailureKind, ForgetNode, Forgotten, Reply};
-use ratchet_store::{NodeRemoval, RemovalReason};
+use ratchet_store::{NodeRemoval, RemovalReason, Underlay};
 
 use super::Engine;
 use crate::retry::Tried;
@@ -14,9 +14,14 @@ impl Engine {
     /// Tells the store that this node is alive for as long as it has sandboxes, and that it has
     /// nothing to lose when it has none.
     pub(super) fn register_node(&mut self) -> Tried {
-        let name = self.node.name()?;
+        let node = self.node.wiring()?;
+        let underlay = node.vtep.map(|vtep| Underlay {
+            vtep: vtep.address,
+            mtu: node.mtu,
+        });
+        let timeout = self.node.timeout();
         self.session
-            .register_node(name, self.node.timeout(), &self.sandboxes)
+            .register_node(&node.name, timeout, underlay, &self.sandboxes)
     }
 
     /// Looks for nodes that are gone for good, when it is time for that. Every agent does: the

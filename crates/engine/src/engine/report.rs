@@ -47,6 +47,37 @@ impl Engine {
         links
     }
 
+    /// Tells a store that declares what became of the ends of this node's links, if that may have
+    /// changed since.
+    pub(super) fn report_to_store(&mut self) {
+        let progress = *self.progress.borrow();
+        if !self.session.declares() || self.reported == progress {
+            return;
+        }
+        self.reported = progress;
+        let ends = self
+            .wires
+            .all()
+            .flat_map(|tracked| self.report_ends(tracked));
+        self.session.report(ends.collect());
+    }
+
+    fn report_ends(&self, tracked: &Tracked) -> impl Iterator<Item = ratchet_store::EndReport> {
+        let Tracked { link, wiring, .. } = tracked;
+        let reason = self.reason(tracked);
+        [&link.a, &link.z].into_iter().filter_map(move |end| {
+            let state = self.sandboxes.current(&end.pod)?;
+            Some(ratchet_store::EndReport {
+                link: link.id,
+                pod: end.pod.clone(),
+                sandbox: state.id.clone(),
+                kind: wiring.kind(),
+                mtu: wiring.mtu(),
+                reason: reason.clone(),
+            })
+        })
+    }
+
     fn report_link(&self, tracked: &Tracked) -> LinkReport {
         let Tracked {
             link,

@@ -16,7 +16,7 @@ use std::{
 use futures_util::future::{self, Either};
 use ratchet_model::Reason;
 use ratchet_protocol::{Failure, FailureKind, Settings};
-use ratchet_store::{Change, Interest, Store, StoreError, StoreScope};
+use ratchet_store::{Change, EndReport, Interest, Store, StoreError, StoreScope};
 use tokio::{runtime::Handle, sync::watch};
 
 use super::watcher::{self, News};
@@ -160,6 +160,18 @@ impl Connection {
     /// Who shares the store, once it was opened.
     pub fn scope(&self) -> Option<StoreScope> {
         self.store.as_ref().map(|store| store.scope())
+    }
+
+    /// Whether the store says what pods declare, once it was opened.
+    pub fn declares(&self) -> bool {
+        self.store.as_ref().is_some_and(|store| store.declares())
+    }
+
+    /// See [`Store::report`]. It waits for nothing, so it needs no bound.
+    pub fn report(&self, ends: Vec<EndReport>) {
+        if let Some(store) = &self.store {
+            store.report(ends);
+        }
     }
 
     /// Why all calls fail at once, if they do.

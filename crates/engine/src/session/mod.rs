@@ -19,17 +19,19 @@ mod vnis;
 mod watcher;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use ratchet_model::{
-    LinkId, NodeName, PodKey, PodRecord, Reason, SandboxId, Vni, record::Facts, resolve::Link,
+    LinkId, NodeName, PodKey, PodRecord, Reason, SandboxId, Vni, declaration::Declaration,
+    record::Facts, resolve::Link,
 };
 use ratchet_protocol::{Failure, Settings};
 use ratchet_store::{
-    Change, NodeRemoval, Publish, Published, RemovalReason, Store, StoreError, StoreScope,
+    Change, EndReport, NodeRemoval, Publish, Published, RemovalReason, Store, StoreError,
+    StoreScope, Underlay,
 };
 
 pub(crate) use connection::Surroundings;
@@ -44,6 +46,15 @@ use crate::{
     retry::{Retry, Tried},
     sandboxes::Sandboxes,
 };
+
+/// What was read of pods of this node, beside what is [`Known`] of them from then on.
+pub(crate) struct News {
+    /// Those of which the store does not say that they are here, as long as not all has been read
+    /// once.
+    pub forgotten: BTreeSet<PodKey>,
+    /// What they declare, if that is the store's to say.
+    pub declared: Option<BTreeMap<PodKey, Declaration>>,
+}
 
 /// A session with one store.
 pub(crate) struct Session {
@@ -197,6 +208,16 @@ impl Session {
         self.connection.scope()
     }
 
+    /// Whether the store says what pods declare, once it was opened.
+    pub fn declares(&self) -> bool {
+        self.connection.declares()
+    }
+
+    /// Tells a store that declares what became of all ends of links on this node.
+    pub fn report(&self, ends: Vec<EndReport>) {
+        self.connection.report(ends);
+    }
+
     /// What the store is, for messages.
     pub fn describe(&self) -> String {
         self.connection.describe()
@@ -237,15 +258,10 @@ impl Session {
             .map(drop)
     }
 
-    /// Reads what the store says about pods of this node. Returns those of which it does not say
-    /// that they are here, as long as not all has been read once.
-    pub fn read(
-        &mut self,
-        own: &BTreeSet<PodKey>,
-        sandboxes: &Sandboxes,
-    ) -> Tried<BTreeSet<PodKey>> {
+    /// Reads what the store says about pods of this node.
+    pub fn read(&mut self, own: &BTreeSet<PodKey>, sandboxes: &Sandboxes) -> Tried<News> {
         let size = Size::Links(own.iter().map(|pod| self.size_of(pod, sandboxes)).sum());
-        let facts = self.call(size, async |store| store.read(own).await)?;
+        let mut facts = self.call(size, async |store| store.read(own).await)?;
         // They have dropped their links, or the store has lost them: it can tell when it is asked
         // for themselves.
         let missing = self.known.missing_declarers(own, &facts);
@@ -264,10 +280,14 @@ impl Session {
         let lives_here = |pod: &PodKey| sandboxes.current(pod).is_some();
         let is_own = |pod: &PodKey| sandboxes.has(pod);
         let absent = self.known.correct(missing, their_own, is_own);
+        let declared = facts.declared.take();
         let now = self.clock.now();
         self.known
             .merge(own, facts, &absent, is_own, lives_here, now);
-        Ok(forgotten)
+        Ok(News {
+            forgotten,
+            declared,
+        })
     }
 
     /// Publishes a record. What is known of the pod stays as it is.
@@ -315,19 +335,26 @@ impl Session {
 
     /// Tells the store that this node is alive for as long as it has sandboxes, and that it has
     /// nothing to lose when it has none. Others wait `timeout` for a sign of life (none: for ever).
+    /// A store that declares is told where the node's tunnels end, with and without sandboxes.
     pub fn register_node(
         &mut self,
         node: &NodeName,
         timeout: Option<Duration>,
+        underlay: Option<Underlay>,
         sandboxes: &Sandboxes,
     ) -> Tried {
         let needed = !sandboxes.is_empty();
-        if !needed && self.presence.is_deregistered() {
+        if !needed && self.presence.is_deregistered() && !self.declares() {
             return Ok(());
         }
-        let told = self.call(Size::Links(0), async |store| match needed {
-            true => store.register_node(node, timeout).await,
-            false => store.deregister_node(node).await,
+        let told = self.call(Size::Links(0), async |store| {
+            if let Some(underlay) = underlay.filter(|_| store.declares()) {
+                store.publish_underlay(node, underlay).await?;
+            }
+            match needed {
+                true => store.register_node(node, timeout).await,
+                false => store.deregister_node(node).await,
+            }
         });
         self.presence.set_registered(told.is_ok().then_some(needed));
         told

@@ -62,6 +62,11 @@ impl Accept {
         }
     }
 
+    /// What all pods declare.
+    pub fn anyone() -> Self {
+        Self::of([Declarers::Anyone])
+    }
+
     /// Whether it is what a pod without annotation has: declarations of its own namespace.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
@@ -93,7 +98,7 @@ impl Accept {
                 ..annotated.unwrap_or_default()
             },
             CrossNamespace::Consent => annotated.unwrap_or_default(),
-            CrossNamespace::Allow => annotated.unwrap_or_else(|| Self::of([Declarers::Anyone])),
+            CrossNamespace::Allow => annotated.unwrap_or_else(Self::anyone),
         }
     }
 

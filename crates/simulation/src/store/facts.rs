@@ -60,7 +60,11 @@ impl Contents {
         let vnis = links
             .filter_map(|link| Some((link.id(), *self.vnis.get(&link.id())?)))
             .collect();
-        Facts { records, vnis }
+        Facts {
+            records,
+            vnis,
+            declared: None,
+        }
     }
 
     fn of(&self, pods: &BTreeSet<PodKey>) -> BTreeMap<PodKey, PodRecord> {

@@ -112,6 +112,7 @@ pub(super) async fn read(etcd: &Etcd, own: &BTreeSet<PodKey>) -> Result<(Facts, 
         Facts {
             records: view.records,
             vnis,
+            declared: None,
         },
         view.reader.revision,
     ))

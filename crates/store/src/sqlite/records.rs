@@ -84,6 +84,7 @@ pub(super) fn read(connection: &mut Connection, own: &BTreeSet<PodKey>) -> Resul
     Ok(Facts {
         records,
         vnis: found,
+        declared: None,
     })
 }
 

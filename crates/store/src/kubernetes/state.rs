@@ -1,0 +1,206 @@
+//! What the store's tasks and its callers share.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+use async_trait::async_trait;
+use ratchet_api::{LinkEndStatus, NodeUnderlaySpec};
+use ratchet_model::{NodeName, PodKey};
+use tokio::sync::{Notify, watch};
+
+use super::links::{EndKey, Links, Reports};
+use crate::{Change, EndReport, Interest, StoreError, Watch};
+
+/// Whether the API's Links are known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Not all have been listed yet; the reason why, if that failed.
+    Starting(Option<String>),
+    /// They are known. What is known may be stale if the API is silent.
+    Known,
+}
+
+/// Shared by the store, its watches and its tasks.
+#[derive(Debug)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// Whether reads can be answered.
+    pub reach: watch::Sender<Reach>,
+    /// Something is to be written.
+    pub to_write: Notify,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub links: Links,
+    reports: Reports,
+    /// Statuses that are to be written.
+    outgoing: BTreeMap<EndKey, LinkEndStatus>,
+    /// Statuses that were written last, until the watch shows them.
+    sent: BTreeMap<EndKey, LinkEndStatus>,
+    /// This node's underlay, and whether it is still to be written.
+    underlay: Option<(NodeUnderlaySpec, bool)>,
+    watches: Vec<Weak<Pending>>,
+}
+
+impl Shared {
+    /// Of a node, before anything is known.
+    pub fn of(node: NodeName) -> Self {
+        Self {
+            state: Mutex::new(State {
+                links: Links::of(node),
+                reports: Reports::new(),
+                outgoing: BTreeMap::new(),
+                sent: BTreeMap::new(),
+                underlay: None,
+                watches: Vec::new(),
+            }),
+            reach: watch::Sender::new(Reach::Starting(None)),
+            to_write: Notify::new(),
+        }
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what is known of Links. Those who watch hear of the pods that it returns.
+    pub fn change(&self, change: impl FnOnce(&mut Links) -> BTreeSet<PodKey>) {
+        let mut state = self.state();
+        let pods = change(&mut state.links);
+        state.tell(&pods);
+        self.settle(&mut state);
+    }
+
+    /// Takes what the engine says of this node's ends.
+    pub fn report(&self, ends: Vec<EndReport>) {
+        let mut state = self.state();
+        let reports = ends
+            .into_iter()
+            .map(|end| ((end.link, end.pod.clone()), end));
+        state.reports = reports.collect();
+        self.settle(&mut state);
+    }
+
+    /// Has the node's underlay written.
+    pub fn set_underlay(&self, underlay: NodeUnderlaySpec) {
+        let mut state = self.state();
+        if state
+            .underlay
+            .as_ref()
+            .is_none_or(|(known, _)| *known != underlay)
+        {
+            state.underlay = Some((underlay, true));
+            self.to_write.notify_one();
+        }
+    }
+
+    /// Takes what is to be written now.
+    pub fn take_outgoing(&self) -> (Option<NodeUnderlaySpec>, BTreeMap<EndKey, LinkEndStatus>) {
+        let mut state = self.state();
+        let outgoing = std::mem::take(&mut state.outgoing);
+        let sent = outgoing.iter();
+        let sent: Vec<_> = sent
+            .map(|(key, status)| (key.clone(), status.clone()))
+            .collect();
+        state.sent.extend(sent);
+        let underlay = state.underlay.as_mut();
+        let underlay = underlay
+            .and_then(|(underlay, is_new)| std::mem::take(is_new).then(|| underlay.clone()));
+        (underlay, outgoing)
+    }
+
+    /// The underlay could not be written, and is written again.
+    pub fn retry_underlay(&self) {
+        if let Some((_, is_new)) = &mut self.state().underlay {
+            *is_new = true;
+        }
+        self.to_write.notify_one();
+    }
+
+    /// A status could not be written: it is written again if it still counts.
+    pub fn forget_sent(&self, key: &EndKey) {
+        let mut state = self.state();
+        state.sent.remove(key);
+        self.settle(&mut state);
+    }
+
+    /// Finds out what is to be written.
+    fn settle(&self, state: &mut State) {
+        let statuses = state.links.statuses(&state.reports);
+        state.sent.retain(|key, _| statuses.contains_key(key));
+        let sent = &state.sent;
+        let news = statuses.into_iter();
+        state.outgoing = news
+            .filter(|(key, status)| sent.get(key) != Some(status))
+            .collect();
+        if !state.outgoing.is_empty() {
+            self.to_write.notify_one();
+        }
+    }
+}
+
+impl State {
+    fn tell(&mut self, pods: &BTreeSet<PodKey>) {
+        self.watches.retain(|watch| watch.strong_count() > 0);
+        if pods.is_empty() {
+            return;
+        }
+        for watch in self.watches.iter().filter_map(Weak::upgrade) {
+            watch.add(pods);
+        }
+    }
+
+    /// A new watch.
+    pub fn watch(&mut self) -> LinkWatch {
+        let pending = Arc::new(Pending {
+            change: Mutex::new(Some(Change::All)),
+            changed: Notify::new(),
+        });
+        self.watches.push(Arc::downgrade(&pending));
+        LinkWatch(pending)
+    }
+}
+
+/// What a watch has not reported yet.
+#[derive(Debug)]
+struct Pending {
+    change: Mutex<Option<Change>>,
+    changed: Notify,
+}
+
+impl Pending {
+    fn change(&self) -> MutexGuard<'_, Option<Change>> {
+        self.change.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, pods: &BTreeSet<PodKey>) {
+        match &mut *self.change() {
+            Some(Change::All) => {}
+            Some(Change::Pods(before)) => before.extend(pods.iter().cloned()),
+            none => *none = Some(Change::Pods(pods.clone())),
+        }
+        self.changed.notify_one();
+    }
+}
+
+/// A watch on the Links of the node. It reports all changes: there are no others.
+pub(super) struct LinkWatch(Arc<Pending>);
+
+#[async_trait]
+impl Watch for LinkWatch {
+    async fn interest(&mut self, _: Interest) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<Change, StoreError> {
+        loop {
+            if let Some(change) = self.0.change().take() {
+                return Ok(change);
+            }
+            self.0.changed.notified().await;
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Writes statuses of Links and the node's underlay, in the background.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, stream};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+use ratchet_api::{Link, LinkEndStatus, NodeUnderlay, NodeUnderlaySpec};
+use serde_json::json;
+use tokio::{sync::watch, time::sleep};
+
+use super::{known::Side, links::EndKey, state::Shared};
+
+/// How long changes are gathered before they are written.
+const GATHER: Duration = Duration::from_millis(200);
+/// How many statuses are written at once.
+const AT_ONCE: usize = 8;
+/// Between two attempts: at first, and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
+/// What became of a write.
+enum Written {
+    /// It is done, or will never be possible.
+    Settled,
+    /// It is tried again.
+    Again,
+}
+
+/// Writes without end.
+pub(super) async fn run(shared: Arc<Shared>, mut client: watch::Receiver<Option<Client>>) {
+    let mut pause = PAUSE.0;
+    loop {
+        shared.to_write.notified().await;
+        sleep(GATHER).await;
+        let Ok(connected) = client
+            .wait_for(Option::is_some)
+            .await
+            .map(|client| client.clone())
+        else {
+            return;
+        };
+        let Some(connected) = connected else { continue };
+        let (underlay, statuses) = shared.take_outgoing();
+        let mut failed = false;
+        if let Some(underlay) = underlay
+            && let Written::Again = write_underlay(&connected, &shared, &underlay).await
+        {
+            shared.retry_underlay();
+            failed = true;
+        }
+        failed |= write_statuses(&connected, &shared, statuses).await;
+        pause = match failed {
+            true => {
+                sleep(pause).await;
+                (pause * 2).min(PAUSE.1)
+            }
+            false => PAUSE.0,
+        };
+    }
+}
+
+async fn write_underlay(client: &Client, shared: &Shared, spec: &NodeUnderlaySpec) -> Written {
+    let node = shared.state().links.node().to_string();
+    let underlays: Api<NodeUnderlay> = Api::all(client.clone());
+    let object = NodeUnderlay::new(&node, spec.clone());
+    let apply = PatchParams::apply("ratchet-agent").force();
+    let patched = underlays.patch(&node, &apply, &Patch::Apply(&object)).await;
+    settle(&format!("NodeUnderlay {node}"), patched.map(drop))
+}
+
+/// Returns whether some have to be written again.
+async fn write_statuses(
+    client: &Client,
+    shared: &Shared,
+    statuses: BTreeMap<EndKey, LinkEndStatus>,
+) -> bool {
+    let writes = statuses.into_iter().map(|(key, status)| async move {
+        let written = write_status(client, &key, &status).await;
+        (key, written)
+    });
+    let written = stream::iter(writes).buffer_unordered(AT_ONCE);
+    let failed: Vec<EndKey> = written
+        .filter_map(async |(key, written)| matches!(written, Written::Again).then_some(key))
+        .collect()
+        .await;
+    for key in &failed {
+        shared.forget_sent(key);
+    }
+    !failed.is_empty()
+}
+
+/// Each end has a field manager of its own: with one for both, each would drop what the other
+/// has written.
+async fn write_status(client: &Client, (link, side): &EndKey, status: &LinkEndStatus) -> Written {
+    let links: Api<Link> = Api::namespaced(client.clone(), &link.namespace);
+    let manager = match side {
+        Side::A => "ratchet-a",
+        Side::B => "ratchet-b",
+    };
+    let object = json!({
+        "apiVersion": "ratchet.dev/v1alpha1",
+        "kind": "Link",
+        "metadata": { "name": link.name, "namespace": link.namespace },
+        "status": { side.field(): status },
+    });
+    let apply = PatchParams::apply(manager).force();
+    let patched = links
+        .patch_status(&link.name, &apply, &Patch::Apply(&object))
+        .await;
+    let what = format!("status of Link {}/{}", link.namespace, link.name);
+    settle(&what, patched.map(drop))
+}
+
+fn settle(what: &str, written: Result<(), kube::Error>) -> Written {
+    match written {
+        Ok(()) => Written::Settled,
+        // It has gone meanwhile.
+        Err(kube::Error::Api(status)) if status.code == 404 => Written::Settled,
+        Err(kube::Error::Api(status)) if [403, 422].contains(&status.code) => {
+            tracing::error!(
+                what,
+                refusal = status.message,
+                "the Kubernetes API refuses a write"
+            );
+            Written::Settled
+        }
+        Err(error) => {
+            tracing::debug!(what, %error, "cannot write; trying again");
+            Written::Again
+        }
+    }
+}
