@@ -17,11 +17,7 @@ impl Reader<'_> {
                  says {by_host}): expected only one of them"
             ));
         }
-        let store = by_url.or(by_host);
-        if let Some(problem) = store.as_deref().and_then(not_built_in) {
-            self.problem(problem);
-        }
-        store
+        by_url.or(by_host)
     }
 
     fn store_url(&mut self, key: &str, url: String) -> Option<String> {
@@ -65,13 +61,4 @@ impl Reader<'_> {
         }
         self.refuse("etcd_host")
     }
-}
-
-/// Why a store that the design names cannot be used: this build has no client for it.
-fn not_built_in(store: &str) -> Option<String> {
-    store.starts_with("kubernetes").then(|| {
-        "the config's key \"store\" asks for kubernetes, which is not built in yet: expected \
-         sqlite:/absolute/path or etcd://host:port"
-            .to_owned()
-    })
 }
