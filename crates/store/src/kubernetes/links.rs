@@ -177,12 +177,12 @@ impl Links {
             });
         }
         // That nothing is there yet is not worth a write.
-        let said = end
-            .status
-            .as_ref()
-            .filter(|said| said.pod_uid == place.pod_uid);
+        let said = end.status.as_ref();
+        let said = said.filter(|said| said.pod_uid == place.pod_uid);
         let was_there = said.is_some_and(|said| said.state != EndState::Removed);
-        let is_removed = !self.may_have(link, end) && (link.is_ending || was_there);
+        let is_gone = link.is_ending || was_there && !self.own.contains_key(pod);
+        let may_be_there = self.holds(link) || reports.contains_key(&(link.id, pod.clone()));
+        let is_removed = is_gone && !may_be_there;
         is_removed.then(|| match said {
             Some(said) if said.state == EndState::Removed => said.clone(),
             _ => LinkEndStatus {
@@ -328,12 +328,10 @@ impl Links {
         &self.held
     }
 
-    /// Whether this node may have a device of a Link.
-    pub fn may_have(&self, link: &KnownLink, end: &KnownEnd) -> bool {
-        let is_held = link
-            .vni
-            .is_some_and(|vni| self.held.get(&vni) == Some(&link.id));
-        is_held || self.own.contains_key(&end.declared.pod)
+    /// Whether this node may have a tunnel of a Link.
+    fn holds(&self, link: &KnownLink) -> bool {
+        let holder = link.vni.and_then(|vni| self.held.get(&vni));
+        holder == Some(&link.id)
     }
 }
 
