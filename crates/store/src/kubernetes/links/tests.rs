@@ -1,1 +1,320 @@
-//! Tests.
+use ratchet_api::{DeclaredBy, Link, LinkEnd, LinkSpec, LinkStatus};
+
+use super::*;
+
+const VNI: u32 = 11;
+
+fn pod(name: &str) -> PodKey {
+    PodKey::new("lab", name).unwrap()
+}
+
+fn pods<const N: usize>(names: [&str; N]) -> BTreeSet<PodKey> {
+    names.map(pod).into()
+}
+
+fn sandbox(name: &str) -> SandboxId {
+    name.parse().unwrap()
+}
+
+fn end(pod: &str, node: Option<&str>) -> LinkEnd {
+    LinkEnd {
+        namespace: "lab".to_owned(),
+        pod: Some(pod.to_owned()),
+        interface: "eth1".to_owned(),
+        addresses: vec![format!("10.0.0.{}/24", pod.len())],
+        pod_uid: node.map(|_| format!("uid-{pod}")),
+        node: node.map(ToOwned::to_owned),
+        vtep: node.map(|node| format!("192.0.2.{}", node.len())),
+        tunnel_mtu: node.map(|_| 1450),
+        ..LinkEnd::default()
+    }
+}
+
+/// A Link between two pods, as the API has it.
+fn object(a: LinkEnd, b: LinkEnd) -> Link {
+    let mut link = Link::new(
+        "a-b",
+        LinkSpec {
+            topology: None,
+            declared_by: DeclaredBy::Topology,
+            mtu: None,
+            vni: Some(VNI),
+            a,
+            b,
+        },
+    );
+    link.metadata.namespace = Some("lab".to_owned());
+    link.metadata.generation = Some(1);
+    link
+}
+
+fn across() -> Link {
+    object(end("a", Some("n1")), end("bb", Some("node2")))
+}
+
+fn ending(mut link: Link) -> Link {
+    link.metadata.deletion_timestamp = Some(ratchet_api::Time(Default::default()));
+    link
+}
+
+/// As the API has it after these statuses were written.
+fn said(mut link: Link, statuses: &BTreeMap<EndKey, LinkEndStatus>) -> Link {
+    let status = |side: Side| {
+        let mut found = statuses.iter().filter(|((_, of), _)| *of == side);
+        found.next().map(|(_, status)| status.clone())
+    };
+    let before = link.status.take().unwrap_or_default();
+    link.status = Some(LinkStatus {
+        a: status(Side::A).or(before.a),
+        b: status(Side::B).or(before.b),
+        conditions: Vec::new(),
+    });
+    link
+}
+
+/// The agent of the node n1.
+fn links() -> Links {
+    Links::of("n1".parse().unwrap())
+}
+
+fn set(links: &mut Links, link: &Link) -> BTreeSet<PodKey> {
+    let known = KnownLink::read(link).unwrap().unwrap();
+    links.set(&known.key.clone(), Some(known))
+}
+
+fn key() -> LinkKey {
+    LinkKey {
+        namespace: "lab".to_owned(),
+        name: "a-b".to_owned(),
+    }
+}
+
+/// Publishes a sandbox of a pod on n1, and returns `created`.
+fn publish(links: &mut Links, name: &str, id: &str, created: u64, how: Publish) -> Published {
+    let location = Location {
+        node: "n1".parse().unwrap(),
+        vtep: "192.0.2.2".parse().unwrap(),
+        sandbox: sandbox(id),
+        mtu: 1450.try_into().unwrap(),
+        leaving: false,
+    };
+    let record = PodRecord::new(pod(name), Some(location), created, Vec::new());
+    links.publish(&record, how)
+}
+
+fn report(links: &Links, name: &str, id: &str, reason: Option<Reason>) -> Reports {
+    let link = links.by_key[&key()].id;
+    let report = EndReport {
+        link,
+        pod: pod(name),
+        sandbox: sandbox(id),
+        kind: Some(LinkKind::Vxlan),
+        mtu: Some(1450.try_into().unwrap()),
+        reason,
+    };
+    [((link, pod(name)), report)].into()
+}
+
+fn states(statuses: &BTreeMap<EndKey, LinkEndStatus>) -> Vec<(Side, EndState, &str)> {
+    let states = statuses.iter().map(|((_, side), status)| {
+        let reason = status.reason.as_deref().unwrap_or_default();
+        (*side, status.state, reason)
+    });
+    states.collect()
+}
+
+#[test]
+fn each_pod_declares_its_own_end_and_a_peer_is_where_its_link_says() {
+    let mut links = links();
+    assert_eq!(set(&mut links, &across()), pods(["a", "bb"]));
+    publish(&mut links, "a", "s1", 5, Publish::New);
+    let facts = links.facts(&pods(["a"]));
+    let declared = &facts.declared.as_ref().unwrap()[&pod("a")];
+    assert_eq!(declared.links.len(), 1);
+    assert_eq!(declared.links[0].local.pod, pod("a"));
+    assert_eq!(declared.links[0].local.addresses.as_ref().unwrap().len(), 1);
+    assert_eq!(declared.links[0].remote.addresses, None);
+    let peer = &facts.records[&pod("bb")];
+    let location = peer.location.as_ref().unwrap();
+    assert_eq!(
+        (location.node.as_str(), location.vtep.to_string()),
+        ("node2", "192.0.2.5".into())
+    );
+    assert_eq!(peer.links[0].local.pod, pod("bb"));
+    let vni = facts.vnis[&declared.links[0].id()];
+    assert_eq!(vni.number(), VNI);
+}
+
+#[test]
+fn a_pod_of_this_node_is_there_once_its_agent_has_published_it() {
+    let mut links = links();
+    set(
+        &mut links,
+        &object(end("a", Some("n1")), end("bb", Some("n1"))),
+    );
+    publish(&mut links, "a", "s1", 5, Publish::New);
+    let sandbox_of = |links: &Links| {
+        let facts = links.facts(&pods(["a"]));
+        facts.records[&pod("bb")].sandbox().cloned()
+    };
+    assert_eq!(sandbox_of(&links), None);
+    publish(&mut links, "bb", "s2", 6, Publish::New);
+    assert_eq!(sandbox_of(&links), Some(sandbox("s2")));
+}
+
+#[test]
+fn a_pod_that_has_moved_declares_nothing_here() {
+    let mut links = links();
+    set(
+        &mut links,
+        &object(end("a", Some("node2")), end("bb", Some("n1"))),
+    );
+    publish(&mut links, "a", "s1", 5, Publish::New);
+    let facts = links.facts(&pods(["a"]));
+    assert_eq!(facts.declared.unwrap()[&pod("a")].links, []);
+}
+
+#[test]
+fn of_a_pod_without_links_it_is_known_that_it_declares_none() {
+    let mut links = links();
+    set(&mut links, &across());
+    links.set(&key(), None);
+    let facts = links.facts(&pods(["a", "bb"]));
+    assert!(facts.records.values().all(|record| record.links.is_empty()));
+    assert_eq!(facts.records.len(), 2);
+    assert_eq!(facts.vnis, BTreeMap::new());
+}
+
+#[test]
+fn a_link_that_is_deleted_is_wanted_no_longer() {
+    let mut links = links();
+    set(&mut links, &across());
+    assert_eq!(set(&mut links, &ending(across())), pods(["a", "bb"]));
+    publish(&mut links, "a", "s1", 5, Publish::New);
+    let facts = links.facts(&pods(["a"]));
+    assert_eq!(facts.declared.unwrap()[&pod("a")].links, []);
+}
+
+#[test]
+fn statuses_are_no_news_for_pods() {
+    let mut links = links();
+    set(&mut links, &across());
+    let statuses = links.statuses(&report(&links, "a", "s1", None));
+    assert_eq!(set(&mut links, &said(across(), &statuses)), BTreeSet::new());
+    let mut moved = across();
+    moved.spec.b.vtep = Some("192.0.2.77".to_owned());
+    assert_eq!(set(&mut links, &moved), pods(["a", "bb"]));
+}
+
+#[test]
+fn an_end_is_written_when_it_has_changed_and_only_then() {
+    let mut links = links();
+    set(&mut links, &across());
+    assert_eq!(states(&links.statuses(&Reports::new())), []);
+    let missing = Reason::PeerUnknown { pod: pod("bb") };
+    let waits = links.statuses(&report(&links, "a", "s1", Some(missing)));
+    assert_eq!(
+        states(&waits),
+        [(Side::A, EndState::Waiting, "PeerUnknown")]
+    );
+    let up = links.statuses(&report(&links, "a", "s1", None));
+    assert_eq!(states(&up), [(Side::A, EndState::Up, "Wired")]);
+    set(&mut links, &said(across(), &up));
+    assert_eq!(
+        states(&links.statuses(&report(&links, "a", "s1", None))),
+        []
+    );
+}
+
+#[test]
+fn an_end_is_removed_when_no_device_of_it_can_be_there() {
+    let mut links = links();
+    set(&mut links, &across());
+    publish(&mut links, "a", "s1", 5, Publish::New);
+    let claim = |links: &mut Links| {
+        let link = &links.by_key[&key()];
+        let declared = link.declared(&link.ends[0], &link.ends[1]);
+        links.claim(&[VniClaim::new(&declared)])
+    };
+    assert!(
+        claim(&mut links)
+            .values()
+            .all(|grant| matches!(grant, VniGrant::Granted(_)))
+    );
+    let reports = report(&links, "a", "s1", None);
+    let up = said(across(), &links.statuses(&reports));
+    set(&mut links, &ending(up));
+    assert_eq!(
+        claim(&mut links).into_values().next(),
+        Some(VniGrant::NotDeclared)
+    );
+    // Its VNI may still be that of a device.
+    assert_eq!(states(&links.statuses(&Reports::new())), []);
+    links.release(&[VNI.try_into().unwrap()].into());
+    // The engine has not said yet that it is gone.
+    assert_eq!(states(&links.statuses(&reports)), []);
+    let removed = links.statuses(&Reports::new());
+    assert_eq!(states(&removed), [(Side::A, EndState::Removed, "Removed")]);
+    set(&mut links, &ending(said(across(), &removed)));
+    assert_eq!(states(&links.statuses(&Reports::new())), []);
+}
+
+#[test]
+fn the_end_of_a_pod_that_is_gone_is_removed_though_the_link_stays() {
+    let mut links = links();
+    set(&mut links, &across());
+    publish(&mut links, "a", "s1", 5, Publish::New);
+    let up = said(across(), &links.statuses(&report(&links, "a", "s1", None)));
+    set(&mut links, &up);
+    // An agent that has just started has not looked yet.
+    assert_eq!(states(&links.statuses(&Reports::new())), []);
+    assert!(!links.remove_pod(&pod("a"), &sandbox("s0")));
+    assert!(links.remove_pod(&pod("a"), &sandbox("s1")));
+    let removed = links.statuses(&Reports::new());
+    assert_eq!(states(&removed), [(Side::A, EndState::Removed, "Removed")]);
+}
+
+#[test]
+fn an_agent_that_starts_supposes_that_it_has_devices_of_all_links() {
+    let mut links = links();
+    set(&mut links, &across());
+    links.suppose_all_held();
+    assert_eq!(links.held().len(), 1);
+    set(&mut links, &ending(across()));
+    assert_eq!(states(&links.statuses(&Reports::new())), []);
+    links.release(&[VNI.try_into().unwrap()].into());
+    let removed = links.statuses(&Reports::new());
+    set(&mut links, &ending(said(across(), &removed)));
+    links.suppose_all_held();
+    assert_eq!(links.held().len(), 0);
+}
+
+#[test]
+fn a_later_sandbox_is_not_replaced_by_an_earlier_one() {
+    let mut links = links();
+    let stored = |created| Published::Stored { created };
+    assert_eq!(publish(&mut links, "a", "s1", 5, Publish::New), stored(5));
+    assert_eq!(publish(&mut links, "a", "s2", 3, Publish::New), stored(6));
+    let again = publish(&mut links, "a", "s1", 5, Publish::Again);
+    assert_eq!(again, Published::Superseded);
+    assert_eq!(publish(&mut links, "a", "s2", 6, Publish::Again), stored(6));
+}
+
+#[test]
+fn all_links_are_replaced_at_once() {
+    let mut links = links();
+    set(&mut links, &across());
+    let known = || KnownLink::read(&across()).unwrap().unwrap();
+    assert_eq!(links.replace(vec![known()]), BTreeSet::new());
+    let other = KnownLink {
+        key: LinkKey {
+            name: "other".to_owned(),
+            ..key()
+        },
+        ..KnownLink::read(&object(end("c", Some("n1")), end("dd", None)))
+            .unwrap()
+            .unwrap()
+    };
+    assert_eq!(links.replace(vec![other]), pods(["a", "bb", "c", "dd"]));
+    assert_eq!(links.by_key.len(), 1);
+}
