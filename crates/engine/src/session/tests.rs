@@ -2,7 +2,7 @@
 
 use std::sync::mpsc;
 
-use ratchet_model::Location;
+use ratchet_model::{Location, NodeName};
 
 use super::{
     doubts::SETTLED,
@@ -88,9 +88,9 @@ fn a_pod_whose_publish_was_abandoned_is_removed_twice() {
 fn a_node_is_registered_for_as_long_as_the_store_knows_of_it() {
     with_session(|mut session, moody, _, sandboxes| {
         let name: NodeName = "n1".parse().unwrap();
-        session.register_node(&name, None, sandboxes).unwrap();
+        session.register_node(&name, None, None, sandboxes).unwrap();
         let calls = moody.calls();
-        session.register_node(&name, None, sandboxes).unwrap();
+        session.register_node(&name, None, None, sandboxes).unwrap();
         assert_eq!(
             moody.calls(),
             calls,

@@ -183,13 +183,16 @@ impl Links {
         let is_gone = link.is_ending || was_there && !self.own.contains_key(pod);
         let may_be_there = self.holds(link) || reports.contains_key(&(link.id, pod.clone()));
         let is_removed = is_gone && !may_be_there;
-        is_removed.then(|| match said {
-            Some(said) if said.state == EndState::Removed => said.clone(),
-            _ => LinkEndStatus {
-                reason: Some(end::REMOVED.to_owned()),
-                ..status(EndState::Removed)
-            },
-        })
+        // The controller wants to hear it once more of a Link that is being deleted.
+        let counts = |said: &&LinkEndStatus| {
+            let is_of_this = !link.is_ending || said.observed_generation == link.generation;
+            said.state == EndState::Removed && is_of_this
+        };
+        let removed = || LinkEndStatus {
+            reason: Some(end::REMOVED.to_owned()),
+            ..status(EndState::Removed)
+        };
+        is_removed.then(|| said.filter(counts).cloned().unwrap_or_else(removed))
     }
 
     /// The Links of a pod that are wanted, each with the pod's end and the other one.

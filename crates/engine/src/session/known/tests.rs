@@ -32,6 +32,7 @@ fn facts(records: &[PodRecord], vnis: &[(LinkId, u32)]) -> Facts {
             .iter()
             .map(|record| (record.pod.clone(), record.clone()))
             .collect(),
+        declared: None,
         vnis: vnis
             .iter()
             .map(|(link, vni)| (*link, (*vni).try_into().unwrap()))

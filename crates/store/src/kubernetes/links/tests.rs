@@ -272,6 +272,16 @@ fn the_end_of_a_pod_that_is_gone_is_removed_though_the_link_stays() {
     assert!(links.remove_pod(&pod("a"), &sandbox("s1")));
     let removed = links.statuses(&Reports::new());
     assert_eq!(states(&removed), [(Side::A, EndState::Removed, "Removed")]);
+    // Said once more when the Link is deleted.
+    set(&mut links, &said(up, &removed));
+    assert_eq!(states(&links.statuses(&Reports::new())), []);
+    let mut deleted = ending(said(across(), &removed));
+    deleted.metadata.generation = Some(2);
+    set(&mut links, &deleted);
+    let again = links.statuses(&Reports::new());
+    assert_eq!(states(&again), [(Side::A, EndState::Removed, "Removed")]);
+    set(&mut links, &said(deleted, &again));
+    assert_eq!(states(&links.statuses(&Reports::new())), []);
 }
 
 #[test]
