@@ -11,6 +11,8 @@
 mod known;
 mod links;
 mod state;
+#[cfg(test)]
+mod testing;
 mod watch;
 mod write;
 

@@ -33,6 +33,8 @@ pub(super) struct Links {
     own: BTreeMap<PodKey, PodRecord>,
     /// The VNIs of which this node may have devices, and of which links.
     held: BTreeMap<Vni, LinkId>,
+    /// Links whose statuses may have to be written.
+    touched: BTreeSet<LinkKey>,
 }
 
 impl Links {
@@ -45,7 +47,18 @@ impl Links {
             by_id: BTreeMap::new(),
             own: BTreeMap::new(),
             held: BTreeMap::new(),
+            touched: BTreeSet::new(),
         }
+    }
+
+    /// The Links whose statuses may have changed since this was last asked.
+    pub fn take_touched(&mut self) -> BTreeSet<LinkKey> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// What is said of a link's end may have changed.
+    pub fn touch(&mut self, link: LinkId) {
+        self.touched.extend(self.by_id.get(&link).cloned());
     }
 
     /// The node.
@@ -57,6 +70,7 @@ impl Links {
     /// whose facts have changed.
     pub fn set(&mut self, key: &LinkKey, link: Option<KnownLink>) -> BTreeSet<PodKey> {
         let before = self.remove(key);
+        self.touched.insert(key.clone());
         let is_same = match (&before, &link) {
             (None, None) => true,
             (Some(before), Some(link)) => before.says_the_same_as(link),
@@ -123,20 +137,13 @@ impl Links {
         Some(link)
     }
 
-    /// What this node's ends are to be said to be, where that is not what was said. `reports` are
-    /// the ends that are or should be there.
-    pub fn statuses(&self, reports: &Reports) -> BTreeMap<EndKey, LinkEndStatus> {
-        let mut statuses = BTreeMap::new();
-        for link in self.by_key.values() {
-            for (side, end) in Side::BOTH.into_iter().zip(&link.ends) {
-                if let Some(status) = self.status(link, end, reports)
-                    && end.status.as_ref() != Some(&status)
-                {
-                    statuses.insert((link.key.clone(), side), status);
-                }
-            }
-        }
-        statuses
+    /// What this node's end of a Link is to be said to be, if that is not what was said. `reports`
+    /// are the ends that are or should be there.
+    pub fn unsaid(&self, (key, side): &EndKey, reports: &Reports) -> Option<LinkEndStatus> {
+        let link = self.by_key.get(key)?;
+        let end = &link.ends[*side as usize];
+        let status = self.status(link, end, reports)?;
+        (end.status.as_ref() != Some(&status)).then_some(status)
     }
 
     /// The status of an end, if this node has something to say of it.
@@ -301,6 +308,8 @@ impl Links {
             .is_some_and(|own| own.sandbox() == Some(sandbox));
         if is_its {
             self.own.remove(pod);
+            let links = self.by_pod.get(pod).into_iter().flatten();
+            self.touched.extend(links.cloned());
         }
         is_its
     }
@@ -323,7 +332,11 @@ impl Links {
 
     /// This node has no devices of these VNIs.
     pub fn release(&mut self, vnis: &BTreeSet<Vni>) {
-        self.held.retain(|vni, _| !vnis.contains(vni));
+        for vni in vnis {
+            if let Some(link) = self.held.remove(vni) {
+                self.touch(link);
+            }
+        }
     }
 
     /// The VNIs of which this node may have devices.

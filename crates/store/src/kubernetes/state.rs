@@ -10,7 +10,10 @@ use ratchet_api::{LinkEndStatus, NodeUnderlaySpec};
 use ratchet_model::{NodeName, PodKey};
 use tokio::sync::{Notify, watch};
 
-use super::links::{EndKey, Links, Reports};
+use super::{
+    known::Side,
+    links::{EndKey, Links, Reports},
+};
 use crate::{Change, EndReport, Interest, StoreError, Watch};
 
 /// Whether the API's Links are known.
@@ -80,7 +83,15 @@ impl Shared {
         let reports = ends
             .into_iter()
             .map(|end| ((end.link, end.pod.clone()), end));
-        state.reports = reports.collect();
+        let before = std::mem::replace(&mut state.reports, reports.collect());
+        let State { links, reports, .. } = &mut *state;
+        let gone = before.keys().filter(|key| !reports.contains_key(key));
+        let new = reports
+            .iter()
+            .filter(|(key, end)| before.get(key) != Some(end));
+        for (link, _) in gone.chain(new.map(|(key, _)| key)) {
+            links.touch(*link);
+        }
         self.settle(&mut state);
     }
 
@@ -124,20 +135,31 @@ impl Shared {
     pub fn forget_sent(&self, key: &EndKey) {
         let mut state = self.state();
         state.sent.remove(key);
-        self.settle(&mut state);
+        self.settle_end(&mut state, key.clone());
     }
 
     /// Finds out what is to be written.
     fn settle(&self, state: &mut State) {
-        let statuses = state.links.statuses(&state.reports);
-        state.sent.retain(|key, _| statuses.contains_key(key));
-        let sent = &state.sent;
-        let news = statuses.into_iter();
-        state.outgoing = news
-            .filter(|(key, status)| sent.get(key) != Some(status))
-            .collect();
-        if !state.outgoing.is_empty() {
-            self.to_write.notify_one();
+        for link in state.links.take_touched() {
+            for side in Side::BOTH {
+                self.settle_end(state, (link.clone(), side));
+            }
+        }
+    }
+
+    fn settle_end(&self, state: &mut State, key: EndKey) {
+        match state.links.unsaid(&key, &state.reports) {
+            None => {
+                state.outgoing.remove(&key);
+                state.sent.remove(&key);
+            }
+            Some(status) if state.sent.get(&key) == Some(&status) => {
+                state.outgoing.remove(&key);
+            }
+            Some(status) => {
+                state.outgoing.insert(key, status);
+                self.to_write.notify_one();
+            }
         }
     }
 }
@@ -204,3 +226,6 @@ impl Watch for LinkWatch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

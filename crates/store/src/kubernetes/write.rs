@@ -80,15 +80,15 @@ async fn write_statuses(
         let written = write_status(client, &key, &status).await;
         (key, written)
     });
-    let written = stream::iter(writes).buffer_unordered(AT_ONCE);
-    let failed: Vec<EndKey> = written
-        .filter_map(async |(key, written)| matches!(written, Written::Again).then_some(key))
-        .collect()
-        .await;
-    for key in &failed {
-        shared.forget_sent(key);
+    let mut written = stream::iter(writes).buffer_unordered(AT_ONCE);
+    let mut failed = false;
+    while let Some((key, written)) = written.next().await {
+        if let Written::Again = written {
+            shared.forget_sent(&key);
+            failed = true;
+        }
     }
-    !failed.is_empty()
+    failed
 }
 
 /// Each end has a field manager of its own: with one for both, each would drop what the other

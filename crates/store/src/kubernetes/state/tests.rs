@@ -1,0 +1,117 @@
+use ratchet_api::Link;
+use ratchet_model::{DeclaredLink, LinkId, device::LinkKind};
+
+use super::{
+    super::{
+        known::{KnownLink, LinkKey},
+        testing::{across, key, pod, pods, said, sandbox},
+    },
+    *,
+};
+
+fn shared() -> Shared {
+    Shared::of("n1".parse().unwrap())
+}
+
+fn set(shared: &Shared, link: &Link) {
+    let known = KnownLink::read(link).unwrap().unwrap();
+    shared.change(|links| links.set(&key(), Some(known)));
+}
+
+fn id() -> LinkId {
+    let KnownLink { ends: [a, b], .. } = KnownLink::read(&across()).unwrap().unwrap();
+    DeclaredLink::new(a.declared, b.declared).id()
+}
+
+fn up() -> EndReport {
+    EndReport {
+        link: id(),
+        pod: pod("a"),
+        sandbox: sandbox("s1"),
+        kind: Some(LinkKind::Vxlan),
+        mtu: None,
+        reason: None,
+    }
+}
+
+fn outgoing(shared: &Shared) -> BTreeMap<EndKey, LinkEndStatus> {
+    shared.take_outgoing().1
+}
+
+#[test]
+fn a_status_is_written_once_until_it_changes() {
+    let shared = shared();
+    set(&shared, &across());
+    assert_eq!(outgoing(&shared).len(), 0);
+    shared.report(vec![up()]);
+    let written = outgoing(&shared);
+    assert_eq!(written.keys().collect::<Vec<_>>(), [&(key(), Side::A)]);
+    // The same report, and the watch that has not shown the status yet.
+    shared.report(vec![up()]);
+    set(&shared, &across());
+    assert_eq!(outgoing(&shared).len(), 0);
+    set(&shared, &said(across(), &written));
+    assert_eq!(outgoing(&shared).len(), 0);
+    // Another one has written something else.
+    set(&shared, &across());
+    assert_eq!(outgoing(&shared), written);
+}
+
+#[test]
+fn a_status_that_could_not_be_written_is_written_again_if_it_counts() {
+    let shared = shared();
+    set(&shared, &across());
+    shared.report(vec![up()]);
+    let written = outgoing(&shared);
+    shared.forget_sent(&(key(), Side::A));
+    assert_eq!(outgoing(&shared), written);
+    shared.change(|links| links.set(&key(), None));
+    shared.forget_sent(&(key(), Side::A));
+    assert_eq!(outgoing(&shared).len(), 0);
+}
+
+#[test]
+fn a_link_that_comes_after_its_report_is_told_of() {
+    let shared = shared();
+    shared.report(vec![up()]);
+    assert_eq!(outgoing(&shared).len(), 0);
+    set(&shared, &across());
+    assert_eq!(outgoing(&shared).len(), 1);
+}
+
+#[test]
+fn the_underlay_is_written_when_it_changes_and_again_when_that_failed() {
+    let shared = shared();
+    let underlay = |mtu| NodeUnderlaySpec {
+        vtep: "192.0.2.1".to_owned(),
+        mtu,
+        port: 4789,
+        version: "1".to_owned(),
+    };
+    let mut written = Vec::new();
+    for mtu in [1450, 1450, 1400] {
+        shared.set_underlay(underlay(mtu));
+        written.extend(shared.take_outgoing().0.map(|spec| spec.mtu));
+    }
+    assert_eq!(written, [1450, 1400]);
+    shared.retry_underlay();
+    assert_eq!(shared.take_outgoing().0, Some(underlay(1400)));
+    assert_eq!(shared.take_outgoing().0, None);
+}
+
+#[tokio::test]
+async fn a_watch_reports_all_first_and_then_the_pods_of_links_that_changed() {
+    let shared = shared();
+    let mut watch = shared.state().watch();
+    assert_eq!(watch.next().await.unwrap(), Change::All);
+    set(&shared, &across());
+    set(&shared, &across());
+    assert_eq!(watch.next().await.unwrap(), Change::Pods(pods(["a", "bb"])));
+    let other = LinkKey {
+        name: "other".to_owned(),
+        ..key()
+    };
+    shared.change(|links| links.set(&other, None));
+    shared.change(|links| links.set(&key(), None));
+    assert_eq!(watch.next().await.unwrap(), Change::Pods(pods(["a", "bb"])));
+}
