@@ -40,7 +40,7 @@ test: setup-test ## Run all tests (as root: they make network namespaces of thei
 	@status=0; \
 	$(CARGO) test --locked --workspace --no-fail-fast || status=1; \
 	RATCHET=target/kubernetes/ratchet MESH_SECONDS=30 HOSTILE_CHANGES=300 tests/kubernetes/test || status=1; \
-	RATCHET=target/kubernetes/ratchet STORE=kubernetes tests/kubernetes/test || status=1; \
+	RATCHET=target/kubernetes/ratchet STORE=kubernetes CHAIN=20 API_SECONDS=20 tests/kubernetes/test || status=1; \
 	exit $$status
 
 ROW ?=

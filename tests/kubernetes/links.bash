@@ -100,3 +100,42 @@ test_leaders() {
     clear_up
     nothing_left
 }
+
+# chain COUNT: that many pods, each with a link to the next one.
+chain() {
+    jq -n --argjson count "$1" '{apiVersion: "v1", kind: "List", items: ([range($count) | {
+        apiVersion: "v1", kind: "Pod", metadata: {name: "c\(.)"}, spec: {
+            terminationGracePeriodSeconds: 1, nodeSelector: {ratchetside: (if . % 3 == 0 then "left" else "right" end)},
+            containers: [{name: "main", image: "busybox:1.36", imagePullPolicy: "IfNotPresent", command: ["sleep", "infinity"]}]}}] + [{
+        apiVersion: "ratchet.dev/v1alpha1", kind: "Topology", metadata: {name: "chain"}, spec: {links: [range($count - 1) | {
+            endpoints: ["c\(.):next", "c\(. + 1):prev"], addresses: [["10.2.\(.).1/24"], ["10.2.\(.).2/24"]]}]}}])}' | k create -f - >/dev/null
+}
+pods_ready() { [ "$(k get pods -o json | jq '[.items[].status.conditions[]? | select(.type == "Ready" and .status == "True")] | length')" -ge "$1" ]; }
+vnis_differ() { same "" "$(k get links -o json | jq -r '.items[].spec.vni // empty' | sort | uniq -d)"; }
+
+# Controller, agents and API server are killed while the pods of a chain start. CHAIN is its length (40).
+test_killed() {
+    local count=${CHAIN:-40} machine deadline=$((deadline * 3))
+    chain "$count"
+    check "the first pods run" pods_ready 3
+    "$here/cluster" stop control controller
+    "$here/cluster" start control controller
+    for machine in $nodes; do
+        on "$machine" pkill -KILL -f '^/opt/cni/bin/ratchet agent'
+        on "$machine" rm -f /run/agent.pid
+        "$here/cluster" start "$machine" agent
+    done
+    check "some more run" pods_ready $((count / 3))
+    "$here/cluster" stop control apiserver
+    on left sleep "$((${API_SECONDS:-60} / 4))"
+    "$here/cluster" start control apiserver
+    check "the API server is back" kubectl get --raw /readyz
+    check "all pods run" pods_ready "$count" || return
+    check "all links are up" topology_ready chain || return
+    verify "no two Links have one VNI" vnis_differ
+    verify "the first link carries" ping_from c0 10.2.0.2
+    verify "so does the last one" ping_from "c$((count - 2))" "10.2.$((count - 2)).2"
+    k delete topology.ratchet.dev chain >/dev/null
+    clear_up
+    nothing_left
+}
