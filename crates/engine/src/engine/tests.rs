@@ -3,6 +3,7 @@
 
 mod claims;
 mod devices;
+mod links;
 mod vnis;
 
 use std::{
