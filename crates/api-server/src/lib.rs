@@ -21,7 +21,8 @@ use kube::{
 };
 use tempfile::TempDir;
 
-const TOKEN: &str = "token-of-this-test";
+/// The administrator's token.
+pub const TOKEN: &str = "token-of-this-test";
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// The processes. They end when it is dropped.
@@ -85,7 +86,7 @@ impl Server {
         processes.start(at, "apiserver", |command| {
             api_server(command, programs, at, &etcd_url, api);
         });
-        let client = client(api);
+        let client = client(api, TOKEN);
         let deadline = Instant::now() + DEADLINE;
         while !is_ready(&client).await {
             if processes.one_has_ended() || Instant::now() > deadline {
@@ -116,6 +117,46 @@ impl Server {
         let errors = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success() && errors.is_empty(), "{errors}");
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// A client that shows a token.
+    pub fn client_of(&self, token: &str) -> Client {
+        client(self.api, token)
+    }
+
+    /// Starts the controllers of Kubernetes with these names, each with an account of its own.
+    pub fn start_controllers(&mut self, programs: &Path, names: &str) {
+        let at = self.directory.path();
+        let file = |name: &str| at.join(name).display().to_string();
+        let kubeconfig = serde_json::json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "c", "cluster": {
+                "server": format!("https://127.0.0.1:{}", self.api),
+                "certificate-authority": file("certificates/apiserver.crt"),
+            }}],
+            "users": [{"name": "admin", "user": {"token": TOKEN}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "admin"}}],
+        });
+        fs::write(file("kubeconfig"), kubeconfig.to_string()).unwrap();
+        let mut processes = Processes(std::mem::take(&mut self.processes));
+        processes.start(at, "controllers", |command| {
+            command
+                .arg(programs.join("kube-controller-manager"))
+                .arg(format!("--kubeconfig={}", file("kubeconfig")))
+                .arg(format!("--controllers={names}"))
+                .arg(format!("--flex-volume-plugin-dir={}", file("none")))
+                .arg(format!("--cert-dir={}", file("of-controllers")))
+                .arg(format!(
+                    "--service-account-private-key-file={}",
+                    file("key")
+                ))
+                .args([
+                    "--leader-elect=false",
+                    "--secure-port=0",
+                    "--use-service-account-credentials",
+                ]);
+        });
+        self.processes = std::mem::take(&mut processes.0);
     }
 }
 
@@ -193,11 +234,11 @@ fn api_server(command: &mut Command, programs: &Path, at: &Path, etcd: &str, por
         ]);
 }
 
-fn client(port: u16) -> Client {
+fn client(port: u16, token: &str) -> Client {
     let mut config = Config::new(format!("https://127.0.0.1:{port}").parse().unwrap());
     // The certificate is the server's own, made when it starts.
     config.accept_invalid_certs = true;
-    config.auth_info.token = Some(TOKEN.to_owned().into());
+    config.auth_info.token = Some(token.to_owned().into());
     Client::try_from(config).unwrap()
 }
 

@@ -1,4 +1,4 @@
-//! `deploy/crds.yaml` is what the types generate. To write it again:
+//! `deploy/base/crds.yaml` is what the types generate. To write it again:
 //!
 //!     WRITE=1 cargo test -p ratchet-api --test crds
 #![allow(clippy::unwrap_used)]
@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/crds.yaml");
+const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/base/crds.yaml");
 const AGAIN: &str = "WRITE=1 cargo test -p ratchet-api --test crds";
 
 fn generated() -> String {
@@ -45,6 +45,6 @@ fn the_file_of_crds_is_what_the_types_generate() {
     let committed = std::fs::read_to_string(PATH).unwrap_or_default();
     assert!(
         committed == generated,
-        "deploy/crds.yaml is not up to date: {AGAIN}"
+        "deploy/base/crds.yaml is not up to date: {AGAIN}"
     );
 }

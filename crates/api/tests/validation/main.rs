@@ -128,7 +128,7 @@ pub fn with(spec: &Value, pointer: &str, value: Value) -> Value {
 
 /// The CRDs, as users apply them. Applying them again changes nothing.
 async fn apply_definitions(server: &Server, programs: &Path) {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/crds.yaml");
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/base/crds.yaml");
     let api: Api<CustomResourceDefinition> = Api::all(server.client.clone());
     for what_happens in ["created", "unchanged"] {
         let output = server.kubectl(programs, &["apply", "-f", file]);

@@ -1,0 +1,134 @@
+//! Who may do what with the API: the rights and policies of `deploy/base` on a real API server.
+//! Each account tries what it may and what it must not do, with a token of its own.
+#![allow(clippy::unwrap_used, clippy::too_many_lines)]
+
+mod agents;
+mod controller;
+mod tenants;
+mod tries;
+
+use std::time::{Duration, Instant};
+
+use kube::{
+    Client,
+    api::{Patch, PatchParams, PostParams},
+    core::Request,
+};
+use serde_json::{Value, json};
+
+use ratchet_api_server::{Server, programs};
+
+const OURS: &str = "/apis/ratchet.dev/v1alpha1";
+const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// The path of the objects of a kind of ours in a namespace.
+fn ours(namespace: &str, plural: &str) -> String {
+    format!("{OURS}/namespaces/{namespace}/{plural}")
+}
+
+/// The path of the objects of a core kind in a namespace.
+fn core(namespace: &str, plural: &str) -> String {
+    format!("/api/v1/namespaces/{namespace}/{plural}")
+}
+
+/// A Link with its ends on two nodes, as the controller writes it.
+fn link(name: &str, node_of_a: &str, node_of_b: &str) -> Value {
+    let end = |pod: &str, node: &str| {
+        json!({"namespace": "team-a", "pod": pod, "interface": "eth1",
+            "podUID": format!("uid-{pod}"), "node": node, "vtep": "192.0.2.1"})
+    };
+    json!({
+        "apiVersion": "ratchet.dev/v1alpha1", "kind": "Link",
+        "metadata": {"name": name, "finalizers": ["ratchet.dev/vni"]},
+        "spec": {"declaredBy": "Topology", "topology": "lab", "vni": 11,
+            "a": end("r1", node_of_a), "b": end("r2", node_of_b)},
+    })
+}
+
+/// The administrator's part: what it does must succeed.
+async fn create(admin: &Client, path: &str, object: &Value) -> Value {
+    let request = Request::new(path).create(&PostParams::default(), object.to_string().into());
+    admin.request(request.unwrap()).await.unwrap()
+}
+
+async fn get(client: &Client, path: &str, name: &str) -> kube::Result<Value> {
+    let request = Request::new(path).get(name, &kube::api::GetParams::default());
+    client.request(request.unwrap()).await
+}
+
+async fn merge(admin: &Client, path: &str, name: &str, change: Value) {
+    let parameters = PatchParams::default();
+    let request = Request::new(path).patch(name, &parameters, &Patch::Merge(change));
+    let _changed: Value = admin.request(request.unwrap()).await.unwrap();
+}
+
+async fn account(admin: &Client, namespace: &str, name: &str) {
+    let object = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
+    create(admin, &core(namespace, "serviceaccounts"), &object).await;
+}
+
+/// A token of an account, bound to a pod if there is one.
+async fn token(admin: &Client, namespace: &str, account: &str, pod: Option<&str>) -> String {
+    let mut spec = json!({"expirationSeconds": 3600});
+    if let Some(pod) = pod {
+        spec["boundObjectRef"] = json!({"apiVersion": "v1", "kind": "Pod", "name": pod});
+    }
+    let object = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+        "spec": spec});
+    let path = format!("{}/{account}/token", core(namespace, "serviceaccounts"));
+    let answer = create(admin, &path, &object).await;
+    answer["status"]["token"].as_str().unwrap().to_owned()
+}
+
+/// Waits until something is true.
+async fn until(what: &str, mut is_true: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !is_true().await {
+        assert!(
+            Instant::now() < deadline,
+            "after {DEADLINE:?} not yet: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// What users apply. Doing it again changes nothing.
+async fn install(server: &Server, programs: &std::path::Path) {
+    let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/base");
+    server.kubectl(programs, &["apply", "-k", base]);
+    let output = server.kubectl(programs, &["apply", "-k", base]);
+    let mut lines = output.lines();
+    assert!(lines.all(|line| line.ends_with(" unchanged")), "{output}");
+    // What an etcd needs may be applied besides.
+    server.kubectl(programs, &["apply", "-f", &format!("{base}/../rbac.yaml")]);
+    let namespace = get(&server.client, "/api/v1/namespaces", "ratchet").await;
+    let labels = &namespace.unwrap()["metadata"]["labels"];
+    assert_eq!(labels["pod-security.kubernetes.io/enforce"], "privileged");
+}
+
+/// One server for all, since it takes some seconds to start.
+#[test]
+fn each_account_may_do_its_work_and_no_more() {
+    let Some(programs) = programs() else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut server = Server::start(&programs).await;
+        install(&server, &programs).await;
+        server.start_controllers(
+            &programs,
+            "clusterrole-aggregation-controller,garbage-collector-controller,namespace-controller",
+        );
+        for name in ["team-a", "team-b"] {
+            let object = json!({"apiVersion": "v1", "kind": "Namespace",
+                "metadata": {"name": name}});
+            create(&server.client, "/api/v1/namespaces", &object).await;
+        }
+        agents::run(&server).await;
+        controller::run(&server).await;
+        tenants::run(&server).await;
+    });
+}
