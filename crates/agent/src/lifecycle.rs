@@ -59,6 +59,9 @@ pub enum AgentError {
     /// The kernel does not answer over netlink.
     #[error(transparent)]
     Kernel(#[from] ratchet_kernel::KernelError),
+    /// It cannot install itself.
+    #[error(transparent)]
+    Install(#[from] ratchet_install::InstallError),
     /// There is no node key.
     #[error(transparent)]
     Key(#[from] ratchet_kernel::KeyError),
@@ -139,6 +142,10 @@ fn run_on(runtime: &Runtime, options: &AgentOptions) -> Result<(), AgentError> {
     })
     .map_err(system("read the state directory"))?;
     let listener = runtime.block_on(async { listen(options.local.socket()) })?;
+    // Only now: a runtime that finds the plugin before an agent could not start pods.
+    if let Some(directories) = &options.install {
+        ratchet_install::installer(directories, &options.settings, &options.local).start()?;
+    }
     let (release, released) = tokio::sync::mpsc::channel(1);
     let server = Server {
         engine: commands.clone(),

@@ -1,13 +1,15 @@
-//! The agent's command line: the options of the table of settings, and `--on-demand`.
+//! The agent's command line: the options of the table of settings, `--install`, and `--on-demand`.
 
 use clap::{
     Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches,
     builder::{StringValueParser, TypedValueParser},
     error::ErrorKind,
 };
+use ratchet_install::Directories;
 use ratchet_protocol::{DefaultValue, Group, LocalSettings, Setting, Settings, TablePart};
 
 const ON_DEMAND: &str = "on_demand";
+const INSTALL: &str = "install";
 
 /// The options of `ratchet agent`. The keys of a CNI config with the same names mean the same.
 #[derive(Debug, Clone, Default)]
@@ -19,15 +21,19 @@ pub struct AgentOptions {
     /// Whether the plugin started this agent because none answered. Such an agent gives way to a
     /// managed one and takes its settings from the plugin's config.
     pub on_demand: bool,
+    /// Where the agent installs itself, if it does.
+    pub install: Option<Directories>,
 }
 
 impl Args for AgentOptions {
     fn augment_args(command: Command) -> Command {
         let on_demand = Arg::new(ON_DEMAND).long("on-demand").hide(true);
-        command
+        let command = command
             .args(arguments::<Settings>())
             .args(arguments::<LocalSettings>())
-            .arg(on_demand.action(ArgAction::SetTrue))
+            .arg(install())
+            .arg(on_demand.action(ArgAction::SetTrue));
+        Directories::augment_args(command)
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -46,8 +52,27 @@ impl FromArgMatches for AgentOptions {
         update(&mut self.settings, matches)?;
         update(&mut self.local, matches)?;
         self.on_demand = matches.get_flag(ON_DEMAND);
+        let is_installed = matches.get_flag(INSTALL);
+        self.install = is_installed
+            .then(|| Directories::from_arg_matches(matches))
+            .transpose()?;
         Ok(())
     }
+}
+
+/// The option by which the agent installs itself.
+fn install() -> Arg {
+    let summary = "Install this program as the node's plugin, and a network config that is the \
+                   present network's with Ratchet as its last plugin";
+    let details = "The config is 00-ratchet.conflist. It follows changes of the network's file; no \
+                   other file is edited. When the agent stops, both stay. `ratchet uninstall` \
+                   removes the config.";
+    Arg::new(INSTALL)
+        .long("install")
+        .env("RATCHET_INSTALL")
+        .action(ArgAction::SetTrue)
+        .help(summary)
+        .long_help(format!("{summary}\n\n{details}"))
 }
 
 /// Takes the values from the command line or the environment.
@@ -137,6 +162,19 @@ mod tests {
         check(|options| &options.local);
         assert!(!parse(&[]).unwrap().on_demand);
         assert!(parse(&["--on-demand".to_owned()]).unwrap().on_demand);
+    }
+
+    #[test]
+    fn an_agent_installs_itself_only_if_it_is_told_to() {
+        let install = |arguments: &[&str]| {
+            let arguments = arguments.iter().map(ToString::to_string);
+            parse(&arguments.collect::<Vec<_>>()).unwrap().install
+        };
+        assert!(install(&["--cni-dir", "/d"]).is_none());
+        let usual = install(&["--install"]).unwrap();
+        assert_eq!(usual.cni_dir, std::path::Path::new("/etc/cni/net.d"));
+        let other = install(&["--install", "--cni-bin-dir", "/b"]).unwrap();
+        assert_eq!(other.cni_bin_dir, std::path::Path::new("/b"));
     }
 
     #[test]

@@ -60,6 +60,16 @@ pub const AGENT: &[&str] = &[
     "etcd.txn",
 ];
 
+/// The points of the installer, in the order in which a first look passes them.
+pub const INSTALL: &[&str] = &[
+    "install.program.made",
+    "install.program.written",
+    "install.program.renamed",
+    "install.config.made",
+    "install.config.written",
+    "install.config.renamed",
+];
+
 /// Whether this build has points.
 pub const ARMED: bool = cfg!(feature = "armed");
 
@@ -67,7 +77,9 @@ pub const ARMED: bool = cfg!(feature = "armed");
 #[cfg(feature = "armed")]
 pub fn pass(name: &str) {
     assert!(
-        PLUGIN.contains(&name) || AGENT.contains(&name),
+        [PLUGIN, AGENT, INSTALL]
+            .iter()
+            .any(|list| list.contains(&name)),
         "{name} is not in the list of failpoints"
     );
     use nix::{

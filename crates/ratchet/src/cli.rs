@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ratchet_agent::AgentOptions;
 use ratchet_controller::Options as ControllerOptions;
 use ratchet_doctor::DoctorOptions;
+use ratchet_install::{CONFIGS, CONFIGS_VARIABLE};
 use ratchet_lab::LabCommand;
 use ratchet_model::NodeName;
 use ratchet_protocol::{DEFAULT_SOCKET, SOCKET_VARIABLE};
@@ -61,6 +62,17 @@ pub(crate) enum Command {
     /// and its settings, the store, permissions and the clock. Changes nothing. The exit status is
     /// 1 if a check fails.
     Doctor(DoctorOptions),
+
+    /// Remove the network config that `ratchet agent --install` has written
+    ///
+    /// Stop the agent first: it would write the config again. The runtime then takes the network's
+    /// own config. Pods that run keep their links. The program stays in the directory of plugins,
+    /// since the runtime calls it when these pods end.
+    Uninstall {
+        /// The directory of network configs
+        #[arg(long, env = CONFIGS_VARIABLE, value_name = "DIR", default_value = CONFIGS)]
+        cni_dir: PathBuf,
+    },
 
     /// Run a topology on this machine, without Kubernetes: nodes and pods are network namespaces
     #[command(subcommand)]

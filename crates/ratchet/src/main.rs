@@ -58,6 +58,16 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 ExitCode::FAILURE
             });
         }
+        Command::Uninstall { cni_dir } => {
+            let path = cni_dir.join(ratchet_install::FILE);
+            let is_removed = ratchet_install::uninstall(&cni_dir)?;
+            let done = if is_removed {
+                "removed"
+            } else {
+                "was not there"
+            };
+            println!("{}: {done}", path.display());
+        }
         Command::Lab(command) => return ratchet_lab::run(command, &std::env::current_exe()?),
         Command::Completions { shell } => {
             clap_complete::generate(

@@ -14,9 +14,8 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
     core::Request,
 };
-use serde_json::{Value, json};
-
 use ratchet_api_server::{Server, programs};
+use serde_json::{Value, json};
 
 const OURS: &str = "/apis/ratchet.dev/v1alpha1";
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";

@@ -20,5 +20,6 @@ mod del;
 mod delegate;
 mod delegate_failures;
 mod gc_status;
+mod installed;
 mod protocol;
 mod runtime_fit;
