@@ -9,7 +9,7 @@ LAB := cloud-router
 STATIC := -C target-feature=+crt-static -C relocation-model=static
 
 .DEFAULT_GOAL := help
-.PHONY: help setup-demo setup-test build demo demo-down test fuzz simulate build-bench bench bench-quick check cluster cluster-down test-kubernetes install dist clean
+.PHONY: help setup-demo setup-test build demo demo-down test fuzz simulate build-bench bench bench-quick check cluster cluster-down test-kubernetes install dist image clean
 
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -97,6 +97,11 @@ dist: build ## The same files as a tarball, target/ratchet-VERSION-linux-MACHINE
 	@rm -rf target/dist
 	@$(MAKE) --no-print-directory install DESTDIR=target/dist
 	cd target/dist && find * ! -type d | sort | tar --owner=0 --group=0 -czf ../$(DIST).tar.gz -T -
+
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+IMAGE ?= ratchet.dev/ratchet:$(VERSION)
+image: build ## The image of deploy/ratchet.yaml for this machine's architecture, target/image.tar (IMAGE=name:tag)
+	scripts/image target/image.tar $(IMAGE) $(shell uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')=$(RATCHET)
 
 clean: ## Remove what was built
 	$(CARGO) clean

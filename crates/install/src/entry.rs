@@ -61,10 +61,8 @@ pub(crate) fn own(settings: &Settings, local: &LocalSettings) -> Entry {
     let mut entry = Map::new();
     entry.insert("type".to_owned(), json!(TYPE));
     for setting in Settings::TABLE {
-        // The agent's account is of no use outside of its pod.
-        if setting.key != "kubeconfig"
-            && let Some(text) = settings.get(setting.key)
-        {
+        // With `kubeconfig`, the plugin knows that the agent reads labels.
+        if let Some(text) = settings.get(setting.key) {
             entry.insert(setting.key.to_owned(), json!(text));
         }
     }
@@ -72,6 +70,9 @@ pub(crate) fn own(settings: &Settings, local: &LocalSettings) -> Entry {
     let (socket, state_dir) = (local.socket(), local.state_dir());
     for (key, path) in [("socket", socket), ("state_dir", state_dir)] {
         entry.insert(key.to_owned(), json!(path.to_string_lossy()));
+    }
+    if let Some(path) = &local.node_key {
+        entry.insert("node_key".to_owned(), json!(path));
     }
     let capabilities = json!({"io.kubernetes.cri.pod-annotations": true});
     entry.insert("capabilities".to_owned(), capabilities);

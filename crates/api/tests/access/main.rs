@@ -7,7 +7,10 @@ mod controller;
 mod tenants;
 mod tries;
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use kube::{
     Client,
@@ -17,6 +20,9 @@ use kube::{
 use ratchet_api_server::{Server, programs};
 use serde_json::{Value, json};
 
+const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/base");
+const ONE_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/ratchet.yaml");
+const OLD_RBAC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/rbac.yaml");
 const OURS: &str = "/apis/ratchet.dev/v1alpha1";
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -94,16 +100,37 @@ async fn until(what: &str, mut is_true: impl AsyncFnMut() -> bool) {
 
 /// What users apply. Doing it again changes nothing.
 async fn install(server: &Server, programs: &std::path::Path) {
-    let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/base");
-    server.kubectl(programs, &["apply", "-k", base]);
-    let output = server.kubectl(programs, &["apply", "-k", base]);
+    server.kubectl(programs, &["apply", "-f", ONE_FILE]);
+    let output = server.kubectl(programs, &["apply", "-k", BASE]);
     let mut lines = output.lines();
     assert!(lines.all(|line| line.ends_with(" unchanged")), "{output}");
     // What an etcd needs may be applied besides.
-    server.kubectl(programs, &["apply", "-f", &format!("{base}/../rbac.yaml")]);
+    server.kubectl(programs, &["apply", "-f", OLD_RBAC]);
     let namespace = get(&server.client, "/api/v1/namespaces", "ratchet").await;
     let labels = &namespace.unwrap()["metadata"]["labels"];
     assert_eq!(labels["pod-security.kubernetes.io/enforce"], "privileged");
+}
+
+/// `deploy/ratchet.yaml` is what the base makes.
+#[test]
+fn the_one_file_is_made_from_the_base() {
+    let Some(programs) = programs() else { return };
+    let output = Command::new(programs.join("kubectl"))
+        .args(["kustomize", BASE])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let again = "WRITE=1 cargo test -p ratchet-api --test access one_file";
+    let made = String::from_utf8(output.stdout).unwrap();
+    let made = format!("# Made from deploy/base. To write it again: {again}\n{made}");
+    if std::env::var_os("WRITE").is_some() {
+        std::fs::write(ONE_FILE, &made).unwrap();
+    }
+    let committed = std::fs::read_to_string(ONE_FILE).unwrap_or_default();
+    assert!(
+        committed == made,
+        "deploy/ratchet.yaml is not up to date: {again}"
+    );
 }
 
 /// One server for all, since it takes some seconds to start.

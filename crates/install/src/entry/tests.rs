@@ -139,7 +139,7 @@ fn what_others_made_of_an_unchanged_plugin_counts() {
 }
 
 #[test]
-fn our_plugin_has_the_agents_settings_but_its_account() {
+fn our_plugin_has_the_settings_that_the_agent_was_given() {
     let settings = Settings {
         store: Some("kubernetes".to_owned()),
         kubeconfig: Some("auto".to_owned()),
@@ -148,11 +148,13 @@ fn our_plugin_has_the_agents_settings_but_its_account() {
     };
     let local = LocalSettings {
         log_level: Some("debug".to_owned()),
+        node_key: Some("/k".to_owned()),
         ..LocalSettings::default()
     };
     let expected = json!({
-        "type": "ratchet", "store": "kubernetes", "mtu": "1400",
+        "type": "ratchet", "store": "kubernetes", "mtu": "1400", "kubeconfig": "auto",
         "socket": "/run/ratchet/agent.sock", "state_dir": "/var/lib/ratchet",
+        "node_key": "/k",
         "capabilities": {"io.kubernetes.cri.pod-annotations": true},
     });
     assert_eq!(own(&settings, &local).value, expected);
