@@ -75,23 +75,29 @@ test_statefulset() {
     nothing_left
 }
 
-# One controller is stopped in the middle, another one takes over; links that are up do not notice.
+# signal_all SIGNAL agent|controller: the process of each pod, without the pod's own namespaces.
+signal_all() {
+    local machine
+    for machine in $nodes; do on "$machine" pkill "-$1" -f "^/ratchet $2" || true; done
+}
+has_agents() { on left pgrep -f '^/ratchet agent' && on right pgrep -f '^/ratchet agent'; }
+
+# No controller works for a while, one is killed, and another one takes over; links that are up do not notice.
 test_leaders() {
     make "$here/manifests/ring.yaml" r1
     make "$here/manifests/ring.yaml" r2
     check "two pods run" running r1 r2 || return
-    "$here/cluster" stop control controller
+    signal_all STOP controller
     ring .
+    check "r1 and r2 still run" running r1 r2
     verify "without a controller there is no Link" no_links
-    "$here/cluster" start control controller
-    check "the next one makes them" ping_from r1 10.0.1.2
+    signal_all CONT controller
+    check "with one there is" ping_from r1 10.0.1.2
     pinger "$(entry r1)" 10.0.1.2
-    "$here/cluster" stop control controller
-    on left pkill -KILL -f '^/opt/cni/bin/ratchet agent'
-    on left rm -f /run/agent.pid
+    signal_all KILL controller
+    signal_all KILL agent
     make "$here/manifests/ring.yaml" r3
-    "$here/cluster" start left agent
-    "$here/cluster" start control controller
+    check "agents run again" has_agents
     check "r3 runs" running r3
     check "r3 answers" ping_from r2 10.0.2.2
     check "ten more pings" more_pings
@@ -115,16 +121,11 @@ vnis_differ() { same "" "$(k get links -o json | jq -r '.items[].spec.vni // emp
 
 # Controller, agents and API server are killed while the pods of a chain start. CHAIN is its length (40).
 test_killed() {
-    local count=${CHAIN:-40} machine deadline=$((deadline * 3))
+    local count=${CHAIN:-40} deadline=$((deadline * 3))
     chain "$count"
     check "the first pods run" pods_ready 3
-    "$here/cluster" stop control controller
-    "$here/cluster" start control controller
-    for machine in $nodes; do
-        on "$machine" pkill -KILL -f '^/opt/cni/bin/ratchet agent'
-        on "$machine" rm -f /run/agent.pid
-        "$here/cluster" start "$machine" agent
-    done
+    signal_all KILL controller
+    signal_all KILL agent
     check "some more run" pods_ready $((count / 3))
     "$here/cluster" stop control apiserver
     on left sleep "$((${API_SECONDS:-60} / 4))"
