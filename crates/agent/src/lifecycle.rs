@@ -22,6 +22,7 @@ use nix::{
 };
 use ratchet_engine::{
     Command, Commands, Engine, Setup, StateDir, SystemClock, boot_id, create_private, open_store,
+    store_declares,
 };
 use ratchet_kernel::{Kernel, NodeKey};
 use ratchet_protocol::{Client, ClientError, Reply, Request};
@@ -33,6 +34,7 @@ use tokio::{
 };
 
 use crate::{
+    health::AgentHealth,
     labels::{self, Labels},
     logging,
     options::AgentOptions,
@@ -143,9 +145,8 @@ fn run_on(runtime: &Runtime, options: &AgentOptions) -> Result<(), AgentError> {
     .map_err(system("read the state directory"))?;
     let listener = runtime.block_on(async { listen(options.local.socket()) })?;
     // Only now: a runtime that finds the plugin before an agent could not start pods.
-    if let Some(directories) = &options.install {
-        ratchet_install::installer(directories, &options.settings, &options.local).start()?;
-    }
+    install(options)?;
+    let _health = serve_health(options, &commands)?;
     let (release, released) = tokio::sync::mpsc::channel(1);
     let server = Server {
         engine: commands.clone(),
@@ -169,6 +170,28 @@ fn run_on(runtime: &Runtime, options: &AgentOptions) -> Result<(), AgentError> {
     // process.
     let _ = fs::remove_file(options.local.socket());
     Ok(())
+}
+
+/// Installs Ratchet on the node, if that is wanted.
+fn install(options: &AgentOptions) -> Result<(), AgentError> {
+    if let Some(directories) = &options.install {
+        ratchet_install::installer(directories, &options.settings, &options.local).start()?;
+    }
+    Ok(())
+}
+
+/// Serves health and metrics, if that is wanted.
+fn serve_health(
+    options: &AgentOptions,
+    engine: &Commands,
+) -> Result<Option<ratchet_health::Server>, AgentError> {
+    let serve = |address| {
+        let needs_store = store_declares(&options.settings);
+        let health = AgentHealth::new(engine.clone(), needs_store);
+        ratchet_health::Server::start(address, Arc::new(health))
+    };
+    let served = options.local.health.map(serve).transpose();
+    served.map_err(system("start the thread of health and metrics"))
 }
 
 /// The engine's thread.

@@ -144,6 +144,7 @@ mod tests {
             Kind::Seconds => "0",
             Kind::Count => "10",
             Kind::CrossNamespace => "deny",
+            Kind::Listen => "0.0.0.0:9479",
             _ => "text",
         }
     }

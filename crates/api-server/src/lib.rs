@@ -19,6 +19,7 @@ use kube::{
     core::Request,
     runtime::{conditions, wait::await_condition},
 };
+use serde_json::json;
 use tempfile::TempDir;
 
 /// The administrator's token.
@@ -104,6 +105,20 @@ impl Server {
 }
 
 impl Server {
+    /// A kubeconfig with all rights, as JSON.
+    pub fn kubeconfig(&self) -> String {
+        let server = format!("https://127.0.0.1:{}", self.api);
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "test",
+            "clusters": [{
+                "name": "test", "cluster": {"server": server, "insecure-skip-tls-verify": true},
+            }],
+            "users": [{"name": "test", "user": {"token": TOKEN}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        });
+        config.to_string()
+    }
+
     /// Runs kubectl as the administrator. Returns what it prints; a warning is a failure, too.
     pub fn kubectl(&self, programs: &Path, arguments: &[&str]) -> String {
         let output = Command::new(programs.join("kubectl"))

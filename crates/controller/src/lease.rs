@@ -17,6 +17,8 @@ use kube::{
 };
 use ratchet_kubernetes::chain;
 
+use crate::health::Pulse;
+
 /// Others take a Lease that has not been renewed for so long.
 const DURATION: Duration = Duration::from_secs(15);
 
@@ -34,6 +36,7 @@ pub(crate) struct Lease {
     api: Api<Object>,
     name: String,
     identity: String,
+    pulse: Pulse,
     /// The Lease as it was seen last, and when it looked like that first.
     seen: Option<(Object, Instant)>,
 }
@@ -49,11 +52,18 @@ enum Attempt {
 
 impl Lease {
     /// A Lease of a namespace.
-    pub fn new(client: Client, namespace: &str, name: &str, identity: String) -> Self {
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        name: &str,
+        identity: String,
+        pulse: Pulse,
+    ) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
             name: name.to_owned(),
             identity,
+            pulse,
             seen: None,
         }
     }
@@ -110,9 +120,12 @@ impl Lease {
 
     /// Takes or renews the Lease, if that is possible.
     async fn attempt(&mut self) -> Result<Attempt, String> {
+        self.pulse.beat();
         let attempt = tokio::time::timeout(TIMEOUT, self.try_once()).await;
         let late = || format!("no answer within {} s", TIMEOUT.as_secs());
-        attempt.unwrap_or_else(|_| Err(late()))
+        let attempt = attempt.unwrap_or_else(|_| Err(late()))?;
+        self.pulse.saw_lease();
+        Ok(attempt)
     }
 
     async fn try_once(&mut self) -> Result<Attempt, String> {

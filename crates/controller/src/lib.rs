@@ -12,6 +12,7 @@ mod changes;
 mod conditions;
 mod config;
 mod derived;
+mod health;
 mod lease;
 mod memory;
 mod names;

@@ -1,5 +1,7 @@
 //! The command line.
 
+use std::net::SocketAddr;
+
 use clap::Args;
 use ratchet_model::{Quotas, VniRange, declaration::CrossNamespace};
 
@@ -80,6 +82,11 @@ pub struct Options {
     /// another node, and get its frames.
     #[arg(long, env = "RATCHET_ANY_VTEP")]
     pub any_vtep: bool,
+    /// Address and port at which the controller serves /livez, /readyz and /metrics over HTTP
+    ///
+    /// Who reaches the port may ask: there is neither TLS nor a password.
+    #[arg(long, env = "RATCHET_HEALTH", value_name = "ADDRESS:PORT")]
+    pub health: Option<SocketAddr>,
     /// The log level: error, warn, info, debug, trace, or a filter such as ratchet_controller=debug
     #[arg(
         long,

@@ -2,12 +2,14 @@
 
 use std::{
     io,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
+use ratchet_health::Server;
 use ratchet_kubernetes::Source;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -17,6 +19,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     Config, Memory, Options,
+    health::{self, Links, Numbers, Pulse},
     lease::Lease,
     plan,
     state::{News, State},
@@ -87,8 +90,17 @@ pub async fn lead(
     identity: &str,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let identity = identity.to_owned();
-    let mut lease = Lease::new(client.clone(), &options.namespace, &options.lease, identity);
+    let pulse = Pulse::default();
+    let health = Arc::new(pulse.clone());
+    let serve = |address| Server::start(address, health);
+    let _server = options.health.map(serve).transpose()?;
+    let mut lease = Lease::new(
+        client.clone(),
+        &options.namespace,
+        &options.lease,
+        identity.to_owned(),
+        pulse.clone(),
+    );
     let mut stop = std::pin::pin!(stop);
     tokio::select! {
         () = lease.acquire() => {}
@@ -99,9 +111,10 @@ pub async fn lead(
         lease = options.lease,
         "this controller leads"
     );
+    pulse.lead();
     let lost = tokio::select! {
         why = lease.keep() => Some(format!("{why}; another controller leads")),
-        why = work(client, options) => Some(why),
+        why = work(client, options, pulse) => Some(why),
         () = stop => None,
     };
     match lost {
@@ -112,7 +125,7 @@ pub async fn lead(
 }
 
 /// Watches, plans and writes. Returns why it cannot any more.
-async fn work(client: Client, options: &Options) -> String {
+async fn work(client: Client, options: &Options, pulse: Pulse) -> String {
     let (mut watches, news) = watch::all(&client, options.config().quotas);
     let worker = Worker {
         config: options.config(),
@@ -120,6 +133,7 @@ async fn work(client: Client, options: &Options) -> String {
         news,
         state: State::default(),
         memory: Memory::default(),
+        pulse,
     };
     tokio::select! {
         ended = watches.join_next() => format!("a watch has ended: {ended:?}"),
@@ -133,6 +147,7 @@ struct Worker {
     news: UnboundedReceiver<News>,
     state: State,
     memory: Memory,
+    pulse: Pulse,
 }
 
 impl Worker {
@@ -144,8 +159,10 @@ impl Worker {
             };
             news(&mut self.state);
         }
+        self.pulse.synced();
         tokio::time::sleep(CATCH_UP).await;
         loop {
+            self.pulse.promise(health::ROUND);
             let started = Instant::now();
             let again = self.round().await;
             let rest = BETWEEN_PLANS.saturating_sub(started.elapsed());
@@ -188,6 +205,13 @@ impl Worker {
         for orphan in written.orphans {
             self.memory.confirm(orphan);
         }
+        let (writes, failures) = self.writer.counts();
+        self.pulse.tell(Numbers {
+            links: Links::of(self.state.known.links.values().map(|link| &**link)),
+            planned,
+            writes,
+            failures,
+        });
         // Planning takes half of the time at most.
         tokio::time::sleep(planned.saturating_sub(writing.elapsed())).await;
         written.again.unwrap_or(next).min(next)
@@ -196,6 +220,7 @@ impl Worker {
     /// Waits for a change of what is known, or for the time. Returns false when there is no more
     /// news.
     async fn hear(&mut self, time: Duration) -> bool {
+        self.pulse.promise(time + health::ROUND);
         let end = tokio::time::Instant::now() + time;
         loop {
             match tokio::time::timeout_at(end, self.news.recv()).await {

@@ -60,6 +60,8 @@ pub(crate) struct Writer {
     tokens: Tokens,
     /// Objects that could not be written: until when, and the pause.
     pauses: HashMap<String, (Instant, Duration)>,
+    writes: u64,
+    failures: u64,
 }
 
 /// What a write came to.
@@ -78,7 +80,14 @@ impl Writer {
             parallel: parallel.into(),
             tokens: Tokens::new(writes_per_second),
             pauses: HashMap::new(),
+            writes: 0,
+            failures: 0,
         }
+    }
+
+    /// How many writes there were, and how many attempts that failed.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.writes, self.failures)
     }
 
     /// Writes a plan, or a part of it.
@@ -175,9 +184,13 @@ impl Writer {
 
     fn note(&mut self, object: &str, came: &Came) {
         match came {
-            Came::Done(_) => drop(self.pauses.remove(object)),
+            Came::Done(_) => {
+                self.writes += 1;
+                self.pauses.remove(object);
+            }
             Came::Raced => tracing::debug!("{object} was changed by somebody else meanwhile"),
             Came::Failed(error) => {
+                self.failures += 1;
                 let before = self.pauses.get(object).map(|(_, pause)| *pause);
                 let pause = before.map_or(PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE));
                 let end = Instant::now() + pause;

@@ -30,10 +30,11 @@ mod wires;
 
 pub use clock::{Clock, SystemClock};
 pub use disk::{Directory, Disk, create_private};
-pub use engine::{Answer, Command, Commands, Declared, Engine, NewSandbox, Setup};
+pub use engine::{Answer, Command, Commands, Declared, Engine, NewSandbox, Setup, Vitals};
 pub use events::{Events, NoEvents};
 pub use kernel::Kernel;
 pub use node::node_name;
+pub use ratchet_store::StoreHealth;
 pub use state::{StateDir, boot_id};
 pub use store::{OpenStore, open_store, store_declares};
 pub use task::Task;

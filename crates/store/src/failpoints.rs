@@ -11,8 +11,8 @@ use ratchet_failpoint::pass;
 use ratchet_model::{LinkId, NodeName, PodKey, PodRecord, SandboxId, Vni, record::Facts};
 
 use crate::{
-    EndReport, NodeRemoval, Publish, Published, RemovalReason, Store, StoreError, StoreScope,
-    Underlay, VniClaim, VniGrant, Watch,
+    EndReport, NodeRemoval, Publish, Published, RemovalReason, Store, StoreError, StoreHealth,
+    StoreScope, Underlay, VniClaim, VniGrant, Watch,
 };
 
 /// Adds failpoints to a store.
@@ -43,6 +43,10 @@ impl Store for WithPoints {
         underlay: Underlay,
     ) -> Result<(), StoreError> {
         self.0.publish_underlay(node, underlay).await
+    }
+
+    fn health(&self) -> StoreHealth {
+        self.0.health()
     }
 
     fn report(&self, ends: Vec<EndReport>) {

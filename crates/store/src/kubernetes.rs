@@ -8,6 +8,7 @@
 //! No call waits for the API: reads are answered from what the watch has told, and writes are done
 //! in the background. While the API is silent, everything stays as it was last known.
 
+mod backlog;
 mod known;
 mod links;
 mod state;
@@ -19,7 +20,7 @@ mod write;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -30,8 +31,8 @@ use ratchet_model::{
 use tokio::task::JoinHandle;
 
 use crate::{
-    EndReport, NodeRemoval, Publish, Published, RemovalReason, Store, StoreError, StoreOptions,
-    StoreScope, Underlay, VniClaim, VniGrant, Watch,
+    EndReport, NodeRemoval, Publish, Published, RemovalReason, Store, StoreError, StoreHealth,
+    StoreOptions, StoreScope, Underlay, VniClaim, VniGrant, Watch,
 };
 use state::{Reach, Shared};
 
@@ -104,6 +105,11 @@ impl Store for KubernetesStore {
 
     fn report(&self, ends: Vec<EndReport>) {
         self.shared.report(ends);
+    }
+
+    fn health(&self) -> StoreHealth {
+        let is_known = *self.shared.reach.borrow() == Reach::Known;
+        self.shared.state().backlog.health(is_known, Instant::now())
     }
 
     async fn publish(&self, record: &PodRecord, how: Publish) -> Result<Published, StoreError> {

@@ -192,6 +192,17 @@ pub struct EndReport {
     pub reason: Option<Reason>,
 }
 
+/// What a store with work in the background says of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoreHealth {
+    /// Why it is of no use yet or any more, although its calls succeed.
+    pub unready: Option<&'static str>,
+    /// How much it has written.
+    pub writes: u64,
+    /// How many attempts to write have failed, or were refused.
+    pub failures: u64,
+}
+
 /// The facts that nodes share. All methods are safe if other agents do the same at the same time.
 #[async_trait]
 pub trait Store: Send + Sync {
@@ -215,6 +226,11 @@ pub trait Store: Send + Sync {
     /// Tells a store that [`Store::declares`] what became of all ends of links on this node. It
     /// does not wait: the store writes down what has changed in its own time.
     fn report(&self, _: Vec<EndReport>) {}
+
+    /// How the store's work in the background goes. Answers at once.
+    fn health(&self) -> StoreHealth {
+        StoreHealth::default()
+    }
 
     /// Publishes a pod's record, with all consequences: atomically, or, if that is too much for the
     /// store, in steps. After each step the store is consistent ([`change`]).

@@ -3,6 +3,7 @@
 use std::{
     path::PathBuf,
     sync::{Arc, mpsc},
+    time::Duration,
 };
 
 use ratchet_model::{
@@ -12,6 +13,7 @@ use ratchet_model::{
 use ratchet_protocol::{
     Attachment, Check, Collect, Detach, Failure, ForgetNode, Links, Reply, Settings,
 };
+use ratchet_store::StoreHealth;
 use tokio::{
     runtime::Handle,
     sync::{oneshot, watch},
@@ -45,6 +47,8 @@ pub enum Command {
     Status(Settings, Answer<Reply>),
     /// Report the node's links.
     Links(Answer<Links>),
+    /// Report how the engine is.
+    Vitals(oneshot::Sender<Vitals>),
     /// Report the settings in force.
     Settings(Answer<Settings>),
     /// A node is gone for good.
@@ -61,6 +65,23 @@ pub enum Command {
     Panicked(&'static str),
     /// End.
     Stop,
+}
+
+/// How an engine is, in numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Vitals {
+    /// Links that are up.
+    pub up: usize,
+    /// Links that wait for something which comes by itself.
+    pub pending: usize,
+    /// Links that cannot be made.
+    pub failed: usize,
+    /// How long the last resync took, once there was one.
+    pub resync: Option<Duration>,
+    /// Whether the last call to the store failed, or its watch.
+    pub has_store_trouble: bool,
+    /// What the store says of itself; `None` before it was opened.
+    pub store: Option<StoreHealth>,
 }
 
 /// A sandbox to attach: what the runtime says of it, and what its pod declares.

@@ -33,7 +33,7 @@ use std::{
 use ratchet_protocol::{Detach, Failure, Reply, Settings};
 use tokio::sync::watch;
 
-pub use command::{Answer, Command, Commands, Declared, NewSandbox, Setup};
+pub use command::{Answer, Command, Commands, Declared, NewSandbox, Setup, Vitals};
 
 use crate::{
     clock::Clock,
@@ -223,6 +223,7 @@ impl Engine {
             Command::Collect(collect, answer) => drop(answer.send(self.collect(&collect))),
             Command::Status(settings, answer) => drop(answer.send(self.status(&settings))),
             Command::Links(answer) => drop(answer.send(Ok(self.report()))),
+            Command::Vitals(answer) => drop(answer.send(self.vitals())),
             Command::Settings(answer) => drop(answer.send(Ok(self.node.settings()))),
             Command::ForgetNode(forget, answer) => drop(answer.send(self.forget_node(&forget))),
             Command::Changed => self.take_news(),

@@ -4,7 +4,7 @@ use ratchet_model::{Reason, link::Endpoint};
 use ratchet_protocol::{EndReport, LinkReport, LinkState, Links, ReasonReport};
 use ratchet_store::StoreScope;
 
-use super::{Engine, names};
+use super::{Engine, Vitals, names};
 use crate::wires::Tracked;
 
 impl Engine {
@@ -47,6 +47,29 @@ impl Engine {
         links
     }
 
+    /// How the engine is. It costs less than the links themselves: it may be asked every second.
+    pub(super) fn vitals(&self) -> Vitals {
+        let mut vitals = Vitals {
+            resync: self.schedule.last_took(),
+            has_store_trouble: self.session.trouble().is_some(),
+            store: self.session.health(),
+            ..Vitals::default()
+        };
+        for tracked in self.wires.all() {
+            match state(tracked.reason()) {
+                LinkState::Up => vitals.up += 1,
+                LinkState::Pending => vitals.pending += 1,
+                LinkState::Error | LinkState::Unknown => vitals.failed += 1,
+            }
+        }
+        let without_name = self
+            .sandboxes
+            .all()
+            .filter(|of| names::reason(of).is_some());
+        vitals.pending += without_name.map(|of| of.links.len()).sum::<usize>();
+        vitals
+    }
+
     /// Tells a store that declares what became of the ends of this node's links, if that may have
     /// changed since.
     pub(super) fn report_to_store(&mut self) {
@@ -86,11 +109,6 @@ impl Engine {
             ..
         } = tracked;
         let reason = self.reason(tracked);
-        let state = match &reason {
-            Some(reason) if reason.is_waiting() => LinkState::Pending,
-            Some(_) => LinkState::Error,
-            None => LinkState::Up,
-        };
         let end = |endpoint: &Endpoint, node: &Option<ratchet_model::NodeName>| EndReport {
             pod: endpoint.pod.clone(),
             interface: endpoint.interface.clone(),
@@ -105,12 +123,21 @@ impl Engine {
             kind: wiring.kind().map(|kind| kind.as_str().to_owned()),
             vni: wiring.vni().map(ratchet_model::Vni::number),
             mtu: wiring.mtu().map(ratchet_model::Mtu::bytes),
-            state,
+            state: state(reason.as_ref()),
             reason: reason.as_ref().map(Reason::to_string),
             reason_details: reason.as_ref().map(ReasonReport::from),
             warnings: link.warnings.iter().map(Reason::to_string).collect(),
             warning_details: link.warnings.iter().map(ReasonReport::from).collect(),
             declared_by: link.declared_by.clone(),
         }
+    }
+}
+
+/// The state of a link, by why it is not up, if it is not.
+fn state(reason: Option<&Reason>) -> LinkState {
+    match reason {
+        Some(reason) if reason.is_waiting() => LinkState::Pending,
+        Some(_) => LinkState::Error,
+        None => LinkState::Up,
     }
 }

@@ -22,6 +22,7 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(500), PERIOD);
 pub(super) struct Schedule {
     next: Instant,
     retry: Duration,
+    last_took: Option<Duration>,
 }
 
 impl Schedule {
@@ -30,7 +31,13 @@ impl Schedule {
         Self {
             next: now,
             retry: RETRY.0,
+            last_took: None,
         }
+    }
+
+    /// How long the last resync took.
+    pub fn last_took(&self) -> Option<Duration> {
+        self.last_took
     }
 
     /// When the next resync is due.
@@ -53,6 +60,7 @@ impl Schedule {
     pub fn end(&mut self, succeeded: bool, took: Duration, now: Instant) {
         let pause = (took * REST).clamp(PERIOD, LONGEST_PERIOD);
         self.next = self.next.min(now + pause);
+        self.last_took = Some(took);
         if succeeded {
             self.retry = RETRY.0;
         } else {

@@ -16,7 +16,7 @@ use std::{
 use futures_util::future::{self, Either};
 use ratchet_model::Reason;
 use ratchet_protocol::{Failure, FailureKind, Settings};
-use ratchet_store::{Change, EndReport, Interest, Store, StoreError, StoreScope};
+use ratchet_store::{Change, EndReport, Interest, Store, StoreError, StoreHealth, StoreScope};
 use tokio::{runtime::Handle, sync::watch};
 
 use super::watcher::{self, News};
@@ -165,6 +165,11 @@ impl Connection {
     /// Whether the store says what pods declare, once it was opened.
     pub fn declares(&self) -> bool {
         self.store.as_ref().is_some_and(|store| store.declares())
+    }
+
+    /// See [`Store::health`]; `None` before the store was opened.
+    pub fn health(&self) -> Option<StoreHealth> {
+        self.store.as_ref().map(|store| store.health())
     }
 
     /// See [`Store::report`]. It waits for nothing, so it needs no bound.

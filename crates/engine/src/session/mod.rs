@@ -30,7 +30,9 @@ use ratchet_model::{
     resolve::Link,
 };
 use ratchet_protocol::{Failure, Settings};
-use ratchet_store::{Change, EndReport, Publish, Published, Store, StoreError, StoreScope};
+use ratchet_store::{
+    Change, EndReport, Publish, Published, Store, StoreError, StoreHealth, StoreScope,
+};
 
 pub(crate) use connection::Surroundings;
 use connection::{CallFailed, Connection, Size};
@@ -214,6 +216,11 @@ impl Session {
     /// Tells a store that declares what became of all ends of links on this node.
     pub fn report(&self, ends: Vec<EndReport>) {
         self.connection.report(ends);
+    }
+
+    /// What the store says of itself, once it was opened.
+    pub fn health(&self) -> Option<StoreHealth> {
+        self.connection.health()
     }
 
     /// What the store is, for messages.

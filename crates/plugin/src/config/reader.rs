@@ -189,7 +189,8 @@ fn usual_form(kind: Kind, text: String) -> Option<String> {
         | Kind::CrossNamespace
         | Kind::User
         | Kind::Prefix
-        | Kind::Host => true,
+        | Kind::Host
+        | Kind::Listen => true,
     };
     is_right.then_some(text)
 }

@@ -92,6 +92,8 @@ pub enum Kind {
     Host,
     /// A TCP port.
     Port,
+    /// An IP address and a port to listen at.
+    Listen,
     /// True or false.
     Flag,
     /// The config of a CNI plugin or of a list of them. Only this kind is an object.
@@ -141,6 +143,7 @@ impl Kind {
                 "a host name or an IP address, such as \"etcd-client.ratchet.svc.cluster.local\""
             }
             Self::Port => "a port from 1 to 65535",
+            Self::Listen => "an IP address and a port, such as \"0.0.0.0:9479\" or \"[::]:9479\"",
             Self::Flag => "true or false",
             Self::Plugins => "the config of a CNI plugin, or an object with a list of \"plugins\"",
         };

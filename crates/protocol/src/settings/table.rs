@@ -8,7 +8,10 @@
 //! The doc comment of an entry is the text of `ratchet agent --help`; its first paragraph is also
 //! the text in README.md, which a test compares.
 
-use std::{net::IpAddr, num::NonZeroU32};
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+};
 
 use ratchet_model::{Mtu, NodeName, VniRange, declaration::CrossNamespace};
 use serde::{Deserialize, Serialize};
@@ -288,6 +291,17 @@ settings! {
         flag: "log-file",
         value: "PATH",
         variable: "RATCHET_LOG_FILE",
+    }
+    /// Address and port at which the agent serves `/livez`, `/readyz` and `/metrics` over HTTP
+    ///
+    /// Who reaches the port may ask: there is neither TLS nor a password.
+    health: SocketAddr {
+        kind: Listen,
+        group: General,
+        default: DefaultValue::None,
+        flag: "health",
+        value: "ADDRESS:PORT",
+        variable: "RATCHET_HEALTH",
     }
 }
 

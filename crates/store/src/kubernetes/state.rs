@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Instant,
 };
 
 use async_trait::async_trait;
@@ -11,6 +12,7 @@ use ratchet_model::{NodeName, PodKey};
 use tokio::sync::{Notify, watch};
 
 use super::{
+    backlog::{Backlog, Item, Written},
     known::Side,
     links::{EndKey, Links, Reports},
 };
@@ -46,6 +48,8 @@ pub(super) struct State {
     /// This node's underlay, and whether it is still to be written.
     underlay: Option<(NodeUnderlaySpec, bool)>,
     watches: Vec<Weak<Pending>>,
+    /// What is to be written, and for how long.
+    pub backlog: Backlog,
 }
 
 impl Shared {
@@ -59,6 +63,7 @@ impl Shared {
                 sent: BTreeMap::new(),
                 underlay: None,
                 watches: Vec::new(),
+                backlog: Backlog::default(),
             }),
             reach: watch::Sender::new(Reach::Starting(None)),
             to_write: Notify::new(),
@@ -104,6 +109,7 @@ impl Shared {
             .is_none_or(|(known, _)| *known != underlay)
         {
             state.underlay = Some((underlay, true));
+            state.backlog.add(Item::Underlay, Instant::now());
             self.to_write.notify_one();
         }
     }
@@ -112,30 +118,43 @@ impl Shared {
     pub fn take_outgoing(&self) -> (Option<NodeUnderlaySpec>, BTreeMap<EndKey, LinkEndStatus>) {
         let mut state = self.state();
         let outgoing = std::mem::take(&mut state.outgoing);
-        let sent = outgoing.iter();
-        let sent: Vec<_> = sent
-            .map(|(key, status)| (key.clone(), status.clone()))
-            .collect();
-        state.sent.extend(sent);
+        for (key, status) in &outgoing {
+            state.sent.insert(key.clone(), status.clone());
+            state.backlog.begin(Item::Status(key.clone()));
+        }
         let underlay = state.underlay.as_mut();
         let underlay = underlay
             .and_then(|(underlay, is_new)| std::mem::take(is_new).then(|| underlay.clone()));
         (underlay, outgoing)
     }
 
-    /// The underlay could not be written, and is written again.
-    pub fn retry_underlay(&self) {
-        if let Some((_, is_new)) = &mut self.state().underlay {
-            *is_new = true;
+    /// Takes what became of writing the underlay.
+    pub fn end_underlay(&self, written: Written) {
+        let mut state = self.state();
+        state.backlog.end(&Item::Underlay, written);
+        let is_changed = state.underlay.as_ref().is_some_and(|(_, is_new)| *is_new);
+        if written == Written::Again {
+            if let Some((_, is_new)) = &mut state.underlay {
+                *is_new = true;
+            }
+            self.to_write.notify_one();
+        } else if is_changed {
+            state.backlog.add(Item::Underlay, Instant::now());
         }
-        self.to_write.notify_one();
     }
 
-    /// A status could not be written: it is written again if it still counts.
-    pub fn forget_sent(&self, key: &EndKey) {
+    /// Takes what became of writing a status. One that could not be written is written again if it
+    /// still counts.
+    pub fn end_status(&self, key: EndKey, written: Written) {
         let mut state = self.state();
-        state.sent.remove(key);
-        self.settle_end(&mut state, key.clone());
+        let item = Item::Status(key.clone());
+        state.backlog.end(&item, written);
+        if written == Written::Again {
+            state.sent.remove(&key);
+            self.settle_end(&mut state, key);
+        } else if state.outgoing.contains_key(&key) {
+            state.backlog.add(item, Instant::now());
+        }
     }
 
     /// Finds out what is to be written.
@@ -148,15 +167,19 @@ impl Shared {
     }
 
     fn settle_end(&self, state: &mut State, key: EndKey) {
+        let item = Item::Status(key.clone());
         match state.links.unsaid(&key, &state.reports) {
             None => {
+                state.backlog.drop(&item);
                 state.outgoing.remove(&key);
                 state.sent.remove(&key);
             }
             Some(status) if state.sent.get(&key) == Some(&status) => {
+                state.backlog.drop(&item);
                 state.outgoing.remove(&key);
             }
             Some(status) => {
+                state.backlog.add(item, Instant::now());
                 state.outgoing.insert(key, status);
                 self.to_write.notify_one();
             }

@@ -11,7 +11,7 @@ use ratchet_api::{Link, LinkEndStatus, NodeUnderlay, NodeUnderlaySpec};
 use serde_json::json;
 use tokio::{sync::watch, time::sleep};
 
-use super::{known::Side, links::EndKey, state::Shared};
+use super::{backlog::Written, known::Side, links::EndKey, state::Shared};
 
 /// How long changes are gathered before they are written.
 const GATHER: Duration = Duration::from_millis(200);
@@ -19,14 +19,6 @@ const GATHER: Duration = Duration::from_millis(200);
 const AT_ONCE: usize = 8;
 /// Between two attempts: at first, and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
-
-/// What became of a write.
-enum Written {
-    /// It is done, or will never be possible.
-    Settled,
-    /// It is tried again.
-    Again,
-}
 
 /// Writes without end.
 pub(super) async fn run(shared: Arc<Shared>, mut client: watch::Receiver<Option<Client>>) {
@@ -44,11 +36,10 @@ pub(super) async fn run(shared: Arc<Shared>, mut client: watch::Receiver<Option<
         let Some(connected) = connected else { continue };
         let (underlay, statuses) = shared.take_outgoing();
         let mut failed = false;
-        if let Some(underlay) = underlay
-            && let Written::Again = write_underlay(&connected, &shared, &underlay).await
-        {
-            shared.retry_underlay();
-            failed = true;
+        if let Some(underlay) = underlay {
+            let written = write_underlay(&connected, &shared, &underlay).await;
+            shared.end_underlay(written);
+            failed = written == Written::Again;
         }
         failed |= write_statuses(&connected, &shared, statuses).await;
         pause = match failed {
@@ -83,10 +74,8 @@ async fn write_statuses(
     let mut written = stream::iter(writes).buffer_unordered(AT_ONCE);
     let mut failed = false;
     while let Some((key, written)) = written.next().await {
-        if let Written::Again = written {
-            shared.forget_sent(&key);
-            failed = true;
-        }
+        failed |= written == Written::Again;
+        shared.end_status(key, written);
     }
     failed
 }
@@ -115,16 +104,16 @@ async fn write_status(client: &Client, (link, side): &EndKey, status: &LinkEndSt
 
 fn settle(what: &str, written: Result<(), kube::Error>) -> Written {
     match written {
-        Ok(()) => Written::Settled,
+        Ok(()) => Written::Done,
         // It has gone meanwhile.
-        Err(kube::Error::Api(status)) if status.code == 404 => Written::Settled,
+        Err(kube::Error::Api(status)) if status.code == 404 => Written::Done,
         Err(kube::Error::Api(status)) if [403, 422].contains(&status.code) => {
             tracing::error!(
                 what,
                 refusal = status.message,
                 "the Kubernetes API refuses a write"
             );
-            Written::Settled
+            Written::Refused
         }
         Err(error) => {
             tracing::debug!(what, %error, "cannot write; trying again");

@@ -63,11 +63,40 @@ fn a_status_that_could_not_be_written_is_written_again_if_it_counts() {
     set(&shared, &across());
     shared.report(vec![up()]);
     let written = outgoing(&shared);
-    shared.forget_sent(&(key(), Side::A));
+    shared.end_status((key(), Side::A), Written::Again);
     assert_eq!(outgoing(&shared), written);
     shared.change(|links| links.set(&key(), None));
-    shared.forget_sent(&(key(), Side::A));
+    shared.end_status((key(), Side::A), Written::Again);
     assert_eq!(outgoing(&shared).len(), 0);
+}
+
+/// Whether something will have waited for long, a minute from now.
+fn is_late_soon(shared: &Shared) -> bool {
+    let soon = Instant::now() + std::time::Duration::from_secs(60);
+    shared.state().backlog.health(true, soon).unready.is_some()
+}
+
+#[test]
+fn what_waits_to_be_written_is_in_the_backlog_until_it_is_written_or_of_no_use() {
+    let shared = shared();
+    let end = (key(), Side::A);
+    set(&shared, &across());
+    assert!(!is_late_soon(&shared));
+    shared.report(vec![up()]);
+    assert!(is_late_soon(&shared));
+    shared.report(Vec::new());
+    assert!(!is_late_soon(&shared), "nothing is to be said any more");
+    shared.report(vec![up()]);
+    outgoing(&shared);
+    shared.end_status(end.clone(), Written::Again);
+    assert!(is_late_soon(&shared));
+    outgoing(&shared);
+    shared.end_status(end, Written::Done);
+    assert!(!is_late_soon(&shared));
+    assert_eq!(
+        shared.state().backlog.health(true, Instant::now()).writes,
+        1
+    );
 }
 
 #[test]
@@ -94,7 +123,7 @@ fn the_underlay_is_written_when_it_changes_and_again_when_that_failed() {
         written.extend(shared.take_outgoing().0.map(|spec| spec.mtu));
     }
     assert_eq!(written, [1450, 1400]);
-    shared.retry_underlay();
+    shared.end_underlay(Written::Again);
     assert_eq!(shared.take_outgoing().0, Some(underlay(1400)));
     assert_eq!(shared.take_outgoing().0, None);
 }
