@@ -105,17 +105,28 @@ impl Lease {
         }
     }
 
-    /// Gives the Lease up, so that another controller need not wait.
+    /// Gives the Lease up if it is ours, so that another controller need not wait. It is read once
+    /// more: an attempt to take or renew it may have been dropped before its answer came.
     pub async fn release(&mut self) {
-        if let Some((mut lease, _)) = self.seen.take()
-            && holder(&lease) == self.identity
+        let released = tokio::time::timeout(TIMEOUT, self.try_release()).await;
+        if let Ok(Err(error)) = released {
+            let error = chain(&error);
+            tracing::debug!(error, "cannot release the Lease; another controller waits");
+        }
+    }
+
+    async fn try_release(&self) -> kube::Result<()> {
+        let Some(mut lease) = self.api.get_opt(&self.name).await? else {
+            return Ok(());
+        };
+        if holder(&lease) == self.identity
             && let Some(spec) = &mut lease.spec
         {
             spec.holder_identity = Some(String::new());
             let params = PostParams::default();
-            let replaced = self.api.replace(&self.name, &params, &lease);
-            let _another_waits_otherwise = tokio::time::timeout(TIMEOUT, replaced).await;
+            self.api.replace(&self.name, &params, &lease).await?;
         }
+        Ok(())
     }
 
     /// Takes or renews the Lease, if that is possible.

@@ -104,7 +104,10 @@ pub async fn lead(
     let mut stop = std::pin::pin!(stop);
     tokio::select! {
         () = lease.acquire() => {}
-        () = &mut stop => return Ok(()),
+        () = &mut stop => {
+            lease.release().await;
+            return Ok(());
+        }
     }
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
