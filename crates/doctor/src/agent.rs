@@ -72,21 +72,22 @@ impl Agent {
     }
 
     /// Whether the store can be used: the agent's answer, or without an agent, whether the store
-    /// can be opened.
-    pub fn store(&self, settings: &Settings) -> Check {
+    /// can be opened. Of the Kubernetes API, other checks say more.
+    pub fn store(&self, settings: &Settings) -> Option<Check> {
         let store = settings.store.as_deref().unwrap_or(DEFAULT_STORE);
         if self.hello.is_ok() {
             let asked = Request::Status {
                 settings: Settings::default(),
             };
-            return judge_store(
+            return Some(judge_store(
                 store,
                 "the agent reaches it",
                 outcome(Client::call(&self.socket, &asked, TIMEOUT)),
-            );
+            ));
         }
-        match store.parse::<StoreUrl>() {
+        Some(match store.parse::<StoreUrl>() {
             Err(error) => judge_store(store, "", Err(error.to_string())),
+            Ok(StoreUrl::Kubernetes) => return None,
             // The agent creates a file that does not exist.
             Ok(StoreUrl::Sqlite(path)) if !path.exists() => Check::ok(
                 "store",
@@ -96,7 +97,7 @@ impl Agent {
                 let options = StoreOptions::new(url, settings.entries());
                 judge_store(store, "it answers", try_out(&options))
             }
-        }
+        })
     }
 }
 
@@ -290,6 +291,7 @@ mod tests {
         assert_eq!(
             absent
                 .store(&settings(format!("sqlite:{}", path.display())))
+                .unwrap()
                 .verdict,
             Verdict::Ok
         );
@@ -302,12 +304,14 @@ mod tests {
         assert_eq!(
             absent
                 .store(&settings(format!("sqlite:{}", path.display())))
+                .unwrap()
                 .verdict,
             Verdict::Fail
         );
         assert_eq!(
-            absent.store(&settings("redis://a".into())).verdict,
+            absent.store(&settings("redis://a".into())).unwrap().verdict,
             Verdict::Fail
         );
+        assert_eq!(absent.store(&settings("kubernetes".into())), None);
     }
 }

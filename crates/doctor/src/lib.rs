@@ -8,6 +8,7 @@ mod agent;
 mod cni_dir;
 mod exposure;
 mod filter;
+mod kubernetes;
 mod node;
 mod owners;
 mod permissions;
@@ -123,7 +124,8 @@ pub fn examine(options: &DoctorOptions) -> Vec<Check> {
     checks.extend(filter::look(agent.tunnels()));
     checks.extend(configs);
     checks.extend(agent.checks(settings.as_ref()));
-    checks.push(agent.store(&effective));
+    checks.extend(agent.store(&effective));
+    checks.extend(kubernetes::look(&effective));
     checks.extend(exposure::look(&effective));
     checks.extend(permissions::look(
         socket,

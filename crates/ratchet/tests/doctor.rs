@@ -7,11 +7,13 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
+use ratchet_api_server::{Server, create_definitions, programs};
 use serde_json::{Value, json};
 
-use support::{Cluster, Node, RATCHET};
+use support::{Cluster, Node, RATCHET, eventually};
 
 /// A runtime's two directories for a node: network configs, and plugins.
 struct Runtime {
@@ -194,4 +196,88 @@ fn a_healthy_node_passes_and_each_mistake_is_named() {
         1,
         &[nowhere, "! agent: none answers", "✓ store: sqlite:"],
     );
+}
+
+/// Enters a node's network, since the API server of tests listens on loopback only.
+fn enter(node: &Node) {
+    let netns = fs::File::open(node.netns.path()).unwrap();
+    nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+}
+
+#[test]
+fn a_node_of_kubernetes_is_examined_with_the_eyes_of_its_agent() {
+    let Some(programs) = programs() else { return };
+    let mut cluster = Cluster::new(1);
+    let kubeconfig = cluster.dir.path().join("kubeconfig");
+    let node = &mut cluster.nodes[0];
+    enter(node);
+    node.set_store("kubernetes");
+    node.set("kubeconfig", json!(kubeconfig));
+    let async_runtime = tokio::runtime::Runtime::new().unwrap();
+    let server = async_runtime.block_on(Server::start(&programs));
+    fs::write(&kubeconfig, server.kubeconfig()).unwrap();
+    let runtime = Runtime::new(&cluster);
+    let way = "✓ this node runs: with Kubernetes: ";
+    let bare = runtime.doctor(&cluster.nodes[0]);
+    let lacks = "✗ Ratchet's kinds: the API lacks links, nodeunderlays, topologies, ";
+    assert_reports(&bare, 1, &[way, "✓ Kubernetes API: it answers", lacks]);
+    assert!(!bare.1.contains(" store: "), "{}", bare.1);
+
+    async_runtime.block_on(create_definitions(&server.client));
+    server.kubectl(&programs, &["create", "namespace", "ratchet"]);
+    let node = &mut cluster.nodes[0];
+    node.start_agent_with(&["--kubeconfig", kubeconfig.to_str().unwrap()]);
+    let well = [
+        way,
+        "✓ Ratchet's kinds: ",
+        "✓ agent's rights: ",
+        "✓ NodeUnderlay: node1: tunnels end at 10.91.0.1, UDP 4789, with MTU 1450",
+        "✓ store: kubernetes: the agent reaches it",
+        "! controller: none has led yet: there is no Lease ratchet/ratchet-controller",
+    ];
+    eventually("the node's underlay", || {
+        let report = runtime.doctor(&cluster.nodes[0]);
+        let is_there = report.1.contains("✓ NodeUnderlay: ");
+        is_there.then_some(()).ok_or(report.1)
+    });
+    assert_reports(&runtime.doctor(&cluster.nodes[0]), 0, &well);
+    let mut controller = Command::new(RATCHET)
+        .args(["controller", "--kubeconfig"])
+        .arg(&kubeconfig)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("a controller", || {
+        let report = runtime.doctor(&cluster.nodes[0]);
+        let leads = report.1.contains("✓ controller: ") && report.1.contains(" leads\n");
+        leads.then_some(()).ok_or(report.1)
+    });
+    support::terminate(controller.id());
+    controller.wait().unwrap();
+    let gone = "! controller: none holds the Lease ratchet/ratchet-controller";
+    assert_reports(&runtime.doctor(&cluster.nodes[0]), 0, &[gone]);
+
+    // Another node's death is no affair of the agents.
+    let forget = Command::new(RATCHET)
+        .args(["forget-node", "node7", "--socket"])
+        .arg(&cluster.nodes[0].socket)
+        .output()
+        .unwrap();
+    let error = String::from_utf8(forget.stderr).unwrap();
+    assert!(!forget.status.success());
+    assert!(error.contains("kubectl delete node node7"), "{error}");
+
+    // An account without rights, and an API that does not answer.
+    cluster.nodes[0].stop_agent();
+    let mut nobody: Value = serde_json::from_str(&server.kubeconfig()).unwrap();
+    nobody["users"][0]["user"]["as"] = json!("nobody");
+    fs::write(&kubeconfig, nobody.to_string()).unwrap();
+    let may_not = "✗ agent's rights: node node1's agent may not: list links, watch links, patch \
+                   links/status, create nodeunderlays, patch nodeunderlays";
+    let cannot_tell = ["! NodeUnderlay: ", "! controller: "];
+    let report = runtime.doctor(&cluster.nodes[0]);
+    assert_reports(&report, 1, &[may_not, cannot_tell[0], cannot_tell[1]]);
+    drop(server);
+    let report = runtime.doctor(&cluster.nodes[0]);
+    assert_reports(&report, 1, &[way, "✗ Kubernetes API: "]);
 }

@@ -8,7 +8,7 @@ use ratchet_protocol::{Failure, FailureKind, ForgetNode, Forgotten, Reply};
 use ratchet_store::{NodeRemoval, RemovalReason, Underlay};
 
 use super::Engine;
-use crate::retry::Tried;
+use crate::{retry::Tried, store::store_declares};
 
 impl Engine {
     /// Tells the store that this node is alive for as long as it has sandboxes, and that it has
@@ -61,6 +61,14 @@ impl Engine {
             return refuse(format!(
                 "node {node} is this one, and its agent runs: its pods go when the runtime deletes \
                  them"
+            ));
+        }
+        if store_declares(&self.node.settings()) {
+            return refuse(format!(
+                "store kubernetes has nothing to forget: Kubernetes deletes the pods of a node \
+                 that is gone, and the controller then ends their links and frees their VNIs. \
+                 Delete the node's objects: kubectl delete node {node}; kubectl delete \
+                 nodeunderlay {node}"
             ));
         }
         let reason = RemovalReason::Forgotten {
