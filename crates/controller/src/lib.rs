@@ -12,6 +12,7 @@ mod changes;
 mod conditions;
 mod config;
 mod derived;
+mod events;
 mod health;
 mod lease;
 mod memory;
@@ -29,6 +30,7 @@ mod watch;
 mod write;
 
 pub use config::Config;
+pub use events::Warning;
 pub use memory::{Memory, Orphan};
 pub use options::Options;
 pub use plan::{Change, FINALIZER, LinkChange, Plan, plan};

@@ -12,6 +12,7 @@ use ratchet_model::Vni;
 
 use crate::{
     derived::Derived,
+    events::Warned,
     snapshot::{Key, Snapshot},
 };
 
@@ -39,6 +40,8 @@ pub struct Memory {
     troubles: BTreeMap<Key, (Accepted, Timestamp)>,
     /// When the status of Topologies was written last.
     told: BTreeMap<Key, Timestamp>,
+    /// Which warnings were posted.
+    pub(crate) warned: Warned,
 }
 
 impl Memory {

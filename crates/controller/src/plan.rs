@@ -12,6 +12,7 @@ use crate::{
     conditions::{self, Judgement},
     config::Config,
     derived::Derived,
+    events::{self, Warning},
     memory::{BETWEEN_LOOKS, Memory, Orphan},
     quarantine,
     snapshot::{Key, Snapshot},
@@ -35,6 +36,8 @@ pub struct Plan {
     pub accepted: Vec<(Key, Condition)>,
     /// The statuses of Topologies.
     pub topologies: Vec<(Key, TopologyStatus)>,
+    /// Warnings that are to be posted, as events.
+    pub warnings: Vec<Warning>,
     /// Entries that seem to have no Link: ask the API, and tell [`Memory::confirm`].
     pub orphans: Vec<Orphan>,
     /// When to plan again, if nothing changes before.
@@ -317,6 +320,8 @@ impl<'s> Planner<'s> {
             self.now,
             &mut self.plan,
         );
+        let warned = &mut self.memory.warned;
+        events::warn(self.snapshot, warned, self.now, &mut self.plan);
         // What running pods need comes before what is new, when there is more than can be written.
         self.plan.links.sort_by_key(|change| match change.what {
             Change::Replace(_) => 0,

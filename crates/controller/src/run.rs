@@ -10,15 +10,16 @@ use anyhow::{Context, bail};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use ratchet_health::Server;
-use ratchet_kubernetes::Source;
+use ratchet_kubernetes::{Reporter, Source};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc::UnboundedReceiver,
+    task::JoinSet,
 };
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    Config, Memory, Options,
+    Config, Memory, Options, Warning,
     health::{self, Links, Numbers, Pulse},
     lease::Lease,
     plan,
@@ -39,6 +40,9 @@ const BETWEEN_PLANS: Duration = Duration::from_millis(100);
 
 /// Without news, a plan is made so often.
 const AT_LEAST: Duration = Duration::from_secs(60);
+
+/// The component that events name as their source.
+const COMPONENT: &str = "ratchet-controller";
 
 /// Debug messages of the HTTP and TLS libraries do not help to debug Ratchet.
 const QUIET: &str = "h2=info,hyper=info,hyper_util=info,tower=info,rustls=info";
@@ -117,7 +121,7 @@ pub async fn lead(
     pulse.lead();
     let lost = tokio::select! {
         why = lease.keep() => Some(format!("{why}; another controller leads")),
-        why = work(client, options, pulse) => Some(why),
+        why = work(client, options, identity, pulse) => Some(why),
         () = stop => None,
     };
     match lost {
@@ -128,10 +132,12 @@ pub async fn lead(
 }
 
 /// Watches, plans and writes. Returns why it cannot any more.
-async fn work(client: Client, options: &Options, pulse: Pulse) -> String {
+async fn work(client: Client, options: &Options, identity: &str, pulse: Pulse) -> String {
     let (mut watches, news) = watch::all(&client, options.config().quotas);
     let worker = Worker {
         config: options.config(),
+        reporter: Reporter::new(client.clone(), COMPONENT, identity),
+        posting: JoinSet::new(),
         writer: Writer::new(client, options.writes_per_second, options.parallel),
         news,
         state: State::default(),
@@ -151,6 +157,9 @@ struct Worker {
     state: State,
     memory: Memory,
     pulse: Pulse,
+    reporter: Reporter,
+    /// Events that are being posted.
+    posting: JoinSet<()>,
 }
 
 impl Worker {
@@ -182,7 +191,7 @@ impl Worker {
         self.state.has_changed();
         let started = Instant::now();
         let now = Timestamp::now();
-        let plan = plan(&self.state.known, &self.config, &mut self.memory, now);
+        let mut plan = plan(&self.state.known, &self.config, &mut self.memory, now);
         let planned = started.elapsed();
         if !plan.is_empty() {
             tracing::debug!(
@@ -196,6 +205,7 @@ impl Worker {
         }
         let again = plan.again.and_then(|again| again.try_into().ok());
         let again = AT_LEAST.min(again.unwrap_or(AT_LEAST));
+        self.post(std::mem::take(&mut plan.warnings));
         let writing = Instant::now();
         let written = self.writer.write(plan).await;
         let next = match written.news.is_empty() {
@@ -218,6 +228,21 @@ impl Worker {
         // Planning takes half of the time at most.
         tokio::time::sleep(planned.saturating_sub(writing.elapsed())).await;
         written.again.unwrap_or(next).min(next)
+    }
+
+    /// Posts warnings. Nobody waits for that.
+    fn post(&mut self, warnings: Vec<Warning>) {
+        for Warning {
+            object,
+            reason,
+            text,
+        } in warnings
+        {
+            let reporter = self.reporter.clone();
+            self.posting
+                .spawn(async move { reporter.post(&object, &reason, &text).await });
+        }
+        while self.posting.try_join_next().is_some() {}
     }
 
     /// Waits for a change of what is known, or for the time. Returns false when there is no more

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::too_many_lines)]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -10,6 +10,7 @@ use clap::Parser;
 use k8s_openapi::api::{
     coordination::v1::Lease,
     core::v1::{Binding, Namespace, Node, Pod, ServiceAccount},
+    events::v1::Event,
 };
 use kube::{
     Api, Client, Resource,
@@ -186,6 +187,21 @@ impl World {
         .await;
     }
 
+    /// Waits for so many events of a reason.
+    async fn events(&self, reason: &str, count: usize) -> Vec<Event> {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), "default");
+        eventually(reason, || async {
+            let all = events.list(&ListParams::default()).await.unwrap().items;
+            let of = |event: &Event| event.reason.as_deref() == Some(reason);
+            let found: Vec<Event> = all.into_iter().filter(of).collect();
+            match found.len() >= count {
+                true => Ok(found),
+                false => Err(format!("{found:#?}")),
+            }
+        })
+        .await
+    }
+
     /// What the agents of both ends do.
     async fn say(&self, link: &Link, state: EndState) {
         let said = |end: &LinkEnd| LinkEndStatus {
@@ -211,6 +227,10 @@ impl World {
                 .unwrap();
         }
     }
+}
+
+fn kind_of(event: &Event) -> &str {
+    event.regarding.as_ref().unwrap().kind.as_deref().unwrap()
 }
 
 fn of_link(name: &str) -> Value {
@@ -276,6 +296,11 @@ async fn life_of_a_link(world: &World) {
         status.is_some_and(|status| status.conditions[0].reason == "NotScheduled")
     };
     world.one_link(unscheduled).await;
+    // Users are told on both, once.
+    let events = world.events("NotScheduled", 2).await;
+    let regarding: BTreeSet<_> = events.iter().map(kind_of).collect();
+    assert_eq!(regarding, ["Link", "Topology"].into());
+    assert!(events.iter().all(|event| event.note.is_some()));
     world.bind("r1", "n1").await;
     world.bind("r2", "n2").await;
     let link = world.one_link(|link| link.spec.vni.is_some()).await;
@@ -296,6 +321,11 @@ async fn life_of_a_link(world: &World) {
         status.a.is_some() && status.b.is_some(),
         "the agents' words stay"
     );
+    world.say(&link, EndState::Failed).await;
+    let events = world.events("Failed", 1).await;
+    assert_eq!(kind_of(&events[0]), "Link");
+    assert_eq!(events[0].type_.as_deref(), Some("Warning"));
+    assert_eq!(world.events("NotScheduled", 2).await.len(), 2, "no more");
     // A pod starts again, on another node.
     world.delete_pod("r2").await;
     world.one_link(|link| link.spec.b.node.is_none()).await;

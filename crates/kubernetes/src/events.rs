@@ -1,4 +1,4 @@
-//! Events on pods: problems that a user has to fix, shown by `kubectl describe pod`.
+//! Events on pods and other objects: problems that a user has to fix, shown by `kubectl describe`.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -11,14 +11,14 @@ use kube::{
     Client,
     runtime::events::{Event, EventType, Recorder, Reporter as Source},
 };
-use ratchet_model::{NodeName, text::bounded};
-
-/// The component that events name as their source.
-const COMPONENT: &str = "ratchet";
+use ratchet_model::text::bounded;
 
 /// The most bytes of an event's text, a limit of the API (`NoteLengthLimit` in
 /// k8s.io/kubernetes/pkg/apis/core/validation/events.go). It refuses longer ones.
 const NOTE: usize = 1024;
+
+/// The most bytes of the name of who reports, and of an event's reason (the same file).
+const NAME: usize = 128;
 
 /// How long posting an event may take. Nothing depends on it, so the time is short.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,7 +30,7 @@ const REMEMBERED: usize = 64;
 /// share it.
 pub type Posted = Arc<tokio::sync::Mutex<BTreeMap<String, VecDeque<String>>>>;
 
-/// Posts events; each text once per pod.
+/// Posts events.
 #[derive(Clone)]
 pub struct Reporter {
     client: Client,
@@ -39,22 +39,27 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// A reporter of this node.
-    pub fn new(client: Client, node: &NodeName, posted: Posted) -> Self {
+    /// A reporter: the component that events name as their source, and which of its instances.
+    pub fn new(client: Client, component: &str, instance: &str) -> Self {
         let source = Source {
-            controller: COMPONENT.to_owned(),
-            instance: Some(node.to_string()),
+            controller: component.to_owned(),
+            instance: Some(bounded(instance, NAME)),
         };
         Self {
             client,
             source,
-            posted,
+            posted: Posted::default(),
         }
+    }
+
+    /// The same, with the memory of reporters before it.
+    #[must_use]
+    pub fn remembering(self, posted: Posted) -> Self {
+        Self { posted, ..self }
     }
 
     /// Posts a warning on a pod (namespace, name, uid), unless the same text was posted before. The
     /// reason is a short word in CamelCase, by which `kubectl get events` shows and selects events.
-    /// A failure is only logged: the agent works without the right to create events.
     pub async fn warn(&self, pod: (&str, &str, &str), reason: &str, text: &str) {
         let (namespace, name, uid) = pod;
         if !note(
@@ -63,13 +68,6 @@ impl Reporter {
         ) {
             return;
         }
-        let event = Event {
-            type_: EventType::Warning,
-            reason: reason.to_owned(),
-            note: Some(bounded(text, NOTE)),
-            action: "Wiring".to_owned(),
-            secondary: None,
-        };
         let pod = ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Pod".to_owned()),
@@ -78,22 +76,30 @@ impl Reporter {
             uid: Some(uid.to_owned()),
             ..ObjectReference::default()
         };
-        // A recorder counts a second event of the same pod as a repetition of the first, even with
-        // another text. So each event gets its own recorder.
+        self.post(&pod, reason, text).await;
+    }
+
+    /// Posts a warning on an object, whatever was posted before. A failure is only logged: nothing
+    /// depends on the right to create events.
+    pub async fn post(&self, object: &ObjectReference, reason: &str, text: &str) {
+        let event = Event {
+            type_: EventType::Warning,
+            reason: bounded(reason, NAME),
+            note: Some(bounded(text, NOTE)),
+            action: "Wiring".to_owned(),
+            secondary: None,
+        };
+        // A recorder counts a second event of the same object as a repetition of the first, even
+        // with another text. So each event gets its own recorder.
         let recorder = Recorder::new(self.client.clone(), self.source.clone());
-        match tokio::time::timeout(TIMEOUT, recorder.publish(&event, &pod)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(
-                pod = name,
-                error = crate::chain(&error),
-                "cannot post an event"
-            ),
-            Err(_) => tracing::debug!(
-                pod = name,
-                "cannot post an event: no answer within {} s",
-                TIMEOUT.as_secs()
-            ),
-        }
+        let published = tokio::time::timeout(TIMEOUT, recorder.publish(&event, object)).await;
+        let error = match published {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => crate::chain(&error),
+            Err(_) => format!("no answer within {} s", TIMEOUT.as_secs()),
+        };
+        let (kind, name) = (&object.kind, &object.name);
+        tracing::debug!(?kind, ?name, error, "cannot post an event");
     }
 
     /// Drops what was posted on a pod. Call it when the pod is deleted.

@@ -14,6 +14,9 @@ use tokio::runtime::Handle;
 
 use super::{Api, Connect, Target};
 
+/// The component that events name as their source.
+const COMPONENT: &str = "ratchet";
+
 struct Kubernetes {
     client: Client,
     node: NodeName,
@@ -43,7 +46,7 @@ async fn client(target: Target, posted: Posted) -> Result<Arc<dyn Api>, String> 
         ..Settings::default()
     })?;
     Ok(Arc::new(Kubernetes {
-        reporter: Reporter::new(client.clone(), &node, posted),
+        reporter: Reporter::new(client.clone(), COMPONENT, node.as_str()).remembering(posted),
         client,
         node,
     }))
