@@ -143,6 +143,7 @@ fn work() -> Vec<Try> {
             Answer::Done,
         ),
         Try::new(Verb::Apply(MANAGER), &underlays, "n1", newer, Answer::Done),
+        Try::new(Verb::Get, &underlays, "n1", Value::Null, Answer::Done),
         read(&format!("{OURS}/links")),
         read("/api/v1/pods"),
         Try::new(
@@ -383,7 +384,14 @@ fn without_right() -> Vec<Try> {
         "serviceaccounts/token",
     );
     let leases = "/apis/coordination.k8s.io/v1/namespaces/ratchet/leases";
-    add(Verb::Get, leases, "ratchet-controller", "get", "leases");
+    add(Verb::Get, leases, "another", "get", "leases");
+    add(
+        Verb::Merge(""),
+        leases,
+        "ratchet-controller",
+        "patch",
+        "leases",
+    );
     add(Verb::Create, leases, "", "create", "leases");
     let daemons = "/apis/apps/v1/namespaces/ratchet/daemonsets";
     add(
