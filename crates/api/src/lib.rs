@@ -20,6 +20,7 @@ mod endpoint;
 mod grant;
 mod labels;
 mod link;
+pub mod meshnet;
 mod read;
 pub mod schema;
 mod topology;

@@ -3,6 +3,7 @@
 //! Nothing is judged here but what cannot become a cable at all. Whether pods consent and what
 //! contradicts is decided by `ratchet_model::resolve`.
 
+mod of_meshnet;
 mod of_pods;
 mod of_topologies;
 mod remembered;
@@ -17,6 +18,7 @@ use crate::{
     pods::{Found, Pods},
     snapshot::{Key, Snapshot},
 };
+pub(crate) use of_meshnet::described;
 pub(crate) use remembered::{DECLARED_BY, ENDS};
 
 /// A cable that is declared.
@@ -30,6 +32,8 @@ pub(crate) struct Cable<'s> {
     pub ends: [CableEnd<'s>; 2],
     /// What is declared, each by the pod of the local end.
     pub declarations: Vec<DeclaredLink>,
+    /// What contradicts, if that is not to be seen in the declarations. What there is stays.
+    pub conflict: Option<String>,
 }
 
 /// An end of a cable.
@@ -71,6 +75,8 @@ pub(crate) struct Cables<'s> {
     pub all: BTreeMap<Key, Cable<'s>>,
     /// The links of each Topology, in its order.
     pub of_topologies: BTreeMap<&'s Key, Vec<Result<Key, Refused>>>,
+    /// The same of meshnet's Topologies.
+    pub of_meshnet: BTreeMap<&'s Key, Vec<Result<Key, Refused>>>,
     /// Which cable has two ends. A link that is declared twice is one cable.
     by_ends: HashMap<[EndKey; 2], Key>,
 }
@@ -80,6 +86,7 @@ impl<'s> Cables<'s> {
     pub fn of(snapshot: &'s Snapshot, pods: &Pods<'s>) -> Self {
         let mut cables = Self::default();
         of_topologies::add(&mut cables, snapshot, pods);
+        of_meshnet::add(&mut cables, snapshot, pods);
         of_pods::add(&mut cables, snapshot, pods);
         remembered::add(&mut cables, snapshot, pods);
         cables

@@ -57,6 +57,16 @@ impl Judgement {
         }
     }
 
+    /// Why no link can be made, if that does not pass by itself: pods come, and get their nodes.
+    pub fn trouble(&self) -> Option<(Accepted, &str)> {
+        let passes = [
+            Accepted::Resolved,
+            Accepted::PodNotFound,
+            Accepted::NotScheduled,
+        ];
+        (!passes.contains(&self.accepted)).then_some((self.accepted, &self.message))
+    }
+
     /// A Link that must go before it is made anew.
     pub fn leaving() -> Self {
         Self {

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::jiff::Timestamp;
-use ratchet_api::{Link, Topology};
+use ratchet_api::{Link, Topology, meshnet};
 
 use crate::{
     cables::{Cables, Refused},
@@ -23,6 +23,8 @@ pub(crate) struct Derived {
     pub wanted: BTreeMap<Key, Wanted>,
     /// The links of each Topology, in its order.
     pub of_topologies: BTreeMap<Key, Vec<Result<Key, Refused>>>,
+    /// The same of meshnet's Topologies.
+    pub of_meshnet: BTreeMap<Key, Vec<Result<Key, Refused>>>,
 }
 
 impl Derived {
@@ -42,21 +44,25 @@ impl Derived {
         let pods = Pods::of(snapshot);
         let cables = Cables::of(snapshot, &pods);
         let wanted = wanted::links(snapshot, &cables, config, now);
-        let of_topologies = cables.of_topologies.into_iter();
         Arc::new(Self {
             from: (snapshot.clone(), *config),
             wanted,
-            of_topologies: of_topologies
-                .map(|(key, links)| (key.clone(), links))
-                .collect(),
+            of_topologies: owned(cables.of_topologies),
+            of_meshnet: owned(cables.of_meshnet),
         })
     }
+}
+
+fn owned<V>(by_key: BTreeMap<&Key, V>) -> BTreeMap<Key, V> {
+    let all = by_key.into_iter();
+    all.map(|(key, value)| (key.clone(), value)).collect()
 }
 
 /// Whether two snapshots declare the same.
 fn says_the_same(one: &Snapshot, other: &Snapshot) -> bool {
     same(&one.pods, &other.pods, PartialEq::eq)
         && same(&one.topologies, &other.topologies, same_topology)
+        && same(&one.meshnet, &other.meshnet, same_of_meshnet)
         && same(&one.links, &other.links, same_link)
         && same(&one.grants, &other.grants, PartialEq::eq)
         && same(&one.underlays, &other.underlays, PartialEq::eq)
@@ -84,6 +90,12 @@ fn same_topology(one: &Topology, other: &Topology) -> bool {
         (metadata.uid.clone(), metadata.deletion_timestamp.clone())
     };
     one.spec == other.spec && of(one) == of(other)
+}
+
+/// All but the status.
+fn same_of_meshnet(one: &meshnet::Topology, other: &meshnet::Topology) -> bool {
+    let is_leaving = |topology: &meshnet::Topology| topology.metadata.deletion_timestamp.is_some();
+    one.spec == other.spec && is_leaving(one) == is_leaving(other)
 }
 
 /// All but the status.

@@ -16,6 +16,7 @@ mod events;
 mod health;
 mod lease;
 mod memory;
+mod meshnet;
 mod names;
 mod options;
 mod plan;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use ratchet_api::Accepted;
+use ratchet_api::{Accepted, meshnet::Status};
 use ratchet_model::Vni;
 
 use crate::{
@@ -42,6 +42,19 @@ pub struct Memory {
     told: BTreeMap<Key, Timestamp>,
     /// Which warnings were posted.
     pub(crate) warned: Warned,
+    /// What was written last of meshnet's Topologies.
+    pub(crate) meshnet: BTreeMap<Key, Told>,
+}
+
+/// A status that was written.
+#[derive(Debug)]
+pub(crate) struct Told {
+    /// What.
+    pub status: Status,
+    /// To which version of the object.
+    pub version: Option<String>,
+    /// When.
+    pub at: Timestamp,
 }
 
 impl Memory {

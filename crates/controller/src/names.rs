@@ -57,6 +57,13 @@ pub(crate) fn of_pods(ends: [&DeclaredName; 2]) -> String {
     with_digest(ends[0].pod.name(), &format!("{}\n{}", ends[0], ends[1]))
 }
 
+/// The name of the Link of a link that meshnet's Topologies declare. The two ends are in their
+/// order. KNE counts its uids anew when a link is taken out, so they are no part of it.
+pub(crate) fn of_meshnet(ends: [&DeclaredName; 2]) -> String {
+    let identity = format!("meshnet\n{}\n{}", ends[0], ends[1]);
+    with_digest(ends[0].pod.name(), &identity)
+}
+
 /// A prefix and a digest. Pods can be declared by names that Kubernetes does not allow.
 fn with_digest(prefix: &str, identity: &str) -> String {
     let mut name: String = prefix

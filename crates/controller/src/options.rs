@@ -87,6 +87,11 @@ pub struct Options {
     /// Who reaches the port may ask: there is neither TLS nor a password.
     #[arg(long, env = "RATCHET_HEALTH", value_name = "ADDRESS:PORT")]
     pub health: Option<SocketAddr>,
+    /// Make links of meshnet's Topologies (networkop.co.uk/v1beta1), as KNE writes them
+    ///
+    /// Their Links go when a controller without this leads.
+    #[arg(long, env = "RATCHET_MESHNET")]
+    pub meshnet: bool,
     /// The log level: error, warn, info, debug, trace, or a filter such as ratchet_controller=debug
     #[arg(
         long,

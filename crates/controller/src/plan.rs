@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use ratchet_api::{Accepted, Condition, Link, TopologyStatus, VNIBlock};
+use ratchet_api::{Accepted, Condition, Link, TopologyStatus, VNIBlock, meshnet::Status};
 use ratchet_model::Vni;
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     derived::Derived,
     events::{self, Warning},
     memory::{BETWEEN_LOOKS, Memory, Orphan},
-    quarantine,
+    meshnet, quarantine,
     snapshot::{Key, Snapshot},
     wanted::Wanted,
 };
@@ -38,6 +38,8 @@ pub struct Plan {
     pub topologies: Vec<(Key, TopologyStatus)>,
     /// Warnings that are to be posted, as events.
     pub warnings: Vec<Warning>,
+    /// The statuses of meshnet's Topologies.
+    pub meshnet: Vec<(Key, Status)>,
     /// Entries that seem to have no Link: ask the API, and tell [`Memory::confirm`].
     pub orphans: Vec<Orphan>,
     /// When to plan again, if nothing changes before.
@@ -51,6 +53,7 @@ impl Plan {
             && self.links.is_empty()
             && self.accepted.is_empty()
             && self.topologies.is_empty()
+            && self.meshnet.is_empty()
     }
 
     /// Plans again after this time, or sooner.
@@ -322,6 +325,13 @@ impl<'s> Planner<'s> {
         );
         let warned = &mut self.memory.warned;
         events::warn(self.snapshot, warned, self.now, &mut self.plan);
+        meshnet::statuses(
+            (self.snapshot, derived),
+            &self.judgements,
+            self.memory,
+            self.now,
+            &mut self.plan,
+        );
         // What running pods need comes before what is new, when there is more than can be written.
         self.plan.links.sort_by_key(|change| match change.what {
             Change::Replace(_) => 0,

@@ -133,14 +133,14 @@ pub async fn lead(
 
 /// Watches, plans and writes. Returns why it cannot any more.
 async fn work(client: Client, options: &Options, identity: &str, pulse: Pulse) -> String {
-    let (mut watches, news) = watch::all(&client, options.config().quotas);
+    let (mut watches, news) = watch::all(&client, options.config().quotas, options.meshnet);
     let worker = Worker {
         config: options.config(),
         reporter: Reporter::new(client.clone(), COMPONENT, identity),
         posting: JoinSet::new(),
         writer: Writer::new(client, options.writes_per_second, options.parallel),
         news,
-        state: State::default(),
+        state: State::new(options.meshnet),
         memory: Memory::default(),
         pulse,
     };
@@ -199,6 +199,7 @@ impl Worker {
                 links = plan.links.len(),
                 conditions = plan.accepted.len(),
                 topologies = plan.topologies.len(),
+                meshnet = plan.meshnet.len(),
                 milliseconds = planned.as_millis(),
                 "planned"
             );

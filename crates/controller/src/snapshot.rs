@@ -8,7 +8,7 @@ use std::{
 };
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
-use ratchet_api::{Link, LinkGrant, NodeUnderlay, Topology, VNIBlock};
+use ratchet_api::{Link, LinkGrant, NodeUnderlay, Topology, VNIBlock, meshnet};
 use ratchet_model::{
     PodKey, Quotas,
     declaration::{Declaration, declare_within},
@@ -136,6 +136,8 @@ impl Pod {
 pub struct Snapshot {
     /// The Topologies.
     pub topologies: BTreeMap<Key, Arc<Topology>>,
+    /// meshnet's Topologies, if they are read.
+    pub meshnet: BTreeMap<Key, Arc<meshnet::Topology>>,
     /// The pods that have not ended.
     pub pods: BTreeMap<PodKey, Arc<Pod>>,
     /// The nodes' underlays, by node.

@@ -27,6 +27,7 @@ pub(crate) struct State {
 #[derive(Default)]
 pub(crate) struct Feeds {
     pub topologies: Feed<crate::Key, ratchet_api::Topology>,
+    pub meshnet: Feed<crate::Key, ratchet_api::meshnet::Topology>,
     pub pods: Feed<ratchet_model::PodKey, crate::Pod>,
     pub underlays: Feed<String, ratchet_api::NodeUnderlay>,
     pub grants: Feed<crate::Key, ratchet_api::LinkGrant>,
@@ -36,11 +37,19 @@ pub(crate) struct Feeds {
 }
 
 impl State {
+    /// Without meshnet's Topologies there is no watch to wait for.
+    pub fn new(with_meshnet: bool) -> Self {
+        let mut state = Self::default();
+        state.feeds.meshnet.is_listed = !with_meshnet;
+        state
+    }
+
     /// Whether something has changed since this was asked last.
     pub fn has_changed(&mut self) -> bool {
         let feeds = &mut self.feeds;
         let all = [
             &mut feeds.topologies.has_changed,
+            &mut feeds.meshnet.has_changed,
             &mut feeds.pods.has_changed,
             &mut feeds.underlays.has_changed,
             &mut feeds.grants.has_changed,
@@ -55,6 +64,7 @@ impl State {
     pub fn is_complete(&self) -> bool {
         let feeds = &self.feeds;
         feeds.topologies.is_listed
+            && feeds.meshnet.is_listed
             && feeds.pods.is_listed
             && feeds.underlays.is_listed
             && feeds.grants.is_listed

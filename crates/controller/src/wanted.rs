@@ -132,6 +132,8 @@ fn one(
             None => wanted.refuse(Accepted::Conflict, String::new()),
         }
         (wanted.accepted, wanted.message) = (Accepted::Conflict, text(reason));
+    } else if let Some(conflict) = &cable.conflict {
+        (wanted.accepted, wanted.message) = (Accepted::Conflict, conflict.clone());
     } else if let Some((reason, message)) = undeclarable(config, link.vni) {
         wanted.refuse(reason, message);
     } else if let Some((reason, message)) =
@@ -210,7 +212,7 @@ fn keep_declared(spec: &mut LinkSpec, present: &LinkSpec) {
 
 /// What a Link remembers of pods' declarations.
 fn annotations(cable: &Cable<'_>) -> BTreeMap<String, String> {
-    if cable.by == DeclaredBy::Topology {
+    if matches!(cable.by, DeclaredBy::Topology | DeclaredBy::Meshnet) {
         return BTreeMap::new();
     }
     let [a, b] = &cable.ends;

@@ -12,7 +12,7 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
-use ratchet_api::{Link, LinkGrant, NodeUnderlay, Topology, VNIBlock};
+use ratchet_api::{Link, LinkGrant, NodeUnderlay, Topology, VNIBlock, meshnet};
 use ratchet_kubernetes::chain;
 use ratchet_model::{PodKey, Quotas};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -60,7 +60,11 @@ struct NodeAddress {
 type SlimNode = Object<NotUsed, NodeStatus>;
 
 /// Watches all that the controller reads. The watches end with the set.
-pub(crate) fn all(client: &Client, quotas: Quotas) -> (JoinSet<()>, UnboundedReceiver<News>) {
+pub(crate) fn all(
+    client: &Client,
+    quotas: Quotas,
+    with_meshnet: bool,
+) -> (JoinSet<()>, UnboundedReceiver<News>) {
     let (sender, receiver) = unbounded_channel();
     let pods: Api<SlimPod> = slim::<KubernetesPod, _>(client);
     let kinds: [Task; 7] = [
@@ -79,6 +83,9 @@ pub(crate) fn all(client: &Client, quotas: Quotas) -> (JoinSet<()>, UnboundedRec
     let mut tasks = JoinSet::new();
     for kind in kinds {
         tasks.spawn(kind);
+    }
+    if with_meshnet {
+        tasks.spawn(run_meshnet(Api::all(client.clone()), sender));
     }
     (tasks, receiver)
 }
@@ -119,13 +126,8 @@ async fn run<K>(
     let mut events = pin!(watcher(api, watcher::Config::default()).default_backoff());
     while let Some(event) = events.next().await {
         match event {
-            Ok(mut event) => {
-                if let Event::Apply(object) | Event::InitApply(object) = &mut event {
-                    // Half of an object; kept by the API server if it is not sent back.
-                    object.meta_mut().managed_fields = None;
-                }
-                let news: News = Box::new(move |state| apply(state, event));
-                if sender.send(news).is_err() {
+            Ok(event) => {
+                if sender.send(news(event, apply)).is_err() {
                     return;
                 }
             }
@@ -133,6 +135,61 @@ async fn run<K>(
                 tracing::warn!(error = chain(&error), "cannot watch {name}; trying again")
             }
         }
+    }
+}
+
+fn news<K: Resource + Send + 'static>(
+    mut event: Event<K>,
+    apply: impl Fn(&mut State, Event<K>) + Send + 'static,
+) -> News {
+    if let Event::Apply(object) | Event::InitApply(object) = &mut event {
+        // Half of an object; kept by the API server if it is not sent back.
+        object.meta_mut().managed_fields = None;
+    }
+    Box::new(move |state| apply(state, event))
+}
+
+/// Watches meshnet's Topologies. Their definition is not ours and may be missing: then there are
+/// none, and nothing else waits for them.
+async fn run_meshnet(api: Api<meshnet::Topology>, sender: UnboundedSender<News>) {
+    const MISSING: &str = "the API has no topologies.networkop.co.uk, for which --meshnet asks: \
+                           apply deploy/meshnet/crd.yaml; looking again";
+    let mut is_missing = false;
+    let mut events = pin!(watcher(api, watcher::Config::default()).default_backoff());
+    while let Some(event) = events.next().await {
+        let all = match event {
+            Ok(event) => {
+                // A list begins before it fails.
+                is_missing &= matches!(event, Event::Init);
+                vec![event]
+            }
+            Err(error) if is_unknown(&error) => {
+                if !is_missing {
+                    tracing::warn!("{MISSING}");
+                }
+                is_missing = true;
+                vec![Event::Init, Event::InitDone]
+            }
+            Err(error) => {
+                let error = chain(&error);
+                tracing::warn!(error, "cannot watch Topologies of meshnet; trying again");
+                continue;
+            }
+        };
+        for event in all {
+            if sender.send(news(event, of_meshnet)).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Whether the API has no such kind.
+fn is_unknown(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
+        _ => false,
     }
 }
 
@@ -152,6 +209,11 @@ fn hear<Id: Ord + Clone, K: Resource + PartialEq>(
 fn topologies(state: &mut State, event: Event<Topology>) {
     let known = &mut state.known.topologies;
     hear(&mut state.feeds.topologies, known, event, Key::of);
+}
+
+fn of_meshnet(state: &mut State, event: Event<meshnet::Topology>) {
+    let known = &mut state.known.meshnet;
+    hear(&mut state.feeds.meshnet, known, event, Key::of);
 }
 
 fn grants(state: &mut State, event: Event<LinkGrant>) {

@@ -1,6 +1,7 @@
 //! Writes a plan: blocks first, then the Links that have their VNIs, then statuses. So many writes
 //! a second, and so many at a time.
 
+mod meshnet;
 mod tokens;
 
 use std::{
@@ -118,7 +119,9 @@ impl Writer {
             .topologies
             .into_iter()
             .map(|(key, it)| self.topology(key, it));
-        let requests: Vec<_> = accepted.chain(topologies).collect();
+        let meshnet = plan.meshnet.into_iter();
+        let meshnet = meshnet.map(|(key, it)| self.of_meshnet(key, &it));
+        let requests: Vec<_> = accepted.chain(topologies).chain(meshnet).collect();
         self.all(requests, until, &mut written).await;
         for (vni, link) in plan.orphans {
             if self.has_no_link(vni, &link).await {

@@ -69,6 +69,7 @@ fn add_link<'s>(
         topology: None,
         ends,
         declarations: vec![declaration],
+        conflict: None,
     };
     // Only if two digests were the same.
     if !cables.all.contains_key(&key) {
@@ -108,7 +109,7 @@ pub(super) fn end<'s>(declared: &DeclaredEnd, found: Found<'s>) -> CableEnd<'s> 
 }
 
 /// Whether a pod of Kubernetes can have a name. Declarations may use others.
-fn is_kubernetes_name(name: &str) -> bool {
+pub(super) fn is_kubernetes_name(name: &str) -> bool {
     name.bytes()
         .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b))
         && name.ends_with(|c: char| c.is_ascii_alphanumeric())

@@ -96,6 +96,7 @@ impl<'s> Reader<'_, 's> {
             topology: Some(self.topology),
             declarations: declarations.map_err(|error| unsupported(&error))?,
             ends: found,
+            conflict: None,
         };
         cables.insert(key.clone(), cable);
         Ok(key)

@@ -94,6 +94,7 @@ fn remembered<'s>(link: &Link, pods: &Pods<'s>) -> Option<Cable<'s>> {
         topology: None,
         declarations: vec![declaration(spec, local, remote)?],
         ends,
+        conflict: None,
     })
 }
 

@@ -9,7 +9,7 @@ use k8s_openapi::{
 };
 use ratchet_api::{
     EndState, Link, LinkEndStatus, LinkGrant, LinkGrantFrom, LinkGrantSpec, LinkGrantTo,
-    LinkStatus, NodeUnderlay, NodeUnderlaySpec, Topology, TopologySpec, VNIBlock,
+    LinkStatus, NodeUnderlay, NodeUnderlaySpec, Topology, TopologySpec, VNIBlock, meshnet,
 };
 use ratchet_controller::{
     Change, Config, Key, LinkChange, Memory, Plan, Pod, PodState, Snapshot, plan,
@@ -154,6 +154,21 @@ impl Fake {
         self.all.topologies.insert(key, Arc::new(topology));
     }
 
+    /// Creates a Topology of meshnet, or changes its links.
+    pub fn meshnet(&mut self, name: &str, links: &Value) {
+        let key = key(name);
+        let mut topology = match self.all.meshnet.get(&key) {
+            Some(present) => (**present).clone(),
+            None => meshnet::Topology {
+                metadata: self.metadata(&key),
+                ..meshnet::Topology::default()
+            },
+        };
+        topology.spec.links = serde_json::from_value(links.clone()).unwrap();
+        topology.metadata.resource_version = Some(self.next().to_string());
+        self.all.meshnet.insert(key, Arc::new(topology));
+    }
+
     pub fn grant(&mut self, name: &str, from: &str, selector: Option<Value>) {
         let key = key(name);
         let spec = LinkGrantSpec {
@@ -223,6 +238,14 @@ impl Fake {
         for (key, status) in &plan.topologies {
             if let Some(topology) = self.all.topologies.get_mut(key).filter(|_| is_due()) {
                 Arc::make_mut(topology).status = Some(status.clone());
+            }
+        }
+        for (key, status) in &plan.meshnet {
+            let version = self.next().to_string();
+            if let Some(topology) = self.all.meshnet.get_mut(key).filter(|_| is_due()) {
+                let topology = Arc::make_mut(topology);
+                topology.metadata.resource_version = Some(version);
+                topology.status = status.clone();
             }
         }
     }
@@ -359,7 +382,7 @@ impl Fake {
             Some(LinkEndStatus {
                 node: end.node.clone()?,
                 pod_uid: end.pod_uid.clone()?,
-                sandbox: None,
+                sandbox: Some(format!("sandbox-of-{}", end.pod_uid.as_ref()?)),
                 observed_generation: generation,
                 state,
                 kind: None,

@@ -3,4 +3,5 @@
 
 mod fake;
 mod links;
+mod meshnet;
 mod vnis;
