@@ -1,6 +1,8 @@
 //! The controller and a real API server: from pods, nodes' underlays and a Topology to Links.
 #![allow(clippy::unwrap_used, clippy::too_many_lines)]
 
+mod meshnet;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
@@ -204,10 +206,30 @@ impl World {
 
     /// What the agents of both ends do.
     async fn say(&self, link: &Link, state: EndState) {
-        let said = |end: &LinkEnd| LinkEndStatus {
-            node: end.node.clone().unwrap(),
-            pod_uid: end.pod_uid.clone().unwrap(),
-            sandbox: None,
+        let ends = [("a", &link.spec.a), ("b", &link.spec.b)];
+        for (name, of) in ends {
+            self.say_of(link, name, of, state).await;
+        }
+    }
+
+    /// The same, as far as the ends have nodes and the Link is still there.
+    async fn say_of_both(&self, link: &Link, state: EndState) {
+        for (name, of) in [("a", &link.spec.a), ("b", &link.spec.b)] {
+            let found = self
+                .links()
+                .get_opt(link.metadata.name.as_ref().unwrap())
+                .await;
+            if of.node.is_some() && found.unwrap().is_some() {
+                self.say_of(link, name, of, state).await;
+            }
+        }
+    }
+
+    async fn say_of(&self, link: &Link, end: &str, of: &LinkEnd, state: EndState) {
+        let said = LinkEndStatus {
+            node: of.node.clone().unwrap(),
+            pod_uid: of.pod_uid.clone().unwrap(),
+            sandbox: of.pod.as_ref().map(|pod| format!("sandbox-{pod}")),
             observed_generation: link.metadata.generation.unwrap(),
             state,
             kind: None,
@@ -216,15 +238,15 @@ impl World {
             message: None,
         };
         let name = link.metadata.name.clone().unwrap();
-        for (end, of) in [("a", &link.spec.a), ("b", &link.spec.b)] {
-            let mut object = of_link(&name);
-            object["status"] = json!({end: said(of)});
-            let params = PatchParams::apply(&format!("ratchet-{end}")).force();
-            let patch = Patch::Apply(&object);
-            self.links()
-                .patch_status(&name, &params, &patch)
-                .await
-                .unwrap();
+        let mut object = of_link(&name);
+        object["status"] = json!({end: said});
+        let params = PatchParams::apply(&format!("ratchet-{end}")).force();
+        let patch = Patch::Apply(&object);
+        let answer = self.links().patch_status(&name, &params, &patch).await;
+        match answer {
+            // It has gone meanwhile.
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            answer => drop(answer.unwrap()),
         }
     }
 }
@@ -244,38 +266,52 @@ fn ring(numbers: impl Iterator<Item = u32>) -> Value {
     json!({"links": numbers.map(link).collect::<Vec<_>>()})
 }
 
-#[test]
-fn the_controller_makes_links_and_two_of_them_give_no_vni_twice() {
-    let Some(programs) = programs() else { return };
+fn log() {
     let filter = EnvFilter::new("ratchet_controller=info");
     let log = tracing_subscriber::fmt().with_env_filter(filter);
-    log.with_test_writer().init();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    // Another test of this process may have done it.
+    drop(log.with_test_writer().try_init());
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
-        .unwrap();
-    runtime.block_on(async {
+        .unwrap()
+}
+
+/// A server with our definitions and three nodes.
+async fn prepared(server: &Server) -> World {
+    create_definitions(&server.client).await;
+    let client = server.client.clone();
+    let world = World { client };
+    eventually("the namespace", || async {
+        let namespaces: Api<Namespace> = Api::all(world.client.clone());
+        namespaces
+            .get("default")
+            .await
+            .map_err(|error| error.to_string())
+    })
+    .await;
+    // Nothing but the API server runs here, so nothing else creates it.
+    let account = json!({
+        "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"},
+    });
+    create::<ServiceAccount>(Api::namespaced(world.client.clone(), "default"), account).await;
+    for number in 1..=3 {
+        world.node(number).await;
+    }
+    world
+}
+
+#[test]
+fn the_controller_makes_links_and_two_of_them_give_no_vni_twice() {
+    let Some(programs) = programs() else { return };
+    log();
+    runtime().block_on(async {
         let server = Server::start(&programs).await;
-        create_definitions(&server.client).await;
-        let client = server.client.clone();
-        let world = World { client };
-        eventually("the namespace", || async {
-            let namespaces: Api<Namespace> = Api::all(world.client.clone());
-            namespaces
-                .get("default")
-                .await
-                .map_err(|error| error.to_string())
-        })
-        .await;
-        // Nothing but the API server runs here, so nothing else creates it.
-        let account = json!({
-            "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"},
-        });
-        create::<ServiceAccount>(Api::namespaced(world.client.clone(), "default"), account).await;
-        for number in 1..=3 {
-            world.node(number).await;
-        }
+        let world = prepared(&server).await;
         let controller = Controller::start(&world.client, "one", &[]);
         life_of_a_link(&world).await;
         controller.stop().await;
