@@ -136,3 +136,26 @@ test_meshnet_many() {
     verify "no two have one VNI" vnis_differ
     meshnet_ends
 }
+
+# KNE's five nodes, each with two links to each other one: on one node, and on two.
+test_meshnet_five() {
+    local sides side pod pods cables
+    cables=$(for one in 1 2 3 4 5; do for other in 1 2 3 4 5; do for n in 1 2; do
+        [ "$one" -ge "$other" ] || echo "r$one:eth$other$n r$other:eth$one$n"
+    done; done; done | awk '{ print NR - 1, $0 }')
+    meshnet_begins || return
+    for sides in "left left left left left" "left right right left right"; do
+        kne_objects <<<"$cables" | k create -f - >/dev/null
+        pods=()
+        for side in $sides; do pods+=("r$((${#pods[@]} + 1))=$side=8"); done
+        lab_pods "${pods[@]}"
+        check "five pods run ($sides)" running r1 r2 r3 r4 r5 || break
+        check "20 links are up" links_up 20
+        check "every link answers" all_answer <<<"$cables"
+        for pod in r1 r2 r3 r4 r5; do check "$pod is alive" alive "$pod"; done
+        k delete pods --all --grace-period=0 --force >/dev/null 2>&1
+        meshnet delete --all >/dev/null
+        check "no Link is left" no_links
+    done
+    meshnet_ends
+}

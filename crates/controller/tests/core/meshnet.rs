@@ -65,10 +65,13 @@ fn settle(api: &mut Fake, memory: &mut Memory) {
     api.settle(memory);
 }
 
+/// What it is about, the Topologies by pod, and the cables.
+type Case = (&'static str, Vec<(&'static str, Value)>, Vec<&'static str>);
+
 #[test]
 fn objects_become_cables() {
     let two = |one: Value, other: Value| json!([one, other]);
-    let cases: Vec<(&str, Vec<(&str, Value)>, Vec<&str>)> = vec![
+    let cases: Vec<Case> = vec![
         ("none", vec![("r1", json!([]))], vec![]),
         (
             "both sides, uid 0, no addresses",
