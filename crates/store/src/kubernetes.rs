@@ -117,10 +117,7 @@ impl Store for KubernetesStore {
     }
 
     async fn remove_pod(&self, pod: &PodKey, sandbox: &SandboxId) -> Result<(), StoreError> {
-        self.shared.change(|links| {
-            links.remove_pod(pod, sandbox);
-            BTreeSet::new()
-        });
+        self.shared.remove_pod(pod, sandbox);
         Ok(())
     }
 

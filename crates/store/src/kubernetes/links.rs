@@ -314,6 +314,13 @@ impl Links {
         is_its
     }
 
+    /// A pod that is elsewhere by now, with the other pods of its Links.
+    pub fn of_moved(&self, pod: &PodKey) -> BTreeSet<PodKey> {
+        let is_elsewhere = |end: &KnownEnd| end.place.is_some() && !end.is_on(&self.node);
+        let links = self.wanted(pod).filter(|(_, end, _)| is_elsewhere(end));
+        links.flat_map(|(link, ..)| link.pods().cloned()).collect()
+    }
+
     /// The VNIs that the controller has given to links. From now on this node may have devices of
     /// them.
     pub fn claim(&mut self, claims: &[VniClaim]) -> BTreeMap<LinkId, VniGrant> {

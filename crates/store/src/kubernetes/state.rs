@@ -8,7 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use ratchet_api::{LinkEndStatus, NodeUnderlaySpec};
-use ratchet_model::{NodeName, PodKey};
+use ratchet_model::{NodeName, PodKey, SandboxId};
 use tokio::sync::{Notify, watch};
 
 use super::{
@@ -80,6 +80,14 @@ impl Shared {
         let pods = change(&mut state.links);
         state.tell(&pods);
         self.settle(&mut state);
+    }
+
+    /// Forgets a sandbox of this node. Those who watch hear of it if its pod is elsewhere by now.
+    pub fn remove_pod(&self, pod: &PodKey, sandbox: &SandboxId) {
+        self.change(|links| match links.remove_pod(pod, sandbox) {
+            true => links.of_moved(pod),
+            false => BTreeSet::new(),
+        });
     }
 
     /// Takes what the engine says of this node's ends.

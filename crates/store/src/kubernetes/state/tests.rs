@@ -1,13 +1,15 @@
+use futures_util::FutureExt;
 use ratchet_api::Link;
-use ratchet_model::{DeclaredLink, LinkId, device::LinkKind};
+use ratchet_model::{DeclaredLink, LinkId, Location, PodRecord, device::LinkKind};
 
 use super::{
     super::{
         known::{KnownLink, LinkKey},
-        testing::{across, key, pod, pods, said, sandbox},
+        testing::{across, end, key, object, pod, pods, said, sandbox},
     },
     *,
 };
+use crate::Publish;
 
 fn shared() -> Shared {
     Shared::of("n1".parse().unwrap())
@@ -143,4 +145,40 @@ async fn a_watch_reports_all_first_and_then_the_pods_of_links_that_changed() {
     shared.change(|links| links.set(&other, None));
     shared.change(|links| links.set(&key(), None));
     assert_eq!(watch.next().await.unwrap(), Change::Pods(pods(["a", "bb"])));
+}
+
+#[tokio::test]
+async fn that_a_pod_has_moved_is_told_when_its_sandbox_here_is_gone() {
+    let shared = shared();
+    let link = |node| object(end("a", Some("n1")), end("bb", Some(node)));
+    set(&shared, &link("n1"));
+    for (name, id) in [("a", "s1"), ("bb", "s2")] {
+        let location = Location {
+            node: "n1".parse().unwrap(),
+            vtep: [192, 0, 2, 1].into(),
+            sandbox: sandbox(id),
+            mtu: 1450.try_into().unwrap(),
+            leaving: false,
+        };
+        let record = PodRecord::new(pod(name), Some(location), 5, Vec::new());
+        shared.state().links.publish(&record, Publish::New);
+    }
+    // A pod that was deleted by force may have started elsewhere before its DEL here.
+    set(&shared, &link("node2"));
+    let mut watch = shared.state().watch();
+    let first = watch.next().now_or_never().unwrap().unwrap();
+    assert_eq!(first, Change::All);
+    let node_of = |name: &str| {
+        let facts = shared.state().links.facts(&pods(["a"]));
+        let location = facts.records[&pod(name)].location.clone();
+        location.map(|location| location.node.to_string())
+    };
+    assert_eq!(node_of("bb").as_deref(), Some("n1"));
+    shared.remove_pod(&pod("bb"), &sandbox("s2"));
+    assert_eq!(node_of("bb").as_deref(), Some("node2"));
+    let told = watch.next().now_or_never().unwrap().unwrap();
+    assert_eq!(told, Change::Pods(pods(["a", "bb"])));
+    // The engine knows of the DELs of pods that are not elsewhere.
+    shared.remove_pod(&pod("a"), &sandbox("s1"));
+    assert!(watch.next().now_or_never().is_none());
 }
