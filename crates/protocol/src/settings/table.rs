@@ -28,7 +28,8 @@ settings! {
     pub struct Settings;
 
     /// Where the nodes share their state: `sqlite:PATH` for the agents of one machine,
-    /// `etcd://HOST:PORT,…` or `etcds://…` (TLS) for those of a cluster
+    /// `etcd://HOST:PORT,…` or `etcds://…` (TLS) for those of a cluster, `kubernetes` for Links in
+    /// the Kubernetes API
     store: String {
         kind: Store,
         group: Store,
