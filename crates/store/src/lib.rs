@@ -128,6 +128,20 @@ pub enum Change {
     All,
 }
 
+impl Change {
+    /// This change and a later one as one.
+    #[must_use]
+    pub fn and(self, later: Self) -> Self {
+        match (self, later) {
+            (Self::Pods(mut pods), Self::Pods(more)) => {
+                pods.extend(more);
+                Self::Pods(pods)
+            }
+            (Self::All, _) | (_, Self::All) => Self::All,
+        }
+    }
+}
+
 /// Why a node's pods are removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemovalReason {

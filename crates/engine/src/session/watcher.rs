@@ -23,13 +23,9 @@ impl News {
     fn add(&self, change: Change) -> bool {
         let mut news = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_first = news.is_none();
-        *news = Some(match (news.take(), change) {
-            (Some(Change::Pods(mut pods)), Change::Pods(more)) => {
-                pods.extend(more);
-                Change::Pods(pods)
-            }
-            (None, change) => change,
-            (Some(_), _) => Change::All,
+        *news = Some(match news.take() {
+            Some(before) => before.and(change),
+            None => change,
         });
         is_first
     }

@@ -230,11 +230,12 @@ impl Pending {
     }
 
     fn add(&self, pods: &BTreeSet<PodKey>) {
-        match &mut *self.change() {
-            Some(Change::All) => {}
-            Some(Change::Pods(before)) => before.extend(pods.iter().cloned()),
-            none => *none = Some(Change::Pods(pods.clone())),
-        }
+        let mut change = self.change();
+        let more = Change::Pods(pods.clone());
+        *change = Some(match change.take() {
+            Some(before) => before.and(more),
+            None => more,
+        });
         self.changed.notify_one();
     }
 }

@@ -4,10 +4,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use kube::{
-    Api, Client,
+    Api, Client, Resource,
     api::{Patch, PatchParams},
 };
-use ratchet_api::{Link, LinkEndStatus, NodeUnderlay, NodeUnderlaySpec};
+use ratchet_api::{
+    Link, LinkEndStatus, MANAGER_OF_A, MANAGER_OF_B, NodeUnderlay, NodeUnderlaySpec,
+};
 use serde_json::json;
 use tokio::{sync::watch, time::sleep};
 
@@ -85,12 +87,12 @@ async fn write_statuses(
 async fn write_status(client: &Client, (link, side): &EndKey, status: &LinkEndStatus) -> Written {
     let links: Api<Link> = Api::namespaced(client.clone(), &link.namespace);
     let manager = match side {
-        Side::A => "ratchet-a",
-        Side::B => "ratchet-b",
+        Side::A => MANAGER_OF_A,
+        Side::B => MANAGER_OF_B,
     };
     let object = json!({
-        "apiVersion": "ratchet.dev/v1alpha1",
-        "kind": "Link",
+        "apiVersion": Link::api_version(&()),
+        "kind": Link::kind(&()),
         "metadata": { "name": link.name, "namespace": link.namespace },
         "status": { side.field(): status },
     });
