@@ -6,11 +6,10 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream::BoxStream};
 use ratchet_engine::node_name;
 use ratchet_kubernetes::{
-    ApiError, Client, NetworkOwner, PodFacts, PodNews, Posted, Reporter, Source,
+    ApiError, Client, NetworkOwner, PodFacts, PodNews, Posted, Reporter, connect,
 };
 use ratchet_model::{NodeName, Reason};
 use ratchet_protocol::Settings;
-use tokio::runtime::Handle;
 
 use super::{Api, Connect, Target};
 
@@ -23,24 +22,17 @@ struct Kubernetes {
     reporter: Reporter,
 }
 
-/// Makes clients, each on its own thread: a kubeconfig may name a program that prints credentials,
-/// and the client waits for that program. What one client posted, the next does not post again.
+/// Makes clients. What one client posted, the next does not post again.
 pub(crate) fn connector() -> Connect {
     let posted = Posted::default();
     Arc::new(move |target| {
         let posted = posted.clone();
-        Box::pin(async {
-            let runtime = Handle::current();
-            let connect = move || runtime.block_on(client(target, posted));
-            let connected = tokio::task::spawn_blocking(connect).await;
-            connected.unwrap_or_else(|e| Err(e.to_string()))
-        })
+        Box::pin(client(target, posted))
     })
 }
 
 async fn client(target: Target, posted: Posted) -> Result<Arc<dyn Api>, String> {
-    let source = Source::find(&target.kubeconfig).map_err(|e| e.to_string())?;
-    let client = source.client().await.map_err(|e| e.to_string())?;
+    let client = connect(&target.kubeconfig).await?;
     let node = node_name(&Settings {
         node: target.node,
         ..Settings::default()

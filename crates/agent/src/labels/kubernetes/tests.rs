@@ -15,7 +15,7 @@ use std::{
 };
 
 use ratchet_protocol::{Pod, Prepare};
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
 
 use super::{
     super::{Labels, Setup},
