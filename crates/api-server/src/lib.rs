@@ -267,6 +267,20 @@ async fn is_ready(client: &Client) -> bool {
         .is_ok_and(|text| text == "ok")
 }
 
+/// Runs a test on a server of its own, with the folder of [`programs`]; or not, where these may be
+/// missing.
+pub fn on_a_server(test: impl AsyncFnOnce(Server, PathBuf)) {
+    let Some(programs) = programs() else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let server = Server::start(&programs).await;
+        test(server, programs).await;
+    });
+}
+
 /// Creates the CustomResourceDefinitions, and waits until the server serves them.
 pub async fn create_definitions(client: &Client) {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());

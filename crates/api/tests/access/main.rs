@@ -17,7 +17,7 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
     core::Request,
 };
-use ratchet_api_server::{Server, programs};
+use ratchet_api_server::{Server, on_a_server, programs};
 use serde_json::{Value, json};
 
 const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/base");
@@ -136,13 +136,7 @@ fn the_one_file_is_made_from_the_base() {
 /// One server for all, since it takes some seconds to start.
 #[test]
 fn each_account_may_do_its_work_and_no_more() {
-    let Some(programs) = programs() else { return };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let mut server = Server::start(&programs).await;
+    on_a_server(async |mut server, programs| {
         install(&server, &programs).await;
         server.start_controllers(
             &programs,

@@ -14,7 +14,7 @@ use kube::{
     core::{ApiResource, GroupVersionKind},
     runtime::{conditions, wait::await_condition},
 };
-use ratchet_api_server::{Server, programs};
+use ratchet_api_server::{Server, on_a_server};
 use serde_json::{Value, json};
 
 /// Objects of one kind, and what the API server says to each of them.
@@ -150,13 +150,7 @@ async fn apply_definitions(server: &Server, programs: &Path) {
 /// One server for all, since it takes some seconds to start.
 #[test]
 fn the_api_server_refuses_what_it_can_and_shows_what_there_is() {
-    let Some(programs) = programs() else { return };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let server = Server::start(&programs).await;
+    on_a_server(async |server, programs| {
         apply_definitions(&server, &programs).await;
         links::run(&server.client).await;
         topologies::run(&server.client).await;
