@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use futures_util::{future::BoxFuture, stream::BoxStream};
-use ratchet_engine::{Commands, Events, store_declares};
+use ratchet_engine::{Commands, Events};
 use ratchet_kubernetes::{ApiError, NetworkOwner, PodFacts, PodNews};
 use ratchet_model::{NameError, NodeName, PodKey, Quotas, Reason, declaration::Declaration};
 use ratchet_protocol::{Failure, FailureKind, Pod, Prepare, Settings};
@@ -117,14 +117,10 @@ impl Labels {
         send: impl FnOnce(Result<Option<Declaration>, Failure>) -> T,
     ) -> T {
         let settings = self.effective(&prepare.settings);
-        if store_declares(&settings) {
+        if settings.store_declares() {
             // Any pod may be an end of a Link, now or later.
             let pod = PodKey::new(&prepare.pod.namespace, &prepare.pod.name);
-            let declaration = pod.map(|pod| Declaration {
-                pod,
-                links: Vec::new(),
-                accept: None,
-            });
+            let declaration = pod.map(|pod| Declaration::of_store(pod, Vec::new()));
             let invalid = |e: NameError| Failure::new(FailureKind::Invalid, e.to_string());
             return send(declaration.map(Some).map_err(invalid));
         }
@@ -181,7 +177,7 @@ impl Labels {
 
     /// The API that settings name, if what pods declare comes from there.
     fn connection(&self, settings: Settings) -> Option<Arc<Connection>> {
-        if store_declares(&settings) {
+        if settings.store_declares() {
             return None;
         }
         let mut state = self.state();

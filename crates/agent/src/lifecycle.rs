@@ -22,7 +22,6 @@ use nix::{
 };
 use ratchet_engine::{
     Command, Commands, Engine, Setup, StateDir, SystemClock, boot_id, create_private, open_store,
-    store_declares,
 };
 use ratchet_kernel::{Kernel, NodeKey};
 use ratchet_protocol::{Client, ClientError, Reply, Request};
@@ -186,7 +185,7 @@ fn serve_health(
     engine: &Commands,
 ) -> Result<Option<ratchet_health::Server>, AgentError> {
     let serve = |address| {
-        let needs_store = store_declares(&options.settings);
+        let needs_store = options.settings.store_declares();
         let health = AgentHealth::new(engine.clone(), needs_store);
         ratchet_health::Server::start(address, Arc::new(health))
     };

@@ -109,7 +109,7 @@ struct Seen {
 pub(crate) fn look(settings: &Settings) -> Vec<Check> {
     let store = settings.store.as_deref().unwrap_or(DEFAULT_STORE);
     let mut checks = vec![judge_way(store)];
-    if !is_used(settings) {
+    if !settings.store_declares() {
         return checks;
     }
     let node = match node_name(settings) {
@@ -130,12 +130,6 @@ pub(crate) fn look(settings: &Settings) -> Vec<Check> {
         Err(error) => checks.push(judge_silence(&error)),
     }
     checks
-}
-
-/// Whether the store is the Kubernetes API.
-pub(crate) fn is_used(settings: &Settings) -> bool {
-    let store = settings.store.as_deref().map(str::parse);
-    matches!(store, Some(Ok(StoreUrl::Kubernetes)))
 }
 
 fn judge_way(store: &str) -> Check {

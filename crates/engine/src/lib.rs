@@ -36,5 +36,5 @@ pub use kernel::Kernel;
 pub use node::node_name;
 pub use ratchet_store::StoreHealth;
 pub use state::{StateDir, boot_id};
-pub use store::{OpenStore, open_store, store_declares};
+pub use store::{OpenStore, open_store};
 pub use task::Task;

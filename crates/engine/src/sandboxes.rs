@@ -328,6 +328,22 @@ pub(crate) fn record(state: &SandboxState, node: &Node, terms: Terms) -> PodReco
     }
 }
 
+/// A sandbox whose pod declares this from now on; none if that is what it has declared up to now.
+pub(crate) fn redeclared(
+    state: &SandboxState,
+    links: Vec<DeclaredLink>,
+    accept: Option<Accept>,
+    unix_nanos: u64,
+) -> Option<SandboxState> {
+    let links = with_since(links, &state.links, unix_nanos);
+    let is_new = (&links, &accept) != (&state.links, &state.accept);
+    is_new.then(|| SandboxState {
+        links,
+        accept,
+        ..state.clone()
+    })
+}
+
 /// The links that a pod declares from now on, with the time since when it has declared each:
 /// `before` are those that it has declared up to now.
 pub(crate) fn with_since(

@@ -24,10 +24,3 @@ pub async fn open_store(settings: Settings) -> Result<Arc<dyn Store>, StoreError
     })
     .await
 }
-
-/// Whether the store that the settings name says what pods declare ([`Store::declares`]): then
-/// their labels and annotations are not read here.
-pub fn store_declares(settings: &Settings) -> bool {
-    let store = settings.store.as_deref().map(str::parse);
-    matches!(store, Some(Ok(StoreUrl::Kubernetes)))
-}

@@ -82,8 +82,7 @@ impl Identity {
     /// agent. But with a Kubernetes API, only the agent knows the labels.
     pub fn may_be_ours(&self, keys: &Keys) -> bool {
         let settings = &keys.settings;
-        let any = settings.store.as_deref() == Some("kubernetes");
-        self.is_visibly_ours() || settings.kubeconfig.is_some() || any
+        self.is_visibly_ours() || settings.kubeconfig.is_some() || settings.store_declares()
     }
 }
 

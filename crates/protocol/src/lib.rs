@@ -30,8 +30,8 @@ pub use message::{
 pub use report::{EndReport, LinkReport, LinkState, Links, ReasonReport};
 pub use settings::{
     AgentOption, DEFAULT_SOCKET, DEFAULT_STATE_DIR, DEFAULT_STORE, DefaultValue, Difference, Group,
-    Kind, LocalSettings, PLUGIN_ONLY, SOCKET_VARIABLE, Setting, Settings, TablePart, WrongValue,
-    all_settings, setting,
+    KUBERNETES_STORE, Kind, LocalSettings, PLUGIN_ONLY, SOCKET_VARIABLE, Setting, Settings,
+    TablePart, WrongValue, all_settings, setting,
 };
 
 /// The newest protocol number, which is used first.

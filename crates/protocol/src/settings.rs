@@ -22,6 +22,9 @@ pub use table::{LocalSettings, PLUGIN_ONLY, Settings};
 /// The store, by default.
 pub const DEFAULT_STORE: &str = "sqlite:/var/lib/ratchet/ratchet.db";
 
+/// The store that says itself what pods declare: Links in the Kubernetes API.
+pub const KUBERNETES_STORE: &str = "kubernetes";
+
 /// Where the agent listens, by default.
 pub const DEFAULT_SOCKET: &str = "/run/ratchet/agent.sock";
 
@@ -116,6 +119,11 @@ impl Settings {
         Self::TABLE
             .iter()
             .map(|setting| (setting.key, self.get(setting.key)))
+    }
+
+    /// Whether the store says what pods declare, and not their labels and annotations.
+    pub fn store_declares(&self) -> bool {
+        self.store.as_deref() == Some(KUBERNETES_STORE)
     }
 
     /// The settings for which a config has another value than the agent.

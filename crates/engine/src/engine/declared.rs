@@ -39,19 +39,15 @@ impl Engine {
         };
         // Only now: one that is wrong leaves the one before it, which may not be written down yet.
         self.unwritten.remove(&declared.kubernetes);
-        let links = sandboxes::with_since(links, &state.links, self.clock.unix_nanos());
-        if (&links, &accept) == (&state.links, &state.accept) {
+        let now = self.clock.unix_nanos();
+        let Some(next) = sandboxes::redeclared(&state, links, accept, now) else {
             return;
-        }
-        tracing::info!(pod = %state.pod, links = links.len(), "the pod's declaration has changed");
+        };
+        let count = next.links.len();
+        tracing::info!(pod = %state.pod, links = count, "the pod's declaration has changed");
         let (pod, id) = (state.pod.clone(), state.id.clone());
-        let has_other_terms = accept != state.accept;
-        let saved = self.sandboxes.save(SandboxState {
-            links,
-            accept,
-            ..state
-        });
-        if let Err(error) = saved {
+        let has_other_terms = next.accept != state.accept;
+        if let Err(error) = self.sandboxes.save(next) {
             tracing::error!(
                 sandbox = %id, %error,
                 "cannot write the state of the sandbox; its links stay until that works"
@@ -72,21 +68,15 @@ impl Engine {
 
     /// The store says what a pod of this node declares; what follows for links is up to the caller.
     pub(super) fn take_declaration(&mut self, declaration: Declaration) -> Tried {
-        let Some(state) = self.sandboxes.current(&declaration.pod).cloned() else {
+        let Declaration { pod, links, accept } = declaration;
+        let now = self.clock.unix_nanos();
+        let state = self.sandboxes.current(&pod);
+        let next = state.and_then(|state| sandboxes::redeclared(state, links, accept, now));
+        let Some(next) = next else {
             return Ok(());
         };
-        let now = self.clock.unix_nanos();
-        let links = sandboxes::with_since(declaration.links, &state.links, now);
-        let accept = declaration.accept;
-        if (&links, &accept) == (&state.links, &state.accept) {
-            return Ok(());
-        }
-        tracing::info!(pod = %state.pod, links = links.len(), "the pod's Links have changed");
-        self.sandboxes.save_or_retry(SandboxState {
-            links,
-            accept,
-            ..state
-        })
+        tracing::info!(%pod, links = next.links.len(), "the pod's Links have changed");
+        self.sandboxes.save_or_retry(next)
     }
 
     /// The links that a running pod declares now, and what it accepts. None if that cannot count:

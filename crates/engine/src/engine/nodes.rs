@@ -8,7 +8,7 @@ use ratchet_protocol::{Failure, FailureKind, ForgetNode, Forgotten, Reply};
 use ratchet_store::{NodeRemoval, RemovalReason, Underlay};
 
 use super::Engine;
-use crate::{retry::Tried, store::store_declares};
+use crate::retry::Tried;
 
 impl Engine {
     /// Tells the store that this node is alive for as long as it has sandboxes, and that it has
@@ -63,7 +63,7 @@ impl Engine {
                  them"
             ));
         }
-        if store_declares(&self.node.settings()) {
+        if self.node.settings().store_declares() {
             return refuse(format!(
                 "store kubernetes has nothing to forget: Kubernetes deletes the pods of a node \
                  that is gone, and the controller then ends their links and frees their VNIs. \

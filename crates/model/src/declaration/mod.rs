@@ -40,6 +40,18 @@ pub struct Declaration {
     pub accept: Option<Accept>,
 }
 
+impl Declaration {
+    /// What a store says that a pod declares. The pod accepts everyone, since consent was asked for
+    /// before these links came into the store.
+    pub fn of_store(pod: PodKey, links: Vec<DeclaredLink>) -> Self {
+        Self {
+            pod,
+            links,
+            accept: Some(Accept::anyone()),
+        }
+    }
+}
+
 /// Something is wrong with a declaration. The text names the label or annotation, what was expected
 /// and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

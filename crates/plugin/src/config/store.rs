@@ -2,6 +2,8 @@
 
 use std::net::Ipv6Addr;
 
+use ratchet_protocol::KUBERNETES_STORE;
+
 use super::reader::Reader;
 
 impl Reader<'_> {
@@ -32,7 +34,7 @@ impl Reader<'_> {
                 }
             }
             Some(("etcd" | "etcds", rest)) if rest.len() > 2 && rest.starts_with("//") => Some(url),
-            None if url == "kubernetes" => Some(url),
+            None if url == KUBERNETES_STORE => Some(url),
             _ => self.refuse(key),
         }
     }

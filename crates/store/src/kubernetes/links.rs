@@ -216,10 +216,7 @@ impl Links {
 
     /// What concerns these pods of the node.
     pub fn facts(&self, own: &BTreeSet<PodKey>) -> Facts {
-        let mut facts = Facts {
-            declared: Some(BTreeMap::new()),
-            ..Facts::default()
-        };
+        let (mut facts, mut declared) = (Facts::default(), BTreeMap::new());
         for pod in own {
             let mut links: Vec<DeclaredLink> = Vec::new();
             for (link, end, other) in self.wanted(pod) {
@@ -233,20 +230,16 @@ impl Links {
                     facts.records.insert(peer.clone(), record);
                 }
             }
-            let declaration = Declaration {
-                pod: pod.clone(),
-                links,
-                // The controller has asked for consent.
-                accept: Some(Accept::anyone()),
-            };
-            let declared = facts.declared.get_or_insert_default();
-            declared.insert(pod.clone(), declaration);
+            declared.insert(pod.clone(), Declaration::of_store(pod.clone(), links));
             // Also of a pod without Links: that it declares nothing is known.
             let record = self.own.get(pod).cloned();
             let record = record.unwrap_or_else(|| self.record_elsewhere(pod, None));
             facts.records.insert(pod.clone(), record);
         }
-        facts
+        Facts {
+            declared: Some(declared),
+            ..facts
+        }
     }
 
     /// The record of the pod of an end: its agent's own, or what its Links say of it.
