@@ -94,10 +94,10 @@ test_meshnet() {
     verify "meshnet declares all Links" same '["Meshnet"]' "$(k get links -o json | jq -c '[.items[].spec.declaredBy] | unique')"
     verify "no two of them have one VNI" vnis_differ
 
-    # What a router makes in its pod by itself stays, whatever happens.
+    # What a router makes in its pod by itself stays in any case.
     enter "$(entry r2)" ip link add kept type bridge
     enter "$(entry r2)" ip link add own0 type veth peer name own1
-    # The first link goes to r3, and the second to nowhere: KNE counts anew.
+    # The first link goes to r3, and the second to nowhere: KNE counts again.
     rewired=$(sed -e 1,2d <<<"$lab" | awk '{ print NR - 1, $2, $3 }'; echo "10 r1:eth1 r3:eth9")
     verify "the last link is another one" same "10 r1:eth1 r3:eth9" "$(tail -n1 <<<"$rewired")"
     before=$(ifindex r1 eth3)
@@ -106,7 +106,7 @@ test_meshnet() {
     check "the old ones have gone" interfaces_are r2 "eth0 eth3 eth4 eth5 eth6 eth7 eth8 kept lo own0 own1"
     check "11 links are up" links_up 11
     check "every link answers with its new address" all_answer <<<"$rewired"
-    verify "links that stayed were not made anew" same "$before" "$(ifindex r1 eth3)"
+    verify "links that stayed were not made again" same "$before" "$(ifindex r1 eth3)"
 
     # A link that Ratchet does not make.
     meshnet patch r3 --type=json -p '[{"op": "add", "path": "/spec/links/-", "value":

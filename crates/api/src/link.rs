@@ -1,4 +1,4 @@
-//! Links: one object for each cable, whatever declared it.
+//! Links: one object for each cable, however it was declared.
 
 use kube::CustomResource;
 use schemars::JsonSchema;

@@ -64,7 +64,7 @@ pub(crate) fn rules<R: AsRef<str>>(rules: &[(R, &str)]) -> Value {
 /// One rule that says the same as several, of which each may rely on those before it. The message
 /// is that of the first one that is false, after what a server does not show: the value.
 ///
-/// A rule takes the server about 20 µs for each value, whatever it says. With one for a text, not
+/// A rule takes the server about 20 µs for each value, long or short. With one for a text, not
 /// four, it checks the greatest Topology in half the time, and it does so also for its status.
 pub(crate) fn in_turn(value: &str, rules: &[Rule]) -> Value {
     let all: Vec<String> = rules.iter().map(|(rule, _)| format!("({rule})")).collect();

@@ -133,7 +133,7 @@ pub struct TopologyLink {
     pub vni: Option<u32>,
 }
 
-/// What became of a Topology. The controller writes it.
+/// The state of a Topology. The controller writes it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TopologyStatus {

@@ -149,7 +149,7 @@ impl Book {
         true
     }
 
-    /// Enters a VNI that a Link has, whoever had it before.
+    /// Enters a VNI that a Link has, in place of any other.
     pub fn take_over(&mut self, link: &Key, uid: Option<&str>, vni: Vni) {
         self.by_link.insert(link.to_string(), vni);
         self.put(vni, entry(link, uid));

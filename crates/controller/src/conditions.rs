@@ -67,7 +67,7 @@ impl Judgement {
         (!passes.contains(&self.accepted)).then_some((self.accepted, &self.message))
     }
 
-    /// A Link that must go before it is made anew.
+    /// A Link that must go before it is made again.
     pub fn leaving() -> Self {
         Self {
             accepted: Accepted::Resolved,

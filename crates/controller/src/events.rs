@@ -2,7 +2,7 @@
 //!
 //! Conditions and statuses say the same; an event brings it to who looks at `kubectl describe` or
 //! `kubectl get events`. What it says is what the API already has, so a controller that starts
-//! anew needs to know nothing.
+//! again needs to know nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -58,7 +58,7 @@ pub(crate) fn of_pods(ends: [&DeclaredName; 2]) -> String {
 }
 
 /// The name of the Link of a link that meshnet's Topologies declare. The two ends are in their
-/// order. KNE counts its uids anew when a link is taken out, so they are no part of it.
+/// order. KNE counts its uids again when a link is taken out, so they are no part of it.
 pub(crate) fn of_meshnet(ends: [&DeclaredName; 2]) -> String {
     let identity = format!("meshnet\n{}\n{}", ends[0], ends[1]);
     with_digest(ends[0].pod.name(), &identity)

@@ -164,7 +164,7 @@ impl<'s> Planner<'s> {
     }
 
     /// Keeps the VNI of a Link, and notes which nodes its ends leave. Returns false if the Link
-    /// must be made anew: another VNI is declared, or another Link has this one.
+    /// must be made again: another VNI is declared, or another Link has this one.
     fn keep_vni(&mut self, key: &Key, wanted: &Wanted, vni: Vni) -> bool {
         let Some(link) = self.snapshot.links.get(key) else {
             return true;

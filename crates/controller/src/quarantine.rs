@@ -9,11 +9,11 @@ use crate::{memory::Memory, snapshot::Snapshot};
 /// A node whose Node object is gone for so long has no devices any more.
 const NODE_GONE: SignedDuration = SignedDuration::from_mins(10);
 
-/// After so long, a VNI is freed whatever is known.
+/// After so long, a VNI is freed in any case.
 const AT_LAST: SignedDuration = SignedDuration::from_hours(1);
 
 /// The nodes of a Link that is being deleted which may still have a device of it. After an hour,
-/// none does, whatever is known.
+/// none does, in any case.
 pub(crate) fn unclean_nodes<'l>(
     link: &'l Link,
     snapshot: &Snapshot,

@@ -68,7 +68,7 @@ pub(crate) struct Writer {
 /// What a write came to.
 enum Came {
     Done(News),
-    /// Somebody else was faster: the watch will tell.
+    /// Another writer was faster: the watch will tell.
     Raced,
     Failed(String),
 }
@@ -191,7 +191,7 @@ impl Writer {
                 self.writes += 1;
                 self.pauses.remove(object);
             }
-            Came::Raced => tracing::debug!("{object} was changed by somebody else meanwhile"),
+            Came::Raced => tracing::debug!("{object} was changed by another writer meanwhile"),
             Came::Failed(error) => {
                 self.failures += 1;
                 let before = self.pauses.get(object).map(|(_, pause)| *pause);

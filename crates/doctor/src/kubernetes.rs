@@ -22,7 +22,7 @@ const NAMESPACE: &str = "ratchet";
 /// The Lease's name, as the controller has it by default.
 const LEASE: &str = "ratchet-controller";
 
-/// A Lease that has not been renewed for so long is nobody's, whatever the clocks say.
+/// A Lease that has not been renewed for so long has no holder, even if clocks differ.
 const RENEWED: Duration = Duration::from_secs(60);
 
 /// The kinds of Ratchet, by their plural names: agents need the first two.

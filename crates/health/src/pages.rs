@@ -75,7 +75,7 @@ impl Pages {
     }
 }
 
-/// The page, made anew if it is too old. Those who ask meanwhile wait for it.
+/// The page, made again if it is too old. Those who ask meanwhile wait for it.
 async fn keep(kept: &Kept, make: impl Future<Output = Page>) -> Page {
     let mut kept = kept.lock().await;
     if let Some((made, page)) = &*kept

@@ -19,7 +19,7 @@ use crate::{
 /// How long a client may take for the head of its request.
 const HEAD_TIME: Duration = Duration::from_secs(2);
 
-/// How long a connection may last, whatever happens on it.
+/// How long a connection may last, in any case.
 const CONNECTION_TIME: Duration = Duration::from_secs(5);
 
 /// The most bytes of a request's head that are read: hyper's least.
@@ -38,7 +38,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves the health of a process, on a thread of its own: whoever floods the port takes no
+    /// Serves the health of a process, on a thread of its own: a flood of the port takes no
     /// time of the process' other work.
     ///
     /// # Errors
@@ -121,6 +121,6 @@ async fn talk(stream: TcpStream, pages: Arc<Pages>, _place: Place) {
         .max_headers(HEADERS)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service_fn(answer));
-    // Whatever went wrong is the client's affair.
+    // What went wrong is the client's affair.
     let _ended = timeout(CONNECTION_TIME, connection).await;
 }

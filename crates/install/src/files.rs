@@ -93,7 +93,7 @@ fn replace(path: &Path, content: &mut dyn Read, mode: u32, point: &str) -> io::R
         .open(&fresh)?;
     pass(&format!("{point}.made"));
     let done = io::copy(content, &mut file)
-        // Whatever the umask is.
+        // Independent of the umask.
         .and_then(|_| file.set_permissions(fs::Permissions::from_mode(mode)))
         .and_then(|()| file.sync_all());
     // A program that is open for writing cannot be run.

@@ -79,7 +79,7 @@ impl Reporter {
         self.post(&pod, reason, text).await;
     }
 
-    /// Posts a warning on an object, whatever was posted before. A failure is only logged: nothing
+    /// Posts a warning on an object, even a second time. A failure is only logged: nothing
     /// depends on the right to create events.
     pub async fn post(&self, object: &ObjectReference, reason: &str, text: &str) {
         let event = Event {

@@ -194,8 +194,8 @@ proptest! {
         }
     }
 
-    /// A link that is up, with a pod that accepts all, stays up whatever is declared later, and
-    /// whatever clocks say; and so do those of the pod's namespace when hostile pods declare.
+    /// A link that is up, with a pod that accepts all, stays up with any later declaration
+    /// and any clocks; and so do those of the pod's namespace when hostile pods declare.
     #[test]
     fn no_later_claim_takes_an_interface_from_a_link_that_is_up(
         tenant in [records(&TENANT, &TENANT), records(&TENANT, &TENANT)],

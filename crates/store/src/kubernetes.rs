@@ -2,7 +2,7 @@
 //!
 //! The controller has put into each Link what both nodes need: its pods, their nodes, where these
 //! nodes' tunnels end, and the VNI. So this store only tells an agent of the Links with an end on
-//! its node, and writes what became of that end. It hears of nothing else, and writes nothing else
+//! its node, and writes the state of that end. It hears of nothing else, and writes nothing else
 //! but the node's own [`NodeUnderlay`](ratchet_api::NodeUnderlay).
 //!
 //! No call waits for the API: reads are answered from what the watch has told, and writes are done

@@ -189,7 +189,7 @@ pub struct Underlay {
     pub mtu: Mtu,
 }
 
-/// What became of one end of a link on this node.
+/// The state of one end of a link on this node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EndReport {
     /// The link.
@@ -227,7 +227,7 @@ pub trait Store: Send + Sync {
     fn describe(&self) -> String;
 
     /// Whether the store says what pods declare ([`Facts::declared`]), and not the pods. Such a
-    /// store is told of a node before its first pod, and of what became of links.
+    /// store is told of a node before its first pod, and of the state of links.
     fn declares(&self) -> bool {
         false
     }
@@ -237,7 +237,7 @@ pub trait Store: Send + Sync {
         Ok(())
     }
 
-    /// Tells a store that [`Store::declares`] what became of all ends of links on this node. It
+    /// Tells a store that [`Store::declares`] the state of all ends of links on this node. It
     /// does not wait: the store writes down what has changed in its own time.
     fn report(&self, _: Vec<EndReport>) {}
 

@@ -286,7 +286,7 @@ fn events() -> Vec<Try> {
     vec![tried("kubelet", "n1"), tried("ratchet", "n2")]
 }
 
-/// What no agent has a right to, whatever its node.
+/// What no agent has a right to, on any node.
 fn without_right() -> Vec<Try> {
     let mut tries = Vec::new();
     let mut add = |verb, path: &str, name, word, resource| {

@@ -1,7 +1,7 @@
 //! Cables that meshnet's Topologies declare: one object for each pod, so each link twice, or once.
 //!
 //! meshnet knows a link by its namespace, its uid and its two pods. Here the two ends make the
-//! cable, since KNE counts the uids anew when it leaves a link out; and what the two sides say of
+//! cable, since KNE counts the uids again when it leaves a link out; and what the two sides say of
 //! one uid must agree. While it does not, what there is stays, and nothing new is made.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -434,7 +434,7 @@ fn vnis_that_contradict_do_not_end_a_link() {
     let after = api.link("lab/r1-");
     assert_eq!(after.metadata.deletion_timestamp, None);
     assert_eq!(after.spec.vni, before.spec.vni);
-    // When they agree again, it is made anew.
+    // When they agree again, it is made again.
     api.annotated("lab/r2", "n2", &links("r1", 2_000_001));
     api.settle(&mut memory);
     api.agents();

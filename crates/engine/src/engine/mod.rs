@@ -60,7 +60,7 @@ pub struct Engine {
     clock: Arc<dyn Clock>,
     events: Outbox,
     progress: watch::Sender<u64>,
-    /// Up to which progress the store was told what became of links.
+    /// Up to which progress the store was told of links.
     reported: u64,
     surroundings: Surroundings,
 

@@ -70,8 +70,8 @@ impl Engine {
         vitals
     }
 
-    /// Tells a store that declares what became of the ends of this node's links, if that may have
-    /// changed since.
+    /// Tells a store that declares the state of this node's ends of links, if that may have changed
+    /// since.
     pub(super) fn report_to_store(&mut self) {
         let progress = *self.progress.borrow();
         if !self.session.declares() || self.reported == progress {

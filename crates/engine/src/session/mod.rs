@@ -213,7 +213,7 @@ impl Session {
         self.connection.declares()
     }
 
-    /// Tells a store that declares what became of all ends of links on this node.
+    /// Tells a store that declares the state of all ends of links on this node.
     pub fn report(&self, ends: Vec<EndReport>) {
         self.connection.report(ends);
     }

@@ -20,7 +20,7 @@ pub(super) enum Item {
     Status(EndKey),
 }
 
-/// What became of a write.
+/// The result of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Written {
     /// It is done, or of no use any more.
@@ -59,7 +59,7 @@ impl Backlog {
         }
     }
 
-    /// Notes what became of a write. What has changed meanwhile has to be added again.
+    /// Notes the result of a write. What has changed meanwhile has to be added again.
     pub fn end(&mut self, item: &Item, written: Written) {
         self.on_the_way.remove(item);
         match written {

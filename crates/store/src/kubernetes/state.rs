@@ -136,7 +136,7 @@ impl Shared {
         (underlay, outgoing)
     }
 
-    /// Takes what became of writing the underlay.
+    /// Takes the result of writing the underlay.
     pub fn end_underlay(&self, written: Written) {
         let mut state = self.state();
         state.backlog.end(&Item::Underlay, written);
@@ -151,7 +151,7 @@ impl Shared {
         }
     }
 
-    /// Takes what became of writing a status. One that could not be written is written again if it
+    /// Takes the result of writing a status. One that could not be written is written again if it
     /// still counts.
     pub fn end_status(&self, key: EndKey, written: Written) {
         let mut state = self.state();
