@@ -84,9 +84,9 @@ pub(crate) fn own(settings: &Settings, local: &LocalSettings) -> Entry {
 /// `source` has the present network's plugins, `base` those of the network when our file was last
 /// written, and `present` what is in our file now. Other programs may have changed that: as in
 /// any merge of three, a change of one side counts, and if both have changed a plugin, the
-/// source's counts. A plugin is known by its type and its number among those of its type. A file
-/// without the network's first plugin gives pods no network, so what is missing there counts for
-/// nothing.
+/// source's counts. A plugin is known by its type and its number among those of its type, so the
+/// last of a type is the one that counts as removed. A file without the network's first plugin
+/// gives pods no network, so what is missing there counts for nothing.
 pub(crate) fn merge(
     base: &[Entry],
     present: &[Entry],
@@ -98,11 +98,18 @@ pub(crate) fn merge(
     let has_first = source
         .first()
         .is_some_and(|(key, _)| find(&present, *key).is_some());
-    for (key, entry) in &source {
-        let is_unchanged = find(&base, *key).is_some_and(|before| before == *entry);
+    let is_unchanged =
+        |(key, entry): &(Key<'_>, &Entry)| find(&base, *key).is_some_and(|before| before == *entry);
+    for (at, plugin) in source.iter().enumerate() {
+        let (key, entry) = plugin;
+        // One that stays after it would get its number, and count as removed at the next merge.
+        let is_last = || {
+            let mut later = source[at..].iter().filter(|(other, _)| other.0 == key.0);
+            later.all(is_unchanged)
+        };
         merged.extend(match find(&present, *key) {
-            Some(changed) if is_unchanged => Some(changed),
-            None if is_unchanged && has_first => None,
+            Some(changed) if is_unchanged(plugin) => Some(changed),
+            None if has_first && is_last() => None,
             _ => Some(*entry),
         });
     }

@@ -108,12 +108,15 @@ proptest! {
     }
 
     #[test]
-    fn what_the_source_changed_counts(before in entries(), changes in changes(), at in 0..5_usize) {
+    fn what_the_source_changed_counts(
+        mut before in entries(), changes in changes(), at in any::<prop::sample::Index>(),
+    ) {
+        before.push(entry("bandwidth", 0));
         let own = own_entry();
         let mut present = merge(&[], &[], &before, &own);
         apply(&mut present, &changes);
         let mut after = before.clone();
-        prop_assume!(at < after.len());
+        let at = at.index(after.len());
         after[at] = entry(&after[at].kind.clone(), 9);
         let merged = merge(&before, &present, &after, &own);
         prop_assert!(merged.contains(&after[at]));
@@ -136,6 +139,18 @@ fn what_others_made_of_an_unchanged_plugin_counts() {
     let all = [first, second, own.clone()];
     assert_eq!(merge(&before, &[], &before, &own), all);
     assert_eq!(merge(&before, &all[1..], &before, &own), all);
+}
+
+#[test]
+fn of_two_plugins_of_a_type_the_last_is_the_one_removed() {
+    let (first, own) = (entry("flannel", 1), own_entry());
+    let (old, new) = (entry("istio-cni", 1), entry("istio-cni", 2));
+    let before = [first.clone(), old.clone()];
+    let removed = [first.clone(), own.clone()];
+    let after = [first, old, new];
+    let once = merge(&before, &removed, &after, &own);
+    assert_eq!(once[..3], after);
+    assert_eq!(merge(&after, &once, &after, &own), once);
 }
 
 #[test]
