@@ -140,10 +140,16 @@ pub struct LinkEnd {
     /// The pod's namespace.
     #[schemars(schema_with = "schema::namespace")]
     pub namespace: String,
-    /// The pod's name. Missing while no pod fits the declaration.
+    /// The pod's name. Missing until a pod fits the declaration; of one that is gone it stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::name")]
     pub pod: Option<String>,
+    /// The name by which the link knows the pod, if that is not the pod's own: of a Topology's slot
+    /// with a selector, or that of the label `ratchet.pod_name`. Such a pod may be replaced by one
+    /// with another name, and the link is still the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::slot")]
+    pub slot: Option<String>,
     /// The interface's name in the pod.
     #[schemars(schema_with = "schema::interface")]
     pub interface: String,

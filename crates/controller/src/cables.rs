@@ -11,7 +11,7 @@ mod remembered;
 use std::collections::{BTreeMap, HashMap};
 
 use ratchet_api::{Accepted, DeclaredBy, Topology};
-use ratchet_model::{DeclaredLink, InterfaceName, PodKey};
+use ratchet_model::{DeclaredLink, InterfaceName, PodKey, Reason};
 
 use crate::{
     names::DeclaredName,
@@ -47,6 +47,9 @@ pub(crate) struct CableEnd<'s> {
     pub found: Found<'s>,
     /// The name of a pod that is missing, if it is known.
     pub name: Option<String>,
+    /// The name by which the link knows the pod, if that is not the pod's own: pods with other
+    /// names may take its place.
+    pub slot: Option<String>,
 }
 
 impl CableEnd<'_> {
@@ -77,6 +80,8 @@ pub(crate) struct Cables<'s> {
     pub of_topologies: BTreeMap<&'s Key, Vec<Result<Key, Refused>>>,
     /// The same of meshnet's Topologies.
     pub of_meshnet: BTreeMap<&'s Key, Vec<Result<Key, Refused>>>,
+    /// The pods whose place another pod has, with the reason why they wait.
+    pub waiting: BTreeMap<&'s PodKey, Reason>,
     /// Which cable has two ends. A link that is declared twice is one cable.
     by_ends: HashMap<[EndKey; 2], Key>,
 }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::jiff::Timestamp;
 use ratchet_api::{Link, Topology, meshnet};
+use ratchet_model::{PodKey, Reason};
 
 use crate::{
     cables::{Cables, Refused},
@@ -25,6 +26,8 @@ pub(crate) struct Derived {
     pub of_topologies: BTreeMap<Key, Vec<Result<Key, Refused>>>,
     /// The same of meshnet's Topologies.
     pub of_meshnet: BTreeMap<Key, Vec<Result<Key, Refused>>>,
+    /// The pods whose place another pod has, with the reason why they wait.
+    pub waiting: BTreeMap<PodKey, Reason>,
 }
 
 impl Derived {
@@ -49,11 +52,12 @@ impl Derived {
             wanted,
             of_topologies: owned(cables.of_topologies),
             of_meshnet: owned(cables.of_meshnet),
+            waiting: owned(cables.waiting),
         })
     }
 }
 
-fn owned<V>(by_key: BTreeMap<&Key, V>) -> BTreeMap<Key, V> {
+fn owned<K: Ord + Clone, V>(by_key: BTreeMap<&K, V>) -> BTreeMap<K, V> {
     let all = by_key.into_iter();
     all.map(|(key, value)| (key.clone(), value)).collect()
 }

@@ -1,10 +1,11 @@
-//! What users are told by events on Links and Topologies: that one cannot be made, and why. Pure.
+//! What users are told by events on Links, Topologies and pods: that something cannot be made, and
+//! why. Pure.
 //!
 //! Conditions and statuses say the same; an event brings it to who looks at `kubectl describe` or
 //! `kubectl get events`. What it says is what the API already has, so a controller that starts
 //! again needs to know nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::core::v1::ObjectReference,
@@ -12,8 +13,13 @@ use k8s_openapi::{
 };
 use kube::Resource;
 use ratchet_api::{ACCEPTED, Condition, EndState, Link, LinkEnd, LinkEndStatus, Topology};
+use ratchet_model::Reason;
 
-use crate::{plan::Plan, snapshot::Snapshot};
+use crate::{
+    derived::Derived,
+    plan::Plan,
+    snapshot::{Pod, Snapshot},
+};
 
 /// What is not accepted for a shorter time is not worth an event.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(5);
@@ -43,6 +49,14 @@ pub struct Warning {
     pub text: String,
 }
 
+impl Warning {
+    /// The uid and the reason.
+    fn id(&self) -> (String, String) {
+        let uid = self.object.uid.clone().unwrap_or_default();
+        (uid, self.reason.clone())
+    }
+}
+
 /// Which warnings there were, by uid and reason.
 #[derive(Debug, Default)]
 pub(crate) struct Warned {
@@ -54,14 +68,16 @@ pub(crate) struct Warned {
 #[derive(Debug)]
 struct Told {
     at: Timestamp,
-    /// Whether it has been over since.
+    text: String,
+    /// Whether it has been over since, or is something else of the same reason by now.
     is_over: bool,
 }
 
 impl Warned {
     /// Whether to tell this now; if not, after which time to ask again.
-    fn may_tell(&mut self, id: &(String, String), now: Timestamp) -> Result<(), SignedDuration> {
-        if let Some(told) = self.told.get(id) {
+    fn may_tell(&mut self, warning: &Warning, now: Timestamp) -> Result<(), SignedDuration> {
+        let id = warning.id();
+        if let Some(told) = self.told.get(&id) {
             let rest = if told.is_over { BETWEEN } else { LASTS };
             let passed = now.duration_since(told.at);
             if passed < rest {
@@ -76,41 +92,50 @@ impl Warned {
             return Err(SECOND - now.duration_since(begun));
         }
         self.second = Some((begun, count + 1));
-        let is_over = false;
-        self.told.insert(id.clone(), Told { at: now, is_over });
+        let told = Told {
+            at: now,
+            text: warning.text.clone(),
+            is_over: false,
+        };
+        self.told.insert(id, told);
         Ok(())
     }
 
     /// Notes which warnings still hold.
-    fn keep(&mut self, holds: &BTreeSet<(String, String)>, now: Timestamp) {
+    fn keep(&mut self, holds: &BTreeMap<(String, String), String>, now: Timestamp) {
         self.told.retain(|id, told| {
-            told.is_over |= !holds.contains(id);
+            told.is_over |= holds.get(id) != Some(&told.text);
             !told.is_over || now.duration_since(told.at) < BETWEEN
         });
     }
 }
 
 /// Adds the warnings that are to be posted.
-pub(crate) fn warn(snapshot: &Snapshot, warned: &mut Warned, now: Timestamp, plan: &mut Plan) {
+pub(crate) fn warn(
+    (snapshot, derived): (&Snapshot, &Derived),
+    warned: &mut Warned,
+    now: Timestamp,
+    plan: &mut Plan,
+) {
     let mut found = Vec::new();
+    for pod in snapshot.pods.values().filter(|pod| !pod.leaving) {
+        of_pod(pod, derived.waiting.get(&pod.key), now, &mut found);
+    }
     for topology in snapshot.topologies.values() {
         of_topology(topology, now, &mut found);
     }
     for link in snapshot.links.values() {
         of_link(link, now, &mut found);
     }
-    let id = |warning: &Warning| {
-        let uid = warning.object.uid.clone().unwrap_or_default();
-        (uid, warning.reason.clone())
-    };
-    let holds = found.iter().map(|found| id(&found.warning)).collect();
+    let of = |found: &Found| (found.warning.id(), found.warning.text.clone());
+    let holds: BTreeMap<_, _> = found.iter().map(of).collect();
     warned.keep(&holds, now);
     for Found { warning, lasted } in found {
         if lasted < PATIENCE {
             plan.again_in(PATIENCE - lasted);
             continue;
         }
-        match warned.may_tell(&id(&warning), now) {
+        match warned.may_tell(&warning, now) {
             Ok(()) => plan.warnings.push(warning),
             Err(time) => plan.again_in(time),
         }
@@ -121,6 +146,34 @@ pub(crate) fn warn(snapshot: &Snapshot, warned: &mut Warned, now: Timestamp, pla
 struct Found {
     warning: Warning,
     lasted: SignedDuration,
+}
+
+/// A pod whose declaration is wrong, or whose place another pod has.
+fn of_pod(pod: &Pod, waits: Option<&Reason>, now: Timestamp, found: &mut Vec<Found>) {
+    let object = || ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        namespace: Some(pod.key.namespace().to_owned()),
+        name: Some(pod.key.name().to_owned()),
+        uid: Some(pod.uid.clone()),
+        ..ObjectReference::default()
+    };
+    let warning = |reason: &Reason, text: String| Warning {
+        object: object(),
+        reason: reason.name().to_owned(),
+        text,
+    };
+    if let Some(problem) = &pod.problem {
+        let warning = warning(&problem.reason, problem.to_string());
+        let lasted = PATIENCE;
+        found.push(Found { warning, lasted });
+    }
+    if let Some(reason) = waits {
+        let warning = warning(reason, reason.to_string());
+        let created = pod.created.unwrap_or(now);
+        let lasted = now.duration_since(created);
+        found.push(Found { warning, lasted });
+    }
 }
 
 fn of_topology(topology: &Topology, now: Timestamp, found: &mut Vec<Found>) {

@@ -324,7 +324,7 @@ impl<'s> Planner<'s> {
             &mut self.plan,
         );
         let warned = &mut self.memory.warned;
-        events::warn(self.snapshot, warned, self.now, &mut self.plan);
+        events::warn((self.snapshot, derived), warned, self.now, &mut self.plan);
         meshnet::statuses(
             (self.snapshot, derived),
             &self.judgements,

@@ -77,14 +77,29 @@ impl<'s> Pods<'s> {
         pod.map_or(Found::Missing, |pod| Found::Pod(pod))
     }
 
-    /// Whether a pod has the name that its labels give it. Of several pods that say the same name,
-    /// one has it, and the others wait.
-    pub fn has_its_name(&self, pod: &Pod) -> bool {
-        let declared = pod.declaration.as_ref().map(|declaration| &declaration.pod);
-        declared.is_none_or(|name| match self.declared(name).pod() {
-            Some(holder) => holder.uid == pod.uid,
-            None => true,
-        })
+    /// The pod that has the name which a pod's labels give it, if that is another one. Of several
+    /// pods that say the same name, one has it, and the others wait.
+    pub fn holder_of_its_name(&self, pod: &Pod) -> Option<&'s Pod> {
+        let name = &pod.declaration.as_ref()?.pod;
+        let holder = self.declared(name).pod();
+        holder.filter(|holder| holder.uid != pod.uid)
+    }
+
+    /// The pods that a slot's selector fits beside the one that has the slot.
+    pub fn waiting_for(&self, namespace: &str, slot: &Slot, holder: &Pod) -> Vec<&'s Pod> {
+        let Some(selector) = &slot.selector else {
+            return Vec::new();
+        };
+        let mut fit = self.fitting(namespace, selector);
+        fit.retain(|pod| pod.uid != holder.uid && !pod.leaving);
+        fit
+    }
+
+    fn fitting(&self, namespace: &str, selector: &PodSelector) -> Vec<&'s Pod> {
+        let all = self.by_namespace.get(namespace).into_iter().flatten();
+        all.filter(|pod| selector.matches(|key| pod.labels.get(key).map(String::as_str)))
+            .copied()
+            .collect()
     }
 
     /// The pod of a slot, and the pod's name, if that is known without the pod.
@@ -115,11 +130,7 @@ impl<'s> Pods<'s> {
         selector: &PodSelector,
         present: Option<&str>,
     ) -> Found<'s> {
-        let all = self.by_namespace.get(namespace).into_iter().flatten();
-        let fit: Vec<&Pod> = all
-            .filter(|pod| selector.matches(|key| pod.labels.get(key).map(String::as_str)))
-            .copied()
-            .collect();
+        let fit = self.fitting(namespace, selector);
         let pool = narrowed(&narrowed(&fit, |pod| !pod.leaving), |pod| pod.running);
         let best = pool.iter().min_by_key(|pod| pod.rank()).copied();
         let (Some(best), true) = (best, pool.len() > 1) else {

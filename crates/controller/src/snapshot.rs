@@ -11,7 +11,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp
 use ratchet_api::{Link, LinkGrant, NodeUnderlay, Topology, VNIBlock, meshnet};
 use ratchet_model::{
     PodKey, Quotas,
-    declaration::{Declaration, declare_within},
+    declaration::{Declaration, DeclarationError, declare_within},
 };
 
 /// An object of a namespace. Written `namespace/name`.
@@ -57,7 +57,7 @@ pub struct Pod {
     /// The first so many of the declared links are of the labels of 2017.
     pub label_links: usize,
     /// What is wrong with the declaration.
-    pub problem: Option<String>,
+    pub problem: Option<DeclarationError>,
     /// The node.
     pub node: Option<String>,
     /// Whether it has its node's network.
@@ -91,7 +91,7 @@ impl Pod {
         let declared = declare_within(quotas, &key, &labels, &annotations);
         let (declaration, problem) = match declared {
             Ok(declaration) => (declaration.map(Arc::new), None),
-            Err(error) => (None, Some(error.to_string())),
+            Err(error) => (None, Some(error)),
         };
         // The labels declare one link, if the pod is the primary of a pair, and it comes first.
         let is_primary = |texts: &BTreeMap<String, String>| {

@@ -99,10 +99,13 @@ fn one(
     link: &resolve::Link,
 ) -> Wanted {
     let present = snapshot.links.get(key).map(|link| &link.spec);
-    let [a, b] = cable
-        .ends
-        .each_ref()
-        .map(|end| link_end((snapshot, config), link, end));
+    let [a, b] = &cable.ends;
+    let [a, b] = [
+        (a, present.map(|spec| &spec.a)),
+        (b, present.map(|spec| &spec.b)),
+    ];
+    let [a, b] = [a, b]
+        .map(|(end, present)| with_name(link_end((snapshot, config), link, end), end, present));
     let mut wanted = Wanted {
         spec: LinkSpec {
             topology: cable
@@ -176,6 +179,24 @@ fn link_end(
         vtep: underlay.map(|underlay| underlay.vtep.clone()),
         tunnel_mtu: underlay.map(|underlay| underlay.mtu),
         ..declared
+    }
+}
+
+/// Names an end's slot. One that has no pod keeps the name of its last one: for the node of the
+/// other end, that pod is gone and will come back, and the interface there stays.
+fn with_name(link_end: LinkEnd, end: &CableEnd<'_>, present: Option<&LinkEnd>) -> LinkEnd {
+    let name = Some(end.declared.pod.name());
+    let last = present.filter(|present| present.slot.as_deref() == name);
+    match last.filter(|_| end.found.pod().is_none()) {
+        None => LinkEnd {
+            slot: end.slot.clone(),
+            ..link_end
+        },
+        Some(last) => LinkEnd {
+            pod: last.pod.clone(),
+            slot: last.slot.clone(),
+            ..link_end
+        },
     }
 }
 

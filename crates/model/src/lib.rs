@@ -23,7 +23,7 @@ pub mod wiring;
 mod nearest;
 mod vni_range;
 
-pub use link::{DeclaredEnd, DeclaredLink, End, Endpoint, Mac, Mtu, Route, Vni};
+pub use link::{DeclaredEnd, DeclaredLink, End, Endpoint, Identity, Mac, Mtu, Route, Vni};
 pub use names::{InterfaceName, LinkId, NameError, NodeName, PodKey, SandboxId};
 pub use nearest::nearest;
 pub use quotas::Quotas;

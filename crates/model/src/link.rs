@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 
 use crate::names::{InterfaceName, LinkId, PodKey};
 
-/// One of a link's two ends. `A` is the endpoint that sorts first, whoever declared it.
+/// One of a link's two ends. `A` is the endpoint that sorts first, whoever declared it, unless the
+/// link's [`Identity`] says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum End {
@@ -285,6 +286,19 @@ pub struct DeclaredLink {
     /// known. Of several links that claim an interface, the first has it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub since: u64,
+    /// What the link is known by, if not by its pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
+}
+
+/// What a link is known by whose pods may be replaced by others, with other names. Only a store
+/// says this, never a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The link's id.
+    pub link: LinkId,
+    /// Which end the declaring pod's own one is.
+    pub local: End,
 }
 
 #[allow(
@@ -304,15 +318,30 @@ impl DeclaredLink {
             mtu: None,
             vni: None,
             since: 0,
+            identity: None,
         }
     }
 
     /// The link's id.
     pub fn id(&self) -> LinkId {
+        if let Some(identity) = self.identity {
+            return identity.link;
+        }
         LinkId::derive(
             (&self.local.pod, &self.local.interface),
             (&self.remote.pod, &self.remote.interface),
         )
+    }
+
+    /// The ends `A` and `Z`.
+    pub fn ends(&self) -> [&DeclaredEnd; 2] {
+        let mut ends = [&self.local, &self.remote];
+        match self.identity {
+            None => ends.sort_by_key(|end| (&end.pod, &end.interface)),
+            Some(identity) if identity.local == End::Z => ends.reverse(),
+            Some(_) => {}
+        }
+        ends
     }
 }
 

@@ -234,7 +234,7 @@ impl FromStr for NodeName {
 text_serde!(NodeName);
 
 /// A link's id: 16 hex digits derived from its two endpoints, so that everybody who knows the
-/// endpoints knows the id.
+/// endpoints knows the id; or from the object that the store has of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct LinkId(u64);
@@ -252,7 +252,17 @@ impl LinkId {
         } else {
             (other, one)
         };
-        let digest = Sha256::digest(format!("{}/{}\n{}/{}", a.0, a.1, z.0, z.1));
+        Self::of_text(&format!("{}/{}\n{}/{}", a.0, a.1, z.0, z.1))
+    }
+
+    /// The id of a link of which the store has an object: it stays when the pods are replaced by
+    /// others. No two endpoints have this id, since no name has a space in it.
+    pub fn of_object(namespace: &str, name: &str) -> Self {
+        Self::of_text(&format!("object {namespace}/{name}"))
+    }
+
+    fn of_text(text: &str) -> Self {
+        let digest = Sha256::digest(text);
         let mut first = [0; 8];
         first.copy_from_slice(&digest[..8]);
         Self(u64::from_be_bytes(first))

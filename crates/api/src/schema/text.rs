@@ -142,6 +142,11 @@ pub(crate) fn name(_: &mut SchemaGenerator) -> Schema {
     pattern(text(1, NAME), "^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")
 }
 
+/// A name that a declaration gives to a pod. Labels of 2017 may have capital letters and '_'.
+pub(crate) fn slot(_: &mut SchemaGenerator) -> Schema {
+    pattern(text(1, NAME), "^[A-Za-z0-9][-_.A-Za-z0-9]*$")
+}
+
 pub(crate) fn stateful_set(_: &mut SchemaGenerator) -> Schema {
     ruled(text(0, NAME), STATEFUL_SET_RULES)
 }

@@ -202,6 +202,7 @@ fn cable_end<'s>(name: &DeclaredName, pods: &Pods<'s>) -> CableEnd<'s> {
         declared: name.clone(),
         pod: name.pod.clone(),
         name: found.pod().is_none().then(|| name.pod.name().to_owned()),
+        slot: None,
         found,
     }
 }

@@ -1,7 +1,7 @@
 //! Cables that pods declare by their labels and annotations.
 
 use ratchet_api::DeclaredBy;
-use ratchet_model::{DeclaredEnd, DeclaredLink};
+use ratchet_model::{DeclaredEnd, DeclaredLink, PodKey, Reason};
 
 use super::{Cable, CableEnd, Cables};
 use crate::{
@@ -16,7 +16,11 @@ pub(super) fn add<'s>(cables: &mut Cables<'s>, snapshot: &'s Snapshot, pods: &Po
         let Some(declaration) = &pod.declaration else {
             continue;
         };
-        if !pods.has_its_name(pod) {
+        if let Some(holder) = pods.holder_of_its_name(pod) {
+            let reason = name_held(&declaration.pod, holder);
+            cables
+                .waiting
+                .extend(reason.map(|reason| (&pod.key, reason)));
             continue;
         }
         for (number, link) in declaration.links.iter().enumerate() {
@@ -27,6 +31,15 @@ pub(super) fn add<'s>(cables: &mut Cables<'s>, snapshot: &'s Snapshot, pods: &Po
             add_link(cables, snapshot, pods, (pod, by, link));
         }
     }
+}
+
+/// Why a pod's links wait while another pod has the name that it says.
+fn name_held(name: &PodKey, holder: &Pod) -> Option<Reason> {
+    Some(Reason::NameHeld {
+        pod: name.clone(),
+        owner: holder.key.name().to_owned(),
+        node: holder.node.as_ref()?.parse().ok()?,
+    })
 }
 
 fn add_link<'s>(
@@ -103,6 +116,7 @@ pub(super) fn end<'s>(declared: &DeclaredEnd, found: Found<'s>) -> CableEnd<'s> 
             .is_none()
             .then(|| pod.name().to_owned())
             .filter(|name| is_kubernetes_name(name)),
+        slot: (pod != declared.pod).then(|| declared.pod.name().to_owned()),
         pod,
         found,
     }

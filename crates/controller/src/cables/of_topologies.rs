@@ -1,9 +1,10 @@
 //! Cables that Topologies declare.
 
 use ratchet_api::{
-    Accepted, DeclaredBy, EndpointRef, FieldError, LinkEnd, Topology, TopologyEnd, TopologyLink,
+    Accepted, DeclaredBy, EndpointRef, FieldError, LinkEnd, Slot, Topology, TopologyEnd,
+    TopologyLink,
 };
-use ratchet_model::{DeclaredEnd, DeclaredLink, PodKey};
+use ratchet_model::{DeclaredEnd, DeclaredLink, PodKey, Reason};
 
 use super::{Cable, CableEnd, Cables, Refused};
 use crate::{
@@ -83,6 +84,9 @@ impl<'s> Reader<'_, 's> {
             self.end(&ends[0].endpoint, a, present(|spec| &spec.a)),
             self.end(&ends[1].endpoint, b, present(|spec| &spec.b)),
         ];
+        for end in &found {
+            cables.waiting.extend(self.waiting(end));
+        }
         let other = cables.between(&found.each_ref().map(CableEnd::key));
         if let Some(other) = other.or_else(|| cables.all.contains_key(&key).then_some(&key)) {
             return Err(Refused {
@@ -122,9 +126,8 @@ impl<'s> Reader<'_, 's> {
         present: Option<&str>,
     ) -> CableEnd<'s> {
         let namespace = declared.pod.namespace();
-        let is_own = namespace == self.key.namespace;
-        let mut slots = self.topology.spec.pods.iter().filter(|_| is_own);
-        let (found, name) = match slots.find(|slot| slot.name == endpoint.pod) {
+        let slot = self.slot(endpoint, namespace);
+        let (found, name) = match slot {
             Some(slot) => self.pods.in_slot(namespace, slot, present),
             None => {
                 let found = self.pods.named(&declared.pod);
@@ -138,12 +141,42 @@ impl<'s> Reader<'_, 's> {
             (None, _) => stand_in(&declared.pod, &self.key.name),
         };
         let name = name.filter(|_| matches!(found, Found::Missing));
+        let has_selector = slot.is_some_and(|slot| slot.selector.is_some());
         CableEnd {
+            slot: has_selector.then(|| declared.pod.name().to_owned()),
             declared,
             pod,
             found,
             name,
         }
+    }
+
+    /// The slot of an endpoint, if its pod is one.
+    fn slot(&self, endpoint: &EndpointRef, namespace: &str) -> Option<&'s Slot> {
+        let is_own = namespace == self.key.namespace;
+        let mut slots = self.topology.spec.pods.iter().filter(|_| is_own);
+        slots.find(|slot| slot.name == endpoint.pod)
+    }
+
+    /// The pods that wait for an end's slot, because another pod has it.
+    fn waiting(&self, end: &CableEnd<'s>) -> Vec<(&'s PodKey, Reason)> {
+        let Some((name, holder)) = end.slot.as_ref().zip(end.found.pod()) else {
+            return Vec::new();
+        };
+        let mut slots = self.topology.spec.pods.iter();
+        let Some(slot) = slots.find(|slot| slot.name == *name) else {
+            return Vec::new();
+        };
+        let waiting = self.pods.waiting_for(&self.key.namespace, slot, holder);
+        let reason = || Reason::SlotHeld {
+            slot: name.clone(),
+            topology: self.key.to_string(),
+            owner: holder.key.name().to_owned(),
+        };
+        waiting
+            .into_iter()
+            .map(|pod| (&pod.key, reason()))
+            .collect()
     }
 }
 

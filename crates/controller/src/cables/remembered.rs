@@ -76,9 +76,14 @@ fn remembered<'s>(link: &Link, pods: &Pods<'s>) -> Option<Cable<'s>> {
     if found.iter().all(|found| found.pod().is_none()) {
         return None;
     }
-    let is_missing_declarer = |end: usize| {
-        matches!(found[end], Found::Missing) && declarers.split(' ').any(|d| d == ["a", "b"][end])
+    // What a pod declares now that is wrong leaves what it declared before.
+    let is_silent = |found: &Found<'_>| match found {
+        Found::Missing => true,
+        Found::Pod(pod) => pod.problem.is_some(),
+        Found::Ambiguous { .. } => false,
     };
+    let is_missing_declarer =
+        |end: usize| is_silent(&found[end]) && declarers.split(' ').any(|d| d == ["a", "b"][end]);
     let declarer = [0, 1].into_iter().find(|end| is_missing_declarer(*end))?;
     let [a, b] = names;
     let [found_a, found_b] = found;

@@ -7,7 +7,7 @@ use ratchet_api::{LinkStatus, TopologySpec, TopologyStatus};
 use serde_json::json;
 
 use super::*;
-use crate::snapshot::Key;
+use crate::{config::Config, snapshot::Key};
 
 /// A clock, and what is known.
 struct World {
@@ -23,6 +23,10 @@ impl World {
             warned: Warned::default(),
             now: Timestamp::from_second(1_700_000_000).unwrap(),
         }
+    }
+
+    fn derived(&self) -> Arc<Derived> {
+        Derived::of(None, &self.known, &Config::default(), self.now)
     }
 
     fn pass(&mut self, seconds: i64) {
@@ -68,7 +72,9 @@ impl World {
     /// The reasons of the warnings that are posted now.
     fn told(&mut self) -> Vec<String> {
         let mut plan = Plan::default();
-        warn(&self.known, &mut self.warned, self.now, &mut plan);
+        let derived = self.derived();
+        let known = (&self.known, &*derived);
+        warn(known, &mut self.warned, self.now, &mut plan);
         let warnings = plan.warnings.into_iter();
         warnings.map(|warning| warning.reason).collect()
     }
@@ -148,7 +154,9 @@ fn an_end_that_has_failed_is_told_of_its_pod() {
     assert!(world.told().is_empty(), "of a pod that is gone");
     world.set_link("x", of(said("u1", EndState::Failed)));
     let mut plan = Plan::default();
-    warn(&world.known, &mut world.warned, world.now, &mut plan);
+    let derived = world.derived();
+    let known = (&world.known, &*derived);
+    warn(known, &mut world.warned, world.now, &mut plan);
     let [warning] = &plan.warnings[..] else {
         panic!("{plan:?}")
     };

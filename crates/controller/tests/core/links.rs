@@ -1,6 +1,6 @@
 //! Which Links there are, and what becomes of them.
 
-use ratchet_controller::{Memory, PodState};
+use ratchet_controller::{Memory, PodState, plan};
 use ratchet_model::PodKey;
 use serde_json::{Value, json};
 
@@ -154,6 +154,223 @@ fn a_link_names_the_pods_behind_the_labels_of_2017() {
     let then = api.link("lab/pair-");
     assert_eq!(then.spec.b.pod.as_deref(), Some("primary-5d-x2"));
     assert_eq!(then.metadata.uid, first.metadata.uid);
+}
+
+/// The warnings on pods that are posted now: reason, pod and text.
+fn told(api: &Fake, memory: &mut Memory) -> Vec<(String, String, String)> {
+    let warnings = plan(&api.all, &api.config, memory, api.now).warnings;
+    let of_pods = warnings.into_iter().filter_map(|warning| {
+        let is_pod = warning.object.kind.as_deref() == Some("Pod");
+        let pod = warning.object.name.filter(|_| is_pod)?;
+        Some((warning.reason, pod, warning.text))
+    });
+    of_pods.collect()
+}
+
+/// The metadata of a pod of a ReplicaSet.
+fn of_set(set: &str) -> Value {
+    json!({
+        "labels": {"app": "core"},
+        "ownerReferences": [{
+            "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": set, "uid": set,
+            "controller": true,
+        }],
+    })
+}
+
+/// A Topology with a slot that the pods of such ReplicaSets fit, and what it made.
+fn with_a_slot() -> (Fake, Memory) {
+    let (mut api, mut memory) = (Fake::new(), Memory::default());
+    api.pod("lab/m-0", "n2");
+    api.pod_with("lab/core-x1", "n1", &of_set("one"));
+    api.topology(
+        "lab/t",
+        &json!({
+            "pods": [{"name": "core", "selector": {"matchLabels": {"app": "core"}}}],
+            "links": [link("core:eth1", "m-0:eth1")],
+        }),
+    );
+    api.settle(&mut memory);
+    (api, memory)
+}
+
+#[test]
+fn a_slots_link_stays_while_its_pod_is_replaced() {
+    // A rolling update: the second pod waits for the first one.
+    let (mut api, mut memory) = with_a_slot();
+    let first = api.link("lab/t-");
+    assert_eq!(first.spec.a.slot.as_deref(), Some("core"));
+    assert_eq!(first.spec.b.slot, None);
+    assert_eq!(first.spec.vni, Some(11));
+    api.pod_with("lab/core-x2", "n3", &of_set("two"));
+    api.settle(&mut memory);
+    assert_eq!(told(&api, &mut memory), [], "most updates take less");
+    api.pass(5);
+    let waits = (
+        "SlotHeld".to_owned(),
+        "core-x2".to_owned(),
+        "pod core-x1 is core of Topology lab/t, and this pod's links wait: end that pod, or give \
+         this one other labels"
+            .to_owned(),
+    );
+    assert_eq!(told(&api, &mut memory), [waits]);
+    assert_eq!(told(&api, &mut memory), [], "once");
+    assert_eq!(api.link("lab/t-").spec, first.spec);
+    api.change_pod("lab/core-x1", |pod| pod.leaving = true);
+    api.settle(&mut memory);
+    let then = api.link("lab/t-");
+    assert_eq!(then.metadata.uid, first.metadata.uid);
+    assert_eq!(then.spec.a.pod.as_deref(), Some("core-x2"));
+    assert_eq!(then.spec.a.node.as_deref(), Some("n3"));
+    assert_eq!(
+        (&then.spec.b, then.spec.vni),
+        (&first.spec.b, first.spec.vni)
+    );
+    assert_eq!(
+        told(&api, &mut memory),
+        [],
+        "nobody waits for a pod that goes"
+    );
+
+    // The pod goes before there is another one: its name stays in its place.
+    api.delete_pod("lab/core-x1");
+    api.delete_pod("lab/core-x2");
+    api.settle(&mut memory);
+    let empty = api.link("lab/t-");
+    assert_eq!(empty.spec.a.pod.as_deref(), Some("core-x2"));
+    assert_eq!((&empty.spec.a.node, &empty.spec.a.pod_uid), (&None, &None));
+    assert_eq!(
+        (&empty.spec.b, empty.spec.vni),
+        (&first.spec.b, first.spec.vni)
+    );
+    api.pass(2);
+    api.settle(&mut memory);
+    let missing = "PodNotFound: no pod has the labels of core";
+    assert_eq!(api.accepted("lab/t-"), missing);
+    api.pod_with("lab/core-x3", "n1", &of_set("two"));
+    api.settle(&mut memory);
+    let back = api.link("lab/t-");
+    assert_eq!(back.metadata.uid, first.metadata.uid);
+    assert_eq!(back.spec.a.pod.as_deref(), Some("core-x3"));
+    assert_eq!(back.spec.vni, first.spec.vni);
+}
+
+#[test]
+fn who_says_the_name_of_a_slot_gets_nothing_of_it() {
+    let (mut api, mut memory) = with_a_slot();
+    let before = api.all.links.clone();
+    let says = |name: &str| {
+        json!({
+            "labels": {"ratchet": "true", "ratchet.pod_name": name},
+            "annotations": {"ratchet.dev/links": "[{interface: eth1, peer: m-0/eth1}]"},
+        })
+    };
+    // All names that the slot has anywhere.
+    for (number, name) in ["core", "core_of_t", "core-x1", "t"]
+        .into_iter()
+        .enumerate()
+    {
+        api.pod_with(&format!("lab/thief-{number}"), "n3", &says(name));
+        let foreign = json!({
+            "labels": {"ratchet": "true", "ratchet.pod_name": name},
+            "annotations": {"ratchet.dev/links": "[{interface: eth1, peer: lab/m-0/eth1}]"},
+        });
+        api.pod_with(&format!("other/thief-{number}"), "n3", &foreign);
+    }
+    api.settle(&mut memory);
+    for (key, link) in &before {
+        assert_eq!(api.all.links[key].spec, link.spec);
+    }
+    // Also while nobody has the slot.
+    api.delete_pod("lab/core-x1");
+    api.settle(&mut memory);
+    for key in before.keys() {
+        let spec = &api.all.links[key].spec;
+        assert_eq!(spec.a.pod_uid, None);
+        assert_eq!(spec.b.pod_uid, before[key].spec.b.pod_uid);
+    }
+    let others = api
+        .all
+        .links
+        .iter()
+        .filter(|(key, _)| !before.contains_key(key));
+    for (key, link) in others {
+        let ends = [&link.spec.a, &link.spec.b];
+        let is_wired = ends.iter().all(|end| end.node.is_some());
+        assert!(!is_wired, "{key}: {:?}", link.spec);
+    }
+}
+
+#[test]
+fn a_name_of_2017_is_a_slot_that_the_next_pod_waits_for() {
+    let (mut api, mut memory) = (Fake::new(), Memory::default());
+    let named = json!({
+        "labels": {"ratchet": "true", "ratchet.pod_name": "core"},
+        "annotations": {"ratchet.dev/links": "[{interface: eth1, peer: m-0/eth1}]"},
+    });
+    api.pod("lab/m-0", "n2");
+    api.pod_with("lab/core-x1", "n1", &named);
+    api.settle(&mut memory);
+    let first = api.link("lab/core-");
+    assert_eq!(first.spec.a.slot.as_deref(), Some("core"));
+    assert_eq!(first.spec.b.slot, None);
+    api.pass(60);
+    api.pod_with("lab/core-x2", "n1", &named);
+    api.pass(5);
+    let [(reason, pod, text)] = &told(&api, &mut memory)[..] else {
+        panic!("one event")
+    };
+    assert_eq!((&**reason, &**pod), ("NameHeld", "core-x2"));
+    assert!(text.contains("belongs to pod core-x1 on node n1"), "{text}");
+    // Without any of them the other end still knows which link it has.
+    api.delete_pod("lab/core-x1");
+    api.delete_pod("lab/core-x2");
+    api.settle(&mut memory);
+    let alone = api.link("lab/core-");
+    let last = (alone.spec.a.pod.as_deref(), alone.spec.a.slot.as_deref());
+    assert_eq!(last.1, Some("core"));
+    assert!(
+        last.0.is_some_and(|pod| pod.starts_with("core-x")),
+        "{last:?}"
+    );
+    assert_eq!(alone.spec.b, first.spec.b);
+}
+
+#[test]
+fn a_declaration_that_is_wrong_is_told_to_its_author_once_and_makes_nothing() {
+    let (mut api, mut memory) = (Fake::new(), Memory::default());
+    api.pod("lab/r2", "n2");
+    api.annotated("lab/r1", "n1", "[{interface: eth1, pear: r2/eth1}]");
+    let [(reason, pod, text)] = &told(&api, &mut memory)[..] else {
+        panic!("one event")
+    };
+    assert_eq!((&**reason, &**pod), ("KeyMisspelled", "r1"));
+    assert!(
+        text.contains("ratchet.dev/links[0]") && text.contains("peer"),
+        "{text}"
+    );
+    for _minute in 0..59 {
+        api.pass(60);
+        assert_eq!(told(&api, &mut memory), []);
+    }
+    api.settle(&mut memory);
+    assert!(api.all.links.is_empty());
+    // It is corrected, and then wrong again in another way.
+    let good = "[{interface: eth1, peer: r2/eth1, mtu: 1300}]";
+    api.annotated("lab/r1", "n1", good);
+    api.settle(&mut memory);
+    let made = api.link("lab/r1-");
+    assert_eq!(told(&api, &mut memory), []);
+    api.annotated("lab/r1", "n1", "[{interface: eth1, peer: /eth1}]");
+    let told = told(&api, &mut memory);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].0, "NameInvalid");
+    api.settle(&mut memory);
+    // What a running pod declared before stays.
+    let kept = api.link("lab/r1-");
+    assert_eq!(kept.metadata.uid, made.metadata.uid);
+    assert_eq!(kept.spec.mtu, made.spec.mtu);
+    assert!(kept.spec.b.node.is_some());
 }
 
 #[test]

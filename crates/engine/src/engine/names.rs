@@ -79,8 +79,7 @@ pub(super) fn report(state: &SandboxState) -> Vec<LinkReport> {
         node: None,
     };
     let report = |link: &DeclaredLink| {
-        let mut ends = [&link.local, &link.remote];
-        ends.sort_by_key(|end| (&end.pod, &end.interface));
+        let ends = link.ends();
         LinkReport {
             id: link.id(),
             a: report_end(link, End::A, ends[0]),

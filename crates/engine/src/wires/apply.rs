@@ -113,11 +113,15 @@ impl Wires {
         if let Scope::Node(strays) = request.scope {
             wanted.extend(self.held_besides(strays));
         }
+        // Of a link that stays and has other pods now, what its former ones have goes.
+        let fresh = request.fresh.iter().map(|fresh| &fresh.link);
+        let replaced = fresh.filter_map(|link| self.links.replaced(link));
         let ended = request.ended.iter().filter_map(|id| self.links.get(*id));
+        let ended = ended.map(|tracked| &tracked.link);
         let looked_for = look::Request {
             scope: request.scope,
             fresh: &request.fresh,
-            ended: ended.map(|tracked| &tracked.link).collect(),
+            ended: ended.chain(replaced).collect(),
             ended_ids: request.ended,
             wanted,
         };

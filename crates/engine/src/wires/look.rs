@@ -33,7 +33,7 @@ pub(super) struct Task {
 pub(super) struct Request<'a> {
     pub scope: &'a Scope,
     pub fresh: &'a [Fresh],
-    /// Links that are to go.
+    /// Links that are to go, and those that are to leave pods that they had.
     pub ended: Vec<&'a Link>,
     /// The ids of those, and of others that are to go and are not known.
     pub ended_ids: &'a BTreeSet<LinkId>,

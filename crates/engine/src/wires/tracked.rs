@@ -55,7 +55,6 @@ pub(crate) struct Fresh {
 pub(super) struct TrackedLinks {
     /// Boxed: a tree keeps room for more than it has, and a tracked link is large.
     by_id: BTreeMap<LinkId, Box<Tracked>>,
-    /// A link's id is made of its two endpoints, so a link never changes its pods.
     by_pod: BTreeMap<PodKey, BTreeSet<LinkId>>,
     /// Those that wait and of which users have not been told, the longest waiting first.
     waiting: BTreeSet<(Instant, LinkId)>,
@@ -70,7 +69,8 @@ impl TrackedLinks {
         self.by_id.get(&id).map(Box::as_ref)
     }
 
-    /// Takes note of what is only reported of a link and may change without any work.
+    /// Takes note of what is only reported of a link and may change without any work. A link that
+    /// has other pods than before is not only reported otherwise.
     pub fn describe(
         &mut self,
         id: LinkId,
@@ -78,11 +78,20 @@ impl TrackedLinks {
         nodes: &[Option<NodeName>; 2],
     ) -> Option<&Tracked> {
         let tracked = self.by_id.get_mut(&id)?;
+        if pods(&tracked.link) != pods(link) {
+            return None;
+        }
         if tracked.link != *link {
             tracked.link.clone_from(link);
         }
         tracked.nodes.clone_from(nodes);
         Some(tracked)
+    }
+
+    /// A link as it was when it had other pods, if it had.
+    pub fn replaced(&self, link: &Link) -> Option<&Link> {
+        let before = &self.get(link.id)?.link;
+        (pods(before) != pods(link)).then_some(before)
     }
 
     /// The ids of links neither of whose pods is such a one.
@@ -115,7 +124,12 @@ impl TrackedLinks {
         if self.get(tracked.link.id) == Some(&tracked) {
             return;
         }
-        for pod in [&tracked.link.a.pod, &tracked.link.z.pod] {
+        if let Some(before) = self.get(tracked.link.id)
+            && pods(&before.link) != pods(&tracked.link)
+        {
+            self.remove(tracked.link.id);
+        }
+        for pod in pods(&tracked.link) {
             match self.by_pod.get_mut(pod) {
                 Some(ids) => drop(ids.insert(tracked.link.id)),
                 None => drop(self.by_pod.insert(pod.clone(), [tracked.link.id].into())),
@@ -178,7 +192,7 @@ impl TrackedLinks {
         };
         self.devices -= tracked.devices;
         self.waiting.remove(&(tracked.since, id));
-        for pod in [&tracked.link.a.pod, &tracked.link.z.pod] {
+        for pod in pods(&tracked.link) {
             if let Some(ids) = self.by_pod.get_mut(pod) {
                 ids.remove(&id);
                 if ids.is_empty() {
@@ -187,4 +201,8 @@ impl TrackedLinks {
             }
         }
     }
+}
+
+fn pods(link: &Link) -> [&PodKey; 2] {
+    [&link.a.pod, &link.z.pod]
 }

@@ -126,6 +126,7 @@ fn entry_to_link(
         mtu: entry.mtu,
         vni: entry.vni,
         since: 0,
+        identity: None,
     })
 }
 

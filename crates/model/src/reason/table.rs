@@ -44,6 +44,11 @@ reasons! {
                    This pod's links are made when that pod has gone."
             message "the name {pod} belongs to pod {owner} on node {node}"
             said "end that pod, or give this one a ratchet.pod_name of its own";
+        "slot_held" SlotHeld { slot: String, topology: String, owner: String }
+            means "A Topology's selector fits this pod and another one, which has the links. This \
+                   pod takes them over when the other one is being deleted, or does not run."
+            message "pod {owner} is {slot} of Topology {topology}, and this pod's links wait"
+            said "end that pod, or give this one other labels";
         "no_consent" NoConsent { pod: PodKey, declarer: PodKey }
             means "The pod at the other end has not consented to the link. Nothing is made of it, \
                    and the other pod notices nothing."

@@ -12,6 +12,7 @@ const CODES: &[&str] = &[
     "peer_gone",
     "peer_lost",
     "name_held",
+    "slot_held",
     "no_consent",
     "namespace_isolated",
     "interface_taken",

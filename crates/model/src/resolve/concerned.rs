@@ -18,9 +18,7 @@ pub(super) type EndKey<'r> = (&'r PodKey, &'r InterfaceName);
 
 /// The two ends of a declared link, in the order of the link's.
 pub(super) fn end_keys(link: &DeclaredLink) -> [EndKey<'_>; 2] {
-    let mut ends = [&link.local, &link.remote].map(|end| (&end.pod, &end.interface));
-    ends.sort_unstable();
-    ends
+    link.ends().map(|end| (&end.pod, &end.interface))
 }
 
 /// What one pod declares of a link.

@@ -12,7 +12,7 @@ use crate::{
 pub struct Link {
     /// Its id.
     pub id: LinkId,
-    /// The endpoint that sorts first.
+    /// The end `A`.
     pub a: Endpoint,
     /// The other one.
     pub z: Endpoint,

@@ -51,13 +51,25 @@ pub fn resolve_of(pods: &BTreeSet<PodKey>, records: &[&PodRecord]) -> Vec<Link> 
         let stand = remembered.filter(|(ends, all)| living.leave(ends, all, &declarations));
         links.extend(stand.map(|(ends, all)| claimed(ends, all, &declarations, &consent)));
     }
-    links.sort_by_key(|(link, _)| link.id);
+    links.sort_by(|(one, _), (other, _)| by_identity(one).cmp(&by_identity(other)));
     let (mut links, since): (Vec<Link>, Vec<u64>) = links.into_iter().unzip();
     shared::find_shared_addresses(&mut links);
     shared::settle_interfaces(&mut links, &since, &consent);
     shared::limit_foreign(&mut links, &since, pods, &consent);
+    // A pod that was replaced may still declare the link of its successor: it is one link.
+    links.dedup_by(|next, link| {
+        let is_same = next.id == link.id;
+        if is_same && link.barred.is_some() {
+            std::mem::swap(next, link);
+        }
+        is_same
+    });
     links.retain(|link| pods.contains(&link.a.pod) || pods.contains(&link.z.pod));
     links
+}
+
+fn by_identity(link: &Link) -> impl Ord + '_ {
+    (link.id, &link.a.pod, &link.z.pod)
 }
 
 /// A link as it is declared, with what is missing if not both of its pods want it; and since when.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ratchet_api::{EndState, FieldError, Link, LinkEnd, LinkEndStatus};
-use ratchet_model::{DeclaredEnd, DeclaredLink, LinkId, Mtu, NodeName, PodKey, Vni};
+use ratchet_model::{DeclaredEnd, DeclaredLink, End, Identity, LinkId, Mtu, NodeName, PodKey, Vni};
 
 /// A Link, read.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +14,9 @@ pub(super) struct KnownLink {
     pub generation: i64,
     /// The link's id.
     pub id: LinkId,
+    /// Whether the id is that of the object and not of the pods, since these may be replaced by
+    /// others.
+    pub has_slot: bool,
     /// Its ends `a` and `b`.
     pub ends: [KnownEnd; 2],
     /// The MTU that is declared.
@@ -82,13 +85,19 @@ impl KnownLink {
         let Some((a, b)) = a.zip(b) else {
             return Ok(None);
         };
+        let key = LinkKey {
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+        };
+        let has_slot = spec.a.slot.is_some() || spec.b.slot.is_some();
         Ok(Some(Self {
-            key: LinkKey {
-                namespace: metadata.namespace.clone().unwrap_or_default(),
-                name: metadata.name.clone().unwrap_or_default(),
-            },
             generation: metadata.generation.unwrap_or_default(),
-            id: DeclaredLink::new(a.declared.clone(), b.declared.clone()).id(),
+            id: match has_slot {
+                true => LinkId::of_object(&key.namespace, &key.name),
+                false => DeclaredLink::new(a.declared.clone(), b.declared.clone()).id(),
+            },
+            has_slot,
+            key,
             ends: [a, b],
             mtu: spec.read_mtu()?,
             vni: spec.read_vni()?,
@@ -124,8 +133,14 @@ impl KnownLink {
     /// is left to be agreed on: the controller has decided what counts.
     pub fn declared(&self, local: &KnownEnd, remote: &KnownEnd) -> DeclaredLink {
         let DeclaredEnd { pod, interface, .. } = remote.declared.clone();
+        let is_b = local.declared == self.ends[1].declared;
+        let identity = Identity {
+            link: self.id,
+            local: if is_b { End::Z } else { End::A },
+        };
         DeclaredLink {
             mtu: self.mtu,
+            identity: self.has_slot.then_some(identity),
             ..DeclaredLink::new(local.declared.clone(), DeclaredEnd::bare(pod, interface))
         }
     }

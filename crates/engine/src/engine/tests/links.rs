@@ -7,7 +7,8 @@ use std::{
 
 use async_trait::async_trait;
 use ratchet_model::{
-    LinkId, NodeName, SandboxId, declaration::Declaration, device::LinkKind, record::Facts,
+    DeclaredEnd, DeclaredLink, End, Identity, LinkId, NodeName, SandboxId,
+    declaration::Declaration, device::LinkKind, record::Facts,
 };
 use ratchet_store::{
     EndReport, NodeRemoval, Published, RemovalReason, Store, StoreError, StoreScope, Underlay,
@@ -31,6 +32,26 @@ impl Said {
         let declaration = declare(&key(pod), &Texts::new(), &annotations);
         let declaration = declaration.unwrap().unwrap();
         self.declared.lock().unwrap().insert(key(pod), declaration);
+    }
+
+    /// From now on this is the pod of a slot that has a link with the pod `m`.
+    fn set_slot(&self, pod: &str) {
+        let end =
+            |pod: &str, interface: &str| DeclaredEnd::bare(key(pod), interface.parse().unwrap());
+        let declares = |local: DeclaredEnd, remote, end| {
+            let (pod, link) = (local.pod.clone(), LinkId::of_object("default", "t-1"));
+            let link = DeclaredLink {
+                identity: Some(Identity { link, local: end }),
+                ..DeclaredLink::new(local, remote)
+            };
+            (pod.clone(), Declaration::of_store(pod, vec![link]))
+        };
+        let (slot, m) = (end(pod, "eth1"), end("m", "to-slot"));
+        *self.declared.lock().unwrap() = [
+            declares(slot.clone(), m.clone(), End::A),
+            declares(m, slot, End::Z),
+        ]
+        .into();
     }
 
     /// The ends that the engine told of last: pod, whether it is up, and which device it is.
@@ -254,4 +275,71 @@ fn an_agent_that_starts_knows_the_links_from_disk() {
         let mut engine = start(node, &said);
         del(&mut engine, "a");
     });
+}
+
+#[test]
+fn a_slots_pod_is_replaced_and_the_other_ends_interface_stays() {
+    for restarts in [false, true] {
+        on_a_node(move |node| {
+            let said = Arc::new(Said::default());
+            said.set_slot("a-old");
+            let mut engine = start(node, &said);
+            let [m, old, new, last] = ["m", "old", "new", "last"].map(Netns::new);
+            add(&mut engine, "m", &m, &[]).unwrap();
+            add(&mut engine, "a-old", &old, &[]).unwrap();
+            assert_eq!([m.devices(), old.devices()], [["to-slot"], ["eth1"]]);
+            // Index and address.
+            let stays = || {
+                let line = ip(&format!("-n {} -o link show to-slot", m.name()));
+                let mac = line.split("link/ether ").nth(1).unwrap()[..17].to_owned();
+                (number(&line).to_owned(), mac)
+            };
+            let before = stays();
+            let replace = |engine: &mut Engine, by: &str, pods: &[&str]| {
+                said.set_slot(by);
+                if restarts {
+                    *engine = start(node, &said);
+                    assert_eq!(stays(), before, "by {by}");
+                }
+                // This store only knows the peers once the pod is published.
+                for _ in 0..2 {
+                    news(engine, pods);
+                }
+                assert_eq!(stays(), before, "restarts: {restarts}, by {by}");
+            };
+
+            // The names sort otherwise with the new pod.
+            add(&mut engine, "z-new", &new, &[]).unwrap();
+            assert_eq!(new.devices(), [""; 0]);
+            replace(&mut engine, "z-new", &["a-old", "m", "z-new"]);
+            assert_eq!(old.devices(), [""; 0]);
+            assert_eq!(new.devices(), ["eth1"]);
+            let mut ends = said.ends();
+            ends.sort_by(|one, other| one.0.cmp(&other.0));
+            let veth = Some(LinkKind::Veth);
+            let both = ["m", "z-new"].map(|pod| (pod.to_owned(), true, veth));
+            assert_eq!(ends, both);
+            del(&mut engine, "a-old");
+            assert_eq!(new.devices(), ["eth1"], "what is gone has no part in it");
+
+            // The next one is on another node, and so is the one after it.
+            for far in ["far-1", "far-2"] {
+                publish_far(node, far);
+                replace(&mut engine, far, &["m", "z-new", "far-1", "far-2"]);
+                assert_eq!(new.devices(), [""; 0]);
+                let vxlan = Some(LinkKind::Vxlan);
+                assert_eq!(said.ends(), [("m".to_owned(), true, vxlan)]);
+            }
+            del(&mut engine, "z-new");
+
+            // It goes before there is another one, and that one comes before it has the link.
+            replace(&mut engine, "gone", &["m", "far-2"]);
+            add(&mut engine, "last", &last, &[]).unwrap();
+            replace(&mut engine, "last", &["m", "last"]);
+            assert_eq!([m.devices(), last.devices()], [["to-slot"], ["eth1"]]);
+            del(&mut engine, "m");
+            del(&mut engine, "last");
+            assert_eq!(devices(&ip("-o link show")), [""; 0]);
+        });
+    }
 }

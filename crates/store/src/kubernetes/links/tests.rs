@@ -1,4 +1,4 @@
-use ratchet_api::Link;
+use ratchet_api::{Link, LinkEnd};
 
 use super::{
     super::testing::{VNI, across, end, ending, key, object, pod, pods, said, sandbox},
@@ -260,4 +260,45 @@ fn all_links_are_replaced_at_once() {
     };
     assert_eq!(links.replace(vec![other]), pods(["a", "bb", "c", "dd"]));
     assert_eq!(links.by_key.len(), 1);
+}
+
+#[test]
+fn a_link_with_a_slot_stays_itself_when_the_slots_pod_is_replaced() {
+    let of = |pod: &str| {
+        let mut slot = end(pod, Some("node2"));
+        slot.slot = Some("core".to_owned());
+        object(slot, end("m", Some("n1")))
+    };
+    let mut links = links();
+    publish(&mut links, "m", "s1", 5, Publish::New);
+    set(&mut links, &of("a"));
+    let declared = |links: &Links| {
+        let declared = links.facts(&pods(["m"])).declared.unwrap();
+        declared[&pod("m")].links[0].clone()
+    };
+    let before = declared(&links);
+    assert_eq!(set(&mut links, &of("z")), pods(["a", "m", "z"]));
+    let after = declared(&links);
+    assert_eq!(after.id(), before.id());
+    assert_eq!(after.remote.pod, pod("z"));
+    let order = |link: &DeclaredLink| link.ends().map(|end| end.pod.name().to_owned());
+    assert_eq!([order(&before), order(&after)], [["a", "m"], ["z", "m"]]);
+    let facts = links.facts(&pods(["m"]));
+    assert_eq!(facts.records[&pod("z")].links[0].id(), after.id());
+    assert_eq!(facts.vnis[&after.id()].number(), VNI);
+    assert!(!facts.records.contains_key(&pod("a")));
+    // The name in the place of the pod makes no other link of it, nor does a pod that is gone.
+    let mut gone = of("z");
+    gone.spec.a = LinkEnd {
+        pod: Some("z".to_owned()),
+        slot: Some("core".to_owned()),
+        ..end("z", None)
+    };
+    set(&mut links, &gone);
+    assert_eq!(declared(&links).id(), after.id());
+    // Another Link is another link, even between the same pods.
+    let mut other = of("z");
+    other.metadata.name = Some("b".to_owned());
+    let other = KnownLink::read(&other).unwrap().unwrap();
+    assert_ne!(other.id, after.id());
 }
