@@ -8,12 +8,11 @@ use sha2::{Digest, Sha256};
 
 use crate::names::{InterfaceName, LinkId, PodKey};
 
-/// One of a link's two ends. `A` is the endpoint that sorts first, whoever declared it, unless the
-/// link's [`Identity`] says otherwise.
+/// One of a link's two ends, whoever declared it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum End {
-    /// The endpoint that sorts first by pod, then interface.
+    /// The endpoint that sorts first by pod, then interface, unless an [`Identity`] says otherwise.
     A,
     /// The other one.
     Z,

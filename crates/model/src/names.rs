@@ -297,6 +297,7 @@ text_serde!(LinkId);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::{DeclaredEnd, DeclaredLink, End, Identity};
 
     #[test]
     fn interface_names_follow_the_kernel() {
@@ -330,6 +331,26 @@ mod tests {
         assert_eq!(id, LinkId::derive((&other, &eth2), (&one, &eth1)));
         assert_ne!(id, LinkId::derive((&one, &eth2), (&other, &eth1)));
         assert_eq!(id.to_string().parse::<LinkId>().unwrap(), id);
+    }
+
+    #[test]
+    fn the_id_of_an_object_is_no_pair_of_ends() {
+        let id = LinkId::of_object("default", "ring-0579d8c099");
+        assert_ne!(id, LinkId::of_object("default", "ring-0579d8c09a"));
+        assert_ne!(id, LinkId::of_object("defaul", "t/ring-0579d8c099"));
+        // The text that an id is made of has a space, and two ends cannot have one.
+        assert!(PodKey::new("object default", "ring-0579d8c099").is_err());
+        let link = |local| DeclaredLink {
+            identity: Some(Identity { link: id, local }),
+            ..DeclaredLink::new(
+                DeclaredEnd::bare("lab/z".parse().unwrap(), "eth1".parse().unwrap()),
+                DeclaredEnd::bare("lab/a".parse().unwrap(), "eth1".parse().unwrap()),
+            )
+        };
+        let order = |link: &DeclaredLink| link.ends().map(|end| end.pod.name().to_owned());
+        assert_eq!(order(&link(End::A)), ["z", "a"]);
+        assert_eq!(order(&link(End::Z)), ["a", "z"]);
+        assert_eq!(link(End::A).id(), id);
     }
 
     #[test]

@@ -126,10 +126,11 @@ impl Store for KubernetesStore {
         Ok(self.shared.state().links.facts(own))
     }
 
-    /// The controller keeps no sandboxes: an agent that has lost its state directory learns of its
-    /// pods from their devices, or not at all.
+    /// What the Links' ends say: an agent that has lost its state directory learns so of the pods
+    /// that have links.
     async fn located_on(&self, _: &NodeName) -> Result<Vec<PodRecord>, StoreError> {
-        Ok(Vec::new())
+        self.known().await?;
+        Ok(self.shared.state().links.located())
     }
 
     async fn claim_vnis(

@@ -3,7 +3,8 @@
 use super::*;
 use crate::{
     declaration::{LINKS, declare},
-    link::Mtu,
+    link::{End, Identity, Mtu},
+    names::LinkId,
     reason::Reason,
     record::Location,
     shape::Shape,
@@ -235,5 +236,43 @@ fn every_link_has_the_ends_of_its_shape() {
     for link in links {
         assert_eq!(link.shape(), Shape::Cable);
         assert!(link.shape().pod_ends().contains(&link.endpoints().len()));
+    }
+}
+
+/// While a slot's pod is replaced, some still say that the link is with the pod before it.
+#[test]
+fn a_link_whose_pods_are_not_agreed_on_is_one_link() {
+    let declared = |pods: &[(&str, &str)]| {
+        let mut records = records(pods);
+        for link in records.values_mut().flat_map(|record| &mut record.links) {
+            let is_slot = link.local.interface.as_str() == "slot";
+            link.identity = Some(Identity {
+                link: LinkId::of_object("default", "t-1"),
+                local: if is_slot { End::A } else { End::Z },
+            });
+        }
+        records
+    };
+    let before = "[{interface: slot, peer: m/eth1}]";
+    // A name before m, and one after it: the order of the ends is the link's.
+    for (old, new) in [("a", "z"), ("z", "a")] {
+        let says = |pod: &str| format!("[{{interface: eth1, peer: {pod}/slot}}]");
+        let ends = |of: &str, m: &str| {
+            let pods = [("m", &*says(m)), (old, before), (new, before)];
+            let of = [PodKey::new("default", of).unwrap()].into();
+            let records = declared(&pods);
+            let links = resolve_of(&of, &records.values().collect::<Vec<_>>());
+            links
+                .iter()
+                .map(|link| (link.a.pod.name().to_owned(), link.barred.is_some()))
+                .collect::<Vec<_>>()
+        };
+        // What m itself says counts; the other one has no link, not one that is barred.
+        for m in [old, new] {
+            assert_eq!(ends("m", m), [(m.to_owned(), false)]);
+            let other = if m == old { new } else { old };
+            assert_eq!(ends(other, m), []);
+            assert_eq!(ends(m, m), [(m.to_owned(), false)]);
+        }
     }
 }

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use ratchet_api::{EndState, FieldError, Link, LinkEnd, LinkEndStatus};
-use ratchet_model::{DeclaredEnd, DeclaredLink, End, Identity, LinkId, Mtu, NodeName, PodKey, Vni};
+use ratchet_model::{
+    DeclaredEnd, DeclaredLink, End, Identity, LinkId, Location, Mtu, NodeName, PodKey, Vni,
+};
 
 /// A Link, read.
 #[derive(Debug, Clone, PartialEq)]
@@ -170,6 +172,21 @@ impl KnownEnd {
     /// Whether its pod is on a node.
     pub fn is_on(&self, node: &NodeName) -> bool {
         self.place.as_ref().is_some_and(|place| place.node == *node)
+    }
+
+    /// Where its pod is, and in which sandbox, as the agent of its node has said.
+    pub fn location(&self) -> Option<Location> {
+        let (place, said) = self.place.as_ref().zip(self.status.as_ref())?;
+        let is_there = said.pod_uid == place.pod_uid && said.state != EndState::Removed;
+        let sandbox = said.sandbox.as_ref().filter(|_| is_there)?;
+        let (vtep, mtu) = place.tunnels?;
+        Some(Location {
+            node: place.node.clone(),
+            vtep,
+            sandbox: sandbox.parse().ok()?,
+            mtu,
+            leaving: false,
+        })
     }
 
     /// Whether the agent of its node has said that nothing is left of it.

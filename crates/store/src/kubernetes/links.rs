@@ -274,6 +274,20 @@ impl Links {
         }
     }
 
+    /// The pods of this node: those that its agent has published, and those whose sandboxes an
+    /// agent before it has told of in their Links.
+    pub fn located(&self) -> Vec<PodRecord> {
+        let mut located = self.own.clone();
+        let ends = self.by_key.values().flat_map(|link| &link.ends);
+        for end in ends.filter(|end| end.is_on(&self.node)) {
+            let (pod, location) = (&end.declared.pod, end.location());
+            if location.is_some() && !located.contains_key(pod) {
+                located.insert(pod.clone(), self.record_elsewhere(pod, location));
+            }
+        }
+        located.into_values().collect()
+    }
+
     /// Notes a pod of this node.
     pub fn publish(&mut self, record: &PodRecord, how: Publish) -> Published {
         let mut created = record.created;

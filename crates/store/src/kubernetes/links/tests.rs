@@ -302,3 +302,34 @@ fn a_link_with_a_slot_stays_itself_when_the_slots_pod_is_replaced() {
     let other = KnownLink::read(&other).unwrap().unwrap();
     assert_ne!(other.id, after.id());
 }
+
+#[test]
+fn an_agent_that_has_lost_its_state_learns_of_its_pods_from_their_links() {
+    let mut links = links();
+    set(&mut links, &across());
+    let statuses = unsaid(&links, &report(&links, "a", "s1", None));
+    let told = said(across(), &statuses);
+    let located = |link: &Link| {
+        let mut links = Links::of("n1".parse().unwrap());
+        set(&mut links, link);
+        links.located()
+    };
+    let [record] = &located(&told)[..] else {
+        panic!("one pod")
+    };
+    let place = record.location.as_ref().unwrap();
+    assert_eq!((&record.pod, &place.sandbox), (&pod("a"), &sandbox("s1")));
+    assert_eq!(place.vtep.to_string(), "192.0.2.2");
+    assert_eq!(record.links.len(), 1);
+    // Also where the Link is about to go: there is something to undo.
+    assert_eq!(located(&ending(told.clone())).len(), 1);
+    // Not before anything was told, nor of a pod before this one, nor once nothing is left.
+    let mut of_another = told.clone();
+    of_another.spec.a.pod_uid = Some("uid-later".to_owned());
+    let mut removed = told;
+    let status = removed.status.as_mut().unwrap().a.as_mut().unwrap();
+    status.state = EndState::Removed;
+    for link in [across(), of_another, removed] {
+        assert_eq!(located(&link), []);
+    }
+}
