@@ -80,9 +80,12 @@ signal_all() {
     local machine
     for machine in $nodes; do on "$machine" pkill "-$1" -f "^/ratchet $2" || true; done
 }
+# The link of r1 and r2 is up, and its status says so.
+ends_are_up() { k get links -o json | jq -e '.items[] | select(.spec.b.pod == "r2") | [.status.a.state, .status.b.state] == ["Up", "Up"]'; }
 has_agents() { on left pgrep -f '^/ratchet agent' && on right pgrep -f '^/ratchet agent'; }
 
-# No controller works for a while, one is killed, and another one takes over; links that are up do not notice.
+# No controller works for a while, one is killed, and another one takes over; links that are up do not notice. Nor do they
+# when agents are killed, one of which has lost its state directory: what was said of its ends tells it whose pods it had.
 test_leaders() {
     make "$here/manifests/ring.yaml" r1
     make "$here/manifests/ring.yaml" r2
@@ -94,7 +97,10 @@ test_leaders() {
     signal_all CONT controller
     check "with one there is" ping_from r1 10.0.1.2
     pinger "$(entry r1)" 10.0.1.2
+    check "both ends are told of" ends_are_up
     signal_all KILL controller
+    signal_all STOP agent
+    verify "the agent of left loses its files" on left rm -r /var/lib/ratchet/sandboxes /var/lib/ratchet/complete
     signal_all KILL agent
     make "$here/manifests/ring.yaml" r3
     check "agents run again" has_agents
@@ -103,6 +109,7 @@ test_leaders() {
     check "ten more pings" more_pings
     verify "r1 and r2 lost nothing" no_loss
     k delete topology.ratchet.dev ring >/dev/null
+    check "without the Topology r1 has no interface of it" interfaces_are r1 "eth0 lo"
     clear_up
     nothing_left
 }

@@ -1,5 +1,6 @@
 //! What pods that are missing declared, as far as their Links tell: a pod that starts again finds
-//! its links as they were, and its peer's interface stays meanwhile.
+//! its links as they were, and its peer's interface stays meanwhile. The same of a pod that runs
+//! and whose declaration was changed to a wrong one.
 
 use ratchet_api::{DeclaredBy, Link, LinkEnd, LinkSpec};
 use ratchet_model::{DeclaredEnd, DeclaredLink};
@@ -76,15 +77,18 @@ fn remembered<'s>(link: &Link, pods: &Pods<'s>) -> Option<Cable<'s>> {
     if found.iter().all(|found| found.pod().is_none()) {
         return None;
     }
-    // What a pod declares now that is wrong leaves what it declared before.
-    let is_silent = |found: &Found<'_>| match found {
+    // What a running pod declares wrongly leaves what it declared before.
+    let is_silent = |end: usize| match &found[end] {
         Found::Missing => true,
-        Found::Pod(pod) => pod.problem.is_some(),
+        Found::Pod(pod) => {
+            let uid = [&spec.a, &spec.b][end].pod_uid.as_ref();
+            pod.problem.is_some() && uid == Some(&pod.uid)
+        }
         Found::Ambiguous { .. } => false,
     };
-    let is_missing_declarer =
-        |end: usize| is_silent(&found[end]) && declarers.split(' ').any(|d| d == ["a", "b"][end]);
-    let declarer = [0, 1].into_iter().find(|end| is_missing_declarer(*end))?;
+    let is_silent_declarer =
+        |end: usize| is_silent(end) && declarers.split(' ').any(|d| d == ["a", "b"][end]);
+    let declarer = [0, 1].into_iter().find(|end| is_silent_declarer(*end))?;
     let [a, b] = names;
     let [found_a, found_b] = found;
     let bare = |name: &DeclaredName| DeclaredEnd::bare(name.pod.clone(), name.interface.clone());

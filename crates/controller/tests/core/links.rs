@@ -361,16 +361,20 @@ fn a_declaration_that_is_wrong_is_told_to_its_author_once_and_makes_nothing() {
     api.settle(&mut memory);
     let made = api.link("lab/r1-");
     assert_eq!(told(&api, &mut memory), []);
-    api.annotated("lab/r1", "n1", "[{interface: eth1, peer: /eth1}]");
+    let uid = made.spec.a.pod_uid.clone().unwrap();
+    let wrong = "[{interface: eth1, peer: /eth1}]";
+    api.annotated("lab/r1", "n1", wrong);
+    api.change_pod("lab/r1", |pod| pod.uid = uid);
     let told = told(&api, &mut memory);
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!(told[0].0, "NameInvalid");
     api.settle(&mut memory);
     // What a running pod declared before stays.
-    let kept = api.link("lab/r1-");
-    assert_eq!(kept.metadata.uid, made.metadata.uid);
-    assert_eq!(kept.spec.mtu, made.spec.mtu);
-    assert!(kept.spec.b.node.is_some());
+    assert_eq!(api.link("lab/r1-").spec, made.spec);
+    // The next pod of that name has declared nothing yet.
+    api.annotated("lab/r1", "n1", wrong);
+    api.settle(&mut memory);
+    assert!(api.link("lab/r1-").metadata.deletion_timestamp.is_some());
 }
 
 #[test]
