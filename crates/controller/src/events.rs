@@ -5,7 +5,7 @@
 //! `kubectl get events`. What it says is what the API already has, so a controller that starts
 //! again needs to know nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{
     api::core::v1::ObjectReference,
@@ -49,9 +49,11 @@ pub struct Warning {
     pub text: String,
 }
 
+/// An object's uid and the reason.
+type Id = (String, String);
+
 impl Warning {
-    /// The uid and the reason.
-    fn id(&self) -> (String, String) {
+    fn id(&self) -> Id {
         let uid = self.object.uid.clone().unwrap_or_default();
         (uid, self.reason.clone())
     }
@@ -60,7 +62,7 @@ impl Warning {
 /// Which warnings there were, by uid and reason.
 #[derive(Debug, Default)]
 pub(crate) struct Warned {
-    told: BTreeMap<(String, String), Told>,
+    told: BTreeMap<Id, Told>,
     /// How many were told in the second that began then.
     second: Option<(Timestamp, u32)>,
 }
@@ -102,9 +104,9 @@ impl Warned {
     }
 
     /// Notes which warnings still hold.
-    fn keep(&mut self, holds: &BTreeMap<(String, String), String>, now: Timestamp) {
+    fn keep(&mut self, holds: &BTreeSet<(Id, String)>, now: Timestamp) {
         self.told.retain(|id, told| {
-            told.is_over |= holds.get(id) != Some(&told.text);
+            told.is_over |= !holds.contains(&(id.clone(), told.text.clone()));
             !told.is_over || now.duration_since(told.at) < BETWEEN
         });
     }
@@ -118,18 +120,17 @@ pub(crate) fn warn(
     plan: &mut Plan,
 ) {
     let mut found = Vec::new();
-    for pod in snapshot.pods.values().filter(|pod| !pod.leaving) {
-        of_pod(pod, derived.waiting.get(&pod.key), now, &mut found);
-    }
     for topology in snapshot.topologies.values() {
         of_topology(topology, now, &mut found);
     }
     for link in snapshot.links.values() {
         of_link(link, now, &mut found);
     }
+    for pod in snapshot.pods.values().filter(|pod| !pod.leaving) {
+        of_pod(pod, derived.waiting.get(&pod.key), now, &mut found);
+    }
     let of = |found: &Found| (found.warning.id(), found.warning.text.clone());
-    let holds: BTreeMap<_, _> = found.iter().map(of).collect();
-    warned.keep(&holds, now);
+    warned.keep(&found.iter().map(of).collect(), now);
     for Found { warning, lasted } in found {
         if lasted < PATIENCE {
             plan.again_in(PATIENCE - lasted);

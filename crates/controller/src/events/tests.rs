@@ -131,6 +131,41 @@ fn many_are_told_one_after_another() {
 }
 
 #[test]
+fn two_ends_of_one_link_are_told_like_one() {
+    let mut world = World::new();
+    let said = |uid: &str, message: &str| LinkEndStatus {
+        node: "n1".into(),
+        pod_uid: uid.into(),
+        sandbox: None,
+        observed_generation: 1,
+        state: EndState::Failed,
+        kind: None,
+        mtu: None,
+        reason: Some("DeviceNameTaken".into()),
+        message: Some(message.into()),
+    };
+    let status = |first: &str| LinkStatus {
+        a: Some(said("u1", first)),
+        b: Some(said("u2", "of the other end")),
+        conditions: Vec::new(),
+    };
+    world.set_link("x", status("of this end"));
+    assert_eq!(world.told(), ["DeviceNameTaken"]);
+    for _minute in 0..59 {
+        world.pass(60);
+        assert_eq!(world.told(), [""; 0]);
+    }
+    world.pass(60);
+    assert_eq!(world.told(), ["DeviceNameTaken"]);
+    // Something else of the same reason is told after five minutes.
+    world.set_link("x", status("of this end, and another thing"));
+    world.pass(60);
+    assert_eq!(world.told(), [""; 0]);
+    world.pass(240);
+    assert_eq!(world.told(), ["DeviceNameTaken"]);
+}
+
+#[test]
 fn an_end_that_has_failed_is_told_of_its_pod() {
     let mut world = World::new();
     let said = |pod_uid: &str, state| LinkEndStatus {
