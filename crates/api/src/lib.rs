@@ -47,11 +47,12 @@ pub const GROUP: &str = "ratchet.dev";
 /// The version of all kinds.
 pub const VERSION: &str = "v1alpha1";
 
-/// The field manager under which an agent applies `status.a` of a Link. It is the end's and not the
-/// node's: under one name for both ends, an agent's apply would remove the other end.
+/// The field manager under which an agent writes `status.a` of a Link, or both ends of one that is
+/// within its node. It is the end's and not the node's: under one name for both ends, a server-side
+/// apply of one would remove the other.
 pub const MANAGER_OF_A: &str = "ratchet-a";
 
-/// The field manager under which an agent applies `status.b` of a Link.
+/// The field manager under which an agent writes `status.b` of a Link.
 pub const MANAGER_OF_B: &str = "ratchet-b";
 
 /// The finalizer of a Link whose VNI may not be given to another one yet.

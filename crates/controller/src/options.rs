@@ -34,7 +34,7 @@ pub struct Options {
         default_value = "ratchet-controller"
     )]
     pub lease: String,
-    /// The most writes a second, over some seconds; ten times as many may come at once
+    /// The most writes a second, over minutes; a minute's worth may come at once
     #[arg(
         long,
         env = "RATCHET_WRITES",

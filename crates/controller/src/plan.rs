@@ -23,7 +23,7 @@ use crate::{
 pub const FINALIZER: &str = "ratchet.dev/vni";
 
 /// A Link that is wanted again waits so long for its nodes to be clean.
-const PATIENCE: SignedDuration = SignedDuration::from_secs(5);
+const TO_BE_CLEAN: SignedDuration = SignedDuration::from_secs(5);
 
 /// What is to be written, in this order: blocks, Links, statuses.
 #[derive(Debug, Default)]
@@ -151,6 +151,7 @@ impl<'s> Planner<'s> {
         let vni = wanted.spec.read_vni().ok().flatten();
         match present {
             Some(link) if !keeps => self.delete(key, link),
+            _ if self.is_early(key, &wanted, present.map(|link| &**link)) => {}
             Some(link) => {
                 if let Some(changed) = changes::replacement(link, &wanted) {
                     self.change(Change::Replace(Box::new(changed)), vni);
@@ -161,6 +162,25 @@ impl<'s> Planner<'s> {
                 self.change(Change::Create(Box::new(link)), vni);
             }
         }
+    }
+
+    /// Whether a Link is not written yet. Pods of one apply and their nodes come one after another,
+    /// and a Link that was written in between is written again. While it has no pod at all, nobody
+    /// needs it: its Topology's status says so.
+    fn is_early(&mut self, key: &Key, wanted: &Wanted, present: Option<&Link>) -> bool {
+        if !wanted.waits_for_pods() || present.is_some_and(|it| !wanted.keeps_places_of(&it.spec)) {
+            return false;
+        }
+        if present.is_none() && !wanted.has_pod {
+            return true;
+        }
+        let since = self.memory.troubled_since(key, wanted.accepted, self.now);
+        let lasted = self.now.duration_since(since);
+        let is_early = lasted < conditions::PATIENCE;
+        if is_early {
+            self.plan.again_in(conditions::PATIENCE - lasted);
+        }
+        is_early
     }
 
     /// Keeps the VNI of a Link, and notes which nodes its ends leave. Returns false if the Link
@@ -263,10 +283,13 @@ impl<'s> Planner<'s> {
         if let Some(vni) = vni {
             let unclean = quarantine::unclean_nodes(link, self.snapshot, self.memory, self.now);
             let waited = quarantine::deleted_for(link, self.now).unwrap_or_default();
-            let must_wait = !is_wanted || waited < PATIENCE;
+            let must_wait = !is_wanted || waited < TO_BE_CLEAN;
             if !unclean.is_empty() && must_wait {
-                self.plan
-                    .again_in(if is_wanted { PATIENCE } else { BETWEEN_LOOKS });
+                self.plan.again_in(if is_wanted {
+                    TO_BE_CLEAN
+                } else {
+                    BETWEEN_LOOKS
+                });
                 return;
             }
             for node in unclean {
@@ -333,10 +356,11 @@ impl<'s> Planner<'s> {
             &mut self.plan,
         );
         // What running pods need comes before what is new, when there is more than can be written.
-        self.plan.links.sort_by_key(|change| match change.what {
+        self.plan.links.sort_by_key(|change| match &change.what {
             Change::Replace(_) => 0,
-            Change::Create(_) => 1,
-            Change::Delete { .. } => 2,
+            Change::Create(link) if link.spec.a.node.is_some() && link.spec.b.node.is_some() => 1,
+            Change::Create(_) => 2,
+            Change::Delete { .. } => 3,
         });
         self.plan.blocks = self.book.changes();
         self.plan

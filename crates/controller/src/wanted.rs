@@ -31,6 +31,8 @@ pub(crate) struct Wanted {
     pub owner: Option<OwnerReference>,
     /// The VNI that is declared.
     pub vni: Option<Vni>,
+    /// A pod of one of its ends is there.
+    pub has_pod: bool,
     /// Whether it can be made, and why not.
     pub accepted: Accepted,
     /// The same for people.
@@ -51,6 +53,23 @@ impl Wanted {
         for end in [&mut self.spec.a, &mut self.spec.b] {
             unresolve(end);
         }
+    }
+
+    /// Whether it only lacks a pod, or a pod's node: both come by themselves.
+    pub fn waits_for_pods(&self) -> bool {
+        matches!(
+            self.accepted,
+            Accepted::PodNotFound | Accepted::NotScheduled
+        )
+    }
+
+    /// Whether the pods of a Link are all where they were; others may have come.
+    pub fn keeps_places_of(&self, present: &LinkSpec) -> bool {
+        let ends = [(&present.a, &self.spec.a), (&present.b, &self.spec.b)];
+        ends.into_iter().all(|(before, after)| {
+            before.node.is_none()
+                || (&before.node, &before.pod_uid) == (&after.node, &after.pod_uid)
+        })
     }
 
     /// The labels: those that a Link has and that are not ours stay.
@@ -120,6 +139,7 @@ fn one(
         annotations: annotations(cable),
         owner: cable.topology.and_then(owner),
         vni: link.vni,
+        has_pod: cable.ends.iter().any(|end| end.found.pod().is_some()),
         accepted: Accepted::Resolved,
         message: remarks(link),
     };

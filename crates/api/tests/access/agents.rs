@@ -133,6 +133,8 @@ fn work() -> Vec<Try> {
     let underlays = format!("{OURS}/nodeunderlays");
     let mut newer = underlay("n1");
     newer["spec"]["version"] = json!("0.2.0");
+    let mut failed = end("n1");
+    failed["state"] = json!("Failed");
     let read = |path: &str| Try::new(Verb::List, path, "", Value::Null, Answer::Done);
     vec![
         Try::new(
@@ -169,6 +171,13 @@ fn work() -> Vec<Try> {
             "inside",
             Verb::Apply(MANAGER_OF_B),
             &json!({"b": end("n1")}),
+            Answer::Done,
+        ),
+        // Both ends at once, if both are on the node.
+        of_link(
+            "inside",
+            Verb::Merge(MANAGER_OF_A),
+            &json!({"a": failed, "b": failed}),
             Answer::Done,
         ),
         Try::new(
@@ -237,6 +246,12 @@ fn statuses() -> Vec<Try> {
         refused("first", Verb::Apply(MANAGER_OF_B), &b, other_end),
         refused("first", Verb::Apply(MANAGER_OF_A), &b, other_end),
         refused("first", Verb::Merge(MANAGER_OF_A), &b, other_end),
+        refused(
+            "first",
+            Verb::Merge(MANAGER_OF_A),
+            &json!({"a": newer, "b": end("n1")}),
+            other_end,
+        ),
         refused(
             "first",
             Verb::Apply(MANAGER_OF_A),

@@ -72,6 +72,39 @@ fn a_topology_adds_removes_and_readdresses_and_touches_no_other_link() {
 }
 
 #[test]
+fn a_link_is_written_once_although_its_pods_come_one_after_another() {
+    let (mut api, mut memory) = (Fake::new(), Memory::default());
+    api.topology("lab/t", &topology(&[link("r1:eth1", "r2:eth1")]));
+    api.settle(&mut memory);
+    api.pass(60);
+    api.settle(&mut memory);
+    for (pod, node) in [("lab/r1", ""), ("lab/r1", "n1"), ("lab/r2", "")] {
+        assert!(api.all.links.is_empty(), "before {pod}");
+        api.pod(pod, node);
+        api.settle(&mut memory);
+    }
+    assert!(api.all.links.is_empty());
+    api.pod("lab/r2", "n2");
+    api.settle(&mut memory);
+    let made = api.link("lab/t-");
+    assert_eq!(made.metadata.generation, Some(1));
+    assert_eq!(made.spec.vni, Some(11));
+
+    // Both start again: the one that is back is not written before the other one, either.
+    api.delete_pod("lab/r1");
+    api.delete_pod("lab/r2");
+    api.settle(&mut memory);
+    let before = api.link("lab/t-").metadata.generation;
+    api.pod("lab/r1", "n3");
+    api.settle(&mut memory);
+    assert_eq!(api.link("lab/t-").metadata.generation, before);
+    api.pass(2);
+    api.settle(&mut memory);
+    let link = api.link("lab/t-");
+    assert_eq!(link.spec.a.node.as_deref(), Some("n3"), "r2 does not come");
+}
+
+#[test]
 fn a_link_outlives_its_pods_restart() {
     let (mut api, mut memory) = (Fake::new(), Memory::default());
     api.annotated(
@@ -400,12 +433,15 @@ fn a_slot_is_a_statefulsets_pod_or_the_one_that_a_selector_fits() {
         }),
     );
     api.settle(&mut memory);
+    api.pod("lab/web-2", "n1");
+    api.settle(&mut memory);
+    api.pass(2);
+    api.settle(&mut memory);
     let link = api.link("lab/t-");
     assert_eq!(
         (link.spec.a.pod.as_deref(), link.spec.b.pod.as_deref()),
         (None, Some("web-2"))
     );
-    api.pod("lab/web-2", "n1");
     api.pod_with("lab/fw-1", "n1", &of("one"));
     let end = |api: &Fake| api.link("lab/t-").spec.a.pod.unwrap();
     api.settle(&mut memory);
@@ -668,6 +704,8 @@ fn a_peer_that_kubernetes_cannot_have_is_a_link_that_waits() {
     let (mut api, mut memory) = (Fake::new(), Memory::default());
     let links = "[{interface: eth1, peer: Router_2/eth2}, {interface: eth2, peer: A/b/c}]";
     api.annotated("lab/r1", "n1", links);
+    api.settle(&mut memory);
+    api.pass(2);
     api.settle(&mut memory);
     let link = api.link("lab/router-2-");
     assert_eq!(

@@ -3,13 +3,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use ratchet_api::{LinkEndStatus, NodeUnderlaySpec};
 use ratchet_model::{NodeName, PodKey, SandboxId};
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep_until,
+};
 
 use super::{
     backlog::{Backlog, Item, Written},
@@ -17,6 +20,16 @@ use super::{
     links::{EndKey, Links, Reports},
 };
 use crate::{Change, EndReport, Interest, StoreError, Watch};
+
+/// After a change, the next ones are gathered for this time. Links come one at a time, and with
+/// each report the agent looks at all links of a pod and writes down what the pod declares.
+const REST: Duration = Duration::from_millis(100);
+
+/// For how long after a Link others are likely to come.
+const A_MOMENT: Duration = Duration::from_secs(2);
+
+/// How many statuses are taken to be written at once.
+const PORTION: usize = 64;
 
 /// Whether the API's Links are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +60,8 @@ pub(super) struct State {
     sent: BTreeMap<EndKey, LinkEndStatus>,
     /// This node's underlay, and whether it is still to be written.
     underlay: Option<(NodeUnderlaySpec, bool)>,
+    /// When a Link came or changed last.
+    links_came: Option<Instant>,
     watches: Vec<Weak<Pending>>,
     /// What is to be written, and for how long.
     pub backlog: Backlog,
@@ -62,6 +77,7 @@ impl Shared {
                 outgoing: BTreeMap::new(),
                 sent: BTreeMap::new(),
                 underlay: None,
+                links_came: None,
                 watches: Vec::new(),
                 backlog: Backlog::default(),
             }),
@@ -78,6 +94,9 @@ impl Shared {
     pub fn change(&self, change: impl FnOnce(&mut Links) -> BTreeSet<PodKey>) {
         let mut state = self.state();
         let pods = change(&mut state.links);
+        if !pods.is_empty() {
+            state.links_came = Some(Instant::now());
+        }
         state.tell(&pods);
         self.settle(&mut state);
     }
@@ -122,10 +141,24 @@ impl Shared {
         }
     }
 
-    /// Takes what is to be written now.
+    /// Whether Links came a moment ago: then others are likely to come.
+    pub fn links_come(&self) -> bool {
+        let came = self.state().links_came;
+        came.is_some_and(|came| came.elapsed() < A_MOMENT)
+    }
+
+    /// Whether statuses are to be written.
+    pub fn has_outgoing(&self) -> bool {
+        !self.state().outgoing.is_empty()
+    }
+
+    /// Takes what is to be written now: so many statuses at most, since those that wait may change
+    /// meanwhile.
     pub fn take_outgoing(&self) -> (Option<NodeUnderlaySpec>, BTreeMap<EndKey, LinkEndStatus>) {
         let mut state = self.state();
-        let outgoing = std::mem::take(&mut state.outgoing);
+        let rest = state.outgoing.keys().nth(PORTION).cloned();
+        let rest = rest.map(|key| state.outgoing.split_off(&key));
+        let outgoing = std::mem::replace(&mut state.outgoing, rest.unwrap_or_default());
         for (key, status) in &outgoing {
             state.sent.insert(key.clone(), status.clone());
             state.backlog.begin(Item::Status(key.clone()));
@@ -213,7 +246,10 @@ impl State {
             changed: Notify::new(),
         });
         self.watches.push(Arc::downgrade(&pending));
-        LinkWatch(pending)
+        LinkWatch {
+            pending,
+            rests_until: Instant::now(),
+        }
     }
 }
 
@@ -241,7 +277,10 @@ impl Pending {
 }
 
 /// A watch on the Links of the node. It reports all changes: there are no others.
-pub(super) struct LinkWatch(Arc<Pending>);
+pub(super) struct LinkWatch {
+    pending: Arc<Pending>,
+    rests_until: Instant,
+}
 
 #[async_trait]
 impl Watch for LinkWatch {
@@ -250,11 +289,15 @@ impl Watch for LinkWatch {
     }
 
     async fn next(&mut self) -> Result<Change, StoreError> {
+        if Instant::now() < self.rests_until {
+            sleep_until(self.rests_until.into()).await;
+        }
         loop {
-            if let Some(change) = self.0.change().take() {
+            if let Some(change) = self.pending.change().take() {
+                self.rests_until = Instant::now() + REST;
                 return Ok(change);
             }
-            self.0.changed.notified().await;
+            self.pending.changed.notified().await;
         }
     }
 }

@@ -26,19 +26,16 @@ pub(super) async fn run(
     shared: Arc<Shared>,
     client: watch::Sender<Option<Client>>,
 ) {
-    let mut pause = PAUSE.0;
+    let mut outage = Outage::default();
     loop {
         let why = match connect(&kubeconfig).await {
             Ok(connected) => {
                 client.send_replace(Some(connected.clone()));
-                follow(connected, &shared, &mut pause).await
+                follow(connected, &shared, &mut outage).await
             }
             Err(why) => why,
         };
-        tracing::warn!(
-            why,
-            "no news of Links from the Kubernetes API; trying again"
-        );
+        let pause = outage.goes_on(&why);
         shared.reach.send_if_modified(|reach| match reach {
             Reach::Known => false,
             Reach::Starting(reason) => {
@@ -47,12 +44,45 @@ pub(super) async fn run(
             }
         });
         sleep(pause).await;
-        pause = (pause * 2).min(PAUSE.1);
+    }
+}
+
+/// A time without news of Links.
+#[derive(Default)]
+struct Outage {
+    /// The pause after the last attempt; none: there is news.
+    pause: Option<Duration>,
+}
+
+impl Outage {
+    /// An attempt has failed. Only the first one is worth a line in the log. Returns for how long
+    /// to wait.
+    fn goes_on(&mut self, why: &str) -> Duration {
+        let text = "no news of Links from the Kubernetes API; trying again until there is";
+        let pause = match self.pause {
+            None => {
+                tracing::warn!(why, "{text}");
+                PAUSE.0
+            }
+            Some(before) => {
+                tracing::debug!(why, "{text}");
+                (before * 2).min(PAUSE.1)
+            }
+        };
+        self.pause = Some(pause);
+        pause
+    }
+
+    /// There is news.
+    fn ends(&mut self) {
+        if self.pause.take().is_some() {
+            tracing::info!("there is news of Links from the Kubernetes API again");
+        }
     }
 }
 
 /// One watch, until it fails; returns why.
-async fn follow(client: Client, shared: &Shared, pause: &mut Duration) -> String {
+async fn follow(client: Client, shared: &Shared, outage: &mut Outage) -> String {
     let label = node_label(shared.state().links.node());
     let config = watcher::Config::default().labels(&label);
     let mut events = watcher(Api::<Link>::all(client), config).boxed();
@@ -63,7 +93,10 @@ async fn follow(client: Client, shared: &Shared, pause: &mut Duration) -> String
             Ok(None) => return "the watch has ended".to_owned(),
             Err(error) => return ratchet_kubernetes::chain(&error),
         };
-        *pause = PAUSE.0;
+        // A list begins before it fails.
+        if !matches!(event, Event::Init) {
+            outage.ends();
+        }
         match event {
             Event::Init => listed.clear(),
             Event::InitApply(link) => listed.extend(read(&link)),
@@ -100,4 +133,19 @@ fn read(link: &Link) -> Option<KnownLink> {
         tracing::error!(namespace, name, %error, "cannot read a Link; it is ignored");
         None
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_grows_until_there_is_news() {
+        let mut outage = Outage::default();
+        let pauses: Vec<Duration> = (0..8).map(|_| outage.goes_on("offline")).collect();
+        assert_eq!(pauses[..3], [1, 2, 4].map(|times| PAUSE.0 * times));
+        assert_eq!(pauses[7], PAUSE.1);
+        outage.ends();
+        assert_eq!(outage.goes_on("offline"), PAUSE.0);
+    }
 }

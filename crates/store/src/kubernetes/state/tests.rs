@@ -176,9 +176,35 @@ async fn that_a_pod_has_moved_is_told_when_its_sandbox_here_is_gone() {
     assert_eq!(node_of("bb").as_deref(), Some("n1"));
     shared.remove_pod(&pod("bb"), &sandbox("s2"));
     assert_eq!(node_of("bb").as_deref(), Some("node2"));
-    let told = watch.next().now_or_never().unwrap().unwrap();
+    let told = watch.next().await.unwrap();
     assert_eq!(told, Change::Pods(pods(["a", "bb"])));
     // The engine knows of the DELs of pods that are not elsewhere.
     shared.remove_pod(&pod("a"), &sandbox("s1"));
-    assert!(watch.next().now_or_never().is_none());
+    let told = tokio::time::timeout(REST * 2, watch.next()).await;
+    assert!(told.is_err(), "{told:?}");
+}
+
+#[tokio::test]
+async fn changes_are_told_at_once_after_a_rest_and_gathered_else() {
+    let shared = shared();
+    let mut watch = shared.state().watch();
+    assert_eq!(watch.next().await.unwrap(), Change::All);
+    let rests_until = watch.rests_until;
+    set(&shared, &across());
+    let mut other = across();
+    other.metadata.name = Some("other".to_owned());
+    other.spec.b = end("c", Some("n1"));
+    let other_key = LinkKey {
+        name: "other".to_owned(),
+        ..key()
+    };
+    let read = KnownLink::read(&other).unwrap();
+    shared.change(|links| links.set(&other_key, read));
+    let all = Change::Pods(pods(["a", "bb", "c"]));
+    assert_eq!(watch.next().await.unwrap(), all);
+    assert!(Instant::now() >= rests_until);
+    sleep_until(watch.rests_until.into()).await;
+    shared.change(|links| links.set(&key(), None));
+    let told = watch.next().now_or_never().unwrap().unwrap();
+    assert_eq!(told, Change::Pods(pods(["a", "bb"])));
 }

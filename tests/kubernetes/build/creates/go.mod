@@ -1,0 +1,3 @@
+module creates
+
+go 1.24
