@@ -38,21 +38,30 @@ pub struct Server {
 /// The folder of Kubernetes' programs, which are built if they are missing. `None` without Go,
 /// where that is allowed.
 pub fn programs() -> Option<PathBuf> {
-    let build = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../tests/kubernetes/build/programs"
-    );
+    built("programs", &[])
+}
+
+/// A program of `tests/kubernetes/build`, such as helm, which is built if it is missing. `None`
+/// without Go, where that is allowed.
+pub fn tool(name: &str) -> Option<PathBuf> {
+    built("tool", &[name])
+}
+
+/// What a script of `tests/kubernetes/build` prints: the path of what it has built.
+fn built(script: &str, arguments: &[&str]) -> Option<PathBuf> {
     if Command::new("go").arg("version").output().is_err() {
         let missing = "the test on a real API server needs Go 1.24 or later, which is missing";
         assert!(std::env::var_os("CI").is_none(), "{missing}");
         println!("SKIPPED: {missing}");
         return None;
     }
-    let output = Command::new(build)
+    let build = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/kubernetes/build");
+    let output = Command::new(Path::new(build).join(script))
+        .args(arguments)
         .stderr(Stdio::inherit())
         .output()
         .unwrap();
-    assert!(output.status.success(), "{build} failed");
+    assert!(output.status.success(), "{script} {arguments:?} failed");
     Some(String::from_utf8(output.stdout).unwrap().trim().into())
 }
 
