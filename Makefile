@@ -9,10 +9,10 @@ LAB := cloud-router
 STATIC := -C target-feature=+crt-static -C relocation-model=static
 
 .DEFAULT_GOAL := help
-.PHONY: help setup-demo setup-test build demo demo-down test fuzz simulate build-bench bench bench-quick check cluster cluster-down test-kubernetes install dist image clean
+.PHONY: help setup-demo setup-test build demo demo-down test fuzz simulate build-bench bench bench-quick check cluster cluster-down test-kubernetes install dist image image-multi build-arm64 test-arm64 clean
 
 help: ## Show this
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup-demo:
 	@scripts/setup.sh demo
@@ -34,6 +34,7 @@ demo-down: ## Remove the demo
 # first: that starts early, in the background.
 test: setup-test ## Run all tests (as root: they make network namespaces of their own)
 	@tests/kubernetes/build/programs --ahead
+	@tests/kubernetes/build/tool --ahead helm multus network-status
 	$(CARGO) build --locked --workspace
 	$(CARGO) rustc --locked --package ratchet --bin ratchet -- $(STATIC)
 	@install -D target/debug/ratchet target/kubernetes/ratchet
@@ -100,8 +101,30 @@ dist: build ## The same files as a tarball, target/ratchet-VERSION-linux-MACHINE
 
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 IMAGE ?= ratchet.dev/ratchet:$(VERSION)
+MACHINE = $(shell uname -m)
+ARCHITECTURE = $(patsubst x86_64,amd64,$(patsubst aarch64,arm64,$(MACHINE)))
 image: build ## The image of deploy/ratchet.yaml for this machine's architecture, target/image.tar (IMAGE=name:tag)
-	scripts/image target/image.tar $(IMAGE) $(shell uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')=$(RATCHET)
+	scripts/sbom target/$(ARCHITECTURE).cdx.json $(MACHINE)-unknown-linux-gnu
+	scripts/image target/image.tar $(IMAGE) $(ARCHITECTURE)=$(RATCHET),target/$(ARCHITECTURE).cdx.json
+
+image-multi: build build-arm64 ## The image for amd64 and arm64, target/image-multi.tar (on amd64)
+	scripts/sbom target/amd64.cdx.json x86_64-unknown-linux-gnu
+	scripts/sbom target/arm64.cdx.json $(ARM64)
+	scripts/image target/image-multi.tar $(IMAGE) amd64=$(RATCHET),target/amd64.cdx.json \
+	    arm64=$(RATCHET_ARM64),target/arm64.cdx.json
+
+# Compiler and library are Debian's: apt brings them to machines which do not reach the servers of rustup. Cargo must not mix
+# what they make with other builds, hence the directory of its own.
+ARM64 := aarch64-unknown-linux-gnu
+RATCHET_ARM64 := target/arm64/$(ARM64)/release/ratchet
+build-arm64: ## Build the release binary for arm64 (on amd64, with Debian's packages)
+	@scripts/setup.sh arm64
+	RUSTC=/usr/bin/rustc CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc \
+	    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+	    $(CARGO) rustc --release --locked --package ratchet --bin ratchet --target $(ARM64) --target-dir target/arm64 -- $(STATIC)
+
+test-arm64: setup-test image-multi ## Run the arm64 binary with qemu, and look into the image for both architectures
+	tests/arm64 target/image-multi.tar $(RATCHET_ARM64)
 
 clean: ## Remove what was built
 	$(CARGO) clean

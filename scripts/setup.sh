@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the demo, the tests or the benchmarks need, on Debian or Ubuntu; does nothing if it is all there.
-#   setup.sh demo|test|bench
+#   setup.sh demo|test|bench|arm64
 set -eu
 
 # need FILE PACKAGE: a package, by a file or program that it brings.
@@ -31,6 +31,14 @@ if [ "$1" = bench ]; then
     need iperf3 iperf3
 fi
 
+if [ "$1" = arm64 ]; then
+    need /usr/bin/rustc rustc-web
+    need /usr/lib/rustlib/aarch64-unknown-linux-gnu/lib libstd-rust-web-dev:arm64
+    need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
+    need /usr/aarch64-linux-gnu/lib/libc.a libc6-dev-arm64-cross
+    need qemu-aarch64-static qemu-user-static
+fi
+
 if ! command -v cargo >/dev/null 2>&1; then
     echo "cargo is missing: install Rust 1.95 or later, from https://rustup.rs" >&2
     exit 1
@@ -55,6 +63,7 @@ if [ ! -e "$policy" ]; then
 fi
 echo "installing:$missing"
 export DEBIAN_FRONTEND=noninteractive
+[ "$1" != arm64 ] || dpkg --add-architecture arm64
 apt-get update -qq
 # shellcheck disable=SC2086 # a list of packages
 apt-get install -y -qq --no-install-recommends $missing >/dev/null
