@@ -43,6 +43,15 @@ test_topology() {
     nothing_left
 }
 
+is_open() { ! kubectl get node "${hostname[$1]}" -o jsonpath='{.spec.taints[*].key}' | grep -q ratchet.dev/agent-not-ready; }
+
+# A node with the taint of those that join is opened, since its agent is ready.
+test_taint() {
+    verify "the agent's directory is private" same 700 "$(on left stat -c %a /run/ratchet)"
+    kubectl taint node "${hostname[left]}" ratchet.dev/agent-not-ready=:NoSchedule >/dev/null
+    check "the controller removes the taint" is_open left
+}
+
 # What pods declare by themselves becomes Links, too.
 test_labels() {
     make "$here/manifests/example.yaml"

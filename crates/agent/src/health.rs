@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ratchet_engine::{Command, Commands, StoreHealth, Vitals};
 use ratchet_health::{Health, Kind, Metrics, Verdict};
+use ratchet_install::Readiness;
 use tokio::{
     sync::{Mutex, MutexGuard, oneshot},
     time::{Instant, timeout},
@@ -24,6 +25,8 @@ pub(crate) struct AgentHealth {
     engine: Commands,
     /// Whether the store that was chosen says what pods declare, and so is opened at once.
     needs_store: bool,
+    /// How far the installation is, if there is one. Before, pods would start without links.
+    installed: Option<Readiness>,
     pulse: Mutex<Pulse>,
 }
 
@@ -37,10 +40,11 @@ struct Pulse {
 }
 
 impl AgentHealth {
-    pub fn new(engine: Commands, needs_store: bool) -> Self {
+    pub fn new(engine: Commands, needs_store: bool, installed: Option<Readiness>) -> Self {
         Self {
             engine,
             needs_store,
+            installed,
             pulse: Mutex::default(),
         }
     }
@@ -76,6 +80,7 @@ impl Health for AgentHealth {
     async fn ready(&self) -> Verdict {
         let pulse = self.ask().await;
         judge_life(pulse.silent)?;
+        self.installed.as_ref().map_or(Ok(()), Readiness::get)?;
         judge_readiness(pulse.last.as_ref(), self.needs_store)
     }
 
@@ -150,7 +155,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_busy_engine_lives_and_a_silent_or_dead_one_does_not() {
         let (engine, asked) = mpsc::channel();
-        let health = AgentHealth::new(engine, false);
+        let health = AgentHealth::new(engine, false, None);
         assert_eq!(health.live().await, Ok(()));
         assert!(health.ready().await.is_err(), "it has said nothing yet");
         tokio::time::advance(SILENCE - Duration::from_secs(1)).await;

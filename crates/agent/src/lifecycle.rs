@@ -23,8 +23,9 @@ use nix::{
 use ratchet_engine::{
     Command, Commands, Engine, Setup, StateDir, SystemClock, boot_id, create_private, open_store,
 };
+use ratchet_install::Readiness;
 use ratchet_kernel::{Kernel, NodeKey};
-use ratchet_protocol::{Client, ClientError, Reply, Request};
+use ratchet_protocol::{Client, ClientError, DEFAULT_SOCKET, Reply, Request};
 use tokio::{
     net::UnixListener,
     runtime::Runtime,
@@ -144,8 +145,8 @@ fn run_on(runtime: &Runtime, options: &AgentOptions) -> Result<(), AgentError> {
     .map_err(system("read the state directory"))?;
     let listener = runtime.block_on(async { listen(options.local.socket()) })?;
     // Only now: a runtime that finds the plugin before an agent could not start pods.
-    install(options)?;
-    let _health = serve_health(options, &commands)?;
+    let installed = install(options)?;
+    let _health = serve_health(options, &commands, installed)?;
     let (release, released) = tokio::sync::mpsc::channel(1);
     let server = Server {
         engine: commands.clone(),
@@ -171,22 +172,26 @@ fn run_on(runtime: &Runtime, options: &AgentOptions) -> Result<(), AgentError> {
     Ok(())
 }
 
-/// Installs Ratchet on the node, if that is wanted.
-fn install(options: &AgentOptions) -> Result<(), AgentError> {
-    if let Some(directories) = &options.install {
-        ratchet_install::installer(directories, &options.settings, &options.local).start()?;
-    }
-    Ok(())
+/// Installs Ratchet on the node, if that is wanted, and returns how far it is.
+fn install(options: &AgentOptions) -> Result<Option<Readiness>, AgentError> {
+    let Some(directories) = &options.install else {
+        return Ok(None);
+    };
+    let installer = ratchet_install::installer(directories, &options.settings, &options.local);
+    let readiness = installer.readiness();
+    installer.start()?;
+    Ok(Some(readiness))
 }
 
 /// Serves health and metrics, if that is wanted.
 fn serve_health(
     options: &AgentOptions,
     engine: &Commands,
+    installed: Option<Readiness>,
 ) -> Result<Option<ratchet_health::Server>, AgentError> {
     let serve = |address| {
         let needs_store = options.settings.store_declares();
-        let health = AgentHealth::new(engine.clone(), needs_store);
+        let health = AgentHealth::new(engine.clone(), needs_store, installed.clone());
         ratchet_health::Server::start(address, Arc::new(health))
     };
     let served = options.local.health.map(serve).transpose();
@@ -318,8 +323,10 @@ fn ask_to_give_way(socket: &Path) -> Result<bool, AgentError> {
 /// Listens on the socket, for root only.
 fn listen(socket: &Path) -> Result<UnixListener, AgentError> {
     let doing = || format!("listen on {}", socket.display());
+    // The usual directory is ours alone; the kubelet makes it readable for all if it is to be
+    // mounted. Another one that exists may be anybody's.
     if let Some(dir) = socket.parent()
-        && !dir.exists()
+        && (!dir.exists() || socket == Path::new(DEFAULT_SOCKET))
     {
         create_private(dir).map_err(system(format!("make {}", dir.display())))?;
     }

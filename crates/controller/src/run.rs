@@ -24,7 +24,7 @@ use crate::{
     lease::Lease,
     plan,
     state::{News, State},
-    watch,
+    taint, watch,
     write::Writer,
 };
 
@@ -134,6 +134,7 @@ pub async fn lead(
 /// Watches, plans and writes. Returns why it cannot any more.
 async fn work(client: Client, options: &Options, identity: &str, pulse: Pulse) -> String {
     let (mut watches, news) = watch::all(&client, options.config().quotas, options.meshnet);
+    watches.spawn(taint::run(client.clone(), options.namespace.clone()));
     let worker = Worker {
         config: options.config(),
         reporter: Reporter::new(client.clone(), COMPONENT, identity),

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Who writes, for the API's `managedFields`.
-const MANAGER: &str = "ratchet-controller";
+pub(crate) const MANAGER: &str = "ratchet-controller";
 
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -93,6 +93,28 @@ pub(crate) fn decide(files: &[File], own: &Entry, given_up: &BTreeSet<String>) -
     }
 }
 
+/// Whether the runtime calls our plugin: the first network says so, not counting plugins that call
+/// other networks. If not, the error says why.
+pub(crate) fn calls_us(files: &[File]) -> Result<(), String> {
+    let is_read = |file: &&File| is_foreign(file) || file.name == FILE;
+    let mut read: Vec<&File> = files.iter().filter(is_read).collect();
+    read.sort_by(|one, other| one.name.cmp(&other.name));
+    for file in read {
+        match network(file) {
+            Ok(network) if network.plugins.iter().any(Entry::is_ours) => return Ok(()),
+            Ok(network) if meta(&network).is_none() => {
+                let name = &file.name;
+                return Err(format!(
+                    "the runtime takes {name}, which does not call Ratchet"
+                ));
+            }
+            // Runtimes take no notice of a broken file.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Err("there is no network config yet".to_owned())
+}
+
 /// What is known of our file; empty if there is none.
 fn known(
     files: &[File],

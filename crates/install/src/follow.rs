@@ -5,6 +5,7 @@ use std::{
     fs, io,
     os::fd::AsFd,
     path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -32,6 +33,27 @@ const BROKEN: Duration = Duration::from_secs(10);
 /// The least time between two writes, so that two programs that disagree do not keep a node busy.
 const BETWEEN_WRITES: Duration = Duration::from_millis(200);
 
+/// Whether the runtime calls the plugin for new pods, as the last look has found it.
+#[derive(Debug, Clone)]
+pub struct Readiness(Arc<Mutex<Result<(), String>>>);
+
+impl Readiness {
+    /// If not, the error says why.
+    ///
+    /// # Errors
+    /// When pods that start now would get no links.
+    pub fn get(&self) -> Result<(), String> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set(&self, ready: Result<(), String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = ready;
+    }
+}
+
 /// Installs this program on its node.
 pub struct Installer {
     program: PathBuf,
@@ -43,6 +65,7 @@ pub struct Installer {
     broken: BTreeMap<String, Instant>,
     /// What was logged last, so that it is logged once.
     told: BTreeSet<String>,
+    readiness: Readiness,
 }
 
 /// What a look found.
@@ -65,7 +88,15 @@ impl Installer {
             installed: None,
             broken: BTreeMap::new(),
             told: BTreeSet::new(),
+            readiness: Readiness(Arc::new(Mutex::new(Err(
+                "the network config is not written yet".to_owned(),
+            )))),
         }
+    }
+
+    /// Tells whether the runtime calls the plugin, for as long as the process lives.
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
     }
 
     /// Installs, and follows changes in a thread of its own for as long as the process lives. It
@@ -135,6 +166,8 @@ impl Installer {
             return Ok(Looked::Waiting);
         }
         let config = self.settle(verdict, &files)?;
+        let files = if config { self.read()? } else { files };
+        self.readiness.set(config::calls_us(&files));
         Ok(if program || config {
             Looked::Wrote
         } else {

@@ -22,7 +22,7 @@ use clap::Args;
 use ratchet_protocol::{LocalSettings, Settings};
 
 pub use config::FILE;
-pub use follow::Installer;
+pub use follow::{Installer, Readiness};
 
 /// The usual directory of network configs.
 pub const CONFIGS: &str = "/etc/cni/net.d";

@@ -9,7 +9,7 @@ use ratchet_api_server::Server;
 use serde_json::{Value, json};
 
 use crate::{
-    OURS, core, create, get, link, ours, token,
+    OURS, core, create, get, link, merge, ours, token,
     tries::{self, Answer, Try, Verb},
 };
 
@@ -19,6 +19,7 @@ pub async fn run(server: &Server) {
     let controller = server.client_of(&controller);
     tries::all("the controller", &controller, work(admin).await).await;
     tries::all("the controller", &controller, without_right()).await;
+    tries::all("the controller", &controller, of_nodes(admin).await).await;
 
     let agent = token(admin, "ratchet", "ratchet-agent", None).await;
     let agent = server.client_of(&agent);
@@ -153,7 +154,17 @@ fn without_right() -> Vec<Try> {
         "list",
         "secrets",
     );
-    add(Verb::Merge(""), "/api/v1/nodes", "n1", "patch", "nodes");
+    add(Verb::Delete, "/api/v1/nodes", "n1", "delete", "nodes");
+    add(Verb::Create, "/api/v1/nodes", "", "create", "nodes");
+    add(Verb::Replace, "/api/v1/nodes", "n1", "update", "nodes");
+    let status = "n1/status";
+    add(
+        Verb::Merge(""),
+        "/api/v1/nodes",
+        status,
+        "patch",
+        "nodes/status",
+    );
     add(
         Verb::Delete,
         &core("team-a", "pods"),
@@ -175,4 +186,49 @@ fn without_right() -> Vec<Try> {
         "leases",
     );
     tries
+}
+
+/// A node may lose one taint by the controller, and nothing else.
+async fn of_nodes(admin: &Client) -> Vec<Try> {
+    let ours = json!({"key": "ratchet.dev/agent-not-ready", "effect": "NoSchedule"});
+    let other = json!({"key": "example.com/other", "effect": "NoExecute"});
+    let node = json!({"apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": "tainted", "labels": {"role": "worker"}}});
+    create(admin, "/api/v1/nodes", &node).await;
+    // The API server gives new nodes a taint of its own.
+    let both = json!({"spec": {"taints": [ours, other]}});
+    merge(admin, "/api/v1/nodes", "tainted", both).await;
+    let policy = |message| Answer::Policy("ratchet-controller-nodes", message);
+    let taints = "the controller may only remove the taint ratchet.dev/agent-not-ready";
+    let rest = "the controller may only remove a taint of a node";
+    let third = json!({"key": "example.com/third", "effect": "NoExecute"});
+    let left = json!([other]);
+    [
+        (json!({"spec": {"taints": null}}), policy(taints)),
+        (json!({"spec": {"taints": [ours]}}), policy(taints)),
+        (
+            json!({"spec": {"taints": [ours, other, third]}}),
+            policy(taints),
+        ),
+        (
+            json!({"spec": {"taints": left, "unschedulable": true}}),
+            policy(rest),
+        ),
+        (
+            json!({"spec": {"taints": left, "providerID": "x://y"}}),
+            policy(rest),
+        ),
+        (
+            json!({"spec": {"taints": left}, "metadata": {"labels": {"role": "control-plane"}}}),
+            policy(rest),
+        ),
+        (
+            json!({"spec": {"taints": left}, "metadata": {"annotations": {"a": "b"}}}),
+            policy(rest),
+        ),
+        (json!({"spec": {"taints": left}}), Answer::Done),
+    ]
+    .into_iter()
+    .map(|(change, answer)| Try::new(Verb::Merge(""), "/api/v1/nodes", "tainted", change, answer))
+    .collect()
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::too_many_lines)]
 
 mod meshnet;
+mod taint;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -280,3 +280,34 @@ fn a_broken_file_is_waited_for_and_then_passed_over() {
     };
     waited_for(&[unreadable, after], "permission denied");
 }
+
+#[test]
+fn the_runtime_calls_us_if_the_first_network_does() {
+    let ours = || file(FILE, text(&[flannel()]));
+    let multus = |name: &str| conf(name, "multus");
+    let broken = || file("01-broken.conflist", "{");
+    for files in [
+        vec![ours()],
+        vec![ours(), flannel()],
+        vec![multus("00-multus.conf"), ours(), flannel()],
+        vec![conf("05-by-hand.conf", "ratchet"), flannel()],
+    ] {
+        assert_eq!(calls_us(&files), Ok(()), "{files:?}");
+    }
+    for (files, why) in [
+        (vec![], "there is no network config yet"),
+        (vec![multus("00-multus.conf")], "there is no network"),
+        (vec![flannel()], "takes 10-flannel.conflist"),
+        (
+            vec![broken(), flannel(), conf("20-x.conf", "ratchet")],
+            "takes 10-flannel.conflist",
+        ),
+        (
+            vec![conf("00-a.conf", "bridge"), ours()],
+            "takes 00-a.conf, which does not call Ratchet",
+        ),
+    ] {
+        let error = calls_us(&files).unwrap_err();
+        assert!(error.contains(why), "{error}");
+    }
+}
