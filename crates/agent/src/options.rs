@@ -145,6 +145,7 @@ mod tests {
             Kind::Count => "10",
             Kind::CrossNamespace => "deny",
             Kind::Listen => "0.0.0.0:9479",
+            Kind::Flag => "true",
             _ => "text",
         }
     }

@@ -74,6 +74,9 @@ pub(crate) fn own(settings: &Settings, local: &LocalSettings) -> Entry {
     if let Some(path) = &local.node_key {
         entry.insert("node_key".to_owned(), json!(path));
     }
+    if local.report_addresses == Some(true) {
+        entry.insert("report_addresses".to_owned(), json!(true));
+    }
     let capabilities = json!({"io.kubernetes.cri.pod-annotations": true});
     entry.insert("capabilities".to_owned(), capabilities);
     Entry::of(Value::Object(entry))

@@ -665,6 +665,56 @@ fn check_compares_ours_by_the_agent_and_theirs_without_ours() {
     );
 }
 
+/// The addresses of an interface in a result; of none: those without an interface.
+fn addresses(result: &Value, interface: Option<&str>) -> Vec<String> {
+    let interfaces = result["interfaces"].as_array().unwrap();
+    let place = interface.map(|name| interfaces.iter().position(|it| it["name"] == name).unwrap());
+    let ips = result["ips"].as_array().unwrap().iter();
+    ips.filter(|ip| ip["interface"] == json!(place))
+        .map(|ip| ip["address"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn the_links_addresses_are_in_the_result_if_the_config_says_so() {
+    let node = Node::new();
+    let _agent = node.agent(good);
+    let keys = json!({"runtimeConfig": ours(), "report_addresses": true});
+    let config = node.config(keys.clone());
+    let result = node.call("ADD", "c1", &config).ok().json();
+    assert_eq!(addresses(&result, Some("in1")), ["192.168.2.100/24"]);
+    let both = ["192.168.3.100/24", "fd00::1/64"];
+    assert_eq!(addresses(&result, Some("in2")), both);
+    // A runtime needs an address of eth0 here, since the boot network gives none.
+    assert_eq!(addresses(&result, None), ["192.168.2.100/24"]);
+
+    // Embedded plugins are asked for what they have made.
+    let mut again = config.clone();
+    again["prevResult"] = result;
+    node.call("CHECK", "c1", &again).ok();
+    let stdin: Value = serde_json::from_str(&node.read("lo.CHECK.stdin")).unwrap();
+    let own = json!([{"address": "127.0.0.1/8", "interface": 0}]);
+    assert_eq!(stdin["prevResult"]["ips"], own);
+    node.call("DEL", "c1", &config).ok();
+
+    // Beside eth0 nobody needs one. Without the key, and before 0.3.0, there are none.
+    let mut env = node.env("ADD", "c2");
+    env.set("CNI_IFNAME", "net1");
+    let result = call(&env, &config).ok().json();
+    assert_eq!(addresses(&result, Some("in2")), both);
+    assert_eq!(addresses(&result, None), [""; 0]);
+    let without = node.config(json!({"runtimeConfig": ours()}));
+    let result = node.call("ADD", "c3", &without).ok().json();
+    assert_eq!(addresses(&result, Some("in1")), [""; 0]);
+    let of_old = |mut keys: Value| {
+        keys["cniVersion"] = json!("0.2.0");
+        let result = node.call("ADD", "c4", &node.config(keys.clone())).ok();
+        node.call("DEL", "c4", &node.config(keys)).ok();
+        result.stdout
+    };
+    assert_eq!(of_old(keys), of_old(json!({"runtimeConfig": ours()})));
+}
+
 #[test]
 fn check_of_a_pod_that_is_not_ours_calls_only_the_delegate() {
     let node = Node::new();

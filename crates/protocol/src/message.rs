@@ -210,6 +210,9 @@ pub struct Attached {
     /// The addresses of all of the pod's links, up or not, in the order of declaration.
     #[serde(default)]
     pub addresses: Vec<IpNet>,
+    /// The addresses of each end that has some, by its interface, up or not.
+    #[serde(default)]
+    pub by_interface: BTreeMap<String, Vec<IpNet>>,
     /// Links that are not up, and why.
     #[serde(default)]
     pub pending: Vec<String>,

@@ -255,6 +255,12 @@ impl Engine {
             }
         }
         attached.addresses = self.declared_addresses(pod);
+        let ends = self.wires.of(pod);
+        let ends = ends.flat_map(|tracked| [&tracked.link.a, &tracked.link.z]);
+        let ends = ends.filter(|end| end.pod == *pod && !end.addresses.is_empty());
+        attached.by_interface = ends
+            .map(|end| (end.interface.to_string(), end.addresses.clone()))
+            .collect();
         let interfaces: Vec<Option<Interface>> = self.read_interfaces(id, &devices);
         attached.interfaces = interfaces.into_iter().flatten().collect();
         attached

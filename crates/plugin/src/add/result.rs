@@ -8,8 +8,11 @@ use crate::call::Call;
 /// What a pod without any address reports, because runtimes refuse a result without one.
 const NO_ADDRESS: &str = "127.0.0.1/8";
 
+/// The interface on which runtimes expect the pod's network.
+const MAIN_INTERFACE: &str = "eth0";
+
 /// The base with our interfaces behind its own, and the address that was added because the base
-/// has none.
+/// has none. The interfaces have their addresses if the config says so.
 pub(super) fn with_links(
     call: &Call,
     base: CniResult,
@@ -17,7 +20,13 @@ pub(super) fn with_links(
     dns: Option<Dns>,
 ) -> (CniResult, Option<String>) {
     let mut result = base;
-    let address = if has_address(&result, &call.request.invocation.ifname) {
+    let version = call.request.config.version();
+    // Before 0.3.0, a result has no interfaces.
+    let reports = call.keys.local.report_addresses == Some(true) && version >= Version::V0_3_0;
+    let ifname = &call.request.invocation.ifname;
+    // No runtime looks at the result of an attachment that Multus has made beside eth0.
+    let is_beside = reports && ifname != MAIN_INTERFACE && !attached.by_interface.is_empty();
+    let address = if has_address(&result, ifname) || is_beside {
         None
     } else {
         let first = attached.addresses.first().map(ToString::to_string);
@@ -29,15 +38,21 @@ pub(super) fn with_links(
         }
         address.map(|address| address.to_string())
     };
-    let has_mtu = call.request.config.version() >= Version::V1_1_0;
+    let has_mtu = version >= Version::V1_1_0;
     for interface in &attached.interfaces {
-        result.push_interface(Interface {
+        let index = result.push_interface(Interface {
             name: interface.name.clone(),
             mac: interface.mac.map(|mac| mac.to_string()).unwrap_or_default(),
             mtu: if has_mtu { interface.mtu.into() } else { 0 },
             sandbox: call.netns().to_owned(),
             ..Interface::default()
         });
+        let addresses = attached.by_interface.get(&interface.name);
+        for address in addresses.into_iter().flatten().filter(|_| reports) {
+            if let Ok(address) = address.to_string().parse() {
+                result.push_ip(IpConfig::new(address, Some(index)));
+            }
+        }
     }
     if let Some(dns) = dns {
         result.set_dns(dns);

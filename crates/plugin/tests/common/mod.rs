@@ -287,6 +287,7 @@ pub fn attached() -> Attached {
             {"name": "in2", "mac": "02:00:00:00:00:02", "mtu": 1450},
         ],
         "addresses": ["192.168.2.100/24", "192.168.3.100/24"],
+        "by_interface": {"in1": ["192.168.2.100/24"], "in2": ["192.168.3.100/24", "fd00::1/64"]},
         "pending": ["default/pod/in3: pod default/q is not there"],
     }))
     .unwrap()

@@ -304,6 +304,19 @@ settings! {
         value: "ADDRESS:PORT",
         variable: "RATCHET_HEALTH",
     }
+    /// Whether the result of ADD has the addresses of links, as Multus wants it
+    ///
+    /// Multus then writes them into the pod's annotation `k8s.v1.cni.cncf.io/network-status`.
+    /// containerd ignores them. Not with CRI-O, which takes all addresses of a result for
+    /// the pod's own.
+    report_addresses: bool {
+        kind: Flag,
+        group: General,
+        default: DefaultValue::Value("false"),
+        flag: "report-addresses",
+        value: "BOOL",
+        variable: "RATCHET_REPORT_ADDRESSES",
+    }
 }
 
 /// The settings that only the plugin uses.
