@@ -99,6 +99,41 @@ fn an_agent_tells_how_it_and_its_links_are() {
 }
 
 #[test]
+fn an_agent_that_installs_itself_is_ready_when_the_runtime_calls_it() {
+    let mut cluster = Cluster::new(1);
+    let configs = cluster.dir.path().join("net.d");
+    let programs = cluster.dir.path().join("bin");
+    std::fs::create_dir(&configs).unwrap();
+    let config = |name: &str| {
+        let new = configs.join("new");
+        let text = r#"{"cniVersion": "1.0.0", "name": "n", "type": "bridge"}"#;
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, configs.join(name)).unwrap();
+    };
+    let node = &mut cluster.nodes[0];
+    enter(&node.netns);
+    let address = free_address();
+    node.start_agent_with(&[
+        "--health",
+        &address.to_string(),
+        "--install",
+        "--cni-dir",
+        configs.to_str().unwrap(),
+        "--cni-bin-dir",
+        programs.to_str().unwrap(),
+    ]);
+    wait_for(address, "/readyz", 503, "there is no network config yet");
+    wait_for(address, "/livez", 200, "ok");
+    config("10-bridge.conf");
+    wait_for(address, "/readyz", 200, "ok");
+    config("00-a.conf");
+    let why = "takes 00-a.conf, which does not call Ratchet";
+    wait_for(address, "/readyz", 503, why);
+    std::fs::remove_file(configs.join("00-a.conf")).unwrap();
+    wait_for(address, "/readyz", 200, "ok");
+}
+
+#[test]
 fn an_agent_without_the_setting_serves_nothing() {
     let mut cluster = Cluster::new(1);
     let node = &mut cluster.nodes[0];
