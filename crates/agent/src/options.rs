@@ -143,6 +143,7 @@ mod tests {
             Kind::Vnis => "20-30",
             Kind::Seconds => "0",
             Kind::Count => "10",
+            Kind::Wiring => "stitched",
             Kind::CrossNamespace => "deny",
             Kind::Listen => "0.0.0.0:9479",
             Kind::Flag => "true",

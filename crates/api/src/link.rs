@@ -111,6 +111,10 @@ pub struct LinkSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::vni")]
     pub vni: Option<u32>,
+    /// How both ends are wired: `direct` or `stitched`. Without it, as each node's config says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::wiring")]
+    pub wiring: Option<String>,
     /// One end.
     pub a: LinkEnd,
     /// The other end.

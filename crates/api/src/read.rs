@@ -2,7 +2,9 @@
 
 use std::{fmt::Display, net::IpAddr, str::FromStr};
 
-use ratchet_model::{DeclaredEnd, InterfaceName, Mtu, NodeName, PodKey, Route as ModelRoute, Vni};
+use ratchet_model::{
+    DeclaredEnd, InterfaceName, Mtu, NodeName, PodKey, Route as ModelRoute, Vni, WiringKind,
+};
 
 use crate::{EndpointRef, LinkEnd, LinkSpec, Route, TopologyLink};
 
@@ -151,7 +153,20 @@ fn vni(number: Option<u32>) -> Result<Option<Vni>, FieldError> {
     read.map_err(of("vni"))
 }
 
+/// The wiring of an object in the model's form.
+fn wiring(text: Option<&str>) -> Result<Option<WiringKind>, FieldError> {
+    text.map(|text| parsed("wiring", text)).transpose()
+}
+
 impl LinkSpec {
+    /// The wiring in the model's form.
+    ///
+    /// # Errors
+    /// When there is no such wiring.
+    pub fn read_wiring(&self) -> Result<Option<WiringKind>, FieldError> {
+        wiring(self.wiring.as_deref())
+    }
+
     /// The MTU in the model's form.
     ///
     /// # Errors
@@ -203,6 +218,14 @@ impl TopologyLink {
             mac: mac.filter(|mac| !mac.is_empty()),
             routes: self.routes.get(index).map_or(&[], Vec::as_slice),
         })
+    }
+
+    /// The wiring in the model's form.
+    ///
+    /// # Errors
+    /// When there is no such wiring.
+    pub fn read_wiring(&self) -> Result<Option<WiringKind>, FieldError> {
+        wiring(self.wiring.as_deref())
     }
 
     /// The MTU in the model's form.

@@ -121,6 +121,10 @@ pub(crate) fn vni(_: &mut SchemaGenerator) -> Schema {
     integer(1, Vni::MAX)
 }
 
+pub(crate) fn wiring(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "enum": ["direct", "stitched"]})
+}
+
 pub(crate) fn port(_: &mut SchemaGenerator) -> Schema {
     integer(1, u16::MAX.into())
 }

@@ -131,6 +131,10 @@ pub struct TopologyLink {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::vni")]
     pub vni: Option<u32>,
+    /// How both ends are wired: `direct` or `stitched`. Without it, as each node's config says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::wiring")]
+    pub wiring: Option<String>,
 }
 
 /// The state of a Topology. The controller writes it.

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use divan::{Bencher, black_box, counter::ItemsCount};
 use ratchet_cni::{CniResult, Version};
 use ratchet_model::{
-    Location, NodeName, PodKey, PodRecord, Quotas, SandboxId,
+    Location, NodeName, PodKey, PodRecord, Quotas, SandboxId, WiringKind,
     declaration::{Texts, declare_within},
     device::{GROUP_OURS, Kind, Netns, Observed, Peer, Wanted, WantedEnd},
     leftover::Leftovers,
@@ -68,6 +68,7 @@ fn node() -> Node {
         }),
         mtu: 1450.try_into().unwrap(),
         default_mtu: None,
+        default_wiring: WiringKind::Direct,
         full: None,
     }
 }
@@ -100,7 +101,9 @@ fn wanted(count: usize) -> Vec<Wanted> {
     let links = resolve(&records(count));
     links
         .iter()
-        .flat_map(|link| wiring::direct(link, &places, VniState::None, &node()).wanted)
+        .flat_map(|link| {
+            wiring::wire(link, &places, VniState::None, &node(), WiringKind::Direct).wanted
+        })
         .collect()
 }
 
@@ -124,6 +127,7 @@ fn made(wanted: &[Wanted]) -> Vec<Observed> {
         mtu: end.mtu.bytes(),
         up: true,
         carrier: true,
+        joined: None,
         addresses: Vec::new(),
         routes: Vec::new(),
     };

@@ -133,6 +133,7 @@ fn one(
             declared_by: cable.by,
             mtu: link.mtu.map(u32::from),
             vni: present.and_then(|spec| spec.vni),
+            wiring: link.wiring.map(|kind| kind.to_string()),
             a,
             b,
         },
@@ -244,6 +245,7 @@ fn declared_end(link: &resolve::Link, which: End, end: &CableEnd<'_>) -> LinkEnd
 
 fn keep_declared(spec: &mut LinkSpec, present: &LinkSpec) {
     spec.mtu = present.mtu;
+    spec.wiring.clone_from(&present.wiring);
     for (end, present) in [(&mut spec.a, &present.a), (&mut spec.b, &present.b)] {
         end.addresses.clone_from(&present.addresses);
         end.mac.clone_from(&present.mac);

@@ -143,6 +143,7 @@ impl ThisNode {
             }),
             mtu,
             default_mtu: self.asked.mtu,
+            default_wiring: self.asked.wiring.unwrap_or_default(),
             full: None,
         })
     }

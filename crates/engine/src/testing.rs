@@ -22,6 +22,7 @@ pub(crate) fn link(pod: &str, vni: Option<u32>) -> Link {
         z,
         mtu: None,
         vni: vni.map(|vni| vni.try_into().unwrap()),
+        wiring: None,
         declared_by: Vec::new(),
         problem: None,
         barred: None,

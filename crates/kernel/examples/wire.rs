@@ -18,7 +18,7 @@ use std::{
 use nix::sched::{CloneFlags, setns, unshare};
 use ratchet_kernel::{Kernel, Look, NetnsHandle};
 use ratchet_model::{
-    device::{Alias, At, GROUP_OURS, Netns, NewDevice, Operation, Step},
+    device::{Alias, At, GROUP_OURS, Netns, NewDevice, Operation, Part, Step},
     link::{End, Mac},
 };
 
@@ -106,6 +106,7 @@ fn ours(pairs: u16) -> Failing<()> {
                 Alias {
                     link,
                     end,
+                    part: Part::Pod,
                     sandbox: Some("s1".parse()?),
                     config: 1,
                 },
@@ -164,6 +165,7 @@ fn ours(pairs: u16) -> Failing<()> {
     let alias = Alias {
         link,
         end: End::A,
+        part: Part::Pod,
         sandbox: None,
         config: 0,
     };

@@ -8,6 +8,7 @@ mod configure;
 mod create;
 mod delete;
 mod describe;
+mod join;
 mod relocate;
 
 use std::collections::{BTreeMap, HashSet};
@@ -36,6 +37,8 @@ enum Phase {
     Begin,
     Device,
     Address,
+    /// Before the devices are up: until then the node's stack would have what they receive.
+    Join,
     /// After the addresses: on a device that is up each one costs five times as much, and a daemon
     /// in the pod that waits for the interface finds it complete.
     Up,
@@ -51,9 +54,11 @@ impl Phase {
             Operation::CreateVeth { .. }
             | Operation::CreateVxlan { .. }
             | Operation::Retarget { .. } => Self::Create,
-            Operation::SetMac(..) | Operation::SetMtu(..) | Operation::SetUp(_, false) => {
-                Self::Device
-            }
+            Operation::SetMac(..)
+            | Operation::SetMtu(..)
+            | Operation::SetUp(_, false)
+            | Operation::Silence(_) => Self::Device,
+            Operation::Join { .. } => Self::Join,
             Operation::SetUp(_, true) => Self::Up,
             Operation::AddAddress(..)
             | Operation::RestoreAddress(..)
@@ -76,6 +81,8 @@ fn achieved(operation: &Operation, errno: Errno) -> bool {
         | Operation::AddRoute(..)
         | Operation::RestoreRoute(..) => errno == Errno::EEXIST,
         Operation::RemoveAddress(..) => errno == Errno::EADDRNOTAVAIL,
+        // Without IPv6 there is nothing to be silenced.
+        Operation::Silence(_) => errno == Errno::EAFNOSUPPORT,
         // ENETUNREACH: IPv4 with no table at all.
         Operation::RemoveRoute(..) => {
             matches!(errno, Errno::ESRCH | Errno::ENOENT | Errno::ENETUNREACH)

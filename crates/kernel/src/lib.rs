@@ -12,6 +12,7 @@
 mod error;
 mod execute;
 mod filter;
+mod joints;
 mod kernel;
 mod key;
 mod netns;

@@ -8,6 +8,7 @@ use ratchet_model::device::{At, Interface, Kind, Netns, Observed, PROTOCOL_OURS}
 
 use crate::{
     error::KernelError,
+    joints,
     kernel::Kernel,
     reply::{self, Address, Hop},
     request,
@@ -57,6 +58,7 @@ impl Kernel {
                 let mut seen = look_at(channel, netns, look)
                     .and_then(|mut seen| {
                         self.prove(channel, netns, seen.iter_mut().collect())?;
+                        joints::read(channel, netns, &mut seen)?;
                         Ok(seen)
                     })
                     .map_err(|failure| failed("the devices", failure))?;

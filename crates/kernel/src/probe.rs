@@ -59,6 +59,7 @@ fn try_out() -> Result<Capabilities, KernelError> {
             mac,
             mtu,
             index: None,
+            is_on_node: false,
         }
     };
     let documentation = |last| IpAddr::V4(Ipv4Addr::new(192, 0, 2, last));

@@ -73,6 +73,7 @@ pub(crate) fn link(netns: &Netns, payload: &[u8]) -> Option<Observed> {
         mtu: 0,
         up: flags & UP != 0,
         carrier: flags & LOWER_UP != 0,
+        joined: None,
         addresses: Vec::new(),
         routes: Vec::new(),
     };
@@ -136,6 +137,20 @@ pub(crate) fn alternative_names(payload: &[u8]) -> Vec<String> {
         .filter(|(kind, _)| *kind == 53)
         .map(|(_, name)| text(name))
         .collect()
+}
+
+/// Reads RTM_NEWTFILTER, `struct tcmsg` with TCA_* (include/uapi/linux/rtnetlink.h): the device to
+/// which a joint redirects frames; `None` if that has gone, or it is no joint.
+pub(crate) fn joint(payload: &[u8]) -> Option<u32> {
+    // TCA_OPTIONS, TCA_BPF_ACT, the first action, TCA_ACT_OPTIONS, TCA_MIRRED_PARMS
+    // (pkt_cls.h, tc_act/tc_mirred.h).
+    let mut value = payload.get(20..)?;
+    for wanted in [2, 1, 1, 2, 2] {
+        (_, value) = attributes(value).find(|(kind, _)| *kind == wanted)?;
+    }
+    // `struct tc_mirred`: five numbers, what is done (1: TCA_EGRESS_REDIR), and the device.
+    let index = u32_at(value, 24).filter(|index| *index != 0);
+    index.filter(|_| u32_at(value, 20) == Some(1))
 }
 
 /// Reads IFLA_LINKINFO: IFLA_INFO_KIND and IFLA_INFO_DATA.

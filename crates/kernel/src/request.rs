@@ -4,6 +4,7 @@
 //! Attribute layouts and numbers are netlink-packet-route's; what the kernel makes of them is said
 //! where it surprises.
 
+mod joints;
 mod numbers;
 
 use std::{
@@ -30,6 +31,7 @@ use ratchet_model::{
 };
 
 use crate::socket::Request;
+pub(crate) use joints::{get_joint, join, prepare_joint, silence};
 pub(crate) use numbers::{dump_namespace_numbers, get_namespace_number, number_namespace};
 
 /// A device to be created.
@@ -39,6 +41,8 @@ pub(crate) struct NewLink<'a> {
     pub(crate) mac: Mac,
     pub(crate) mtu: Mtu,
     pub(crate) index: Option<u32>,
+    /// Whether it is one of the node's own, and has no ARP: it answers nothing.
+    pub(crate) is_on_node: bool,
 }
 
 fn link(attributes: Vec<LinkAttribute>) -> LinkMessage {
@@ -69,19 +73,23 @@ const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
 /// `veth_open`).
 pub(crate) fn create_veth(a: &NewLink<'_>, z: &NewLink<'_>) -> Request {
     let mut attributes = attributes_of(a);
-    let peer = InfoData::Veth(InfoVeth::Peer(with_index(z, link(attributes_of(z)))));
+    let peer = InfoData::Veth(InfoVeth::Peer(with_header(z, link(attributes_of(z)))));
     attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::Kind(InfoKind::Veth),
         LinkInfo::Data(peer),
     ]));
     Request {
-        message: Rtnl::NewLink(with_index(a, link(attributes))),
+        message: Rtnl::NewLink(with_header(a, link(attributes))),
         flags: CREATE,
     }
 }
 
-fn with_index(new: &NewLink<'_>, mut message: LinkMessage) -> LinkMessage {
+fn with_header(new: &NewLink<'_>, mut message: LinkMessage) -> LinkMessage {
     message.header.index = new.index.unwrap_or(0);
+    if new.is_on_node {
+        message.header.flags = LinkFlags::Noarp;
+        message.header.change_mask = LinkFlags::Noarp;
+    }
     message
 }
 
@@ -112,7 +120,7 @@ pub(crate) fn create_vxlan(
     let mut attributes = attributes_of(new);
     attributes.push(vxlan(data));
     Request {
-        message: Rtnl::NewLink(with_index(new, link(attributes))),
+        message: Rtnl::NewLink(with_header(new, link(attributes))),
         flags: CREATE,
     }
 }

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    device::WantedEnd,
+    device::{Part, WantedEnd},
     link::{End, Route},
     names::{LinkId, SandboxId},
 };
@@ -85,7 +85,7 @@ impl Leftovers {
 
     /// What is left to an end.
     pub fn of(&self, end: &WantedEnd) -> Option<&Leftover> {
-        if self.0.is_empty() {
+        if self.0.is_empty() || end.alias.part != Part::Pod {
             return None;
         }
         self.0.get(&LeftoverKey {

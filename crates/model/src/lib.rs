@@ -22,6 +22,7 @@ pub mod wiring;
 
 mod nearest;
 mod vni_range;
+mod wiring_kind;
 
 pub use link::{DeclaredEnd, DeclaredLink, End, Endpoint, Identity, Mac, Mtu, Route, Vni};
 pub use names::{InterfaceName, LinkId, NameError, NodeName, PodKey, SandboxId};
@@ -31,3 +32,4 @@ pub use reason::Reason;
 pub use record::{Location, PodRecord};
 pub use shape::Shape;
 pub use vni_range::VniRange;
+pub use wiring_kind::WiringKind;

@@ -6,7 +6,11 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::names::{InterfaceName, LinkId, PodKey};
+use crate::{
+    WiringKind,
+    device::Part,
+    names::{InterfaceName, LinkId, PodKey},
+};
 
 /// One of a link's two ends, whoever declared it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -65,7 +69,18 @@ impl Mac {
     /// (IEEE 802, the two low bits of the first byte), the rest from SHA-256 of the link's id and
     /// the end.
     pub fn derive(link: LinkId, end: End) -> Self {
-        let digest = Sha256::digest(format!("{link} {end}"));
+        Self::from_digest_of(&format!("{link} {end}"))
+    }
+
+    /// The address of a device in the node's namespace: one that no pod's interface has. A VXLAN
+    /// device drops frames that come from its own address (drivers/net/vxlan/vxlan_core.c,
+    /// `vxlan_set_mac`).
+    pub(crate) fn of_part(link: LinkId, end: End, part: Part) -> Self {
+        Self::from_digest_of(&format!("{link} {end} {part:?}"))
+    }
+
+    fn from_digest_of(text: &str) -> Self {
+        let digest = Sha256::digest(text);
         Self([0x02, digest[0], digest[1], digest[2], digest[3], digest[4]])
     }
 }
@@ -281,6 +296,9 @@ pub struct DeclaredLink {
     /// A VNI the user insists on; none: the lowest free one of the automatic range.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vni: Option<Vni>,
+    /// How it is to be wired; none: as the node's config says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wiring: Option<WiringKind>,
     /// Since when the pod has declared it, in nanoseconds since 1970, as its agent says; 0: not
     /// known. Of several links that claim an interface, the first has it.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -316,6 +334,7 @@ impl DeclaredLink {
             remote,
             mtu: None,
             vni: None,
+            wiring: None,
             since: 0,
             identity: None,
         }
@@ -360,41 +379,4 @@ pub struct Endpoint {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn macs_are_checked() {
-        assert_eq!(
-            "02:0a:00:00:00:01".parse::<Mac>().unwrap().to_string(),
-            "02:0a:00:00:00:01"
-        );
-        for bad in [
-            "",
-            "02:00:00:00:00",
-            "02:00:00:00:00:01:02",
-            "01:00:00:00:00:01",
-            "00:00:00:00:00:00",
-            "02:0:0:0:0:1",
-            "+2:00:00:00:00:01",
-        ] {
-            assert!(bad.parse::<Mac>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn mtu_leaves_room_for_the_tunnel() {
-        assert_eq!(
-            Mtu::within_underlay(1500, "10.0.0.1".parse().unwrap()).bytes(),
-            1450
-        );
-        assert_eq!(
-            Mtu::within_underlay(1500, "fd00::1".parse().unwrap()).bytes(),
-            1430
-        );
-        assert_eq!(
-            Mtu::within_underlay(65_536, "10.0.0.1".parse().unwrap()).bytes(),
-            65_486
-        );
-    }
-}
+mod tests;

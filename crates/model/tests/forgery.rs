@@ -7,9 +7,9 @@ mod world;
 use std::collections::BTreeSet;
 
 use ratchet_model::{
-    End, LinkId,
+    End, LinkId, WiringKind,
     device::{
-        Alias, GROUP_OURS, Kind, Netns, Observed, Operation, Peer, SourcePorts, Step, Wanted,
+        Alias, GROUP_OURS, Kind, Netns, Observed, Operation, Part, Peer, SourcePorts, Step, Wanted,
     },
     leftover::Leftovers,
     planner::{Plan, PlanScope, plan},
@@ -24,7 +24,7 @@ fn link(spots: [Spot; 2]) -> Vec<Wanted> {
         pods: (0, 1),
         addressed: true,
         frozen: false,
-        stitched: false,
+        wiring: WiringKind::Direct,
     };
     let mut all = vec![Spot::Unknown; history::PODS];
     all[..2].copy_from_slice(&spots);
@@ -197,6 +197,7 @@ fn a_device_of_another_kind_is_a_strangers() {
     let alias = Alias {
         link: LinkId::UNKNOWN,
         end: End::A,
+        part: Part::Pod,
         sandbox: None,
         config: 0,
     };
@@ -214,7 +215,7 @@ fn swapped_names_come_apart() {
             pods: (0, 1),
             addressed: true,
             frozen: false,
-            stitched: false,
+            wiring: WiringKind::Direct,
         })
         .collect();
     let mut spots = vec![Spot::Unknown; history::PODS];

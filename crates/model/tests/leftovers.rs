@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use proptest::prelude::*;
 use ratchet_model::{
-    End, LinkId, Mac,
+    End, LinkId, Mac, WiringKind,
     device::{Alias, At, Kind, Netns, Observed, Wanted},
     leftover::{Leftover, LeftoverKey, Leftovers},
     planner::{Plan, PlanScope, plan},
@@ -32,7 +32,7 @@ fn cable(pods: (usize, usize)) -> Cable {
         pods,
         addressed: true,
         frozen: false,
-        stitched: false,
+        wiring: WiringKind::Direct,
     }
 }
 

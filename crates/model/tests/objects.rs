@@ -1,5 +1,5 @@
-//! Links with several objects on one node. No wiring makes them yet; the planner must tell their
-//! devices apart.
+//! Links with several objects on one node, of kinds that no wiring makes: the planner must tell
+//! their devices apart.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod history;
@@ -8,14 +8,16 @@ mod world;
 use std::collections::BTreeSet;
 
 use ratchet_model::{
-    End, LinkId,
-    device::{At, Kind, Netns, Observed, Operation, Tunnel, VXLAN_PORT, Wanted, WantedEnd},
+    End, Endpoint, LinkId, SandboxId, WiringKind,
+    device::{
+        Alias, At, Kind, Netns, Observed, Operation, Part, Tunnel, VXLAN_PORT, Wanted, WantedEnd,
+    },
     planner::{MOVE_LIMIT, Plan, settled},
     resolve::Link,
-    wiring::{Place, parked_name},
+    wiring::parked_name,
 };
 
-use history::{Cable, assert_effect, link, plan_all, reconcile, sandbox, stitched};
+use history::{Cable, assert_effect, link, plan_all, reconcile, sandbox};
 use world::World;
 
 fn cable_link(number: usize) -> Link {
@@ -23,15 +25,58 @@ fn cable_link(number: usize) -> Link {
         pods: (0, 1),
         addressed: true,
         frozen: false,
-        stitched: true,
+        wiring: WiringKind::Direct,
     };
     link(number, &cable, 0)
 }
 
 /// Two veths: one for each pod, from its n-th sandbox to the node.
 fn pairs(number: usize, sandboxes: [u8; 2]) -> Vec<Wanted> {
-    let here = |pod: usize| Place::Here(sandbox(pod, sandboxes[pod]));
-    stitched(&cable_link(number), &[here(0), here(1)])
+    let link = cable_link(number);
+    let pair = |end: End| pair(&link, end, &sandbox(end as usize, sandboxes[end as usize]));
+    End::BOTH.map(pair).into()
+}
+
+/// A veth from a pod to the node's namespace.
+fn pair(link: &Link, end: End, sandbox: &SandboxId) -> Wanted {
+    let mtu = link.mtu.unwrap();
+    let Endpoint {
+        interface,
+        addresses,
+        mac,
+        ..
+    } = link.endpoint(end);
+    let alias = |sandbox| Alias {
+        link: link.id,
+        end,
+        part: Part::Pod,
+        sandbox,
+        config: mtu.bytes(),
+    };
+    let in_pod = WantedEnd {
+        netns: Netns::Sandbox(sandbox.clone()),
+        name: interface.to_string(),
+        mac: *mac,
+        mtu,
+        addresses: addresses.clone(),
+        routes: vec![],
+        up: true,
+        alias: alias(Some(sandbox.clone())),
+    };
+    let on_node = WantedEnd {
+        netns: Netns::Node,
+        name: format!("st{end}{:012x}", link.id.number() >> 16),
+        mac: *mac,
+        mtu,
+        addresses: vec![],
+        routes: vec![],
+        up: true,
+        alias: alias(None),
+    };
+    Wanted::Veth {
+        a: in_pod,
+        z: on_node,
+    }
 }
 
 fn netns(pod: usize, n: u8) -> Netns {
@@ -186,12 +231,16 @@ fn tunnels_of_a_link_are_pointed_elsewhere_each_by_itself() {
                 parent: 2,
                 port: VXLAN_PORT,
             };
-            let alias = ratchet_model::device::Alias {
+            let alias = Alias {
                 end: End::A,
                 ..end.alias.clone()
             };
             let end = WantedEnd { alias, ..end };
-            Wanted::Vxlan { end, tunnel }
+            Wanted::Vxlan {
+                end,
+                tunnel,
+                joined: None,
+            }
         });
         objects.collect()
     };

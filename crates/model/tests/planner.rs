@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use ratchet_model::{
-    LinkId,
+    LinkId, WiringKind,
     device::{Netns, Observed, Wanted, WantedEnd},
     planner::{MOVE_LIMIT, PlanScope, WantedEnds, plan, settled},
 };
@@ -135,7 +135,7 @@ fn wired(count: usize) -> (World, Vec<Cable>, Epoch) {
             pods: (0, 1),
             addressed: true,
             frozen: false,
-            stitched: false,
+            wiring: WiringKind::Direct,
         };
         count
     ];

@@ -11,11 +11,11 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use ratchet_model::{
-    End, LinkId,
+    LinkId,
     device::{At, Netns, Observed, Wanted},
     planner::{Plan, PlanScope, plan, settled},
     resolve::Link,
-    wiring::parked_name,
+    wiring::names_on_node,
 };
 
 use history::{
@@ -39,13 +39,13 @@ fn places(cables: &[Cable], link: &Link) -> BTreeSet<At> {
             name: name.clone(),
         })
     };
-    let parked = End::BOTH.map(|end| At {
+    let on_node = names_on_node(link.id).map(|name| At {
         netns: Netns::Node,
-        name: parked_name(link.id, end),
+        name,
     });
     at(near, format!("e{number}"))
         .chain(at(far, format!("f{number}")))
-        .chain(parked)
+        .chain(on_node)
         .collect()
 }
 
@@ -155,13 +155,8 @@ fn resync_node(
     links: &[Link],
     all: &[Wanted],
 ) -> Option<Plan> {
-    let is_held = |device: &Observed, wanted: &Wanted| {
-        wanted.parked().is_some_and(|parked| {
-            device.name == parked.name && device.alias.as_ref() == Some(&parked.alias)
-        })
-    };
     let stray = |d: &Observed| {
-        d.netns == Netns::Node && d.is_ours() && !all.iter().any(|wanted| is_held(d, wanted))
+        d.netns == Netns::Node && d.is_ours() && !all.iter().any(|wanted| wanted.holds_on_node(d))
     };
     let strays = world
         .observe()
@@ -175,24 +170,13 @@ fn resync_node(
     let is_stray = |link: &&Link| strays.contains(&link.id);
     let own: Vec<Link> = links.iter().filter(is_stray).cloned().collect();
     let aside = |wanted: &Wanted| match wanted {
-        Wanted::Hold { .. } if !strays.contains(&wanted.link()) => {
+        wanted if wanted.is_on_node() && !strays.contains(&wanted.link()) => {
             Some(Wanted::Frozen(wanted.link()))
         }
         _ => strays.contains(&wanted.link()).then(|| wanted.clone()),
     };
     let some: Vec<Wanted> = all.iter().filter_map(aside).collect();
     Some(step(world, cables, &own, &some, &[Netns::Node].into()))
-}
-
-/// Histories of links that are wired as today: in the node's namespace a resync knows of parked
-/// ends only.
-fn direct_history() -> impl Strategy<Value = (Vec<Cable>, Vec<Epoch>)> {
-    history().prop_map(|(mut cables, epochs)| {
-        for cable in &mut cables {
-            cable.stitched = false;
-        }
-        (cables, epochs)
-    })
 }
 
 fn portions() -> impl Strategy<Value = Vec<usize>> {
@@ -205,7 +189,7 @@ proptest! {
     /// nothing to do, and neither has a plan for everything.
     #[test]
     fn a_resync_leads_to_what_is_wanted(
-        (cables, epochs) in direct_history(),
+        (cables, epochs) in history(),
         portions in portions(),
     ) {
         let mut world = World::default();
@@ -227,7 +211,7 @@ proptest! {
     /// Where all is as wanted, no portion of a resync touches anything.
     #[test]
     fn a_resync_leaves_alone_what_is_wanted(
-        (cables, epochs) in direct_history(),
+        (cables, epochs) in history(),
         portions in portions(),
     ) {
         let mut world = World::default();

@@ -10,7 +10,7 @@ use std::{
 
 use ratchet_engine::{Clock, Command, Declared, Engine, NewSandbox, NoEvents, Setup, StateDir};
 use ratchet_model::{
-    NodeName, PodKey, SandboxId,
+    NodeName, PodKey, SandboxId, WiringKind,
     declaration::{Declaration, DeclarationError, declare},
 };
 use ratchet_protocol::{Attachment, Check, Collect, Detach, Failure, Reply, Settings};
@@ -45,6 +45,8 @@ pub struct Machine {
     pub node: NodeNumber,
     /// How often it was started.
     pub boots: u32,
+    /// How its config says that links are wired.
+    pub wiring: WiringKind,
     /// Its kernel's network.
     pub network: Network,
     /// The cluster's store.
@@ -268,6 +270,7 @@ fn setup(
             declared_vni_range: "1-16777215".parse().ok(),
             parent_interface: Some(PARENT.to_owned()),
             node_timeout: Some(seconds),
+            wiring: Some(machine.wiring),
             ..Settings::default()
         },
         managed: true,

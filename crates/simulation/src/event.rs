@@ -95,6 +95,8 @@ pub enum Happening {
     LoseKey(NodeNumber),
     /// The agent is stopped and started again.
     Restart(NodeNumber),
+    /// The agent is stopped, and started again with the other `wiring` in its config.
+    Rewire(NodeNumber),
     /// The agent crashes at the n-th point that it passes from now on.
     Crash {
         /// Where.
@@ -254,6 +256,7 @@ impl Happening {
         match self {
             Self::Collect(node) => write!(f, "GC on n{node}"),
             Self::Restart(node) => write!(f, "the agent of n{node} is restarted"),
+            Self::Rewire(node) => write!(f, "the agent of n{node} is restarted, wiring otherwise"),
             Self::Crash { node, after } => {
                 write!(f, "the agent of n{node} crashes after {after} points")
             }

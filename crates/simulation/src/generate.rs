@@ -84,6 +84,7 @@ pub fn history(seed: u64, events: usize) -> History {
     };
     let mut events: Vec<Event> = (0..events).map(|_| generator.event()).collect();
     disturb_filters(&mut Random::new(!seed), nodes, &mut events);
+    rewire(&mut Random::new(seed.rotate_left(17)), nodes, &mut events);
     let with_others = |event| [Some(event), hostile.event(), forger.event()];
     History {
         nodes,
@@ -108,6 +109,27 @@ fn disturb_filters(random: &mut Random, nodes: usize, events: &mut [Event]) {
             };
         }
     }
+}
+
+/// In half of the histories nodes wire their links in different ways, and in some of these they
+/// change that meanwhile. A seed's other events are the same as without it.
+fn rewire(random: &mut Random, nodes: usize, events: &mut Vec<Event>) {
+    if !random.percent(50) {
+        return;
+    }
+    if random.percent(30) {
+        for event in &mut *events {
+            if matches!(event.happening, Happening::Advance { .. }) && random.percent(10) {
+                event.happening = Happening::Rewire(random.below(nodes));
+            }
+        }
+    }
+    let stitched: Vec<NodeNumber> = (0..nodes).filter(|_| random.percent(60)).collect();
+    let first = stitched.into_iter().map(|node| Event {
+        happening: Happening::Rewire(node),
+        turns: Vec::new(),
+    });
+    events.splice(..0, first);
 }
 
 fn slots(random: &mut Random, pods: usize) -> Vec<Slot> {

@@ -198,10 +198,11 @@ fn declarations(
         declared_end(&ends[0], &found[0])?,
         declared_end(&ends[1], &found[1])?,
     ];
-    let (mtu, vni) = (link.read_mtu()?, link.read_vni()?);
+    let (mtu, vni, wiring) = (link.read_mtu()?, link.read_vni()?, link.read_wiring()?);
     let of = |local: &DeclaredEnd, remote: &DeclaredEnd| DeclaredLink {
         mtu,
         vni,
+        wiring,
         ..DeclaredLink::new(local.clone(), remote.clone())
     };
     let both = [(is_own[0], of(&a, &b)), (is_own[1], of(&b, &a))];

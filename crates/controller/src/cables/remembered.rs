@@ -110,6 +110,7 @@ fn remembered<'s>(link: &Link, pods: &Pods<'s>) -> Option<Cable<'s>> {
 fn declaration(spec: &LinkSpec, local: DeclaredEnd, remote: DeclaredEnd) -> Option<DeclaredLink> {
     Some(DeclaredLink {
         mtu: spec.read_mtu().ok()?,
+        wiring: spec.read_wiring().ok()?,
         ..DeclaredLink::new(local, remote)
     })
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ratchet_model::{
-    LinkId, NodeName, PodKey, PodRecord, Vni,
+    LinkId, NodeName, PodKey, PodRecord, Reason, Vni, WiringKind,
     device::LinkKind,
     link::End,
     resolve::{Link, resolve_of},
@@ -22,6 +22,15 @@ use crate::{
     wires::{Fresh, Request, Scope},
 };
 
+/// What only turns out when devices are looked at or made, and has links wired once more.
+#[derive(Default)]
+struct Found {
+    /// Links that could not be made because other devices have their VNIs.
+    taken: Vec<(Link, Vni)>,
+    /// Whether links are wired in another way than was asked for.
+    is_otherwise: bool,
+}
+
 impl Engine {
     /// Makes the kernel match what is known. Links whose VNIs other devices of this node have get
     /// others at once.
@@ -32,17 +41,16 @@ impl Engine {
     /// The same. Tells what came of the links; the outer error says that the scope could not be
     /// looked at.
     pub(super) fn look_and_reconcile(&mut self, scope: &Scope) -> Tried<Tried> {
-        let mut taken = Vec::new();
-        let reconciled = self.reconcile_once(scope, &mut taken);
-        match self.block_vnis(taken) {
-            Ok(false) => reconciled,
-            Ok(true) => self.reconcile_once(scope, &mut Vec::new()),
+        let mut found = Found::default();
+        let reconciled = self.reconcile_once(scope, &mut found);
+        match self.block_vnis(found.taken) {
+            Ok(false) if !found.is_otherwise => reconciled,
+            Ok(_) => self.reconcile_once(scope, &mut Found::default()),
             Err(retry) => reconciled.map(|links| links.and(Err(retry))),
         }
     }
 
-    /// `taken` gets the links that could not be made because other devices have their VNIs.
-    fn reconcile_once(&mut self, scope: &Scope, taken: &mut Vec<(Link, Vni)>) -> Tried<Tried> {
+    fn reconcile_once(&mut self, scope: &Scope, found: &mut Found) -> Tried<Tried> {
         let node = self.node.wiring()?;
         let candidates = self.candidates(scope);
         let (sandboxes, name) = (&self.sandboxes, &node.name);
@@ -79,7 +87,10 @@ impl Engine {
         for (link, reason) in &applied.warnings {
             self.warn_pods(link, reason);
         }
-        *taken = applied.taken;
+        *found = Found {
+            taken: applied.taken,
+            is_otherwise: applied.is_otherwise,
+        };
         let released = self.release_vnis(&applied.settled);
         let noted = self.note_given(&joined);
         let links = applied.tried?;
@@ -97,10 +108,18 @@ impl Engine {
     ) -> Vec<Fresh> {
         let mut fresh = Vec::new();
         let mut room = self.node.max_devices().saturating_sub(self.wires.devices());
-        for link in links {
+        for mut link in links {
             let places = places(&link, &self.sandboxes, self.session.known(), &node.name);
+            let asked = wiring::asked(&link, node);
+            let kind = self.wires.kind(link.id, asked);
+            if kind != asked {
+                let stays = Reason::WiringStays { is: kind, asked };
+                link.warnings.push(stays);
+            }
             let wanted = Fresh {
-                wiring: self.wiring(&link, &places, node, &mut room),
+                wiring: self.wiring((&link, kind), &places, node, &mut room),
+                kind,
+                asked,
                 nodes: places.each_ref().map(|place| node_of(place, &node.name)),
                 link,
             };
@@ -112,9 +131,15 @@ impl Engine {
     }
 
     /// What is wanted of a link, with so much room for devices on the node.
-    fn wiring(&self, link: &Link, places: &[Place; 2], node: &Node, room: &mut usize) -> Wiring {
+    fn wiring(
+        &self,
+        link: (&Link, WiringKind),
+        places: &[Place; 2],
+        node: &Node,
+        room: &mut usize,
+    ) -> Wiring {
         let wiring = self.wiring_on(node, link, places);
-        let (more, fewer) = self.wires.growth(link.id, &wiring);
+        let (more, fewer) = self.wires.growth(link.0.id, &wiring);
         if more > *room {
             let node = Node {
                 full: Some(self.node.max_devices()),
@@ -126,21 +151,26 @@ impl Engine {
         wiring
     }
 
-    fn wiring_on(&self, node: &Node, link: &Link, places: &[Place; 2]) -> Wiring {
+    fn wiring_on(
+        &self,
+        node: &Node,
+        (link, kind): (&Link, WiringKind),
+        places: &[Place; 2],
+    ) -> Wiring {
         let known = self.session.known();
         let vni = known.vnis().state(link);
-        let wiring = wiring::direct(link, places, vni.clone(), node);
+        let wiring = wiring::wire(link, places, vni.clone(), node, kind);
         let is_tunnel = wiring.kind() == Some(LinkKind::Vxlan);
         let is_new = is_tunnel && !self.wires.has_made(link.id, &wiring);
         // What it has stays, and it says what it waits for.
         if is_new && known.vnis().is_doubtful(link.id) {
-            wiring::direct(link, places, VniState::None, node)
+            wiring::wire(link, places, VniState::None, node, kind)
         } else if is_new && !self.node.has_underlay() {
             let node = Node {
                 vtep: None,
                 ..node.clone()
             };
-            wiring::direct(link, places, vni, &node)
+            wiring::wire(link, places, vni, &node, kind)
         } else {
             wiring
         }
@@ -153,6 +183,7 @@ impl Engine {
             link,
             wiring,
             nodes,
+            ..
         } = wanted;
         if wiring.wanted.is_empty() && wiring.obstacle.is_none() {
             return false;
@@ -215,7 +246,11 @@ fn place(pod: &PodKey, sandboxes: &Sandboxes, known: &Known, node: &NodeName) ->
         return Place::Here(state.id.clone());
     }
     let Some(record) = known.record(pod) else {
-        return Place::Unknown;
+        return if known.has_gone(pod) {
+            Place::Gone
+        } else {
+            Place::Unknown
+        };
     };
     let Some(location) = record.location.as_ref().filter(|_| record.lives()) else {
         return Place::Gone;

@@ -24,12 +24,20 @@ pub(crate) struct Known {
     touched: BTreeSet<PodKey>,
     /// Pods whose records the store has lost, and when that was noticed.
     lost: BTreeMap<PodKey, Instant>,
+    /// Pods that were known, and of which the store then had no record any more, while it had those
+    /// of pods that declare links with them.
+    gone: BTreeSet<PodKey>,
 }
 
 impl Known {
     /// A pod's record.
     pub fn record(&self, pod: &PodKey) -> Option<&PodRecord> {
         self.records.get(pod)
+    }
+
+    /// Whether a pod without a record is known to have ended, and not just unknown yet.
+    pub fn has_gone(&self, pod: &PodKey) -> bool {
+        self.gone.contains(pod)
     }
 
     /// The VNIs of links.
@@ -133,7 +141,10 @@ impl Known {
                     .or_default()
                     .insert(pod.clone());
             }
+            self.gone.remove(pod);
             self.records.insert(pod.clone(), record);
+        } else {
+            self.gone.retain(|pod| self.declarers.contains_key(pod));
         }
     }
 
@@ -235,6 +246,10 @@ impl Known {
             if self.records.contains_key(&pod) && !stays {
                 self.lost.remove(&pod);
                 self.set(&pod, None);
+                // A store that has lost everything has not the declarer's record either.
+                if declared.contains(&pod) {
+                    self.gone.insert(pod);
+                }
             }
         }
         for (pod, record) in facts.records {

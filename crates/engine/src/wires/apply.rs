@@ -50,6 +50,9 @@ pub(crate) struct Applied {
     pub settled: Vec<Settled>,
     /// Links whose VNI another device of this node has.
     pub taken: Vec<(Link, Vni)>,
+    /// Whether links turned out to be wired in another way than was asked for. Nothing was done for
+    /// them, and is to be done now.
+    pub is_otherwise: bool,
 }
 
 impl Applied {
@@ -59,6 +62,7 @@ impl Applied {
             warnings,
             settled: Vec::new(),
             taken: Vec::new(),
+            is_otherwise: false,
         }
     }
 }
@@ -72,6 +76,8 @@ struct Done {
     swept: BTreeSet<SandboxId>,
     /// The VNIs of the tunnels that were deleted for certain, by link.
     deleted: BTreeMap<LinkId, BTreeSet<Vni>>,
+    /// The links for which nothing was done, because they are wired in another way.
+    otherwise: BTreeSet<LinkId>,
 }
 
 impl Wires {
@@ -80,7 +86,7 @@ impl Wires {
         &mut self,
         kernel: &mut dyn Kernel,
         sandboxes: &Sandboxes,
-        request: Request<'_>,
+        mut request: Request<'_>,
         now: Instant,
     ) -> Applied {
         let (scope, ended) = (request.scope, request.ended);
@@ -90,11 +96,16 @@ impl Wires {
         }
         let done = self.look_and_execute(kernel, sandboxes, &request);
         let applied = match done {
-            Ok(done) => self.take_results(sandboxes, request.fresh, ended, done, now),
+            Ok(done) => {
+                let is_done = |fresh: &Fresh| !done.otherwise.contains(&fresh.link.id);
+                request.fresh.retain(is_done);
+                self.take_results(sandboxes, request.fresh, ended, done, now)
+            }
             Err(error) => self.take_blindness(request.fresh, error, now),
         };
         for id in ended {
             self.links.remove(*id);
+            self.wired_otherwise.remove(id);
         }
         applied
     }
@@ -125,9 +136,17 @@ impl Wires {
             ended_ids: request.ended,
             wanted,
         };
-        let task = look::look(kernel, sandboxes, looked_for, self.leftovers.kept())?;
+        let mut task = look::look(kernel, sandboxes, looked_for, self.leftovers.kept())?;
+        let built = planner::built(&task.wanted, &task.observed);
+        let otherwise = self.note_built(&request.fresh, &task.wanted, &built);
+        for object in &mut task.wanted {
+            if otherwise.contains(&object.link()) {
+                *object = Wanted::Frozen(object.link());
+            }
+        }
         let vnis = self.vnis_before(request);
-        self.plan_and_execute(kernel, sandboxes, task, &vnis)
+        let done = self.plan_and_execute(kernel, sandboxes, task, &vnis)?;
+        Ok(Done { otherwise, ..done })
     }
 
     /// The VNIs that these links had when they were last dealt with.
@@ -139,7 +158,7 @@ impl Wires {
             .collect()
     }
 
-    /// What waits in the node's namespace for pods, and belongs to none of these links.
+    /// What links have in the node's namespace that are none of these.
     fn held_besides<'a>(
         &'a self,
         strays: &'a BTreeSet<LinkId>,
@@ -147,7 +166,7 @@ impl Wires {
         self.links
             .all()
             .filter(|tracked| !strays.contains(&tracked.link.id))
-            .filter(|tracked| tracked.wiring.parked().next().is_some())
+            .filter(|tracked| tracked.wiring.wanted.iter().any(Wanted::is_on_node))
             .map(|tracked| Wanted::Frozen(tracked.link.id))
     }
 
@@ -203,6 +222,7 @@ impl Wires {
             results,
             swept,
             deleted,
+            otherwise: BTreeSet::new(),
         })
     }
 
@@ -236,6 +256,7 @@ impl Wires {
         Applied {
             settled,
             taken,
+            is_otherwise: !done.otherwise.is_empty(),
             ..Applied::new(Ok(tried), self.note_all(fresh, &failures, now))
         }
     }

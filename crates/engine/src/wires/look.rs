@@ -136,16 +136,14 @@ fn matters(device: &Observed, wanted: &WantedEnds<'_>, sandboxes: &Sandboxes) ->
     !is_leaving && !wanted.has_complete(device)
 }
 
-/// Where devices of these links can be: in all sandboxes of their pods, or parked.
+/// Where devices of these links can be: in all sandboxes of their pods, and on the node.
 fn looks_for(links: &[&Link], sandboxes: &Sandboxes) -> BTreeMap<Netns, Look> {
     let mut names: BTreeMap<Netns, BTreeSet<String>> = BTreeMap::new();
     for link in links {
+        let on_node = names.entry(Netns::Node).or_default();
+        on_node.extend(wiring::names_on_node(link.id));
         for end in End::BOTH {
             let endpoint = link.endpoint(end);
-            names
-                .entry(Netns::Node)
-                .or_default()
-                .insert(wiring::parked_name(link.id, end));
             for state in sandboxes.of(&endpoint.pod) {
                 let netns = Netns::Sandbox(state.id.clone());
                 names

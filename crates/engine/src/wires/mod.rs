@@ -14,12 +14,15 @@ mod scope;
 mod settled;
 mod tracked;
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use ratchet_kernel::{KernelError, Look};
 use ratchet_model::{
-    LinkId, NodeName, PodKey, Reason, SandboxId,
-    device::{Alias, Netns, Observed},
+    LinkId, NodeName, PodKey, Reason, SandboxId, WiringKind,
+    device::{Netns, Observed, Wanted},
     resolve::Link,
     wiring::Wiring,
 };
@@ -43,6 +46,9 @@ pub(crate) struct Wires {
     guard: Guard,
     /// Leaving sandboxes in which nothing of ours is left.
     swept: BTreeSet<SandboxId>,
+    /// The links that are wired in another way than is asked for, until one of their pods starts
+    /// again. Nothing is kept of it: their devices tell.
+    wired_otherwise: BTreeMap<LinkId, WiringKind>,
 }
 
 impl Wires {
@@ -54,6 +60,7 @@ impl Wires {
             announcements: Announcements::default(),
             guard: Guard::default(),
             swept: BTreeSet::new(),
+            wired_otherwise: BTreeMap::new(),
         }
     }
 
@@ -101,6 +108,11 @@ impl Wires {
         tracked.is_some_and(|tracked| tracked.wiring == *wiring && tracked.failure.is_none())
     }
 
+    /// How a link is wired for which this is asked.
+    pub fn kind(&self, link: LinkId, asked: WiringKind) -> WiringKind {
+        self.wired_otherwise.get(&link).copied().unwrap_or(asked)
+    }
+
     /// How many devices all links have.
     pub fn devices(&self) -> usize {
         self.links.devices()
@@ -123,6 +135,38 @@ impl Wires {
     /// link as it was last dealt with.
     pub fn describe(&mut self, link: &Link, nodes: &[Option<NodeName>; 2]) -> Option<&Tracked> {
         self.links.describe(link.id, link, nodes)
+    }
+
+    /// Notes how links are wired, of which every interface exists that is wanted. Returns those
+    /// that are not wired as `fresh` says.
+    fn note_built(
+        &mut self,
+        fresh: &[Fresh],
+        wanted: &[Wanted],
+        built: &BTreeMap<LinkId, WiringKind>,
+    ) -> BTreeSet<LinkId> {
+        let planned = wanted
+            .iter()
+            .filter(|object| object.makes() || object.keeps());
+        let planned = planned.filter(|object| !matches!(object, Wanted::Frozen(_)));
+        let planned: BTreeSet<LinkId> = planned.map(Wanted::link).collect();
+        let mut otherwise = BTreeSet::new();
+        for fresh in fresh
+            .iter()
+            .filter(|fresh| planned.contains(&fresh.link.id))
+        {
+            let (link, asked) = (fresh.link.id, fresh.asked);
+            let kind = built.get(&link).copied().unwrap_or(asked);
+            if kind == asked {
+                self.wired_otherwise.remove(&link);
+            } else {
+                self.wired_otherwise.insert(link, kind);
+            }
+            if kind != fresh.kind {
+                otherwise.insert(link);
+            }
+        }
+        otherwise
     }
 
     /// Since when the longest waiting link has waited of which users have not been warned.
@@ -150,8 +194,8 @@ impl Wires {
         self.announcements.announce(kernel, sandboxes, now);
     }
 
-    /// The links of what is ours in the node's namespace and is no end that waits there for its
-    /// pod.
+    /// The links of what is ours in the node's namespace and is neither an end that waits there for
+    /// its pod nor a part of a stitched link.
     ///
     /// # Errors
     /// When the kernel does not answer.
@@ -159,7 +203,7 @@ impl Wires {
         let devices = kernel.observe(&[(Netns::Node, Look::All)].into(), &|_| false)?;
         let is_stray = |device: &&Observed| {
             let alias = device.alias.as_ref();
-            device.is_ours() && !alias.is_some_and(|alias| self.is_held(device, alias))
+            device.is_ours() && !alias.is_some_and(|alias| self.holds(alias.link, device))
         };
         let link_of = |device: &Observed| {
             let alias = device.alias.as_ref();
@@ -184,11 +228,10 @@ impl Wires {
         self.guard.trouble()
     }
 
-    fn is_held(&self, device: &Observed, alias: &Alias) -> bool {
-        let tracked = self.links.get(alias.link).into_iter();
-        tracked
-            .flat_map(|tracked| tracked.wiring.parked())
-            .any(|parked| parked.alias == *alias && parked.name == device.name)
+    fn holds(&self, link: LinkId, device: &Observed) -> bool {
+        let tracked = self.links.get(link).into_iter();
+        let mut wanted = tracked.flat_map(|tracked| &tracked.wiring.wanted);
+        wanted.any(|object| object.holds_on_node(device))
     }
 
     /// All links have been looked at: what devices left that no link of this node needs any more

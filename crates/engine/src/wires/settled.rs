@@ -22,18 +22,14 @@ pub(crate) struct Settled {
     pub deleted: BTreeSet<Vni>,
 }
 
-/// What came of the links that have ended, of those of which nothing is wanted, and of those that
-/// have devices, without a failure.
+/// What came of the links that have ended, of those of which nothing is wanted, and of those of
+/// which nothing stays as it is, without a failure.
 pub(super) fn settled(
     (fresh, ended): (&[Fresh], &BTreeSet<LinkId>),
     deleted: &BTreeMap<LinkId, BTreeSet<Vni>>,
     failures: &BTreeMap<LinkId, LinkFailure>,
 ) -> Vec<Settled> {
-    let is_certain = |fresh: &&Fresh| {
-        let wiring = &fresh.wiring;
-        wiring.kind().is_some() || wiring.wanted.is_empty()
-    };
-    let made = fresh.iter().filter(is_certain);
+    let made = fresh.iter().filter(|fresh| fresh.wiring.is_certain());
     let made = made.map(|fresh| (fresh.link.id, fresh.wiring.vni()));
     let ended = ended.iter().map(|link| (*link, None));
     made.chain(ended)

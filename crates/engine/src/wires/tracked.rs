@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use ratchet_model::{LinkId, NodeName, PodKey, Reason, resolve::Link, wiring::Wiring};
+use ratchet_model::{LinkId, NodeName, PodKey, Reason, WiringKind, resolve::Link, wiring::Wiring};
 
 use super::failure::LinkFailure;
 
@@ -46,6 +46,10 @@ impl Tracked {
 pub(crate) struct Fresh {
     pub link: Link,
     pub wiring: Wiring,
+    /// How it is wired.
+    pub kind: WiringKind,
+    /// How its declaration, or the node's config, says that it is to be wired.
+    pub asked: WiringKind,
     /// The nodes of its two ends, as far as they are known.
     pub nodes: [Option<NodeName>; 2],
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use ipnet::IpNet;
 use netlink_packet_route::route::RouteProtocol;
 use nix::errno::Errno;
-use ratchet_model::device::{At, Netns, Operation, PROTOCOL_OURS};
+use ratchet_model::device::{At, Netns, Operation, PROTOCOL_OURS, Step};
 
 use super::{Jobs, Phase, Run, describe};
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Indexes of the devices that exist, or why they cannot be looked up.
-type Indexes<'a> = HashMap<&'a At, Result<Option<u32>, KernelError>>;
+pub(super) type Indexes<'a> = HashMap<&'a At, Result<Option<u32>, KernelError>>;
 
 impl<'a> Run<'a> {
     pub(super) fn configure(&mut self) {
@@ -28,6 +28,7 @@ impl<'a> Run<'a> {
         self.set(device);
         let address = self.take(Phase::Address);
         self.change_addresses(address, &indexes);
+        self.join(&indexes);
         let up = self.take(Phase::Up);
         self.set(up);
         self.set_by_index(Phase::Route, &indexes);
@@ -48,6 +49,7 @@ impl<'a> Run<'a> {
                 Operation::SetMac(at, mac) => (at, request::set_mac(&at.name, *mac)),
                 Operation::SetMtu(at, mtu) => (at, request::set_mtu(&at.name, *mtu)),
                 Operation::SetUp(at, up) => (at, request::set_up(&at.name, *up)),
+                Operation::Silence(at) => (at, request::silence(&at.name)),
                 _ => continue,
             };
             jobs.entry(&at.netns).or_default().push((position, request));
@@ -188,9 +190,12 @@ impl<'a> Run<'a> {
     /// Looks up the devices of all steps that are done by index, each once.
     fn indexes(&self) -> Indexes<'a> {
         let mut places: BTreeMap<&'a Netns, BTreeSet<&'a At>> = BTreeMap::new();
-        let subjects = self.steps.iter().map(|step| subject(&step.operation));
-        for (at, _) in subjects.flatten() {
-            places.entry(&at.netns).or_default().insert(at);
+        for Step { operation, .. } in self.steps {
+            let is_joint = matches!(operation, Operation::Join { .. });
+            let joined = operation.devices().filter(|_| is_joint);
+            for at in joined.chain(subject(operation).map(|(at, _)| at)) {
+                places.entry(&at.netns).or_default().insert(at);
+            }
         }
         let mut indexes = Indexes::new();
         for ats in places.into_values() {

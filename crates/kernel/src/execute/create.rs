@@ -138,6 +138,7 @@ impl<'a> Run<'a> {
             mac: new.mac,
             mtu: new.mtu,
             index: new.index,
+            is_on_node: new.at.netns == Netns::Node,
         })
     }
 

@@ -29,6 +29,8 @@ pub(crate) fn doing(operation: &Operation) -> String {
         }
         Operation::SetMac(at, mac) => format!("give {at} the MAC address {mac}"),
         Operation::SetMtu(at, mtu) => format!("give {at} the MTU {mtu}"),
+        Operation::Silence(at) => format!("keep the kernel from giving {at} an address"),
+        Operation::Join { from, to } => format!("join {from} to {to}"),
         Operation::SetUp(at, true) => format!("set {at} up"),
         Operation::SetUp(at, false) => format!("set {at} down"),
         Operation::AddAddress(at, address) | Operation::RestoreAddress(at, address) => {
@@ -83,11 +85,19 @@ pub(crate) fn explain(operation: &Operation, failure: Failure) -> KernelError {
             vni: tunnel.vni,
             port: tunnel.port,
         },
+        // net/sched/sch_api.c, cls_api.c and act_api.c, for a kind that the kernel does not have.
+        (Operation::Join { .. }, Errno::ENOENT | Errno::EOPNOTSUPP) => KernelError::Unsupported {
+            doing,
+            feature: "what stitched links are joined by: clsact, cls_bpf and act_mirred",
+            module: "act_mirred",
+            config: "CONFIG_NET_SCH_INGRESS, CONFIG_NET_CLS_BPF and CONFIG_NET_ACT_MIRRED",
+        },
         (
             Operation::Retarget { at, .. }
             | Operation::SetMac(at, _)
             | Operation::SetMtu(at, _)
             | Operation::SetUp(at, _)
+            | Operation::Silence(at)
             | Operation::Begin(at, _)
             | Operation::Commit(at, _),
             Errno::ENODEV,

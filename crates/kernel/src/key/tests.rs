@@ -1,6 +1,10 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-use ratchet_model::{device::Alias, link::End, names::SandboxId};
+use ratchet_model::{
+    device::{Alias, Part},
+    link::End,
+    names::SandboxId,
+};
 
 use super::*;
 
@@ -8,6 +12,7 @@ fn alias() -> Alias {
     Alias {
         link: "00000000000000ff".parse().unwrap(),
         end: End::A,
+        part: Part::Pod,
         sandbox: Some("s1".parse().unwrap()),
         config: 7,
     }

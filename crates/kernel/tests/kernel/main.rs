@@ -7,8 +7,11 @@
 mod delete;
 mod errors;
 mod forgery;
+mod frames;
 mod observe;
 mod relocate;
+mod site;
+mod stitched;
 mod underlay;
 mod veth;
 mod vxlan;

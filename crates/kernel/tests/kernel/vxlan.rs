@@ -2,58 +2,18 @@
 
 use std::os::fd::AsRawFd;
 
-use ratchet_kernel::{KernelError, NetnsHandle};
+use ratchet_kernel::KernelError;
 use ratchet_model::{
     device::{At, Kind, Netns, Operation, SourcePorts, Tunnel},
     link::End,
 };
 
-use crate::world::{World, alias, at, fresh, new_device, pod, sandbox, sh, tunnel, within};
-
-/// Nodes on a common wire, with 192.0.2.N and fd00::N on eth0, N from 1.
-struct Site {
-    _wire: NetnsHandle,
-    nodes: Vec<World>,
-}
+use crate::{
+    site::Site,
+    world::{alias, at, fresh, new_device, pod, sandbox, sh, tunnel, within},
+};
 
 impl Site {
-    fn new(count: usize) -> Self {
-        let wire = fresh();
-        sh(&wire, "ip link add br0 type bridge");
-        sh(&wire, "ip link set br0 up");
-        let nodes: Vec<World> = (0..count).map(|_| World::new(1)).collect();
-        for (number, node) in (1..).zip(&nodes) {
-            let netns = format!(
-                "/proc/{}/fd/{}",
-                std::process::id(),
-                std::os::fd::AsFd::as_fd(&node.node).as_raw_fd()
-            );
-            sh(
-                &wire,
-                &format!("ip link add port{number} type veth peer name eth0 netns {netns}"),
-            );
-            sh(&wire, &format!("ip link set port{number} master br0 up"));
-            sh(&node.node, "ip link set eth0 up");
-            sh(
-                &node.node,
-                &format!("ip address add 192.0.2.{number}/24 dev eth0"),
-            );
-            sh(
-                &node.node,
-                &format!("ip address add fd00::{number}/64 dev eth0 nodad"),
-            );
-        }
-        Self { _wire: wire, nodes }
-    }
-
-    fn parent(&self, node: usize) -> u32 {
-        self.nodes[node]
-            .kernel
-            .underlay(Some("eth0"), None)
-            .unwrap()
-            .index
-    }
-
     /// Gives the pod of a node a tunnel to another node.
     fn tunnel(&self, node: usize, vni: u32, local: &str, remote: &str, address: &str) -> At {
         let eth1 = at(pod(0), "eth1");

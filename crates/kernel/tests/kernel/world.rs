@@ -9,7 +9,7 @@ use std::{
 use nix::sched::{CloneFlags, setns, unshare};
 use ratchet_kernel::{Kernel, Look, NetnsHandle, NodeKey, Outcome};
 use ratchet_model::{
-    device::{Alias, At, Netns, NewDevice, Observed, Operation, Step, Tunnel},
+    device::{Alias, At, Netns, NewDevice, Observed, Operation, Part, Step, Tunnel},
     link::End,
     names::{LinkId, SandboxId},
 };
@@ -145,6 +145,7 @@ pub fn alias(end: End, sandbox: Option<usize>) -> Alias {
     Alias {
         link: link(1),
         end,
+        part: Part::Pod,
         sandbox: sandbox.map(self::sandbox),
         config: 7,
     }

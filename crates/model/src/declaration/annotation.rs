@@ -9,6 +9,7 @@ use super::{
     yaml::{self, Budget, ReadError},
 };
 use crate::{
+    WiringKind,
     link::{DeclaredEnd, DeclaredLink, Mac, Mtu, Route, Vni},
     names::{InterfaceName, PodKey},
     nearest,
@@ -25,7 +26,7 @@ pub const LAB_RUN: &str = "ratchet.dev/lab-run";
 const DOMAIN: &str = "ratchet.dev/";
 const KNOWN: [&str; 3] = [LINKS, ACCEPT, LAB_RUN];
 
-const FIELDS: [&str; 10] = [
+const FIELDS: [&str; 11] = [
     "interface",
     "peer",
     "addresses",
@@ -36,6 +37,7 @@ const FIELDS: [&str; 10] = [
     "peerRoutes",
     "mtu",
     "vni",
+    "wiring",
 ];
 
 /// An entry as it is written; names are checked before, for the sake of better errors than serde's.
@@ -52,6 +54,7 @@ struct Entry {
     peer_routes: Option<Vec<Route>>,
     mtu: Option<Mtu>,
     vni: Option<Vni>,
+    wiring: Option<WiringKind>,
 }
 
 /// The links that the annotation declares.
@@ -125,6 +128,7 @@ fn entry_to_link(
         },
         mtu: entry.mtu,
         vni: entry.vni,
+        wiring: entry.wiring,
         since: 0,
         identity: None,
     })

@@ -7,14 +7,43 @@ use crate::{
     names::{LinkId, SandboxId},
 };
 
+/// What a device is to the end of a link. An end that is wired directly has one device only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// The interface in the pod, or what waits in the node's namespace to become it.
+    Pod,
+    /// The other end of the pod's veth, in the node's namespace, where it is joined to the rest of
+    /// the link (stitched wiring).
+    Node,
+    /// The VXLAN device in the node's namespace (stitched wiring).
+    Tunnel,
+}
+
+impl Part {
+    /// All of them.
+    pub const ALL: [Part; 3] = [Part::Pod, Part::Node, Part::Tunnel];
+
+    /// Its word in an alias. The pod's interface has none: its alias is as it was before there were
+    /// others.
+    fn word(self) -> &'static str {
+        match self {
+            Part::Pod => "",
+            Part::Node => "part=node ",
+            Part::Tunnel => "part=tunnel ",
+        }
+    }
+}
+
 /// Which end of which link a device is, and how it was configured. It is written as the **last**
 /// step of a device's set-up: a device whose alias equals the wanted one is complete.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Alias {
     /// The link.
     pub link: LinkId,
-    /// The end of it that this device is.
+    /// The end of it that this device belongs to.
     pub end: End,
+    /// Which of that end's devices it is.
+    pub part: Part,
     /// The sandbox that the device is for; none while it is parked.
     pub sandbox: Option<SandboxId>,
     /// Digest of the device's configuration ([`config_digest`](super::config_digest)).
@@ -24,14 +53,22 @@ pub struct Alias {
 impl Alias {
     /// The digest of a device that is not complete yet, and of a parked one.
     pub const UNFINISHED: u32 = 0;
+
+    /// Whose device it is, in any sandbox.
+    pub fn end_id(&self) -> (LinkId, End, Part) {
+        (self.link, self.end, self.part)
+    }
 }
 
 impl fmt::Display for Alias {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "ratchet link={} end={} config={:08x} ",
-            self.link, self.end, self.config
+            "ratchet link={} end={} config={:08x} {}",
+            self.link,
+            self.end,
+            self.config,
+            self.part.word()
         )?;
         match &self.sandbox {
             Some(id) => write!(f, "sandbox={id}"),
@@ -63,7 +100,12 @@ impl FromStr for Alias {
             _ => return Err(NotOurs),
         };
         let config = u32::from_str_radix(value("config=")?, 16).map_err(|_| NotOurs)?;
-        let sandbox = match value("")? {
+        let (part, word) = match value("")? {
+            "part=node" => (Part::Node, value("")?),
+            "part=tunnel" => (Part::Tunnel, value("")?),
+            word => (Part::Pod, word),
+        };
+        let sandbox = match word {
             "parked" => None,
             word => Some(
                 word.strip_prefix("sandbox=")
@@ -75,6 +117,7 @@ impl FromStr for Alias {
         Ok(Self {
             link,
             end,
+            part,
             sandbox,
             config,
         })
@@ -87,14 +130,17 @@ mod tests {
 
     #[test]
     fn aliases_read_back_as_they_were_written() {
-        for sandbox in [None, Some("ab.c-d_1".parse().unwrap())] {
-            let alias = Alias {
-                link: "00000000000000ff".parse().unwrap(),
-                end: End::Z,
-                sandbox,
-                config: 7,
-            };
-            assert_eq!(alias.to_string().parse::<Alias>().unwrap(), alias);
+        for part in Part::ALL {
+            for sandbox in [None, Some("ab.c-d_1".parse().unwrap())] {
+                let alias = Alias {
+                    link: "00000000000000ff".parse().unwrap(),
+                    end: End::Z,
+                    part,
+                    sandbox,
+                    config: 7,
+                };
+                assert_eq!(alias.to_string().parse::<Alias>().unwrap(), alias);
+            }
         }
         for foreign in [
             "",
@@ -102,6 +148,8 @@ mod tests {
             "uplink to r2",
             "ratchet link=zz end=a config=0 parked",
             "ratchet link=00000000000000ff end=q config=0 parked",
+            "ratchet link=00000000000000ff end=a config=0 part=pod parked",
+            "ratchet link=00000000000000ff end=a config=0 part=node",
         ] {
             assert!(foreign.parse::<Alias>().is_err(), "{foreign}");
         }
@@ -113,6 +161,7 @@ mod tests {
         let alias = Alias {
             link: "00000000000000ff".parse().unwrap(),
             end: End::A,
+            part: Part::Tunnel,
             sandbox: Some(sandbox),
             config: u32::MAX,
         };

@@ -14,7 +14,7 @@ mod passage;
 mod tunnel;
 mod wanted;
 
-pub use alias::{Alias, NotOurs};
+pub use alias::{Alias, NotOurs, Part};
 pub use digest::{Configuration, config_digest};
 pub use interface::Interface;
 pub use netns::{At, Netns};
@@ -23,4 +23,4 @@ pub use operation::{NewDevice, Operation, Step};
 pub use ours::{GROUP_DOOMED, GROUP_OURS, PROTOCOL_OURS};
 pub use passage::{Passage, SourcePorts};
 pub use tunnel::{Tunnel, VXLAN_PORT};
-pub use wanted::{LinkKind, Wanted, WantedEnd};
+pub use wanted::{Joint, LinkKind, Wanted, WantedEnd};

@@ -106,6 +106,9 @@ pub struct Observed {
     pub up: bool,
     /// Whether it has a carrier.
     pub carrier: bool,
+    /// The index of the device to which every frame that it receives is passed on, in the same
+    /// namespace. Only told of devices that an agent joins ([`Part`](super::Part)).
+    pub joined: Option<u32>,
     /// Its addresses, without the link-local ones that the kernel made itself. Empty when they were
     /// not asked for.
     pub addresses: Vec<ObservedAddress>,

@@ -8,7 +8,8 @@ use crate::{
     names::LinkId,
 };
 
-/// A device to be created. It is created down, in [`GROUP_OURS`](super::GROUP_OURS), without alias.
+/// A device to be created. It is created down, in [`GROUP_OURS`](super::GROUP_OURS), without alias;
+/// in the node's namespace without ARP, too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewDevice {
     /// Its location.
@@ -70,6 +71,17 @@ pub enum Operation {
     SetMac(At, Mac),
     /// Set its MTU.
     SetMtu(At, Mtu),
+    /// Keep the node's stack off it: it gets no address of its own. A device in the node's
+    /// namespace is created without ARP ([`NewDevice`]).
+    Silence(At),
+    /// Have every frame that one device in the node's namespace receives passed on to another one
+    /// there, past the node's stack.
+    Join {
+        /// The device that receives.
+        from: At,
+        /// The device that sends.
+        to: At,
+    },
     /// Set it up or down.
     SetUp(At, bool),
     /// Add an address. It is no error if the device has it. Clears `disable_ipv6` for a v6 address;
@@ -98,17 +110,19 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// The devices that it is about: both ends of a pair; of a move the old location, then the new.
+    /// The devices that it is about: both ends of a pair; of a move the old location, then the new;
+    /// of a joint the receiving device, then the sending one.
     pub fn devices(&self) -> impl DoubleEndedIterator<Item = &At> {
         let (one, other) = match self {
             Operation::CreateVeth { a, z } => (&a.at, Some(&z.at)),
-            Operation::Move { from, to, .. } => (from, Some(to)),
+            Operation::Move { from, to, .. } | Operation::Join { from, to } => (from, Some(to)),
             Operation::CreateVxlan { device, .. } => (&device.at, None),
             Operation::Retarget { at, .. }
             | Operation::Delete(at)
             | Operation::SetMac(at, _)
             | Operation::SetMtu(at, _)
             | Operation::SetUp(at, _)
+            | Operation::Silence(at)
             | Operation::AddAddress(at, _)
             | Operation::RemoveAddress(at, _)
             | Operation::AddRoute(at, _)

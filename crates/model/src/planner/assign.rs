@@ -66,20 +66,22 @@ fn in_place(index: &Index<'_>, wanted: &Wanted, devices: &Assigned) -> usize {
 /// All devices that can be those of an object.
 fn fitting(index: &Index<'_>, wanted: &Wanted) -> Vec<Assigned> {
     match wanted {
-        Wanted::Veth { a, z } => index
+        Wanted::Veth { a, z }
+        | Wanted::Stub {
+            pod: a, node: z, ..
+        } => index
             .pairs(a, z)
             .map(|[one, other]| [Some(one), Some(other)])
             .collect(),
         // A tunnel that is exactly as wired, where it is wanted, is the link's, marked or not: its
         // socket is on the node, which has one for a VNI.
-        Wanted::Vxlan { end, tunnel } => index
+        Wanted::Vxlan { end, tunnel, .. } => index
             .number_at(end)
             .into_iter()
             .filter(|number| vxlan::fits(&index.observed[*number], end, tunnel))
             .filter(|number| {
                 let alias = index.observed[*number].alias.as_ref();
-                let (link, of) = (end.alias.link, end.alias.end);
-                alias.is_none_or(|alias| (alias.link, alias.end) == (link, of))
+                alias.is_none_or(|alias| alias.end_id() == end.alias.end_id())
             })
             .map(|number| [Some(number), None])
             .collect(),

@@ -2,7 +2,7 @@
 
 use super::state::{Planner, step};
 use crate::{
-    device::{Alias, At, Observed, ObservedAddress, ObservedRoute, Operation, WantedEnd},
+    device::{Alias, At, Observed, ObservedAddress, ObservedRoute, Operation, Part, WantedEnd},
     leftover::Leftover,
 };
 
@@ -39,11 +39,15 @@ impl Planner<'_> {
         if let Some(device) = device {
             self.set_attributes(end, device);
         }
+        if end.alias.part != Part::Pod {
+            self.push(end, Operation::Silence);
+        }
         self.remove_stale(end, addresses, routes);
         self.add_addresses(end, addresses, leftover.as_ref());
         // A user who sets a live interface down wants it down: only a device that is new to its
         // sandbox is set up.
-        if is_new_to_its_sandbox {
+        // What is on the node is set up when it is joined.
+        if is_new_to_its_sandbox && end.alias.part == Part::Pod {
             self.push(end, |at| Operation::SetUp(at, end.up));
         }
         self.add_routes(end, routes, leftover.as_ref());

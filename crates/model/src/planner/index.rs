@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    device::{Netns, Observed, WantedEnd},
+    device::{Alias, Netns, Observed, Part, WantedEnd},
     link::End,
     names::LinkId,
 };
@@ -11,7 +11,7 @@ use crate::{
 /// The observed devices. They are referred to by their number in the slice.
 pub(super) struct Index<'a> {
     pub observed: &'a [Observed],
-    by_end: BTreeMap<(LinkId, End), Vec<usize>>,
+    by_end: BTreeMap<(LinkId, End, Part), Vec<usize>>,
     by_location: BTreeMap<(&'a Netns, &'a str), usize>,
 }
 
@@ -20,10 +20,7 @@ impl<'a> Index<'a> {
         let mut by_end: BTreeMap<_, Vec<usize>> = BTreeMap::new();
         for (number, device) in observed.iter().enumerate() {
             if let Some(alias) = &device.alias {
-                by_end
-                    .entry((alias.link, alias.end))
-                    .or_default()
-                    .push(number);
+                by_end.entry(alias.end_id()).or_default().push(number);
             }
         }
         let by_location = observed
@@ -38,12 +35,18 @@ impl<'a> Index<'a> {
         }
     }
 
-    /// The devices whose alias names an end, in all sandboxes and parked.
-    pub fn of_end(&self, link: LinkId, end: End) -> &[usize] {
-        self.by_end
-            .get(&(link, end))
-            .map(Vec::as_slice)
-            .unwrap_or_default()
+    /// The devices whose alias names this part of an end, in all sandboxes and parked.
+    fn of_end(&self, id: (LinkId, End, Part)) -> &[usize] {
+        self.by_end.get(&id).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Whether the veth is there that a tunnel is joined to, by the tunnel's alias.
+    pub fn has_node_end_of(&self, tunnel: &Alias) -> bool {
+        let ends = self.of_end((tunnel.link, tunnel.end, Part::Node));
+        ends.iter().any(|number| {
+            let alias = self.observed[*number].alias.as_ref();
+            alias.is_some_and(|alias| alias.sandbox == tunnel.sandbox)
+        })
     }
 
     /// The device that is where an end is wanted, ours or not.
@@ -53,8 +56,12 @@ impl<'a> Index<'a> {
 
     /// The number of that device.
     pub fn number_at(&self, end: &WantedEnd) -> Option<usize> {
-        let location = (&end.netns, end.name.as_str());
-        self.by_location.get(&location).copied()
+        self.number_of(&end.netns, &end.name)
+    }
+
+    /// The number of the device of this name in a namespace.
+    pub fn number_of(&self, netns: &Netns, name: &str) -> Option<usize> {
+        self.by_location.get(&(netns, name)).copied()
     }
 
     /// A device that is not ours where an end is wanted.
@@ -63,13 +70,18 @@ impl<'a> Index<'a> {
         (!device.is_ours() && !self.is_other_end(device, end)).then_some(device)
     }
 
-    /// Whether the kernel says that a device is the peer of the link's other end, which is proven:
-    /// then it is this end, even if its pod's root has changed its alias and group.
+    /// Whether the kernel says that a device is the peer of what is at the other end of this veth,
+    /// which is proven: then it is this end, even if its pod's root has changed its alias and
+    /// group.
     fn is_other_end(&self, device: &Observed, end: &WantedEnd) -> bool {
-        let others = self.of_end(end.alias.link, end.alias.end.other());
-        others
-            .iter()
-            .any(|other| self.observed[*other].is_peer_of(device))
+        let (link, end, part) = end.alias.end_id();
+        let others: &[_] = match part {
+            Part::Pod => &[(link, end.other(), Part::Pod), (link, end, Part::Node)],
+            Part::Node => &[(link, end, Part::Pod)],
+            Part::Tunnel => &[],
+        };
+        let mut others = others.iter().flat_map(|id| self.of_end(*id));
+        others.any(|other| self.observed[*other].is_peer_of(device))
     }
 
     /// The devices that may be this end: those with its alias, and an unfinished one where it is
@@ -80,7 +92,7 @@ impl<'a> Index<'a> {
             let is_other_end = || device.alias.is_none() && self.is_other_end(device, end);
             device.is_unfinished() || is_other_end()
         });
-        self.of_end(end.alias.link, end.alias.end)
+        self.of_end(end.alias.end_id())
             .iter()
             .copied()
             .chain(unfinished)

@@ -23,7 +23,7 @@ impl Planner<'_> {
         }
         let (made, waiting): (Vec<&Wanted>, Vec<&Wanted>) = wanted
             .iter()
-            .partition(|object| object.kind().is_some() && !self.is_frozen(object.link()));
+            .partition(|object| object.makes() && !self.is_frozen(object.link()));
         let [made, waiting] = [made, waiting].map(|objects| {
             let links = objects.into_iter().map(Wanted::link);
             links.collect::<BTreeSet<LinkId>>()

@@ -10,10 +10,12 @@
 //!   object at most (`assign`).
 
 mod assign;
+mod built;
 mod configure;
 mod create;
 mod hold;
 mod index;
+mod joints;
 mod leftovers;
 mod moves;
 mod order;
@@ -29,6 +31,7 @@ use crate::{
     leftover::Leftovers,
 };
 
+pub use built::built;
 pub use moves::MOVE_LIMIT;
 pub use passages::{assign_source_ports, passages};
 pub use plan::{Conflict, Plan, PlanScope};
@@ -48,17 +51,20 @@ pub fn plan(
     scope: PlanScope<'_>,
 ) -> Plan {
     let (mut planner, assigned) = Planner::new(wanted, observed, kept);
-    for (object, devices) in wanted.iter().zip(assigned) {
+    for (object, devices) in wanted.iter().zip(&assigned) {
         if planner.is_frozen(object.link()) {
             continue;
         }
+        let devices = *devices;
         match object {
             Wanted::Veth { a, z } => planner.veth(a, z, devices),
-            Wanted::Vxlan { end, tunnel } => planner.vxlan(end, tunnel, devices),
+            Wanted::Stub { pod, node, .. } => planner.veth(pod, node, devices),
+            Wanted::Vxlan { end, tunnel, .. } => planner.vxlan(end, tunnel, devices),
             Wanted::Hold { parked, .. } => planner.hold(parked, devices),
             Wanted::Frozen(_) => {}
         }
     }
+    planner.join(wanted, &assigned);
     planner.delete_unclaimed(scope);
     planner.finish(wanted, scope)
 }

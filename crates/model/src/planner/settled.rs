@@ -18,7 +18,7 @@ impl<'a> WantedEnds<'a> {
     /// The ends of these objects.
     pub fn of(wanted: &'a [Wanted]) -> Self {
         let mut ends: Vec<&WantedEnd> = wanted.iter().flat_map(Wanted::ends).collect();
-        ends.sort_unstable_by_key(|end| (end.alias.link, end.alias.end));
+        ends.sort_unstable_by_key(|end| end.alias.end_id());
         Self { ends }
     }
 
@@ -27,13 +27,11 @@ impl<'a> WantedEnds<'a> {
         let Some(alias) = &device.alias else {
             return false;
         };
-        let key = (alias.link, alias.end);
-        let first = self
-            .ends
-            .partition_point(|end| (end.alias.link, end.alias.end) < key);
+        let key = alias.end_id();
+        let first = self.ends.partition_point(|end| end.alias.end_id() < key);
         self.ends[first..]
             .iter()
-            .take_while(|end| (end.alias.link, end.alias.end) == key)
+            .take_while(|end| end.alias.end_id() == key)
             .any(|end| end.is_complete(device))
     }
 }
@@ -58,7 +56,9 @@ pub fn settled(
     let is_settled = |(link, objects): &(LinkId, &[&Wanted])| {
         let devices = devices.get(link).map(Vec::as_slice).unwrap_or_default();
         let is_left = |object: &&Wanted| object.ends().any(|end| kept.of(end).is_some());
-        !objects.iter().any(is_left) && is_all_there(objects, devices, namespaces)
+        // What a stitched link is joined to is in the node's namespace.
+        let is_stitched = objects.iter().any(|object| object.is_stitched());
+        !is_stitched && !objects.iter().any(is_left) && is_all_there(objects, devices, namespaces)
     };
     objects
         .chunk_by(|one, other| one.link() == other.link())
@@ -84,7 +84,11 @@ fn is_all_there(objects: &[&Wanted], devices: &[&Observed], namespaces: &BTreeSe
 
 fn is_as_wanted(device: &Observed, end: &WantedEnd, wanted: &Wanted) -> bool {
     let kind_fits = match (wanted, &device.kind) {
-        (Wanted::Veth { .. }, Kind::Veth { .. }) | (Wanted::Hold { .. }, _) => true,
+        // A peer on the node is that of a stitched link.
+        (Wanted::Veth { a, z }, Kind::Veth { peer }) => peer
+            .as_ref()
+            .is_none_or(|peer| peer.netns == a.netns || peer.netns == z.netns),
+        (Wanted::Hold { .. }, _) => true,
         (Wanted::Vxlan { tunnel, .. }, kind) => *kind == Kind::from(tunnel),
         _ => false,
     };

@@ -1,6 +1,6 @@
 //! The state of a plan that is being made.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     assign::{Assigned, assign},
@@ -10,7 +10,7 @@ use super::{
     vxlan,
 };
 use crate::{
-    device::{Alias, Observed, Operation, Step, Wanted, WantedEnd},
+    device::{Alias, Observed, Operation, Part, Step, Wanted, WantedEnd},
     leftover::{Leftover, Leftovers},
     names::LinkId,
 };
@@ -50,17 +50,13 @@ impl<'a> Planner<'a> {
         let blocked = conflicts.iter().map(|conflict| conflict.link);
         let frozen: BTreeSet<LinkId> = frozen.chain(blocked).collect();
         let assigned = assign(&index, wanted, &frozen);
-        let is_frozen = |device: &Observed| {
-            let said = device.says();
-            said.is_some_and(|alias| frozen.contains(&alias.link))
-        };
-        let frozen_devices = (0..observed.len()).filter(|number| is_frozen(&observed[*number]));
+        let staying = staying(&index, wanted, &frozen);
         let claimed = assigned
             .iter()
             .flatten()
             .flatten()
             .copied()
-            .chain(frozen_devices)
+            .chain(staying)
             .collect();
         let planner = Self {
             index,
@@ -150,6 +146,37 @@ impl<'a> Planner<'a> {
     }
 }
 
+/// The devices that stay, although they are no object's.
+fn staying(index: &Index<'_>, wanted: &[Wanted], frozen: &BTreeSet<LinkId>) -> Vec<usize> {
+    let is_frozen = |device: &Observed| {
+        let said = device.says();
+        said.is_some_and(|alias| frozen.contains(&alias.link))
+    };
+    let kept: BTreeMap<LinkId, &Wanted> = wanted
+        .iter()
+        .filter(|object| object.keeps())
+        .map(|object| (object.link(), object))
+        .collect();
+    let is_kept = |device: &Observed| {
+        let alias = device.alias.as_ref();
+        alias.is_some_and(|alias| {
+            let object = kept.get(&alias.link);
+            object.is_some_and(|object| object.keeps_joined(alias))
+        })
+    };
+    // A tunnel whose pod has gone, and with it the veth that the tunnel was joined to.
+    let is_orphan = |device: &Observed| {
+        let alias = device.alias.as_ref();
+        let tunnel = alias.filter(|alias| alias.part == Part::Tunnel);
+        tunnel.is_some_and(|alias| !index.has_node_end_of(alias))
+    };
+    let stays = |device: &Observed| is_kept(device) || is_frozen(device) && !is_orphan(device);
+    let numbers = 0..index.observed.len();
+    numbers
+        .filter(|number| stays(&index.observed[*number]))
+        .collect()
+}
+
 /// A step for an end's link.
 pub(super) fn step(end: &WantedEnd, operation: Operation) -> Step {
     Step {
@@ -165,7 +192,7 @@ fn conflicts(index: &Index<'_>, wanted: &[Wanted]) -> Vec<Conflict> {
         let device = index.foreign_at(end)?;
         let is_its_tunnel = matches!(
             object,
-            Wanted::Vxlan { end, tunnel } if vxlan::fits(device, end, tunnel)
+            Wanted::Vxlan { end, tunnel, .. } if vxlan::fits(device, end, tunnel)
         );
         (!is_its_tunnel).then(|| Conflict {
             link: object.link(),

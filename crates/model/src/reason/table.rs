@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use super::{Entry, Group};
 use crate::{
+    WiringKind,
     link::{Mtu, Vni},
     names::{InterfaceName, LinkId, NodeName, PodKey, SandboxId},
     text::bounded,
@@ -372,5 +373,11 @@ reasons! {
             message "what pod {declarer} declares of the other end, {end}, is ignored: {what}"
             apart "declare it on that pod; only its own declaration can have routes and prefixes \
                    wider than /8 (IPv4) and /16 (IPv6)";
+        "wiring_stays" WiringStays { is: WiringKind, asked: WiringKind }
+            means "The link is wired in another way than its declaration or the setting `wiring` \
+                   says. A live link stays as it is: the change is made when one of its pods \
+                   starts again."
+            message "the link stays {is}: it becomes {asked} when one of its pods starts again"
+            apart "start a pod of the link again if the change is to be made now";
     }
 }

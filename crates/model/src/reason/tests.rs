@@ -80,6 +80,7 @@ const CODES: &[&str] = &[
     "node_network_owned",
     "foreign_claim_ignored",
     "wide_claim_ignored",
+    "wiring_stays",
 ];
 
 #[test]

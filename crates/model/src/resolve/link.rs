@@ -1,6 +1,7 @@
 //! A link, as all declarations of it together say.
 
 use crate::{
+    WiringKind,
     link::{DeclaredLink, End, Endpoint, Mac, Mtu, Vni},
     names::{LinkId, PodKey},
     reason::Reason,
@@ -20,6 +21,8 @@ pub struct Link {
     pub mtu: Option<Mtu>,
     /// The VNI that was set, if one was.
     pub vni: Option<Vni>,
+    /// How it is to be wired, if that was set.
+    pub wiring: Option<WiringKind>,
     /// The pods that declare it.
     pub declared_by: Vec<PodKey>,
     /// Why nothing is made of it and nothing of it stays: a pod has not consented, or an interface

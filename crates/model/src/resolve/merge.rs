@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::{concerned::EndKey, is_at_home, link::Link};
 use crate::{
+    WiringKind,
     link::{DeclaredEnd, DeclaredLink, End, Endpoint, Mac, Mtu, Route, Vni},
     names::{LinkId, PodKey},
     reason::Reason,
@@ -30,6 +31,8 @@ pub(super) fn merge(ends: &[EndKey<'_>; 2], declarations: &[(&PodKey, &DeclaredL
     let mtu = merge.agreed(|| "MTU".to_owned(), mtus.collect(), PartialEq::eq);
     let vnis = declarations.iter().map(|(pod, link)| (*pod, link.vni));
     let vni = merge.agreed(|| "VNI".to_owned(), vnis.collect(), PartialEq::eq);
+    let wirings = declarations.iter().map(|(pod, link)| (*pod, link.wiring));
+    let wiring = merge.agreed(|| "wiring".to_owned(), wirings.collect(), PartialEq::eq);
     let mut declared_by: Vec<PodKey> = declarations.iter().map(|(pod, _)| (*pod).clone()).collect();
     declared_by.dedup();
     Link {
@@ -38,6 +41,7 @@ pub(super) fn merge(ends: &[EndKey<'_>; 2], declarations: &[(&PodKey, &DeclaredL
         z,
         mtu,
         vni,
+        wiring,
         declared_by,
         barred: None,
         problem: merge.problem.map(Box::new),
@@ -254,7 +258,7 @@ macro_rules! show_as_text {
         }
     )*};
 }
-show_as_text!(Mac, Mtu, Vni, IpNet);
+show_as_text!(Mac, Mtu, Vni, WiringKind, IpNet);
 
 impl Show for Route {
     fn show(&self) -> String {

@@ -1,213 +1,51 @@
-//! From a link and the places of its pods to the devices that this node wants.
-
-use std::net::IpAddr;
+//! The direct wiring: the pod's interface is the veth end or the VXLAN device itself.
 
 use super::{
     ends::{in_sandbox, parked},
-    outcome::Wiring,
-    place::{Node, Place, VniState, Vtep},
+    wire::{Local, Objects},
 };
 use crate::{
-    device::{Tunnel, VXLAN_PORT, Wanted},
-    link::{End, Mtu, Vni},
-    names::{NodeName, PodKey, SandboxId},
-    reason::Reason,
-    resolve::Link,
+    device::{Tunnel, Wanted},
+    link::Mtu,
+    names::SandboxId,
 };
 
-/// Whether the link spans this node and another one, and so needs a VNI.
-pub fn needs_vni(link: &Link, places: &[Place; 2]) -> bool {
-    link.barred.is_none()
-        && link.problem.is_none()
-        && matches!(
-            places,
-            [Place::Here(_), Place::There { .. }] | [Place::There { .. }, Place::Here(_)]
-        )
-}
+/// The direct wiring.
+pub(super) struct Direct;
 
-/// Wires one link directly. `places` are those of the pods of ends a and z.
-pub fn direct(link: &Link, places: &[Place; 2], vni: VniState, node: &Node) -> Wiring {
-    let (end, sandbox, peer) = match places {
-        [Place::Here(sandbox), peer] => (End::A, sandbox, peer),
-        [peer, Place::Here(sandbox)] => (End::Z, sandbox, peer),
-        _ => {
-            return Wiring {
-                wanted: Vec::new(),
-                obstacle: None,
-            };
-        }
-    };
-    let local = Local {
-        link,
-        end,
-        sandbox,
-        node,
-    };
-    if let Some(reason) = &link.barred {
-        return local.bar(reason, peer, places);
-    }
-    match (peer, &link.problem) {
-        (Place::Here(_) | Place::There { .. }, Some(problem)) => local.freeze((**problem).clone()),
-        // The other pod may be about to go and take its end of a veth with it.
-        (_, Some(problem)) => local.hold((**problem).clone()),
-        (Place::Here(_) | Place::There { .. }, None) if let Some(limit) = node.full => {
-            let node = node.name.clone();
-            local.freeze(Reason::TooManyDevices { node, limit })
-        }
-        (Place::Here(other), None) => local.pair(other),
-        (Place::There { node, vtep, mtu }, None) => local.tunnel(vni, node, *vtep, *mtu),
-        (Place::Gone, None) => local.hold(Reason::PeerGone { pod: local.peer() }),
-        (Place::Unknown, None) => local.hold(Reason::PeerUnknown { pod: local.peer() }),
-        (Place::Lost(lost), None) => local.hold(Reason::PeerLost {
-            pod: local.peer(),
-            sandbox: lost.clone(),
-        }),
-    }
-}
-
-/// A link's end on this node.
-struct Local<'a> {
-    link: &'a Link,
-    end: End,
-    sandbox: &'a SandboxId,
-    node: &'a Node,
-}
-
-impl Local<'_> {
-    fn peer(&self) -> PodKey {
-        self.link.endpoint(self.end.other()).pod.clone()
+impl Objects for Direct {
+    fn pair(&self, local: &Local<'_>, other: &SandboxId, mtu: Mtu) -> Vec<Wanted> {
+        vec![Wanted::Veth {
+            a: in_sandbox(local.link, local.end, local.sandbox, mtu),
+            z: in_sandbox(local.link, local.end.other(), other, mtu),
+        }]
     }
 
-    /// The other end is on this node, too.
-    fn pair(&self, other: &SandboxId) -> Wiring {
-        let mtu = self.mtu_within_node();
-        Wiring {
-            wanted: vec![Wanted::Veth {
-                a: in_sandbox(self.link, self.end, self.sandbox, mtu),
-                z: in_sandbox(self.link, self.end.other(), other, mtu),
-            }],
-            obstacle: None,
-        }
+    fn tunnel(&self, local: &Local<'_>, tunnel: Tunnel, mtu: Mtu) -> Vec<Wanted> {
+        vec![Wanted::Vxlan {
+            end: in_sandbox(local.link, local.end, local.sandbox, mtu),
+            tunnel,
+            joined: None,
+        }]
     }
 
-    /// The other end is on another node.
-    fn tunnel(&self, vni: VniState, other: &NodeName, vtep: IpAddr, mtu: Mtu) -> Wiring {
-        let Some(own) = self.node.vtep else {
-            return self.hold(Reason::UnderlayMissing {
-                node: other.clone(),
-            });
-        };
-        let limit = self.node.mtu.min(mtu);
-        if let Err(problem) = self.check_tunnel(own.address, other, vtep, limit) {
-            return self.freeze(problem);
-        }
-        match vni {
-            VniState::Granted(vni) => self.tunnel_with(vni, own, vtep, limit),
-            VniState::None => self.hold(Reason::VniMissing {
-                node: other.clone(),
-            }),
-            VniState::TakenBy(vni, owner) => self.freeze(Reason::VniOfAnotherLink { vni, owner }),
-            VniState::Blocked(vni, node) => self.freeze(Reason::VniOfAnotherDevice { vni, node }),
-        }
+    fn hold(&self, local: &Local<'_>) -> Vec<Wanted> {
+        vec![Wanted::Hold {
+            survivor: in_sandbox(
+                local.link,
+                local.end,
+                local.sandbox,
+                local.mtu_within_node(),
+            ),
+            parked: parked(local.link, local.end.other()),
+        }]
     }
 
-    fn tunnel_with(&self, vni: Vni, own: Vtep, remote: IpAddr, limit: Mtu) -> Wiring {
-        let asked = self.link.mtu.or(self.node.default_mtu);
-        let mtu = asked.unwrap_or(limit).min(limit);
-        Wiring {
-            wanted: vec![Wanted::Vxlan {
-                end: in_sandbox(self.link, self.end, self.sandbox, mtu),
-                tunnel: Tunnel {
-                    vni,
-                    remote,
-                    local: own.address,
-                    parent: own.parent,
-                    port: VXLAN_PORT,
-                },
-            }],
-            obstacle: None,
-        }
+    fn part(&self, local: &Local<'_>) -> Vec<Wanted> {
+        self.hold(local)
     }
 
-    /// Nothing is made of the link, and nothing of it stays; only its declarers are told. Of a peer
-    /// of which nothing is known it is not known either what it accepts: what the declarer has
-    /// stays until then.
-    fn bar(&self, reason: &Reason, peer: &Place, places: &[Place; 2]) -> Wiring {
-        let own = |end: End| &self.link.endpoint(end).pod;
-        let is_declarer_here = End::BOTH.into_iter().any(|end| {
-            matches!(places[end as usize], Place::Here(_))
-                && self.link.declared_by.contains(own(end))
-        });
-        match peer {
-            _ if !is_declarer_here => Wiring {
-                wanted: Vec::new(),
-                obstacle: None,
-            },
-            Place::Unknown => self.hold(reason.clone()),
-            _ => Wiring {
-                wanted: Vec::new(),
-                obstacle: Some(Box::new(reason.clone())),
-            },
-        }
-    }
-
-    /// What this end has stays until the peer comes.
-    fn hold(&self, obstacle: Reason) -> Wiring {
-        Wiring {
-            wanted: vec![Wanted::Hold {
-                survivor: in_sandbox(self.link, self.end, self.sandbox, self.mtu_within_node()),
-                parked: parked(self.link, self.end.other()),
-            }],
-            obstacle: Some(Box::new(obstacle)),
-        }
-    }
-
-    /// All that the link has stays until a person has corrected something.
-    fn freeze(&self, problem: Reason) -> Wiring {
-        Wiring {
-            wanted: vec![Wanted::Frozen(self.link.id)],
-            obstacle: Some(Box::new(problem)),
-        }
-    }
-
-    /// The MTU of a link within the node. Without a tunnel any would do. It is that of a tunnel, so
-    /// that nothing changes for the pods when one of them moves.
-    fn mtu_within_node(&self) -> Mtu {
-        let asked = self.link.mtu.or(self.node.default_mtu);
-        asked.unwrap_or(self.node.mtu)
-    }
-
-    fn check_tunnel(
-        &self,
-        own: IpAddr,
-        other: &NodeName,
-        vtep: IpAddr,
-        limit: Mtu,
-    ) -> Result<(), Reason> {
-        let (node, other) = (self.node.name.clone(), other.clone());
-        if vtep == own {
-            return Err(Reason::ParentAddressShared {
-                node,
-                other,
-                address: vtep,
-            });
-        }
-        if vtep.is_ipv4() != own.is_ipv4() {
-            return Err(Reason::ParentAddressFamily {
-                node,
-                own,
-                other,
-                address: vtep,
-            });
-        }
-        match self.link.mtu {
-            Some(mtu) if mtu > limit => Err(Reason::MtuTooLarge {
-                mtu,
-                node,
-                other,
-                limit,
-            }),
-            _ => Ok(()),
-        }
+    fn keep(&self, local: &Local<'_>) -> Vec<Wanted> {
+        self.hold(local)
     }
 }

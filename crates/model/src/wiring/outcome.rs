@@ -26,9 +26,16 @@ impl Wiring {
         self.wanted.iter().filter_map(Wanted::parked)
     }
 
-    /// The kind of the devices that it makes; none if it makes none.
+    /// The kind of the link on this node; none if it is not made.
     pub fn kind(&self) -> Option<LinkKind> {
-        self.wanted.iter().find_map(Wanted::kind)
+        let kinds = self.wanted.iter().filter_map(Wanted::kind);
+        kinds.max_by_key(|kind| *kind == LinkKind::Vxlan)
+    }
+
+    /// Whether all is known that the link has on this node, once this is done: nothing of it stays
+    /// as it is.
+    pub fn is_certain(&self) -> bool {
+        !self.wanted.iter().any(Wanted::keeps)
     }
 
     /// The MTU of the devices that it makes.

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::{
+    WiringKind,
     link::{Mtu, Vni},
     names::{LinkId, NodeName, SandboxId},
 };
@@ -18,6 +19,8 @@ pub struct Node {
     pub mtu: Mtu,
     /// The MTU that links get unless their declaration says otherwise (`mtu` of the config).
     pub default_mtu: Option<Mtu>,
+    /// How links are wired unless their declaration says otherwise (`wiring` of the config).
+    pub default_wiring: WiringKind,
     /// How many devices it may have, when it has no room for those of the link.
     pub full: Option<usize>,
 }

@@ -1,7 +1,8 @@
-//! Tests of the direct wiring.
+//! Tests of what is decided for every link, and of the two wirings.
 
 use super::*;
 use crate::{
+    WiringKind,
     device::Wanted,
     link::{End, Endpoint, Mac, Mtu, Route, Vni},
     names::{InterfaceName, LinkId, PodKey},
@@ -27,6 +28,7 @@ fn link(mtu: Option<u32>) -> Link {
         z,
         mtu,
         vni: None,
+        wiring: None,
         declared_by: Vec::new(),
         barred: None,
         problem: None,
@@ -44,6 +46,7 @@ fn node() -> Node {
         }),
         mtu: Mtu::try_from(1450).unwrap(),
         default_mtu: None,
+        default_wiring: WiringKind::Direct,
         full: None,
     }
 }
@@ -71,23 +74,27 @@ fn here(id: &str) -> Place {
     Place::Here(id.parse().unwrap())
 }
 
+fn direct_wire(link: &Link, places: &[Place; 2], vni: VniState, node: &Node) -> Wiring {
+    wire(link, places, vni, node, WiringKind::Direct)
+}
+
 #[test]
 fn a_node_of_its_own_means_veth_and_two_mean_vxlan() {
     let granted = VniState::Granted(Vni::try_from(11).unwrap());
-    let wiring = direct(
+    let wiring = direct_wire(
         &link(None),
         &[here("s1"), here("s2")],
         VniState::None,
         &node(),
     );
     assert!(matches!(&wiring.wanted[..], [Wanted::Veth { a, .. }] if a.mtu.bytes() == 1450));
-    let wiring = direct(
+    let wiring = direct_wire(
         &link(None),
         &[there("10.0.0.2", 1400), here("s2")],
         granted,
         &node(),
     );
-    let [Wanted::Vxlan { end, tunnel }] = &wiring.wanted[..] else {
+    let [Wanted::Vxlan { end, tunnel, .. }] = &wiring.wanted[..] else {
         panic!("{wiring:?}")
     };
     assert_eq!(
@@ -152,7 +159,7 @@ fn what_cannot_be_is_said_and_nothing_is_made() {
             "MTU is 1300 on default/r1",
         ),
     ] {
-        let wiring = direct(&link, &[here("s1"), place], vni, &node());
+        let wiring = direct_wire(&link, &[here("s1"), place], vni, &node());
         assert_eq!(wiring.wanted, [Wanted::Frozen(link.id)]);
         let obstacle = wiring.obstacle.unwrap();
         assert!(!obstacle.is_waiting(), "{obstacle:?}");
@@ -172,7 +179,7 @@ fn a_missing_peer_is_waited_for() {
         ),
         (there("10.0.0.2", 1450), "waiting for a VNI"),
     ] {
-        let wiring = direct(&link(None), &[here("s1"), place], VniState::None, &node());
+        let wiring = direct_wire(&link(None), &[here("s1"), place], VniState::None, &node());
         assert!(matches!(wiring.wanted[..], [Wanted::Hold { .. }]));
         let obstacle = wiring.obstacle.unwrap();
         assert!(obstacle.is_waiting(), "{obstacle:?}");
@@ -187,7 +194,7 @@ fn without_an_underlay_a_tunnel_waits_and_a_veth_does_not() {
         vtep: None,
         ..node()
     };
-    let far = direct(
+    let far = direct_wire(
         &link(None),
         &[here("s1"), there("10.0.0.2", 1450)],
         VniState::Granted(Vni::try_from(11).unwrap()),
@@ -198,7 +205,7 @@ fn without_an_underlay_a_tunnel_waits_and_a_veth_does_not() {
         far.obstacle.unwrap().to_string(),
         "waiting for this node's underlay, on which the tunnel to node n2 starts"
     );
-    let near = direct(
+    let near = direct_wire(
         &link(None),
         &[here("s1"), here("s2")],
         VniState::None,
@@ -229,12 +236,12 @@ fn of_a_barred_link_nothing_is_made_or_kept_and_only_its_declarer_is_told() {
         ([Place::Gone, here("s2")], false),
         ([Place::Unknown, here("s2")], false),
     ] {
-        let wiring = direct(&link, &places, granted.clone(), &node());
+        let wiring = direct_wire(&link, &places, granted.clone(), &node());
         assert_eq!(wiring.wanted, [], "{places:?}");
         assert_eq!(wiring.obstacle.is_some(), told, "{places:?}");
         assert!(!needs_vni(&link, &places));
     }
-    let unknown = direct(&link, &[here("s1"), Place::Unknown], granted, &node());
+    let unknown = direct_wire(&link, &[here("s1"), Place::Unknown], granted, &node());
     assert!(matches!(unknown.wanted[..], [Wanted::Hold { .. }]));
     assert_eq!(unknown.obstacle.as_deref(), Some(&reason));
 }
@@ -247,13 +254,13 @@ fn on_a_node_without_room_what_a_link_has_stays() {
     };
     let granted = VniState::Granted(Vni::try_from(11).unwrap());
     for place in [here("s2"), there("10.0.0.2", 1450)] {
-        let wiring = direct(&link(None), &[here("s1"), place], granted.clone(), &node);
+        let wiring = direct_wire(&link(None), &[here("s1"), place], granted.clone(), &node);
         assert_eq!(wiring.wanted, [Wanted::Frozen(link(None).id)]);
         let obstacle = wiring.obstacle.unwrap();
         assert!(obstacle.is_waiting());
         let expected = "node n1 has the 2 devices of links that it may have (max_devices)";
         assert_eq!(obstacle.to_string(), expected);
     }
-    let gone = direct(&link(None), &[here("s1"), Place::Gone], granted, &node);
+    let gone = direct_wire(&link(None), &[here("s1"), Place::Gone], granted, &node);
     assert!(matches!(gone.wanted[..], [Wanted::Hold { .. }]));
 }

@@ -6,11 +6,11 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use ratchet_model::{
-    End, Endpoint, InterfaceName, LinkId, Mac, Mtu, PodKey, Reason, SandboxId, Vni,
-    device::{Alias, At, Kind, Netns, Observed, Tunnel, Wanted, WantedEnd},
+    End, Endpoint, InterfaceName, LinkId, Mac, Mtu, PodKey, Reason, SandboxId, Vni, WiringKind,
+    device::{At, Joint, Kind, Netns, Observed, Part, Tunnel, Wanted, WantedEnd},
     planner::{Plan, PlanScope, plan},
     resolve::Link,
-    wiring::{Node, Place, VniState, Vtep, direct},
+    wiring::{Node, Place, VniState, Vtep, wire},
 };
 
 use super::world::World;
@@ -23,9 +23,7 @@ pub struct Cable {
     pub pods: (usize, usize),
     pub addressed: bool,
     pub frozen: bool,
-    /// Whether each pod of this node has a veth of its own, whose other end stays on the node: an
-    /// object for each end. No wiring of today makes such links.
-    pub stitched: bool,
+    pub wiring: WiringKind,
 }
 
 /// Where a pod is in an epoch.
@@ -88,13 +86,13 @@ pub fn history() -> impl Strategy<Value = (Vec<Cable>, Vec<Epoch>)> {
         (0..PODS, 0..PODS),
         any::<bool>(),
         proptest::bool::weighted(0.1),
-        proptest::bool::weighted(0.3),
+        prop_oneof![Just(WiringKind::Direct), Just(WiringKind::Stitched)],
     )
-        .prop_map(|(pods, addressed, frozen, stitched)| Cable {
+        .prop_map(|(pods, addressed, frozen, wiring)| Cable {
             pods,
             addressed,
             frozen,
-            stitched,
+            wiring,
         });
     proptest::collection::vec(cable, 1..8).prop_flat_map(|cables| {
         let count = cables.len();
@@ -153,6 +151,7 @@ pub fn link(number: usize, cable: &Cable, variant: u8) -> Link {
         z: endpoint(z, End::Z),
         mtu: Mtu::try_from(1400 + u32::from(variant)).ok(),
         vni: None,
+        wiring: None,
         declared_by: vec![],
         barred: None,
         problem: cable.frozen.then(|| Box::new(Reason::RouteInvalid {})),
@@ -170,6 +169,7 @@ fn node() -> Node {
         }),
         mtu: Mtu::try_from(1450).unwrap(),
         default_mtu: None,
+        default_wiring: WiringKind::Direct,
         full: None,
     }
 }
@@ -195,70 +195,10 @@ pub fn wanted(cables: &[Cable], epoch: &Epoch) -> Vec<Wanted> {
         .flat_map(|(number, cable)| {
             let link = link(number, cable, epoch.variant);
             let places = [place(&link.a.pod), place(&link.z.pod)];
-            if cable.stitched {
-                return stitched(&link, &places);
-            }
             let vni = VniState::Granted(Vni::try_from(11 + number as u32).unwrap());
-            direct(&link, &places, vni, &node()).wanted
+            wire(&link, &places, vni, &node(), cable.wiring).wanted
         })
         .collect()
-}
-
-/// The name of the end of a pod's veth that stays on the node.
-pub fn stitch_name(link: LinkId, end: End) -> String {
-    format!("st{end}{:012x}", link.number() >> 16)
-}
-
-/// A veth for each pod that is here, from its sandbox to the node's namespace.
-pub fn stitched(link: &Link, places: &[Place; 2]) -> Vec<Wanted> {
-    if link.problem.is_some() {
-        return vec![Wanted::Frozen(link.id)];
-    }
-    let pair = |(end, place): (End, &Place)| match place {
-        Place::Here(sandbox) => Some(stitch(link, end, sandbox)),
-        _ => None,
-    };
-    End::BOTH.into_iter().zip(places).filter_map(pair).collect()
-}
-
-fn stitch(link: &Link, end: End, sandbox: &SandboxId) -> Wanted {
-    let mtu = link.mtu.unwrap();
-    let Endpoint {
-        interface,
-        addresses,
-        mac,
-        ..
-    } = link.endpoint(end);
-    let alias = |sandbox| Alias {
-        link: link.id,
-        end,
-        sandbox,
-        config: mtu.bytes(),
-    };
-    let in_pod = WantedEnd {
-        netns: Netns::Sandbox(sandbox.clone()),
-        name: interface.to_string(),
-        mac: *mac,
-        mtu,
-        addresses: addresses.clone(),
-        routes: vec![],
-        up: true,
-        alias: alias(Some(sandbox.clone())),
-    };
-    let on_node = WantedEnd {
-        netns: Netns::Node,
-        name: stitch_name(link.id, end),
-        mac: *mac,
-        mtu,
-        addresses: vec![],
-        routes: vec![],
-        up: true,
-        alias: alias(None),
-    };
-    Wanted::Veth {
-        a: in_pod,
-        z: on_node,
-    }
 }
 
 fn find<'a>(observed: &'a [Observed], end: &WantedEnd) -> Option<&'a Observed> {
@@ -298,6 +238,31 @@ fn assert_vxlan(observed: &[Observed], end: &WantedEnd, tunnel: &Tunnel) {
     assert_eq!(find(observed, end).unwrap().kind, Kind::from(tunnel));
 }
 
+fn assert_stub(observed: &[Observed], pod: &WantedEnd, node: &WantedEnd, joint: &Joint) {
+    let is_up = find(observed, node).is_some_and(|device| device.up);
+    let as_it_is = WantedEnd {
+        up: if *joint == Joint::Keep {
+            is_up
+        } else {
+            node.up
+        },
+        ..node.clone()
+    };
+    assert_veth(observed, pod, &as_it_is);
+    if let Joint::To(name) = joint {
+        assert_joined(observed, node, name);
+    }
+}
+
+/// What the end receives goes to the device of this name.
+fn assert_joined(observed: &[Observed], end: &WantedEnd, to: &str) {
+    let from = find(observed, end).unwrap();
+    let on_node = observed.iter().filter(|device| device.netns == Netns::Node);
+    let to = on_node.clone().find(|device| device.name == to).unwrap();
+    assert_eq!(from.joined, Some(to.index), "{from:?}");
+    assert_ne!(from.alias.as_ref().unwrap().part, Part::Pod);
+}
+
 /// All devices of a link.
 fn devices_of(observed: &[Observed], link: LinkId) -> impl Iterator<Item = At> {
     let is_of_link = move |device: &&Observed| {
@@ -320,7 +285,24 @@ pub fn assert_effect(wanted: &[Wanted], observed: &[Observed], plan: &Plan) {
         }
         match object {
             Wanted::Veth { a, z } => assert_veth(observed, a, z),
-            Wanted::Vxlan { end, tunnel } => assert_vxlan(observed, end, tunnel),
+            Wanted::Vxlan {
+                end,
+                tunnel,
+                joined,
+            } => {
+                assert_vxlan(observed, end, tunnel);
+                if let Some(name) = joined {
+                    assert_joined(observed, end, name);
+                }
+            }
+            Wanted::Stub { pod, node, joint } => {
+                let kept = observed.iter().filter(|device| {
+                    let alias = device.alias.as_ref();
+                    alias.is_some_and(|alias| object.keeps_joined(alias))
+                });
+                expected.extend(kept.map(Observed::at));
+                assert_stub(observed, pod, node, joint);
+            }
             Wanted::Hold { parked, .. } => {
                 if let Some(held) = find(observed, parked) {
                     assert_eq!(held.alias.as_ref(), Some(&parked.alias));

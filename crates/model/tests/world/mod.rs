@@ -56,6 +56,11 @@ impl World {
                 *remote = Some(tunnel.remote);
                 *local = Some(tunnel.local);
             }
+            Operation::Join { from, to } => {
+                let index = self.get(to).index;
+                self.get(from).joined = Some(index);
+            }
+            Operation::Silence(at) => assert_eq!(at.netns, Netns::Node),
             operation => {
                 if let Some(at) = operation.devices().next() {
                     configure(self.get(at), operation);
@@ -174,8 +179,13 @@ impl World {
 
     fn remove(&mut self, index: usize) {
         let gone = self.devices.remove(index);
-        if let Kind::Veth { peer: Some(peer) } = gone.kind {
-            self.devices.retain(|d| d.index != peer.index);
+        for device in &mut self.devices {
+            device.joined.take_if(|joined| *joined == gone.index);
+        }
+        if let Kind::Veth { peer: Some(peer) } = gone.kind
+            && let Some(index) = self.devices.iter().position(|d| d.index == peer.index)
+        {
+            self.remove(index);
         }
     }
 }
@@ -227,6 +237,7 @@ fn device(at: At, index: u32, kind: Kind, group: u32) -> Observed {
         mtu: 1500,
         up: false,
         carrier: false,
+        joined: None,
         addresses: Vec::new(),
         routes: Vec::new(),
     }

@@ -186,6 +186,7 @@ fn usual_form(kind: Kind, text: String) -> Option<String> {
         | Kind::Vnis
         | Kind::Seconds
         | Kind::Count
+        | Kind::Wiring
         | Kind::CrossNamespace
         | Kind::User
         | Kind::Prefix

@@ -72,6 +72,8 @@ pub enum Kind {
     Seconds,
     /// How many of something are allowed.
     Count,
+    /// How links are wired.
+    Wiring,
     /// Which links between namespaces are allowed.
     CrossNamespace,
     /// The name of a user.
@@ -124,6 +126,7 @@ impl Kind {
             }
             Self::Seconds => "a number of seconds, or 0 for never",
             Self::Count => "a number from 1 up",
+            Self::Wiring => "direct or stitched",
             Self::CrossNamespace => {
                 return format!("one of {}", CrossNamespace::VALUES.join(", "));
             }

@@ -13,7 +13,7 @@ use std::{
     num::NonZeroU32,
 };
 
-use ratchet_model::{Mtu, NodeName, VniRange, declaration::CrossNamespace};
+use ratchet_model::{Mtu, NodeName, VniRange, WiringKind, declaration::CrossNamespace};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -73,6 +73,19 @@ settings! {
         flag: "mtu",
         value: "BYTES",
         variable: "RATCHET_MTU",
+    }
+    /// How links are wired whose declaration does not say it: `direct` (the pod's interface is the
+    /// veth or the VXLAN device itself) or `stitched` (it is a veth that is there from the start
+    /// and stays whatever the peer does)
+    ///
+    /// A change of it reaches a link when one of its pods starts again.
+    wiring: WiringKind {
+        kind: Wiring,
+        group: General,
+        default: DefaultValue::Value("direct"),
+        flag: "wiring",
+        value: "KIND",
+        variable: "RATCHET_WIRING",
     }
     /// The VNIs that links get whose declarations name none. It must be the same on all nodes
     ///

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ratchet_model::WiringKind;
+
 use super::{Cluster, State};
 use crate::{
     agent::Target,
@@ -52,6 +54,7 @@ impl Cluster {
             | Happening::DeleteDevice { pod, .. } => self.happen_to_pod(*pod, happening),
             Happening::Collect(node)
             | Happening::Restart(node)
+            | Happening::Rewire(node)
             | Happening::Crash { node, .. }
             | Happening::Reboot(node)
             | Happening::Offline(node)
@@ -184,6 +187,15 @@ impl Cluster {
             Happening::Collect(_) => self.collect(node),
             Happening::Restart(_) => {
                 self.end_agent(node, true);
+                self.start(node, None);
+            }
+            Happening::Rewire(_) => {
+                self.end_agent(node, true);
+                let wiring = &mut self.nodes[node].machine.wiring;
+                *wiring = match wiring {
+                    WiringKind::Direct => WiringKind::Stitched,
+                    WiringKind::Stitched => WiringKind::Direct,
+                };
                 self.start(node, None);
             }
             Happening::Crash { after, .. } => match &self.nodes[node].agent {

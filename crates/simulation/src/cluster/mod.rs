@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use ratchet_model::SandboxId;
+use ratchet_model::{SandboxId, WiringKind};
 
 use crate::{
     agent::{Agent, Answered, Machine, Turn, node_name},
@@ -142,6 +142,7 @@ impl Cluster {
             machine: Machine {
                 node: network.lock().add_node(),
                 boots: 0,
+                wiring: WiringKind::default(),
                 network: network.clone(),
                 store: store.clone(),
                 files: Files::default(),

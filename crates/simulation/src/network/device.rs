@@ -7,7 +7,7 @@ use ratchet_model::{
     Mac,
     device::{
         Alias, GROUP_DOOMED, GROUP_OURS, Kind, Netns, NewDevice, Observed, ObservedAddress,
-        ObservedRoute, Peer, SourcePorts, Tunnel,
+        ObservedRoute, Part, Peer, SourcePorts, Tunnel,
     },
 };
 
@@ -80,6 +80,9 @@ pub struct Device {
     pub mtu: u32,
     /// Whether it is set up.
     pub up: bool,
+    /// The device to which it passes on what it receives, past the node's stack. When that has
+    /// gone, the frames are dropped (net/sched/act_mirred.c, `tcf_mirred_act`).
+    pub joined: Option<DeviceId>,
     /// Its addresses.
     pub addresses: Vec<ObservedAddress>,
     /// Its routes.
@@ -101,6 +104,7 @@ impl Device {
             mac: None,
             mtu: UNDERLAY_MTU,
             up: false,
+            joined: None,
             addresses: Vec::new(),
             routes: Vec::new(),
         }
@@ -203,6 +207,8 @@ impl Device {
         };
         let is_of_key = self.seal.as_ref().is_some_and(|seal| seal.key == key);
         let proven = self.proven().filter(|_| is_of_key && kind != Kind::Other);
+        let is_joined = |alias: &&Alias| *netns == Netns::Node && alias.part != Part::Pod;
+        let joined = proven.filter(is_joined).and(self.joined).and_then(&find);
         let said = self.alias.as_ref().filter(|_| kind != Kind::Other);
         Observed {
             netns: netns.clone(),
@@ -217,6 +223,7 @@ impl Device {
             mtu: self.mtu,
             up: self.up,
             carrier: self.up && carrier,
+            joined: joined.map(|target| target.index),
             addresses: Vec::new(),
             routes: Vec::new(),
         }

@@ -24,19 +24,23 @@ fn phase(operation: &Operation) -> u8 {
         | Operation::CreateVxlan { .. }
         | Operation::Retarget { .. } => 2,
         Operation::Begin(..) => 3,
-        Operation::SetMac(..) | Operation::SetMtu(..) | Operation::SetUp(_, false) => 4,
+        Operation::SetMac(..)
+        | Operation::SetMtu(..)
+        | Operation::SetUp(_, false)
+        | Operation::Silence(_) => 4,
         Operation::AddAddress(..)
         | Operation::RestoreAddress(..)
         | Operation::AnnounceAddress(..)
         | Operation::RemoveAddress(..) => 5,
-        Operation::SetUp(_, true) => 6,
-        Operation::AddRoute(..) | Operation::RestoreRoute(..) | Operation::RemoveRoute(..) => 7,
-        Operation::Commit(..) => 8,
+        Operation::Join { .. } => 6,
+        Operation::SetUp(_, true) => 7,
+        Operation::AddRoute(..) | Operation::RestoreRoute(..) | Operation::RemoveRoute(..) => 8,
+        Operation::Commit(..) => 9,
     }
 }
 
 /// The numbers of all phases.
-const PHASES: std::ops::RangeInclusive<u8> = 0..=8;
+const PHASES: std::ops::RangeInclusive<u8> = 0..=9;
 
 /// The steps of a phase, in the order of the plan. Steps for a device for which another
 /// has failed before are left out, and others for its other device are then left out as well.
@@ -151,7 +155,20 @@ impl SimulatedKernel {
                     None => Ok(()),
                 }
             }
+            Operation::Join { from, to } => {
+                let [from_id, to_id] = [from, to].map(|at| {
+                    let found = self.find(network, at)?;
+                    found.ok_or_else(|| no_device(operation, at))
+                });
+                let (from, to) = (from_id?, to_id?);
+                if let Some(device) = network.devices.get_mut(&from) {
+                    device.joined = Some(to);
+                    network.has_changed = true;
+                }
+                Ok(())
+            }
             Operation::Begin(at, _)
+            | Operation::Silence(at)
             | Operation::SetMac(at, _)
             | Operation::SetMtu(at, _)
             | Operation::SetUp(at, _)
@@ -206,7 +223,7 @@ impl SimulatedKernel {
         let id = self.find(network, from)?;
         let id = id.ok_or_else(|| no_device(operation, from))?;
         let proven = self.proven(&network.devices[&id]);
-        if proven.is_none_or(|found| (found.link, found.end) != (alias.link, alias.end)) {
+        if proven.is_none_or(|found| found.end_id() != alias.end_id()) {
             return Err(foreign(operation, from));
         }
         if from != to {
@@ -295,6 +312,8 @@ fn configure(network: &mut Inner, id: DeviceId, operation: &Operation) -> Outcom
         }
         Operation::Begin(..)
         | Operation::Commit(..)
+        | Operation::Silence(_)
+        | Operation::Join { .. }
         | Operation::Delete(_)
         | Operation::Move { .. }
         | Operation::CreateVeth { .. }

@@ -2,7 +2,7 @@
 
 use ratchet_model::{
     End, LinkId, SandboxId,
-    device::{Alias, GROUP_OURS},
+    device::{Alias, GROUP_OURS, Part},
 };
 
 use super::{Device, DeviceId, Form, Inner, NetnsId, PodNumber, Seal};
@@ -326,6 +326,7 @@ fn invented(text: &Text, knows: &Knowledge<'_>) -> Option<Alias> {
     Some(Alias {
         link: LinkId::derive((&a.0, &a.1.parse().ok()?), (&z.0, &z.1.parse().ok()?)),
         end: if *is_a { End::A } else { End::Z },
+        part: Part::Pod,
         sandbox: (knows.sandbox)(owner).filter(|_| !is_parked),
         config: u32::from(!is_parked),
     })

@@ -1,5 +1,7 @@
 //! Who receives a frame.
 
+use std::collections::BTreeSet;
+
 use super::{Device, DeviceId, Form, Inner, NodeNumber, PodNumber};
 
 /// An end of a link: a pod, and the name of an interface in it.
@@ -12,12 +14,41 @@ pub struct Endpoint {
 }
 
 impl Inner {
-    /// The devices that receive a frame which leaves by this device.
+    /// The devices at which a frame arrives that leaves by this device: where one that receives it
+    /// is joined to another, those that receive it from that one.
     ///
     /// A VXLAN device takes a frame of its VNI from any node: drivers/net/vxlan/vxlan_core.c,
     /// `vxlan_rcv`, looks at the source only to learn it, which ours do not do. So the source
     /// filters decide.
     pub fn receivers(&self, sender: &Device) -> Vec<DeviceId> {
+        let (mut arrived, mut under_way) = (Vec::new(), self.next_hops(sender));
+        let mut passed = BTreeSet::new();
+        while let Some(id) = under_way.pop() {
+            let Some(joined) = self.devices.get(&id).and_then(|device| device.joined) else {
+                arrived.push(id);
+                continue;
+            };
+            let sender = self.devices.get(&joined).filter(|_| passed.insert(id));
+            under_way.extend(sender.into_iter().flat_map(|sender| self.next_hops(sender)));
+        }
+        arrived
+    }
+
+    /// The tunnel that a frame takes which leaves by this device, if it takes one.
+    pub fn tunnel_of<'d>(&'d self, sender: &'d Device) -> Option<&'d Device> {
+        let is_tunnel = |device: &&Device| matches!(device.form, Form::Vxlan { .. });
+        let next = || match sender.form {
+            Form::Veth { peer } => self.devices.get(&peer)?.joined,
+            _ => None,
+        };
+        let joined = || self.devices.get(&next()?);
+        Some(sender)
+            .filter(is_tunnel)
+            .or_else(|| joined().filter(is_tunnel))
+    }
+
+    /// The devices that receive what leaves by this one.
+    fn next_hops(&self, sender: &Device) -> Vec<DeviceId> {
         if !sender.up {
             return Vec::new();
         }

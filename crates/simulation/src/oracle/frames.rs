@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use ratchet_model::{LinkId, Vni};
+use ratchet_model::{LinkId, Vni, device::Part};
 
 use super::expected::Ends;
 use crate::network::{Device, Endpoint, Form, Inner, NodeNumber, PodNumber};
@@ -78,6 +78,15 @@ impl Frames {
             for receiver in network.receivers(sender) {
                 self.followed += 1;
                 let receiver = network.device(receiver);
+                if let Some(device) = receiver.filter(|device| is_open(device)) {
+                    self.violation.get_or_insert_with(|| {
+                        let [from, to] = [sender, device].map(|device| network.describe(device));
+                        format!(
+                            "a frame from {from} arrives at the node's {to} after {}",
+                            after()
+                        )
+                    });
+                }
                 let to = receiver.and_then(|device| Some((network.pod_of(device)?, device)));
                 let Some(to) = to else { continue };
                 self.arrived(network, (from, sender), to, after);
@@ -150,7 +159,10 @@ impl Frames {
 
     /// Whether a device is a tunnel that the store has forgotten.
     fn is_lost_tunnel(&self, network: &Inner, (pod, device): (PodNumber, &Device)) -> bool {
-        let Form::Vxlan { tunnel, .. } = &device.form else {
+        let Some(through) = network.tunnel_of(device) else {
+            return false;
+        };
+        let Form::Vxlan { tunnel, .. } = &through.form else {
             return false;
         };
         let Some(place) = network.namespace(device.netns) else {
@@ -166,4 +178,10 @@ impl Frames {
                 .any(|(ends, link)| ends.iter().any(is_end) && is_lost(*link)),
         }
     }
+}
+
+/// Whether a device in the node's namespace should have passed a frame on, and has not.
+fn is_open(device: &Device) -> bool {
+    let alias = device.proven();
+    alias.is_some_and(|alias| alias.part != Part::Pod)
 }

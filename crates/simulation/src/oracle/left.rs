@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ratchet_model::{DeclaredEnd, DeclaredLink, LinkId, PodKey, PodRecord, device::Alias};
+use ratchet_model::{
+    DeclaredEnd, DeclaredLink, LinkId, PodKey, PodRecord,
+    device::{Alias, Part},
+};
 
-use super::expected::{Ends, Expected, Living, key};
+use super::expected::{Ends, Expected, Living, key, link_id};
 use crate::{
     agent::node_name,
     cluster::{Cluster, Sandbox},
@@ -145,7 +148,10 @@ pub fn check_devices(
                 // What says that it is of a link that stays as it is may stay in the forger's pod.
                 Some(pod) if forgers.contains(&pod) && device.proven().is_none() => true,
                 Some(_) => is_end(&wanted, expected.living(), (netns, namespace), device),
-                None => is_parked(network, id, device),
+                None => {
+                    is_parked(network, id, device)
+                        || is_stitched(&wanted, expected.living(), network, device)
+                }
             };
             if !is_wanted {
                 let text = format!("nothing needs {}", network.describe(device));
@@ -194,6 +200,26 @@ fn is_parked(network: &Inner, id: DeviceId, device: &Device) -> bool {
     let mut peers =
         in_pods.filter(|(_, other)| matches!(other.form, Form::Veth { peer } if peer == id));
     device.proven().is_some_and(is_parked) && peers.next().is_some()
+}
+
+/// Whether a device in a node's namespace belongs to an end in the sandbox in which its pod lives.
+fn is_stitched(
+    wanted: &BTreeSet<Ends>,
+    living: &Living<'_>,
+    network: &Inner,
+    device: &Device,
+) -> bool {
+    let Some(alias) = device.proven().filter(|alias| alias.part != Part::Pod) else {
+        return false;
+    };
+    let node = network.namespace(device.netns).map(|space| space.node);
+    let is_its = |ends: &&Ends| link_id(ends) == Some(alias.link);
+    wanted.iter().find(is_its).is_some_and(|ends| {
+        let own = living.get(&ends[alias.end as usize].pod);
+        own.is_some_and(|sandbox| {
+            Some(sandbox.node) == node && alias.sandbox.as_ref() == Some(&sandbox.id)
+        })
+    })
 }
 
 /// When all pods have gone nothing is left of them.

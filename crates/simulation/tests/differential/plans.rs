@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ratchet_model::{
     End, LinkId,
-    device::{Alias, Netns, Tunnel, VXLAN_PORT, Wanted, WantedEnd},
+    device::{Alias, Netns, Part, Tunnel, VXLAN_PORT, Wanted, WantedEnd},
     leftover::Leftovers,
     planner::{PlanScope, plan},
 };
@@ -52,6 +52,7 @@ fn wanted(random: &mut Random, link: usize) -> Option<Wanted> {
         7 => Some(Wanted::Frozen(id(link))),
         _ => Some(Wanted::Vxlan {
             end: a,
+            joined: None,
             tunnel: Tunnel {
                 vni: (11 + link as u32).try_into().unwrap(),
                 remote: format!("10.0.0.{}", 2 + random.below(2)).parse().unwrap(),
@@ -88,6 +89,7 @@ fn end(random: &mut Random, link: usize, end: End, at: Option<usize>) -> WantedE
         alias: Alias {
             link: id(link),
             end,
+            part: Part::Pod,
             sandbox: at.map(sandbox),
             config: if is_parked {
                 Alias::UNFINISHED

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use ratchet_model::{
     End, LinkId, Mac,
-    device::{Alias, At, Netns, NewDevice, Observed, Operation, Step, Tunnel, VXLAN_PORT},
+    device::{Alias, At, Netns, NewDevice, Observed, Operation, Part, Step, Tunnel, VXLAN_PORT},
     link::Route,
 };
 use ratchet_simulation::random::Random;
@@ -162,6 +162,7 @@ impl Generator<'_> {
             } else {
                 End::Z
             },
+            part: Part::Pod,
             sandbox: self
                 .random
                 .percent(70)

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ratchet_api::{EndState, FieldError, Link, LinkEnd, LinkEndStatus};
 use ratchet_model::{
     DeclaredEnd, DeclaredLink, End, Identity, LinkId, Location, Mtu, NodeName, PodKey, Vni,
+    WiringKind,
 };
 
 /// A Link, read.
@@ -23,6 +24,7 @@ pub(super) struct KnownLink {
     pub ends: [KnownEnd; 2],
     /// The MTU that is declared.
     pub mtu: Option<Mtu>,
+    pub wiring: Option<WiringKind>,
     /// Its VNI.
     pub vni: Option<Vni>,
     /// It is being deleted: nothing of it is wanted.
@@ -102,6 +104,7 @@ impl KnownLink {
             key,
             ends: [a, b],
             mtu: spec.read_mtu()?,
+            wiring: spec.read_wiring()?,
             vni: spec.read_vni()?,
             is_ending: metadata.deletion_timestamp.is_some(),
         }))
@@ -142,6 +145,7 @@ impl KnownLink {
         };
         DeclaredLink {
             mtu: self.mtu,
+            wiring: self.wiring,
             identity: self.has_slot.then_some(identity),
             ..DeclaredLink::new(local.declared.clone(), DeclaredEnd::bare(pod, interface))
         }

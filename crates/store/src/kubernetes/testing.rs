@@ -46,6 +46,7 @@ pub(super) fn object(a: LinkEnd, b: LinkEnd) -> Link {
             topology: None,
             declared_by: DeclaredBy::Topology,
             mtu: None,
+            wiring: None,
             vni: Some(VNI),
             a,
             b,

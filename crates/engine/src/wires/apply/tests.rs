@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ratchet_model::{PodKey, Reason, wiring::Wiring};
+use ratchet_model::{PodKey, Reason, WiringKind, wiring::Wiring};
 
 use super::*;
 use crate::{state::StateDir, testing::link};
@@ -20,6 +20,8 @@ fn fresh(pod: &str, obstacle: Option<Box<Reason>>) -> Fresh {
             obstacle,
         },
         link,
+        kind: WiringKind::Direct,
+        asked: WiringKind::Direct,
         nodes: [None, None],
     }
 }

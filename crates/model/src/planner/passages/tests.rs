@@ -45,6 +45,7 @@ fn device(name: &str, vni: u32, group: u32) -> Observed {
         mtu: 1450,
         up: true,
         carrier: true,
+        joined: None,
         addresses: Vec::new(),
         routes: Vec::new(),
     }
