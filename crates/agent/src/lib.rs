@@ -6,6 +6,7 @@
 //! takes one command after another.
 //! Nothing here may touch the kernel or the store.
 
+mod carriers;
 mod health;
 mod labels;
 mod lifecycle;

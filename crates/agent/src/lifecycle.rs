@@ -34,6 +34,7 @@ use tokio::{
 };
 
 use crate::{
+    carriers,
     health::AgentHealth,
     labels::{self, Labels},
     logging,
@@ -146,6 +147,7 @@ fn run_on(runtime: &Runtime, options: &AgentOptions) -> Result<(), AgentError> {
     let listener = runtime.block_on(async { listen(options.local.socket()) })?;
     // Only now: a runtime that finds the plugin before an agent could not start pods.
     let installed = install(options)?;
+    carriers::listen(commands.clone()).map_err(system("start the thread of carriers"))?;
     let _health = serve_health(options, &commands, installed)?;
     let (release, released) = tokio::sync::mpsc::channel(1);
     let server = Server {

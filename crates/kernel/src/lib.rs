@@ -9,6 +9,7 @@
 //! [`Step`]: ratchet_model::device::Step
 //! [`Observed`]: ratchet_model::device::Observed
 
+mod carriers;
 mod error;
 mod execute;
 mod filter;
@@ -26,6 +27,7 @@ mod sysctl;
 mod tunnels;
 mod underlay;
 
+pub use carriers::{CarrierNews, Carriers};
 pub use error::KernelError;
 pub use execute::Outcome;
 pub use kernel::Kernel;

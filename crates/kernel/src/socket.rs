@@ -24,8 +24,9 @@ use crate::{
     netns::{NetnsHandle, inside_each},
     reply, request,
 };
+pub(crate) use message::messages;
+use message::push;
 pub(crate) use message::{Failure, Request};
-use message::{messages, push};
 
 /// The receive queue we ask for. The kernel charges buffers by their true size, some 1 KiB for an
 /// acknowledgement and 5 KiB for a device.

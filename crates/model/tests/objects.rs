@@ -86,6 +86,10 @@ fn netns(pod: usize, n: u8) -> Netns {
 fn devices(world: &World, netns: &Netns) -> Vec<Observed> {
     let mut devices = world.observe();
     devices.retain(|device| device.netns == *netns);
+    // A carrier is the other end's.
+    for device in &mut devices {
+        device.carrier = false;
+    }
     devices
 }
 

@@ -319,3 +319,48 @@ fn a_wiring_that_does_not_exist_is_refused() {
         "{error}"
     );
 }
+
+/// Pulls an interface: sets it down in its pod, and up again.
+#[test]
+fn the_carrier_follows_the_other_end_on_the_same_node() {
+    let mut cluster = cluster(1, "stitched");
+    let [r1, r2] = pods();
+    for pod in [&r1, &r2] {
+        cluster.nodes[0].add(pod);
+    }
+    for (near, far) in [(&r1, &r2), (&r2, &r1)] {
+        near.netns.sh("ip link set eth1 down");
+        wait_for_carrier(&far.netns, false);
+        near.netns.sh("ip link set eth1 up");
+        wait_for_carrier(&far.netns, true);
+        wait_for_carrier(&near.netns, true);
+    }
+    answers(&r1.netns, "10.0.0.2");
+
+    // Both are pulled, and then plugged in one after the other.
+    r1.netns.sh("ip link set eth1 down");
+    wait_for_carrier(&r2.netns, false);
+    r2.netns.sh("ip link set eth1 down");
+    r1.netns.sh("ip link set eth1 up");
+    wait_for_carrier(&r1.netns, false);
+    r2.netns.sh("ip link set eth1 up");
+    for pod in [&r1, &r2] {
+        wait_for_carrier(&pod.netns, true);
+    }
+    answers(&r1.netns, "10.0.0.2");
+
+    // What happens without an agent is seen by the next one.
+    cluster.nodes[0].kill_agent();
+    r1.netns.sh("ip link set eth1 down");
+    cluster.nodes[0].start_agent_with(&["--wiring", "stitched"]);
+    wait_for_carrier(&r2.netns, false);
+    r1.netns.sh("ip link set eth1 up");
+    wait_for_carrier(&r2.netns, true);
+    r1.netns.sh("ip link set eth1 down");
+    wait_for_carrier(&r2.netns, false);
+    cluster.nodes[0].kill_agent();
+    r1.netns.sh("ip link set eth1 up");
+    cluster.nodes[0].start_agent_with(&["--wiring", "stitched"]);
+    wait_for_carrier(&r2.netns, true);
+    answers(&r1.netns, "10.0.0.2");
+}

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use ratchet_kernel::CarrierNews;
 use ratchet_model::{
     SandboxId,
     declaration::{Declaration, DeclarationError},
@@ -59,6 +60,8 @@ pub enum Command {
     StoreLost(String),
     /// The store answers again.
     StoreBack,
+    /// The carriers of pods' interfaces may have changed.
+    Carriers(CarrierNews),
     /// The labels or annotations of a pod may have changed.
     Declared(Box<Declared>),
     /// This work in the background has panicked ([`crate::Task`]).

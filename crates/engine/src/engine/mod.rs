@@ -8,6 +8,7 @@
 
 mod adopt;
 mod attach;
+mod carriers;
 mod command;
 mod declared;
 mod detach;
@@ -233,6 +234,7 @@ impl Engine {
                 self.schedule.retry(self.clock.now());
                 self.tell();
             }
+            Command::Carriers(news) => self.take_carriers(news),
             Command::Declared(declared) => self.declared(&declared),
             // As if the engine itself had: the agent ends with an error, and another one starts.
             Command::Panicked(what) => panic!("{what} has panicked"),

@@ -70,7 +70,7 @@ impl Engine {
         let fresh = self.wire(candidates, &node, scope, &mut ended);
         let joined = self.joined_across(&fresh, &ended);
         let kept = match scope {
-            Scope::Links(_) => Vec::new(),
+            Scope::Links(_) | Scope::Again(_) => Vec::new(),
             Scope::Sandboxes(_) | Scope::Node(_) => self.session.restored().wanted().collect(),
         };
         let request = Request {
@@ -227,6 +227,13 @@ impl Engine {
         };
         match scope {
             Scope::Links(pods) | Scope::Sandboxes(pods) => of(pods),
+            Scope::Again(links) => {
+                let known = links.iter().filter_map(|id| self.wires.link(*id));
+                let pods = known.flat_map(|link| [&link.a.pod, &link.z.pod]).cloned();
+                let mut found = of(&pods.collect());
+                found.retain(|link| links.contains(&link.id));
+                found
+            }
             Scope::Node(strays) => of(&known.pods_of(strays))
                 .into_iter()
                 .filter(|link| strays.contains(&link.id))

@@ -81,6 +81,10 @@ impl Wires {
             Scope::Links(pods) | Scope::Sandboxes(pods) => {
                 pods.iter().flat_map(|pod| self.links.ids_of(pod)).collect()
             }
+            Scope::Again(links) => {
+                let known = |id: &LinkId| self.links.get(*id).is_some();
+                links.iter().copied().filter(known).collect()
+            }
             Scope::Node(strays) => {
                 let known = |id: &LinkId| self.links.get(*id).is_some();
                 let strays = strays.iter().copied().filter(known);

@@ -13,6 +13,8 @@ pub(crate) enum Scope {
     Links(BTreeSet<PodKey>),
     /// The links of these pods, and all else of ours that is in their sandboxes.
     Sandboxes(BTreeSet<PodKey>),
+    /// These links, whether anything has changed for them or not.
+    Again(BTreeSet<LinkId>),
     /// The links of strays in the node's namespace, with all else of ours that is there, and links
     /// that have no pod here any more.
     Node(BTreeSet<LinkId>),
@@ -32,6 +34,7 @@ impl Scope {
         match self {
             Scope::Links(pods) => sandboxes_of(pods, |state| state.leaving),
             Scope::Sandboxes(pods) => sandboxes_of(pods, |_| true),
+            Scope::Again(_) => BTreeSet::new(),
             Scope::Node(strays) if strays.is_empty() => BTreeSet::new(),
             Scope::Node(_) => [Netns::Node].into(),
         }

@@ -63,7 +63,7 @@ pub(super) fn push(batch: &mut Vec<u8>, request: Request, flags: u16, sequence: 
 }
 
 /// A message of the kernel's.
-pub(super) struct Message<'a> {
+pub(crate) struct Message<'a> {
     pub kind: u16,
     flags: u16,
     pub sequence: u32,
@@ -106,7 +106,7 @@ impl Message<'_> {
 }
 
 /// Splits a datagram; ends at the first message that is not whole.
-pub(super) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
+pub(crate) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let length = u32_at(datagram, 0)? as usize;
         let message = datagram.get(..length)?;

@@ -17,6 +17,7 @@ impl Planner<'_> {
     /// node's stack would have what it receives.
     pub fn join(&mut self, wanted: &[Wanted], assigned: &[Assigned]) {
         let staying: BTreeSet<usize> = assigned.iter().flatten().flatten().copied().collect();
+        let dark = self.dark(wanted);
         for (object, devices) in wanted.iter().zip(assigned) {
             if self.is_frozen(object.link()) {
                 continue;
@@ -28,23 +29,49 @@ impl Planner<'_> {
                         Joint::Cut => None,
                         Joint::Keep => continue,
                     };
-                    self.join_one(node, devices[1], to, &staying);
+                    let is_dark = to.is_some_and(|name| dark.contains(name));
+                    self.join_one(node, devices[1], (to, node.up && !is_dark), &staying);
                 }
                 Wanted::Vxlan {
                     end,
                     joined: Some(name),
                     ..
-                } => self.join_one(end, devices[0], Some(name), &staying),
+                } => self.join_one(end, devices[0], (Some(name), end.up), &staying),
                 _ => {}
             }
         }
+    }
+
+    /// The node ends whose pods have set their own ends down: they are up and have no carrier. Then
+    /// the other pod is to have none either. A node end that is down says nothing of its pod, so it
+    /// is set up again where that may be known. One whose pod's end this plan sets up is not dark.
+    fn dark<'w>(&self, wanted: &'w [Wanted]) -> BTreeSet<&'w str> {
+        let steps = self.configuration.iter();
+        let set_up: BTreeSet<&At> = steps
+            .filter_map(|step| match &step.operation {
+                Operation::SetUp(at, true) => Some(at),
+                _ => None,
+            })
+            .collect();
+        let mut dark = BTreeSet::new();
+        for object in wanted {
+            let Wanted::Stub { pod, node, .. } = object else {
+                continue;
+            };
+            let device = self.index.at(node);
+            let is_dark = device.is_some_and(|device| device.up && !device.carrier);
+            if is_dark && !set_up.contains(&pod.at()) {
+                dark.insert(node.name.as_str());
+            }
+        }
+        dark
     }
 
     fn join_one(
         &mut self,
         end: &WantedEnd,
         device: Option<usize>,
-        to: Option<&str>,
+        (to, is_up): (Option<&str>, bool),
         staying: &BTreeSet<usize>,
     ) {
         let device = device.map(|number| &self.index.observed[number]);
@@ -64,8 +91,8 @@ impl Planner<'_> {
                 self.configuration.push(step(end, operation));
             }
         }
-        if device.is_some_and(|device| device.up) != end.up {
-            let operation = Operation::SetUp(end.at(), end.up);
+        if device.is_some_and(|device| device.up) != is_up {
+            let operation = Operation::SetUp(end.at(), is_up);
             self.configuration.push(step(end, operation));
         }
     }

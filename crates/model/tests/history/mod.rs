@@ -240,11 +240,16 @@ fn assert_vxlan(observed: &[Observed], end: &WantedEnd, tunnel: &Tunnel) {
 
 fn assert_stub(observed: &[Observed], pod: &WantedEnd, node: &WantedEnd, joint: &Joint) {
     let is_up = find(observed, node).is_some_and(|device| device.up);
+    let is_dark = |name: &String| {
+        let mut on_node = observed.iter().filter(|other| other.netns == Netns::Node);
+        let far = on_node.find(|other| other.name == *name);
+        far.is_some_and(|far| far.up && !far.carrier)
+    };
     let as_it_is = WantedEnd {
-        up: if *joint == Joint::Keep {
-            is_up
-        } else {
-            node.up
+        up: match joint {
+            Joint::Keep => is_up,
+            Joint::To(name) => !is_dark(name),
+            Joint::Cut => false,
         },
         ..node.clone()
     };

@@ -22,7 +22,20 @@ pub struct World {
 
 impl World {
     pub fn observe(&self) -> Vec<Observed> {
-        self.devices.clone()
+        let mut devices = self.devices.clone();
+        for device in &mut devices {
+            device.carrier = device.up && self.has_far_side(device);
+        }
+        devices
+    }
+
+    fn has_far_side(&self, device: &Observed) -> bool {
+        let Kind::Veth { peer: Some(peer) } = &device.kind else {
+            return true;
+        };
+        self.devices
+            .iter()
+            .any(|other| other.index == peer.index && other.up)
     }
 
     pub fn apply(&mut self, step: &Step) {
