@@ -9,7 +9,7 @@ LAB := cloud-router
 STATIC := -C target-feature=+crt-static -C relocation-model=static
 
 .DEFAULT_GOAL := help
-.PHONY: help setup-demo setup-test build demo demo-down test fuzz simulate build-bench bench bench-quick check cluster cluster-down test-kubernetes install dist image image-multi build-arm64 test-arm64 clean
+.PHONY: help setup-demo setup-test build demo demo-down test fuzz simulate build-bench bench bench-quick check cluster cluster-down test-kubernetes install dist image image-multi build-arm64 test-arm64 manifests clean
 
 help: ## Show this
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -125,6 +125,11 @@ build-arm64: ## Build the release binary for arm64 (on amd64, with Debian's pack
 
 test-arm64: setup-test image-multi ## Run the arm64 binary with qemu, and look into the image for both architectures
 	tests/arm64 target/image-multi.tar $(RATCHET_ARM64)
+
+manifests: ## Write what is generated in deploy/ again, after a change of the API's types or of deploy/base
+	WRITE=1 $(CARGO) test --locked --package ratchet-api --test crds
+	WRITE=1 $(CARGO) test --locked --package ratchet-api --test access one_file
+	WRITE=1 $(CARGO) test --locked --package ratchet-api --test chart the_charts_files
 
 clean: ## Remove what was built
 	$(CARGO) clean
