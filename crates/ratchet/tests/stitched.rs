@@ -116,10 +116,13 @@ impl Monitor {
         std::fs::read_to_string(self.text.path()).unwrap()
     }
 
-    /// Everything that it tells of an interface.
+    /// Everything that it tells of an interface, but for the kernel's own IPv6 address there: that is
+    /// usable a second or two after the carrier came.
     fn about(&self, interface: &str) -> Vec<String> {
         let text = self.text();
+        let is_kernels = |line: &str| line.contains("fe80::") || line.contains("ff00::");
         let lines = text.lines().filter(|line| line.contains(interface));
+        let lines = lines.filter(|line| !is_kernels(line));
         lines.map(str::to_owned).collect()
     }
 }
