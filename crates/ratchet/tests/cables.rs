@@ -7,18 +7,7 @@ use std::collections::BTreeMap;
 
 use ratchet_protocol::LinkState;
 
-use support::{Cluster, Netns, Node, Pinger, Pod, Sandbox, cloud_router, eventually};
-
-#[track_caller]
-fn answers(netns: &Netns, address: &str) {
-    eventually("an answer", || {
-        if netns.ping(address) {
-            Ok(())
-        } else {
-            Err(format!("none from {address}"))
-        }
-    });
-}
+use support::{Cluster, Node, Pinger, Pod, Sandbox, cloud_router, eventually};
 
 /// The node of each of the cloud router's pods: the left half on the first, the right half on the
 /// second.
@@ -263,7 +252,7 @@ fn the_survivors_interface_stays_what_it_is() {
         peer = r1.sandbox();
         cluster.nodes[to].add(&peer);
         at = to;
-        answers(&survivor.netns, "10.0.0.1");
+        survivor.netns.wait_for_answer("10.0.0.1");
         let after = identity(&survivor, "eth1");
         assert_eq!(
             after.0, before.0,
@@ -276,7 +265,7 @@ fn the_survivors_interface_stays_what_it_is() {
         );
         before = after;
     }
-    answers(&survivor.netns, "fd00::1");
+    survivor.netns.wait_for_answer("fd00::1");
 }
 
 /// Two linked pods on a node: the first pod, its sandbox, and the sandbox of the other one, the
@@ -299,13 +288,13 @@ fn a_late_del_of_the_old_sandbox_harms_nothing() {
     let second = r1.sandbox();
     cluster.nodes[0].add(&second);
     cluster.nodes[0].del(&first);
-    answers(&second.netns, "10.0.0.2");
+    second.netns.wait_for_answer("10.0.0.2");
     assert_eq!(identity(&survivor, "eth1").0, index);
     // The same on two nodes: the old sandbox's DEL comes after the new one is up elsewhere.
     let third = r1.sandbox();
     cluster.nodes[1].add(&third);
     cluster.nodes[0].del(&second);
-    answers(&third.netns, "10.0.0.2");
+    third.netns.wait_for_answer("10.0.0.2");
 }
 
 #[test]
@@ -316,7 +305,7 @@ fn a_namespace_that_vanishes_without_a_del() {
     drop(netns);
     let second = r1.sandbox();
     cluster.nodes[0].add(&second);
-    answers(&second.netns, "10.0.0.2");
+    second.netns.wait_for_answer("10.0.0.2");
     // Now its DEL comes, with a path that does not exist.
     let ghost = Sandbox {
         netns: second.netns,
@@ -337,12 +326,12 @@ fn a_namespace_that_vanishes_without_a_del() {
     )
     .unwrap();
     assert!(child.wait().unwrap().success());
-    answers(&ghost.netns, "10.0.0.2");
+    ghost.netns.wait_for_answer("10.0.0.2");
     // A restart of the agent changes nothing.
     cluster.nodes[0].kill_agent();
     cluster.nodes[0].start_agent();
     cluster.nodes[0].wait_for_links(1);
-    answers(&ghost.netns, "10.0.0.2");
+    ghost.netns.wait_for_answer("10.0.0.2");
 }
 
 #[test]
@@ -387,7 +376,7 @@ fn a_pod_linked_to_itself_and_two_pods_with_many_links() {
     let again = pods[0].sandbox();
     cluster.nodes[1].add(&again);
     cluster.nodes[0].wait_for_links(70);
-    answers(&again.netns, "10.0.70.2");
+    again.netns.wait_for_answer("10.0.70.2");
     cluster.nodes[1].del(&again);
     node.del(&z);
     cluster.assert_nothing_left();

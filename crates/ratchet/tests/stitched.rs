@@ -60,17 +60,6 @@ fn has_carrier(netns: &Netns) -> bool {
 }
 
 #[track_caller]
-fn answers(netns: &Netns, address: &str) {
-    eventually("an answer", || {
-        if netns.ping(address) {
-            Ok(())
-        } else {
-            Err(format!("none from {address}"))
-        }
-    });
-}
-
-#[track_caller]
 fn wait_for_carrier(netns: &Netns, expected: bool) {
     eventually(&format!("carrier: {expected}"), || {
         if has_carrier(netns) == expected {
@@ -148,7 +137,7 @@ fn nothing_in_a_pod_changes_when_its_peer_comes_goes_and_moves() {
         let r2 = Pod::with_links("r2", "[]").sandbox();
         cluster.nodes[place].add(&r2);
         wait_for_carrier(&r1.netns, true);
-        answers(&r1.netns, "10.0.0.2");
+        r1.netns.wait_for_answer("10.0.0.2");
         let (now, count) = interface(&r1.netns);
         assert_eq!(now, before, "peer number {number}, on node {place}");
         assert!(count > received, "the counters go on");
@@ -179,7 +168,7 @@ fn a_pod_has_nothing_of_a_tunnel() {
     for (node, pod) in [&r1, &r2].into_iter().enumerate() {
         cluster.nodes[node].add(pod);
     }
-    answers(&r1.netns, "10.0.0.2");
+    r1.netns.wait_for_answer("10.0.0.2");
     for (node, pod) in [&r1, &r2].into_iter().enumerate() {
         let links = pod.netns.links();
         let kinds: Vec<&Value> = links
@@ -209,7 +198,7 @@ fn a_pod_has_nothing_of_a_tunnel() {
         }
         assert_eq!(shown(node), before);
     }
-    answers(&r1.netns, "10.0.0.2");
+    r1.netns.wait_for_answer("10.0.0.2");
 }
 
 #[test]
@@ -275,7 +264,7 @@ fn another_wiring_is_taken_when_a_pod_starts_again() {
         let r2 = Pod::with_links("r2", "[]").sandbox();
         cluster.nodes[0].add(&r2);
         cluster.nodes[0].wait_for_links(1);
-        answers(&r1.netns, "10.0.0.2");
+        r1.netns.wait_for_answer("10.0.0.2");
         assert_eq!(is_stitched(&cluster), second == "stitched");
         assert_eq!(the_link(&cluster).warnings, [""; 0]);
         for pod in [&r1, &r2] {
@@ -296,7 +285,7 @@ fn a_link_may_be_wired_otherwise_than_its_node_and_its_other_end() {
     let [r1, r2] = pods();
     cluster.nodes[0].add(&r1);
     cluster.nodes[1].add(&r2);
-    answers(&r1.netns, "10.0.0.2");
+    r1.netns.wait_for_answer("10.0.0.2");
     let kind = |pod: &Sandbox| pod.netns.links()["eth1"]["linkinfo"]["info_kind"].clone();
     assert_eq!((kind(&r1), kind(&r2)), ("vxlan".into(), "veth".into()));
     // What the declaration says counts at both ends.
@@ -308,7 +297,7 @@ fn a_link_may_be_wired_otherwise_than_its_node_and_its_other_end() {
     for (node, pod) in both.iter().enumerate() {
         cluster.nodes[node].add(pod);
     }
-    answers(&both[0].netns, "10.0.0.2");
+    both[0].netns.wait_for_answer("10.0.0.2");
     let kinds = both.each_ref().map(kind);
     assert_eq!(kinds, ["veth"; 2].map(Value::from));
 }
@@ -340,7 +329,7 @@ fn the_carrier_follows_the_other_end_on_the_same_node() {
         wait_for_carrier(&far.netns, true);
         wait_for_carrier(&near.netns, true);
     }
-    answers(&r1.netns, "10.0.0.2");
+    r1.netns.wait_for_answer("10.0.0.2");
 
     // Both are pulled, and then plugged in one after the other.
     r1.netns.sh("ip link set eth1 down");
@@ -352,7 +341,7 @@ fn the_carrier_follows_the_other_end_on_the_same_node() {
     for pod in [&r1, &r2] {
         wait_for_carrier(&pod.netns, true);
     }
-    answers(&r1.netns, "10.0.0.2");
+    r1.netns.wait_for_answer("10.0.0.2");
 
     // What happens without an agent is seen by the next one.
     cluster.nodes[0].kill_agent();
@@ -367,5 +356,5 @@ fn the_carrier_follows_the_other_end_on_the_same_node() {
     r1.netns.sh("ip link set eth1 up");
     cluster.nodes[0].start_agent_with(&["--wiring", "stitched"]);
     wait_for_carrier(&r2.netns, true);
-    answers(&r1.netns, "10.0.0.2");
+    r1.netns.wait_for_answer("10.0.0.2");
 }

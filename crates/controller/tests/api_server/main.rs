@@ -274,12 +274,19 @@ fn log() {
     drop(log.with_test_writer().try_init());
 }
 
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread()
+/// Runs a test on a prepared server of its own; or not, where its programs may be missing.
+fn in_a_world(test: impl AsyncFnOnce(World)) {
+    let Some(programs) = programs() else { return };
+    log();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
-        .unwrap()
+        .unwrap();
+    runtime.block_on(async {
+        let server = Server::start(&programs).await;
+        test(prepared(&server).await).await;
+    });
 }
 
 /// A server with our definitions and three nodes.
@@ -308,11 +315,7 @@ async fn prepared(server: &Server) -> World {
 
 #[test]
 fn the_controller_makes_links_and_two_of_them_give_no_vni_twice() {
-    let Some(programs) = programs() else { return };
-    log();
-    runtime().block_on(async {
-        let server = Server::start(&programs).await;
-        let world = prepared(&server).await;
+    in_a_world(async |world| {
         let controller = Controller::start(&world.client, "one", &[]);
         life_of_a_link(&world).await;
         controller.stop().await;

@@ -9,10 +9,9 @@ use kube::{
     runtime::{conditions, wait::await_condition},
 };
 use ratchet_api::{DeclaredBy, EndState, Link, meshnet::Topology};
-use ratchet_api_server::{Server, programs};
 use serde_json::{Value, json};
 
-use super::{Controller, World, create, eventually, log, of, prepared, ring, runtime};
+use super::{Controller, World, create, eventually, in_a_world, of, ring};
 
 const DEFINITION: &str = include_str!("../../../../deploy/meshnet/crd.yaml");
 const NAME: &str = "topologies.networkop.co.uk";
@@ -130,11 +129,7 @@ async fn define(client: &Client, change: impl Fn(&mut Value)) {
 
 #[test]
 fn knes_objects_become_links_and_have_a_status() {
-    let Some(programs) = programs() else { return };
-    log();
-    runtime().block_on(async {
-        let server = Server::start(&programs).await;
-        let world = prepared(&server).await;
+    in_a_world(async |world| {
         for (number, pod) in ["r1", "r2", "r3"].iter().enumerate() {
             world.pod(pod, &json!({})).await;
             world.bind(pod, &format!("n{}", number + 1)).await;

@@ -62,11 +62,7 @@ impl World {
 
 #[test]
 fn a_node_loses_the_taint_when_its_agent_is_ready() {
-    let Some(programs) = programs() else { return };
-    log();
-    runtime().block_on(async {
-        let server = Server::start(&programs).await;
-        let world = prepared(&server).await;
+    in_a_world(async |world| {
         let of_others = json!({
             "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "tenant"},
         });

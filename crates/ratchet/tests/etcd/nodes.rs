@@ -39,17 +39,6 @@ fn link(n: u32, peer: &str) -> String {
     )
 }
 
-#[track_caller]
-fn answers(sandbox: &Sandbox, address: &str) {
-    eventually(address, || {
-        if sandbox.netns.ping(address) {
-            Ok(())
-        } else {
-            Err("no answer".into())
-        }
-    });
-}
-
 /// Waits until these are all keys, except for those of links.
 #[track_caller]
 fn wait_for_keys(all: &EtcdCluster, expected: &[&str]) {
@@ -98,8 +87,8 @@ fn a_lost_node_is_forgotten_automatically() {
     for (node, sandbox) in &lost {
         all.cluster.nodes[*node].add(sandbox);
     }
-    answers(&hub, "10.0.1.2");
-    answers(&lost[1].1, "10.0.2.2");
+    hub.netns.wait_for_answer("10.0.1.2");
+    lost[1].1.netns.wait_for_answer("10.0.2.2");
     assert_eq!(vnis(&all).as_deref(), Some("11-12"));
     let index = hub.netns.links()["eth1"]["ifindex"].clone();
     for mut node in all.cluster.nodes.drain(1..) {
@@ -167,10 +156,10 @@ fn a_node_that_was_cut_off_for_longer_gets_its_links_back() {
     }
     let [hub, one, ..] = &sandboxes.each_ref().map(|(_, sandbox)| sandbox);
     let all_answer = || {
-        answers(hub, "10.0.1.2");
+        hub.netns.wait_for_answer("10.0.1.2");
         ["10.0.2.2", "10.0.3.2", "10.0.4.2"]
             .iter()
-            .for_each(|address| answers(one, address));
+            .for_each(|address| one.netns.wait_for_answer(address));
     };
     all_answer();
     let (before, devices) = (all.etcd.everything(), one.netns.links());
@@ -222,7 +211,7 @@ fn a_node_without_etcd_for_longer_does_not_lose_a_frame() {
     let (hub, leaf) = (pod("hub", &link(1, "leaf")), pod("leaf", ""));
     all.cluster.nodes[0].add(&hub);
     all.cluster.nodes[1].add(&leaf);
-    answers(&hub, "10.0.1.2");
+    hub.netns.wait_for_answer("10.0.1.2");
     let before = all.etcd.everything();
     let pinger = Pinger::start(&hub.netns, "10.0.1.2");
     all.cluster.nodes[1].cut(Cut::Etcd);
@@ -261,7 +250,7 @@ fn an_agent_that_is_only_restarted_is_not_forgotten() {
     let (hub, leaf) = (pod("hub", &link(1, "leaf")), pod("leaf", ""));
     all.cluster.nodes[0].add(&hub);
     all.cluster.nodes[1].add(&leaf);
-    answers(&hub, "10.0.1.2");
+    hub.netns.wait_for_answer("10.0.1.2");
     for _ in 0..3 {
         let node = &mut all.cluster.nodes[1];
         node.kill_agent();
@@ -320,7 +309,7 @@ fn a_node_is_forgotten_on_request() {
     let (hub, leaf) = (pod("hub", &link(1, "leaf")), pod("leaf", ""));
     all.cluster.nodes[0].add(&hub);
     all.cluster.nodes[1].add(&leaf);
-    answers(&hub, "10.0.1.2");
+    hub.netns.wait_for_answer("10.0.1.2");
     let before = all.etcd.everything();
     let node = &all.cluster.nodes[0];
     assert_output(
@@ -350,7 +339,7 @@ fn a_node_is_forgotten_on_request() {
             Err(format!("{found:#?}, not {before:#?}"))
         }
     });
-    answers(&hub, "10.0.1.2");
+    hub.netns.wait_for_answer("10.0.1.2");
     all.cluster.nodes[1].kill_agent();
     assert_output(
         &forget_node(&all.cluster.nodes[0], &["node2", "--force"]),
@@ -368,7 +357,7 @@ fn a_node_with_a_local_store_is_forgotten_on_request() {
     let (hub, leaf) = (pod("hub", &link(1, "leaf")), pod("leaf", ""));
     cluster.nodes[0].add(&hub);
     cluster.nodes[1].add(&leaf);
-    answers(&hub, "10.0.1.2");
+    hub.netns.wait_for_answer("10.0.1.2");
     cluster.nodes[1].kill_agent();
     drop((cluster.nodes.remove(1), leaf));
     assert_output(

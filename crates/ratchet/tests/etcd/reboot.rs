@@ -29,16 +29,6 @@ fn age_state(node: &Node) {
     }
 }
 
-fn answers(netns: &Netns, address: &str) {
-    eventually(address, || {
-        if netns.ping(address) {
-            Ok(())
-        } else {
-            Err("no answer".into())
-        }
-    });
-}
-
 #[test]
 fn after_a_reboot_old_sandboxes_are_deregistered_and_new_ones_get_links() {
     let EtcdCluster { mut cluster, etcd } = EtcdCluster::with_agents(2);
@@ -48,7 +38,7 @@ fn after_a_reboot_old_sandboxes_are_deregistered_and_new_ones_get_links() {
     old.iter()
         .for_each(|sandbox| drop(cluster.nodes[0].add(sandbox)));
     cluster.nodes[1].add(&survivor);
-    answers(&old[0].netns, "10.0.1.2");
+    old[0].netns.wait_for_answer("10.0.1.2");
     let index = survivor.netns.links()["eth1"]["ifindex"].clone();
 
     cluster.nodes[0].kill_agent();
@@ -86,8 +76,8 @@ fn after_a_reboot_old_sandboxes_are_deregistered_and_new_ones_get_links() {
     let new = [hub.sandbox(), near.sandbox()];
     new.iter()
         .for_each(|sandbox| drop(cluster.nodes[0].add(sandbox)));
-    answers(&new[0].netns, "10.0.0.2");
-    answers(&new[0].netns, "10.0.1.2");
+    new[0].netns.wait_for_answer("10.0.0.2");
+    new[0].netns.wait_for_answer("10.0.1.2");
     assert_eq!(
         survivor.netns.links()["eth1"]["ifindex"],
         index,
@@ -127,7 +117,7 @@ fn a_lost_state_directory_is_restored_from_store_and_kernel() {
     cluster.nodes[1].del(&far);
     let far = Pod::with_links("r3", "[]").sandbox();
     cluster.nodes[0].add(&far);
-    answers(&hub.netns, "10.0.1.2");
+    hub.netns.wait_for_answer("10.0.1.2");
     for sandbox in [&hub, &near, &far] {
         cluster.nodes[0].del(sandbox);
     }
@@ -143,14 +133,14 @@ fn a_lost_sandbox_whose_namespace_is_gone_is_removed() {
     for (node, sandbox) in [(0, &hub), (0, &near), (1, &far)] {
         cluster.nodes[node].add(sandbox);
     }
-    answers(&hub.netns, "10.0.1.2");
+    hub.netns.wait_for_answer("10.0.1.2");
     // The near pod's namespace and its state are lost together, and its DEL never comes.
     let Sandbox { netns, .. } = near;
     cluster.nodes[0].kill_agent();
     drop(netns);
     std::fs::remove_dir_all(&cluster.nodes[0].state_dir).unwrap();
     cluster.nodes[0].start_agent();
-    answers(&hub.netns, "10.0.1.2");
+    hub.netns.wait_for_answer("10.0.1.2");
     cluster.nodes[0].del(&hub);
     cluster.nodes[1].del(&far);
     cluster.assert_nothing_left();

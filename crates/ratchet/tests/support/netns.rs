@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{sh, unique};
+use super::{eventually, sh, unique};
 
 /// A named network namespace, deleted on drop.
 #[derive(Debug)]
@@ -81,6 +81,18 @@ impl Netns {
         self.run(&format!("ping -c1 -W3 {address}"))
             .status
             .success()
+    }
+
+    /// Waits until the address answers.
+    #[track_caller]
+    pub fn wait_for_answer(&self, address: &str) {
+        eventually(&format!("an answer from {address}"), || {
+            if self.ping(address) {
+                Ok(())
+            } else {
+                Err("none".into())
+            }
+        });
     }
 }
 

@@ -10,7 +10,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{Netns, eventually};
+use super::Netns;
 
 /// A ping that runs until [`Pinger::assert_no_loss`] or drop.
 pub struct Pinger {
@@ -21,13 +21,7 @@ impl Pinger {
     /// Starts when the address answers.
     #[track_caller]
     pub fn start(netns: &Netns, address: &str) -> Self {
-        eventually(&format!("an answer from {address}"), || {
-            if netns.ping(address) {
-                Ok(())
-            } else {
-                Err("none".into())
-            }
-        });
+        netns.wait_for_answer(address);
         let child = netns
             .command("ping")
             .args(["-i", "0.01", "-W", "2", address])
