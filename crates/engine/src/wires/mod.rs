@@ -77,16 +77,13 @@ impl Wires {
 
     /// The links that a scope is about, as far as they were dealt with before.
     pub fn in_scope(&self, scope: &Scope, sandboxes: &Sandboxes) -> BTreeSet<LinkId> {
+        let known = |id: &LinkId| self.links.get(*id).is_some();
         match scope {
             Scope::Links(pods) | Scope::Sandboxes(pods) => {
                 pods.iter().flat_map(|pod| self.links.ids_of(pod)).collect()
             }
-            Scope::Again(links) => {
-                let known = |id: &LinkId| self.links.get(*id).is_some();
-                links.iter().copied().filter(known).collect()
-            }
+            Scope::Again(links) => links.iter().copied().filter(known).collect(),
             Scope::Node(strays) => {
-                let known = |id: &LinkId| self.links.get(*id).is_some();
                 let strays = strays.iter().copied().filter(known);
                 strays
                     .chain(self.links.ids_without(|pod| sandboxes.has(pod)))

@@ -195,7 +195,7 @@ impl Wanted {
         self.made_ends().next().is_some()
     }
 
-    /// Whether devices of its link stay as they are, whatever they are.
+    /// Whether devices of its link stay as they are.
     pub fn keeps(&self) -> bool {
         matches!(
             self,
@@ -259,14 +259,6 @@ impl Wanted {
         let own = &node.alias;
         let is_of_link = alias.link == own.link && alias.part != Part::Pod;
         is_of_link && (alias.end != own.end || alias.sandbox == own.sandbox)
-    }
-
-    /// The end that waits in the node's namespace for its pod.
-    pub fn parked(&self) -> Option<&WantedEnd> {
-        match self {
-            Wanted::Hold { parked, .. } => Some(parked),
-            _ => None,
-        }
     }
 
     /// All ends that are known, made or only kept.

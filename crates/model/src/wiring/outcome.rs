@@ -21,11 +21,6 @@ impl Wiring {
         self.wanted.iter().flat_map(Wanted::made_ends)
     }
 
-    /// The ends that wait in the node's namespace for their pods.
-    pub fn parked(&self) -> impl Iterator<Item = &WantedEnd> {
-        self.wanted.iter().filter_map(Wanted::parked)
-    }
-
     /// The kind of the link on this node; none if it is not made.
     pub fn kind(&self) -> Option<LinkKind> {
         let kinds = self.wanted.iter().filter_map(Wanted::kind);
