@@ -1,7 +1,7 @@
 //! Nodes that join with the taint [`TAINT`] lose it when their agent is ready. Before that, pods
 //! would start without links.
 //!
-//! Whoever makes the nodes sets the taint, such as the kubelet with `--register-with-taints`.
+//! What makes the nodes sets the taint, such as the kubelet with `--register-with-taints`.
 //! Agents have no right to change nodes. What a NodeUnderlay says may be of an earlier life of the
 //! node, so it is the agent's pod that counts.
 

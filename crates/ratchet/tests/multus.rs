@@ -1,7 +1,7 @@
 //! Multus and Ratchet: Multus calls Ratchet in its default network and as an attachment, and
 //! Ratchet calls Multus.
 //!
-//! Multus is the real program (the last one that is to be had as a Go module, 3.9.3) with a real
+//! Multus is the real program (3.9.3, the last one with a Go module) with a real
 //! API server. What Multus 4 writes into a pod's annotation is asked of the library that it calls
 //! for that.
 #![allow(clippy::unwrap_used, clippy::too_many_lines, missing_docs)]

@@ -76,7 +76,7 @@ settings! {
     }
     /// How links are wired whose declaration does not say it: `direct` (the pod's interface is the
     /// veth or the VXLAN device itself) or `stitched` (it is a veth that is there from the start
-    /// and stays whatever the peer does)
+    /// and stays as long as the pod does)
     ///
     /// A change of it reaches a link when one of its pods starts again.
     wiring: WiringKind {

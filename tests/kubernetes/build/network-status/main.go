@@ -1,5 +1,5 @@
 // Prints what Multus 4 writes into a pod's annotation k8s.v1.cni.cncf.io/network-status of an attachment: network-status NAME
-// DEFAULT, with the attachment's CNI result on stdin. It is the library that Multus calls; Multus 4 itself is not to be had as
+// DEFAULT, with the attachment's CNI result on stdin. It is the library that Multus calls; Multus 4 itself does not exist as
 // a module.
 package main
 
